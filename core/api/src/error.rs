@@ -1,0 +1,59 @@
+//! The error shape of the Management API.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `{"error":{"code","message"}}`, the body of every refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// What was refused and why.
+    pub error: ErrorDetail,
+}
+
+/// The content of an [`ErrorBody`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorDetail {
+    /// Stable, for programs; see [`code`].
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl ErrorBody {
+    /// Builds a body from a stable code and a message for people.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            error: ErrorDetail {
+                code: code.to_owned(),
+                message: message.into(),
+            },
+        }
+    }
+}
+
+/// The stable codes that our own server sends. Other servers send others.
+pub mod code {
+    /// No token, or one that is unknown or expired.
+    pub const UNAUTHORIZED: &str = "unauthorized";
+    /// The token is valid but not for this.
+    pub const FORBIDDEN: &str = "forbidden";
+    /// No such tenant, deployment or route.
+    pub const NOT_FOUND: &str = "not_found";
+    /// The body or a parameter is wrong.
+    pub const INVALID_REQUEST: &str = "invalid_request";
+    /// Another deployment of this tenant is running.
+    pub const DEPLOYMENT_IN_PROGRESS: &str = "deployment_in_progress";
+    /// The registry does not hold the image.
+    pub const IMAGE_NOT_FOUND: &str = "image_not_found";
+    /// There is no older release to return to.
+    pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
+    /// The idempotency key was used with another body.
+    pub const IDEMPOTENCY_MISMATCH: &str = "idempotency_mismatch";
+    /// A tenant with this name exists.
+    pub const CONFLICT: &str = "conflict";
+    /// The server failed; its log says why.
+    pub const INTERNAL: &str = "internal";
+    /// The server does not offer this operation.
+    pub const UNSUPPORTED: &str = "unsupported";
+}
