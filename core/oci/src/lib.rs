@@ -1,1 +1,18 @@
-//! oci
+//! Container images as data: names, digests, manifests, a store of them on disk and a client of
+//! registries.
+//!
+//! What this crate deliberately does not do: it runs nothing, unpacks no layers, reads no
+//! credential files and serves nothing. Everything is blocking, and a blob is never held in memory.
+
+mod config;
+mod digest;
+mod manifest;
+pub mod media_type;
+mod reference;
+mod store;
+
+pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
+pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
+pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
+pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
+pub use store::{BlobWriter, Store, StoreError};

@@ -1,0 +1,77 @@
+//! Writing content: hashed as it comes, visible only when whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::{Store, StoreError, files};
+use crate::digest::{Digest, Hasher};
+
+/// Content on its way into the store. Dropping it uncommitted removes it.
+#[derive(Debug)]
+pub struct BlobWriter<'a> {
+    store: &'a Store,
+    path: PathBuf,
+    file: File,
+    hasher: Hasher,
+    committed: bool,
+}
+
+impl<'a> BlobWriter<'a> {
+    pub(super) fn begin(store: &'a Store) -> Result<Self, StoreError> {
+        let (path, file) = files::create_unique(&store.temporary())?;
+        Ok(Self {
+            store,
+            path,
+            file,
+            hasher: Hasher::new(),
+            committed: false,
+        })
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.hasher.length()
+    }
+
+    /// Makes the content durable and visible, if it is what was expected.
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+        let actual = std::mem::take(&mut self.hasher).finish();
+        if let Some(expected) = expected
+            && *expected != actual
+        {
+            return Err(StoreError::DigestMismatch {
+                expected: *expected,
+                actual,
+            });
+        }
+        self.file
+            .sync_all()
+            .map_err(StoreError::io("flush", &self.path))?;
+        files::rename_durably(&self.path, &self.store.path(&actual))?;
+        self.committed = true;
+        Ok(actual)
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing to do about a failure here: opening the store clears stale files.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Small file operations that survive a crash: whole or absent, never half.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::StoreError;
+
+/// Attempts to find a free name. Names hold the process, a counter and the time, so one suffices
+/// unless a clock and a process id both come round again.
+const NAME_ATTEMPTS: u32 = 16;
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Creates a file in `folder` under a name nobody else has.
+pub(super) fn create_unique(folder: &Path) -> Result<(PathBuf, File), StoreError> {
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for _ in 0..NAME_ATTEMPTS {
+        let path = folder.join(unique_name());
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+            Err(error) => return Err(StoreError::io("create", &path)(error)),
+        }
+    }
+    Err(StoreError::io("create a file in", folder)(last))
+}
+
+/// Renames within one file system and flushes the folder, so that the new name outlives a power cut.
+pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(StoreError::io("move a file to", to))?;
+    sync_folder(to)
+}
+
+/// Writes a small file by way of `temporary`, replacing what was there in one step.
+pub(super) fn write_atomically(
+    temporary: &Path,
+    path: &Path,
+    content: &str,
+) -> Result<(), StoreError> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+    }
+    let (unfinished, mut file) = create_unique(temporary)?;
+    let written = file
+        .write_all(content.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(StoreError::io("write", &unfinished))
+        .and_then(|()| rename_durably(&unfinished, path));
+    if written.is_err() {
+        // The first error is the one to report; what stays is cleared at the next opening.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// Reads at most `limit` bytes; a longer file is an error, not a surprise in memory.
+pub(super) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Removes a file; says whether it was there.
+pub(super) fn remove_if_present(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_folder(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("remove", path)(error)),
+    }
+}
+
+/// The names in a folder, sorted; none when it does not exist.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", folder))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes files nobody has written to for `age`. Two processes may sweep at the same time.
+pub(super) fn remove_older_than(folder: &Path, age: Duration) -> Result<(), StoreError> {
+    let now = SystemTime::now();
+    for name in names(folder)? {
+        let path = folder.join(name);
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|past| past > age));
+        if old {
+            remove_if_present(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(file: &Path) -> Result<(), StoreError> {
+    let Some(folder) = file.parent() else {
+        return Ok(());
+    };
+    let flushed = File::open(folder).and_then(|folder| folder.sync_all());
+    flushed.map_err(StoreError::io("flush", folder))
+}
+
+fn unique_name() -> String {
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos());
+    format!("{}-{count}-{time}", std::process::id())
+}
