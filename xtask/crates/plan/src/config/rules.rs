@@ -1,0 +1,132 @@
+//! What single fields accept beyond what their type says.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::{Duration, variables};
+
+pub(super) fn not_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    if text.trim().is_empty() {
+        return Err(D::Error::custom("must not be empty"));
+    }
+    Ok(text)
+}
+
+pub(super) fn absolute_path<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let path = String::deserialize(input)?;
+    if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(D::Error::custom(
+            "expected a path that begins with `/` and holds no space",
+        ));
+    }
+    Ok(path)
+}
+
+pub(super) fn not_zero<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let duration = Duration::deserialize(input)?;
+    if duration.as_std().is_zero() {
+        return Err(D::Error::custom("must be longer than nothing"));
+    }
+    Ok(duration)
+}
+
+pub(super) fn variable_names<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = BTreeMap::<String, String>::deserialize(input)?;
+    for name in map.keys() {
+        variables::check_name(name).map_err(D::Error::custom)?;
+    }
+    Ok(map)
+}
+
+pub(super) fn variable_name_list<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(input)?;
+    for name in &names {
+        variables::check_name(name).map_err(D::Error::custom)?;
+    }
+    Ok(names)
+}
+
+/// TOML has no null, so a text that is not given is an empty one. An environment can take back what
+/// the file sets by writing `""`.
+pub(super) mod optional {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<String>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        output.serialize_str(value.as_deref().unwrap_or_default())
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(input)?).filter(|text| !text.is_empty()))
+    }
+}
+
+/// As [`optional`], for a path.
+pub(super) mod optional_path {
+    use std::path::PathBuf;
+
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use super::optional;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<PathBuf>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.clone().unwrap_or_default().serialize(output)
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        Ok(optional::deserialize(input)?.map(PathBuf::from))
+    }
+}
+
+/// As [`optional`], for an address to listen on.
+pub(super) mod optional_address {
+    use std::net::SocketAddr;
+
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use super::optional;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<SocketAddr>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(address) => output.collect_str(address),
+            None => output.serialize_str(""),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let Some(text) = optional::deserialize(input)? else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is no address to listen on: write an IP address and a port, as in \
+                 `127.0.0.1:7480`"
+            ))
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! The sections of an environment, with their defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ApiUrl, Auth, Base, Builder, Duration, Strategy, rules};
+
+/// How the programs are built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Build {
+    /// The cargo profile.
+    #[serde(deserialize_with = "rules::not_empty")]
+    #[schemars(length(min = 1))]
+    pub profile: String,
+    /// Fail when `Cargo.lock` is not up to date, as `cargo build --locked` does.
+    pub locked: bool,
+    /// The workspace packages to build. Empty: every package whose binary a `COPY` of the
+    /// Dockerfile ships.
+    pub packages: Vec<String>,
+    /// `Cargo.toml` files of packages outside the workspace that are built too, relative to the
+    /// project.
+    pub manifests: Vec<PathBuf>,
+    /// A folder that may hold a `package.json`, relative to the project; where it does, it is
+    /// built with npm.
+    #[schemars(with = "String")]
+    pub web: PathBuf,
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self {
+            profile: "release".to_owned(),
+            locked: false,
+            packages: Vec::new(),
+            manifests: Vec::new(),
+            web: PathBuf::from("core/web"),
+        }
+    }
+}
+
+/// How the image is assembled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Image {
+    /// The Dockerfile, relative to the project.
+    #[schemars(with = "String")]
+    pub dockerfile: PathBuf,
+    /// The folder that `COPY` reads from, relative to the project.
+    #[schemars(with = "String")]
+    pub context: PathBuf,
+    /// What the image stands on: `dockerfile` (what its `FROM` says), `host` (a layer made from
+    /// this machine's loader and the libraries that the binaries need), `scratch`, or an image
+    /// reference with a tag or digest.
+    pub base: Base,
+    /// Who assembles the image.
+    pub builder: Builder,
+    /// Values of the Dockerfile's `ARG`s.
+    #[serde(deserialize_with = "rules::variable_names")]
+    pub build_args: BTreeMap<String, String>,
+    /// The repository pushed to, in place of the one that the Management API answers.
+    #[serde(with = "rules::optional")]
+    #[schemars(with = "String")]
+    pub repository: Option<String>,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            dockerfile: PathBuf::from(".systemprompt/Dockerfile"),
+            context: PathBuf::from("."),
+            base: Base::Dockerfile,
+            builder: Builder::Auto,
+            build_args: BTreeMap::new(),
+            repository: None,
+        }
+    }
+}
+
+/// How a release is put in place of the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deploy {
+    /// The order in which instances are exchanged. The platform says which of them it offers.
+    pub strategy: Strategy,
+    /// How long a deployment may take until it counts as failed and is undone.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub timeout: Duration,
+    /// Refuse to deploy from a working tree with uncommitted changes.
+    pub require_clean: bool,
+    /// Environment variables that the application cannot do without; checked before anything is
+    /// built.
+    #[serde(deserialize_with = "rules::variable_name_list")]
+    pub require_env: Vec<String>,
+    /// Wait until the deployment has ended.
+    pub wait: bool,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Rolling,
+            timeout: Duration::from_secs(5 * 60),
+            require_clean: false,
+            require_env: Vec::new(),
+            wait: true,
+        }
+    }
+}
+
+/// How the platform decides that an instance is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// The path asked over HTTP.
+    #[serde(deserialize_with = "rules::absolute_path")]
+    #[schemars(regex(pattern = "^/"))]
+    pub path: String,
+    /// Time between two checks.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub interval: Duration,
+    /// How long one answer may take.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub timeout: Duration,
+    /// How long after its start an instance may fail checks without being given up.
+    pub start_period: Duration,
+    /// Failed checks in a row until an instance counts as unwell.
+    #[schemars(range(min = 1))]
+    pub retries: u32,
+    /// The HTTP status of a well instance.
+    #[schemars(range(min = 100, max = 599))]
+    pub status: u16,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: "/api/v1/health".to_owned(),
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            start_period: Duration::from_secs(60),
+            retries: 3,
+            status: 200,
+        }
+    }
+}
+
+/// The Management API deployed through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Address of the Management API.
+    pub url: ApiUrl,
+    /// The tenant deployed to. Empty: the only one that the token can see.
+    #[serde(with = "rules::optional")]
+    #[schemars(with = "String")]
+    pub tenant_id: Option<String>,
+    /// How tenant calls are authenticated.
+    pub auth: Auth,
+    /// Registries (`host:port`) that are spoken to over plain HTTP. Those on loopback always may.
+    pub insecure_registries: Vec<String>,
+}
+
+/// The platform embedded in the project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Local {
+    /// Path of a `systemprompt` binary that serves as the platform. Empty: the one just built, else
+    /// the one on `PATH`.
+    #[serde(with = "rules::optional_path")]
+    #[schemars(with = "String")]
+    pub server: Option<PathBuf>,
+    /// The address the platform listens on, as in `127.0.0.1:7480`. Empty: loopback and the first
+    /// free port from 7480, kept from then on.
+    #[serde(with = "rules::optional_address")]
+    #[schemars(with = "String")]
+    pub listen: Option<SocketAddr>,
+}

@@ -1,0 +1,336 @@
+//! The plan: what a deployment would do, as a value. `--dry-run` prints it; the pipeline runs it
+//! and makes no choices of its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::config::{Base, Builder, Config, ControlPlane, Strategy};
+use crate::failure::Failure;
+use crate::observed::{Dockerfile, Live, Observed, Package};
+use crate::{preflight, tag};
+
+/// What the user asked for on this run, beside the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Name of the environment.
+    pub environment: String,
+    /// `--tag`.
+    pub tag: Option<String>,
+    /// `--skip-push`: deploy an image that the registry already holds.
+    pub skip_push: bool,
+    /// `--skip-build`: ship the binaries that are there.
+    pub skip_build: bool,
+    /// `--force`: deploy even what is live.
+    pub force: bool,
+    /// `--no-cache`: read every file again.
+    pub verify: bool,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Name of the environment.
+    pub environment: String,
+    /// Where to.
+    pub target: Target,
+    /// Which tag.
+    pub tag: Tag,
+    /// What is built; nothing with `--skip-push` or `--skip-build`.
+    pub build: Option<Build>,
+    /// How the image is made; not at all with `--skip-push`.
+    pub image: Option<Image>,
+    /// The rollout.
+    pub rollout: Rollout,
+    /// The release that serves now.
+    pub live: Option<Live>,
+    /// What deserves a look but stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Where a release goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which kind of platform.
+    pub control_plane: ControlPlane,
+    /// Its address; for the embedded one, where it runs is found at execution.
+    pub api_url: Option<String>,
+    /// The tenant; `None` when the token must be asked which it may see.
+    pub tenant: Option<String>,
+    /// The repository, when it is not the one that the platform answers.
+    pub repository: Option<String>,
+}
+
+/// Which tag the image gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// The one given by `--tag`.
+    Pinned(String),
+    /// The server's, if it sends one with the registry token, else this one.
+    Generated(String),
+}
+
+impl Tag {
+    /// The tag that is used, given what the server sent.
+    #[must_use]
+    pub fn resolve(&self, from_server: Option<&str>) -> String {
+        match self {
+            Self::Pinned(tag) => tag.clone(),
+            Self::Generated(tag) => from_server.unwrap_or(tag).to_owned(),
+        }
+    }
+}
+
+/// What is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// The cargo profile.
+    pub profile: String,
+    /// `--locked`.
+    pub locked: bool,
+    /// The front end, where a `package.json` asks for it.
+    pub web: Option<PathBuf>,
+    /// One cargo invocation each: the workspace first, then every manifest outside it.
+    pub invocations: Vec<Invocation>,
+}
+
+/// One run of cargo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// `--manifest-path`; `None` for the workspace.
+    pub manifest: Option<PathBuf>,
+    /// The packages.
+    pub packages: Vec<String>,
+}
+
+/// How the image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Natively or with Docker; decided.
+    pub builder: ImageBuilder,
+    /// What it stands on.
+    pub base: Base,
+    /// Relative to the project.
+    pub dockerfile: PathBuf,
+    /// Relative to the project.
+    pub context: PathBuf,
+    /// Values of `ARG`s.
+    pub build_args: BTreeMap<String, String>,
+    /// `COPY` sources that are build artifacts, with what builds them.
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// Read every file again rather than trust its time stamp.
+    pub verify: bool,
+}
+
+/// Who makes the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageBuilder {
+    /// We, from the Dockerfile, without an engine.
+    Native,
+    /// A Docker Engine.
+    Docker,
+}
+
+/// A binary and the package that makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The package.
+    pub package: String,
+    /// The binary.
+    pub binary: String,
+}
+
+/// The rollout that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// Deadline, in seconds.
+    pub timeout_seconds: u64,
+    /// Whether to follow it to its end.
+    pub wait: bool,
+    /// Deploy even what is live.
+    pub force: bool,
+    /// Path of the health check.
+    pub health_path: String,
+    /// Names of the variables that are set for the application (values may be secret).
+    pub env: Vec<String>,
+}
+
+/// Makes the plan, or says everything that speaks against it.
+pub fn plan(
+    request: &Request,
+    config: &Config,
+    observed: &Observed,
+) -> Result<Plan, Vec<Failure>> {
+    let failures = preflight::check(request, config, observed);
+    if !failures.is_empty() {
+        return Err(failures);
+    }
+    let makes_image = !request.skip_push;
+    Ok(Plan {
+        environment: request.environment.clone(),
+        target: target(config, observed),
+        tag: match &request.tag {
+            Some(tag) => Tag::Pinned(tag.clone()),
+            None => Tag::Generated(tag::generate(observed.now.timestamp(), observed.git.as_ref())),
+        },
+        build: (makes_image && !request.skip_build).then(|| build(config, observed)),
+        image: makes_image.then(|| image(request, config, observed)),
+        rollout: Rollout {
+            strategy: config.deploy.strategy,
+            timeout_seconds: config.deploy.timeout.as_std().as_secs().max(1),
+            wait: config.deploy.wait,
+            force: request.force,
+            health_path: config.health.path.clone(),
+            env: config.env.iter().map(|(name, _)| name.to_owned()).collect(),
+        },
+        live: observed.live.clone(),
+        warnings: preflight::warnings(request, observed),
+    })
+}
+
+fn target(config: &Config, observed: &Observed) -> Target {
+    let embedded = config.control_plane == ControlPlane::Embedded;
+    Target {
+        control_plane: config.control_plane,
+        api_url: (!embedded).then(|| config.api.url.to_string()),
+        tenant: observed
+            .tenant
+            .clone()
+            .or_else(|| embedded.then(|| EMBEDDED_TENANT.to_owned())),
+        repository: config.image.repository.clone(),
+    }
+}
+
+/// The tenant that the embedded platform makes by itself.
+pub const EMBEDDED_TENANT: &str = "local";
+/// The binary of the platform server.
+pub const SERVER_BINARY: &str = "systemprompt";
+
+fn build(config: &Config, observed: &Observed) -> Build {
+    let wanted: Vec<&Package> = observed
+        .packages
+        .iter()
+        .filter(|package| is_wanted(package, config, observed))
+        .collect();
+    let mut invocations: Vec<Invocation> = Vec::new();
+    for package in wanted {
+        match invocations.iter_mut().find(|i| i.manifest == package.manifest) {
+            Some(invocation) => invocation.packages.push(package.name.clone()),
+            None => invocations.push(Invocation {
+                manifest: package.manifest.clone(),
+                packages: vec![package.name.clone()],
+            }),
+        }
+    }
+    invocations.sort_by(|a, b| a.manifest.cmp(&b.manifest));
+    Build {
+        profile: config.build.profile.clone(),
+        locked: config.build.locked,
+        web: observed
+            .web
+            .package_json
+            .then(|| observed.web.folder.clone()),
+        invocations,
+    }
+}
+
+/// Packages named by the configuration; where it names none, those that the image ships. The
+/// embedded platform is run from its binary too.
+fn is_wanted(package: &Package, config: &Config, observed: &Observed) -> bool {
+    let ships = || {
+        artifacts(config, observed)
+            .values()
+            .any(|artifact| artifact.package == package.name)
+    };
+    let serves = config.control_plane == ControlPlane::Embedded
+        && config.local.server.is_none()
+        && package.binaries.iter().any(|b| b == SERVER_BINARY);
+    if config.build.packages.is_empty() {
+        ships() || serves
+    } else {
+        config.build.packages.contains(&package.name)
+    }
+}
+
+fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
+    Image {
+        builder: builder(config, observed),
+        base: config.image.base.clone(),
+        dockerfile: config.image.dockerfile.clone(),
+        context: config.image.context.clone(),
+        build_args: config.image.build_args.clone(),
+        artifacts: artifacts(config, observed),
+        verify: request.verify,
+    }
+}
+
+/// `auto` prefers our own builder, which is faster and needs nothing, and takes Docker only where
+/// the Dockerfile leaves no choice.
+fn builder(config: &Config, observed: &Observed) -> ImageBuilder {
+    let needs_engine = matches!(
+        &observed.dockerfile,
+        Dockerfile::Read { needs_engine, .. } if !needs_engine.is_empty()
+    );
+    match config.image.builder {
+        Builder::Native => ImageBuilder::Native,
+        Builder::Docker => ImageBuilder::Docker,
+        Builder::Auto if needs_engine => ImageBuilder::Docker,
+        Builder::Auto => ImageBuilder::Native,
+    }
+}
+
+/// `COPY` sources that name a build artifact: `[…/]target/[TRIPLE/]PROFILE/BINARY`.
+#[must_use]
+pub fn artifacts(config: &Config, observed: &Observed) -> BTreeMap<String, Artifact> {
+    let Dockerfile::Read { copies, .. } = &observed.dockerfile else {
+        return BTreeMap::new();
+    };
+    copies
+        .iter()
+        .flat_map(|copy| &copy.sources)
+        .filter_map(|source| {
+            let binary = artifact_name(source)?;
+            let package = producer(binary, config, observed)?;
+            let artifact = Artifact {
+                package: package.name.clone(),
+                binary: binary.to_owned(),
+            };
+            Some((source.clone(), artifact))
+        })
+        .collect()
+}
+
+/// The package that makes a binary, if any does and the configuration does not exclude it.
+pub(crate) fn producer<'a>(
+    binary: &str,
+    config: &Config,
+    observed: &'a Observed,
+) -> Option<&'a Package> {
+    observed.packages.iter().find(|package| {
+        let chosen =
+            config.build.packages.is_empty() || config.build.packages.contains(&package.name);
+        chosen && package.binaries.iter().any(|b| b == binary)
+    })
+}
+
+/// The binary that a `COPY` source names, when it lies where cargo puts binaries.
+#[must_use]
+pub fn artifact_name(source: &str) -> Option<&str> {
+    let parts: Vec<&str> = source
+        .trim_start_matches("./")
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .collect();
+    let target = parts.iter().position(|part| *part == "target")?;
+    let (name, folders) = parts[target + 1..].split_last()?;
+    let literal = !name.contains(['*', '?', '[']);
+    (matches!(folders.len(), 1 | 2) && literal).then_some(*name)
+}
+
+#[cfg(test)]
+mod tests;
