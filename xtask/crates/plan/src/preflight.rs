@@ -1,0 +1,345 @@
+//! The checks that run before anything is begun. All of them run; every failure is reported.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::config::{Builder, Config, ControlPlane};
+use crate::exit::Exit;
+use crate::failure::{Failure, Step};
+use crate::observed::{Copy, Credential, Dockerfile, Extension, Observed};
+use crate::plan::{Request, SERVER_BINARY, artifact_name, producer};
+use crate::tag;
+
+/// Everything that speaks against the deployment, in the order in which it would have failed.
+#[must_use]
+pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    failures.extend(credentials(request, config, observed));
+    failures.extend(tags(request));
+    failures.extend(tree(config, observed));
+    if !request.skip_push {
+        failures.extend(dockerfile(config, observed));
+        failures.extend(packages(observed));
+        failures.extend(variables(request, config, observed));
+        failures.extend(sources(request, config, observed));
+        failures.extend(extensions(config, observed));
+        failures.extend(engine(config, observed));
+        failures.extend(server(request, config, observed));
+        failures.extend(web(request, observed));
+    }
+    failures
+}
+
+/// What deserves a look but stops nothing.
+#[must_use]
+pub fn warnings(request: &Request, observed: &Observed) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if request.skip_push {
+        return warnings;
+    }
+    match &observed.git {
+        None => warnings
+            .push("not a git repository: the tag says `unknown` instead of a commit".to_owned()),
+        Some(git) if git.dirty => warnings.push(
+            "the work tree has uncommitted changes: the tag ends in `-dirty`".to_owned(),
+        ),
+        Some(_) => {}
+    }
+    warnings
+}
+
+fn credentials(request: &Request, config: &Config, observed: &Observed) -> Option<Failure> {
+    let environment = &request.environment;
+    let url = &config.api.url;
+    let (code, details) = match observed.credential {
+        Credential::NotNeeded | Credential::Usable => return None,
+        Credential::Missing => (
+            "credentials_missing",
+            format!("no credentials for {url} (environment {environment})"),
+        ),
+        Credential::Expired(at) => (
+            "credentials_expired",
+            format!("the token for {url} expired at {}", at.format("%Y-%m-%d %H:%M UTC")),
+        ),
+    };
+    Some(Failure::new(
+        Step::Preflight,
+        code,
+        Exit::Authentication,
+        details,
+        "set SYSTEMPROMPT_API_TOKEN, or log in: cargo xtask login",
+    ))
+}
+
+fn tags(request: &Request) -> Vec<Failure> {
+    match &request.tag {
+        Some(tag) if !tag::is_valid(tag) => vec![Failure::new(
+            Step::Preflight,
+            "tag_invalid",
+            Exit::Usage,
+            format!("`{tag}` is not a tag that registries accept"),
+            "use letters, digits, `_`, `.` and `-`, at most 128 of them",
+        )],
+        None if request.skip_push => vec![Failure::new(
+            Step::Preflight,
+            "tag_missing",
+            Exit::Usage,
+            "--skip-push deploys an image that is there: it needs to know which",
+            "add --tag TAG; `cargo xtask history` lists those that were deployed",
+        )],
+        _ => Vec::new(),
+    }
+}
+
+fn tree(config: &Config, observed: &Observed) -> Option<Failure> {
+    if !config.deploy.require_clean {
+        return None;
+    }
+    let details = match &observed.git {
+        Some(git) if !git.dirty => return None,
+        Some(_) => "the work tree has uncommitted changes, and a clean one is required",
+        None => "this is not a git repository, and a clean work tree is required",
+    };
+    Some(Failure::preflight(
+        "tree_not_clean",
+        details,
+        "commit or stash the changes, or leave out --require-clean (deploy.require_clean)",
+    ))
+}
+
+fn dockerfile(config: &Config, observed: &Observed) -> Vec<Failure> {
+    let path = config.image.dockerfile.display();
+    match &observed.dockerfile {
+        Dockerfile::Missing => vec![Failure::preflight(
+            "dockerfile_missing",
+            format!("there is no Dockerfile at {path}"),
+            "write one, or name another: image.dockerfile in .systemprompt/deploy.toml",
+        )],
+        Dockerfile::Invalid(faults) => faults
+            .iter()
+            .map(|fault| {
+                Failure::preflight(
+                    "dockerfile_invalid",
+                    format!("{path}: {fault}"),
+                    format!("correct that line of {path}"),
+                )
+            })
+            .collect(),
+        Dockerfile::Read { .. } => Vec::new(),
+    }
+}
+
+fn packages(observed: &Observed) -> Vec<Failure> {
+    observed
+        .unknown_packages
+        .iter()
+        .map(|words| {
+            Failure::preflight(
+                "package_unknown",
+                words.clone(),
+                "correct build.packages or build.manifests in .systemprompt/deploy.toml",
+            )
+        })
+        .collect()
+}
+
+fn variables(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
+    config
+        .deploy
+        .require_env
+        .iter()
+        .filter(|name| config.env.get(name).is_none() && !observed.variables.contains(*name))
+        .map(|name| {
+            let resolution = if name == "DATABASE_URL" {
+                "ensure that a local tenant with a database exists, or export DATABASE_URL".to_owned()
+            } else {
+                format!("export {name}, or set env.{name} in .systemprompt/deploy.toml")
+            };
+            Failure::preflight(
+                "variable_missing",
+                format!("{name} is not set, and environment {} needs it", request.environment),
+                resolution,
+            )
+        })
+        .collect()
+}
+
+fn copies(observed: &Observed) -> &[Copy] {
+    match &observed.dockerfile {
+        Dockerfile::Read { copies, .. } => copies,
+        _ => &[],
+    }
+}
+
+/// A `COPY` whose source is not there and will not be made.
+fn sources(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for copy in copies(observed) {
+        for source in &copy.sources {
+            failures.extend(source_failure(request, config, observed, copy.line, source));
+        }
+    }
+    failures
+}
+
+fn source_failure(
+    request: &Request,
+    config: &Config,
+    observed: &Observed,
+    line: usize,
+    source: &str,
+) -> Option<Failure> {
+    let at = format!("{}:{line}", config.image.dockerfile.display());
+    let there = observed.present.contains(source);
+    if let Some(binary) = artifact_name(source) {
+        return match producer(binary, config, observed) {
+            // Cargo puts it there, whatever is there now.
+            Some(_) if !request.skip_build => None,
+            _ if there && request.skip_build => None,
+            Some(package) => Some(Failure::preflight(
+                "binary_not_found",
+                format!("{at}: {source} is not built, and --skip-build leaves it so"),
+                format!(
+                    "leave out --skip-build, or build it: cargo build --profile {} -p {}",
+                    config.build.profile, package.name
+                ),
+            )),
+            None => Some(Failure::preflight(
+                "copy_stale",
+                format!("{at}: no package builds {source}"),
+                format!("remove the COPY, or add a package with a binary named {binary}"),
+            )),
+        };
+    }
+    if there {
+        return None;
+    }
+    if Path::new(source).starts_with(&observed.web.folder) {
+        // The web check speaks of it, whether npm can make it or not.
+        return None;
+    }
+    Some(Failure::preflight(
+        "copy_source_missing",
+        format!("{at}: nothing is at {source}"),
+        "make the file, or correct the COPY; `.dockerignore` may hide it",
+    ))
+}
+
+/// An enabled extension whose binary would not be in the image.
+fn extensions(config: &Config, observed: &Observed) -> Vec<Failure> {
+    if !matches!(observed.dockerfile, Dockerfile::Read { .. }) {
+        return Vec::new();
+    }
+    let shipped: BTreeSet<&str> = copies(observed)
+        .iter()
+        .flat_map(|copy| &copy.sources)
+        .filter_map(|source| artifact_name(source))
+        .collect();
+    observed
+        .extensions
+        .iter()
+        .filter(|extension| extension.enabled && !shipped.contains(extension.binary.as_str()))
+        .map(|extension| not_shipped(extension, config))
+        .collect()
+}
+
+fn not_shipped(extension: &Extension, config: &Config) -> Failure {
+    let Extension { name, binary, path, .. } = extension;
+    let dockerfile = config.image.dockerfile.display();
+    let profile = profile_folder(&config.build.profile);
+    Failure::preflight(
+        "extension_not_shipped",
+        format!(
+            "the extension {name} ({}) is enabled, but no COPY of {dockerfile} ships its binary {binary}",
+            path.display()
+        ),
+        format!(
+            "add to {dockerfile}: COPY target/{profile}/{binary} /app/bin/mcp/ — or set `enabled: false`"
+        ),
+    )
+}
+
+/// Where cargo puts what a profile builds, below the target folder.
+#[must_use]
+pub fn profile_folder(profile: &str) -> &str {
+    match profile {
+        "dev" | "test" => "debug",
+        "bench" => "release",
+        other => other,
+    }
+}
+
+fn engine(config: &Config, observed: &Observed) -> Vec<Failure> {
+    let Dockerfile::Read { needs_engine, .. } = &observed.dockerfile else {
+        return Vec::new();
+    };
+    if config.image.builder == Builder::Docker {
+        return if observed.docker {
+            Vec::new()
+        } else {
+            vec![Failure::preflight(
+                "docker_unavailable",
+                "image.builder is docker, but no Docker Engine answers",
+                "start Docker, or use --builder native",
+            )]
+        };
+    }
+    if config.image.builder == Builder::Auto && observed.docker {
+        return Vec::new();
+    }
+    needs_engine
+        .iter()
+        .map(|need| {
+            Failure::preflight(
+                "engine_needed",
+                format!(
+                    "{}:{}: {} {}, and no Docker Engine answers",
+                    config.image.dockerfile.display(),
+                    need.line,
+                    need.instruction,
+                    need.reason
+                ),
+                "remove the instruction, or start Docker and use --builder docker",
+            )
+        })
+        .collect()
+}
+
+/// The embedded platform needs a server to run.
+fn server(request: &Request, config: &Config, observed: &Observed) -> Option<Failure> {
+    let builds = producer(SERVER_BINARY, config, observed).is_some() && !request.skip_build;
+    if config.control_plane != ControlPlane::Embedded || observed.server_binary || builds {
+        return None;
+    }
+    Some(Failure::preflight(
+        "server_missing",
+        "the embedded platform needs the `systemprompt` binary, and no package here builds it",
+        "install systemprompt, or name it: local.server in .systemprompt/deploy.toml",
+    ))
+}
+
+fn web(request: &Request, observed: &Observed) -> Option<Failure> {
+    let folder = observed.web.folder.display();
+    let missing = copies(observed).iter().find_map(|copy| {
+        let source = copy.sources.iter().find(|source| {
+            Path::new(source).starts_with(&observed.web.folder)
+                && !observed.present.contains(*source)
+        })?;
+        Some((copy.line, source))
+    });
+    if observed.web.package_json && !request.skip_build {
+        return (!observed.web.npm).then(|| {
+            Failure::preflight(
+                "npm_missing",
+                format!("{folder} has a package.json, but npm is not installed"),
+                "install Node.js with npm, or use --skip-build with a built front end",
+            )
+        });
+    }
+    let (line, source) = missing?;
+    Some(Failure::preflight(
+        "web_dist_missing",
+        format!("line {line} of the Dockerfile copies {source}, which is not there"),
+        format!("run `npm run build` in {folder}"),
+    ))
+}
