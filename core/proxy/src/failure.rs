@@ -1,0 +1,104 @@
+//! Requests that get no answer from an instance: why, and what the client is told.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::Download;
+use crate::pool::ConnectError;
+
+/// Why the proxy answers itself. The text is for the log; clients get [`Failure::message`], which
+/// says nothing about addresses inside.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("no instance is serving")]
+    NoRelease,
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("the method is not supported by the proxy")]
+    Method,
+    #[error("no connection to the instance")]
+    Connect(#[from] ConnectError),
+    #[error("the instance closed the connection before it answered")]
+    Closed(#[source] hyper::Error),
+    #[error("the answer of the instance is not valid HTTP")]
+    BadAnswer(#[source] hyper::Error),
+    #[error("the instance switched to a protocol that was not asked for")]
+    BadUpgrade,
+    #[error("the instance did not answer within {0:?}")]
+    AnswerTimeout(Duration),
+    #[error("the client went away while it was sending its request")]
+    ClientGone(#[source] hyper::Error),
+}
+
+impl Failure {
+    /// What an error of the exchange with the instance means.
+    pub(crate) fn of_exchange(error: hyper::Error) -> Self {
+        if error.is_user() || error.is_body_write_aborted() {
+            Self::ClientGone(error)
+        } else if error.is_parse() {
+            Self::BadAnswer(error)
+        } else {
+            Self::Closed(error)
+        }
+    }
+
+    /// Whether another connection may do better: the instance has not said a byte.
+    pub(crate) fn is_worth_a_retry(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Closed(_))
+    }
+
+    pub(crate) fn response(&self) -> Response<Download> {
+        let (status, code) = self.status();
+        let message = self.message();
+        let body = format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
+        let mut response = Response::new(Download::own(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(self, Self::NoRelease) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoRelease => (StatusCode::SERVICE_UNAVAILABLE, "no_release"),
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_supported"),
+            Self::Connect(ConnectError::TimedOut { .. }) => {
+                (StatusCode::GATEWAY_TIMEOUT, "instance_connect_timeout")
+            }
+            Self::Connect(_) => (StatusCode::BAD_GATEWAY, "instance_unreachable"),
+            Self::Closed(_) => (StatusCode::BAD_GATEWAY, "instance_closed"),
+            Self::BadAnswer(_) | Self::BadUpgrade => {
+                (StatusCode::BAD_GATEWAY, "instance_bad_answer")
+            }
+            Self::AnswerTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "instance_timeout"),
+            Self::ClientGone(_) => (StatusCode::BAD_REQUEST, "client_gone"),
+        }
+    }
+
+    fn message(&self) -> &'static str {
+        match self {
+            Self::NoRelease => "no release is serving here yet; deploy one, or try again shortly",
+            Self::BadRequest(reason) => reason,
+            Self::Method => "CONNECT is not supported; send the request to the application itself",
+            Self::Connect(ConnectError::TimedOut { .. }) => {
+                "the application did not accept a connection in time; see its logs"
+            }
+            Self::Connect(_) => "the application does not accept connections; see its logs",
+            Self::Closed(_) => {
+                "the application closed the connection before it answered; see its logs"
+            }
+            Self::BadAnswer(_) | Self::BadUpgrade => {
+                "the application sent an answer that is not valid HTTP; see its logs"
+            }
+            Self::AnswerTimeout(_) => "the application did not answer in time; see its logs",
+            Self::ClientGone(_) => "the request ended before its body was complete; send it again",
+        }
+    }
+}

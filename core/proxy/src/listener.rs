@@ -1,0 +1,149 @@
+//! Accepting clients and serving their connections until they, or the proxy, are done.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::forward::{Client, Forwarder};
+use crate::settings::Settings;
+
+/// How long to let things settle when the machine has no more descriptors for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often an HTTP/2 client is asked whether it still lives.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// How far the proxy is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Accepts and serves.
+    Running,
+    /// Accepts nothing more and finishes what it has.
+    Finishing,
+    /// Ends everything.
+    Closed,
+}
+
+/// The proxy's phase, as its tasks see it. As long as one exists, a task is running.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    phase: watch::Receiver<Phase>,
+}
+
+impl Stop {
+    pub(crate) fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self { phase }
+    }
+
+    /// Returns once the proxy has come to `phase`, or is gone altogether.
+    async fn reached(&mut self, phase: Phase) {
+        // An error means that the last handle was dropped: the end of every phase.
+        let _ = self.phase.wait_for(|now| *now >= phase).await;
+    }
+
+    async fn finishing(&mut self) {
+        self.reached(Phase::Finishing).await;
+    }
+
+    pub(crate) async fn closed(&mut self) {
+        self.reached(Phase::Closed).await;
+    }
+}
+
+/// Accepts connections until the proxy stops.
+pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut stop: Stop) {
+    let protocols = Arc::new(protocols(&forwarder.settings));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.finishing() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                forwarder.counters.connected();
+                let client = Client {
+                    address,
+                    stop: stop.clone(),
+                };
+                let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
+                tokio::spawn(serve(stream, client, protocols, forwarder));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; waiting a moment");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
+    let head = settings.max_header_bytes.max(8192);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_read_timeout)
+        .max_buf_size(head as usize)
+        .max_headers(settings.max_headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .max_header_list_size(head);
+    builder
+}
+
+async fn serve(
+    stream: TcpStream,
+    client: Client,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    forwarder: Arc<Forwarder>,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return; // the client has already left
+    }
+    let address = client.address;
+    let mut stop = client.stop.clone();
+    let first_request = forwarder.settings.header_read_timeout;
+    let greeted = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        greeted.store(true, Ordering::Relaxed);
+        let (forwarder, client) = (Arc::clone(&forwarder), client.clone());
+        async move { Ok::<_, Infallible>(forwarder.answer(&client, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let mut connection = pin!(protocols.serve_connection_with_upgrades(io, service));
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = silent(&greeted, first_request) => return,
+        () = stop.finishing() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = stop.closed() => return,
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(client = %address, %error, "connection ended");
+    }
+}
+
+/// Returns if no request has come within `limit` of connecting. hyper's own time-out begins when
+/// it knows which protocol is spoken, which takes a byte that a silent client never sends.
+async fn silent(greeted: &AtomicBool, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    if greeted.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}

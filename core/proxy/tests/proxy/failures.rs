@@ -1,0 +1,261 @@
+//! Instances that are absent, dead, slow or wrong, and what clients are told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use proxy::{Settings, Target};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::support::{
+    Connection, Instance, LOOPBACK, body, eventually, fetch, get, post, proxy, proxy_to,
+    proxy_with, raw_instance, read_until, text,
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// An address at which nothing listens.
+async fn nowhere() -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// An instance that closes its first `count` connections after reading a request head, and serves
+/// on later ones.
+async fn failing_first(count: usize) -> (Instance, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&requests);
+    let instance = raw_instance(move |mut stream| {
+        let seen = Arc::clone(&seen);
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            if seen.fetch_add(1, Ordering::SeqCst) >= count {
+                stream.write_all(OK.as_bytes()).await.expect("sent");
+                let _ = stream.readable().await;
+            }
+        }
+    })
+    .await;
+    (instance, requests)
+}
+
+async fn assert_error(response: http::Response<hyper::body::Incoming>, status: u16, code: &str) {
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body = body(response).await;
+    assert!(
+        body.starts_with(&format!(r#"{{"error":{{"code":"{code}","message":""#)),
+        "{body}"
+    );
+    assert!(body.ends_with(r#""}}"#), "{body}");
+    assert!(
+        !body.contains("127.0.0.1"),
+        "addresses inside are nobody's business: {body}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_release_clients_are_told_to_come_back() {
+    let proxy = proxy().await;
+    let response = fetch(proxy.local_addr(), "/").await;
+    assert_eq!(response.headers()["retry-after"], "2");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    assert_error(response, 503, "no_release").await;
+    let stats = proxy.stats();
+    assert_eq!((stats.requests, stats.failures, stats.in_flight), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_dead_instance_is_named_and_tried_twice() {
+    let proxy = proxy().await;
+    let target = Target {
+        id: "dead".to_owned(),
+        address: nowhere().await,
+    };
+    assert!(proxy.switch(Some(target)).is_none());
+    assert_error(
+        fetch(proxy.local_addr(), "/").await,
+        502,
+        "instance_unreachable",
+    )
+    .await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    let response = connection
+        .send(post("/", text("body")))
+        .await
+        .expect("an answer");
+    assert_error(response, 502, "instance_unreachable").await;
+    assert_eq!(proxy.stats().retries, 2);
+    assert_eq!(proxy.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_sent_again_when_its_connection_closes() {
+    let (instance, requests) = failing_first(1).await;
+    let proxy = proxy_to(&instance).await;
+    let response = fetch(proxy.local_addr(), "/").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(body(response).await, "ok");
+    assert_eq!(
+        (requests.load(Ordering::SeqCst), proxy.stats().retries),
+        (2, 1)
+    );
+}
+
+#[tokio::test]
+async fn it_is_sent_again_once_only() {
+    let (instance, requests) = failing_first(usize::MAX).await;
+    let proxy = proxy_to(&instance).await;
+    assert_error(fetch(proxy.local_addr(), "/").await, 502, "instance_closed").await;
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_arrived_is_not_sent_again() {
+    let (instance, requests) = failing_first(1).await;
+    let proxy = proxy_to(&instance).await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    let response = connection
+        .send(post("/", text("")))
+        .await
+        .expect("an answer");
+    assert_error(response, 502, "instance_closed").await;
+    assert_eq!(
+        (requests.load(Ordering::SeqCst), proxy.stats().retries),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn the_second_attempt_goes_to_whatever_serves_by_then() {
+    let other = Instance::named("other").await;
+    let held = Arc::new(tokio::sync::Notify::new());
+    let release = Arc::clone(&held);
+    let holding = raw_instance(move |mut stream| {
+        let release = Arc::clone(&release);
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            release.notified().await;
+        }
+    })
+    .await;
+    let proxy = proxy_to(&holding).await;
+    let address = proxy.local_addr();
+    let request = tokio::spawn(async move { body(fetch(address, "/").await).await });
+    eventually("the request is held", || proxy.stats().in_flight == 1).await;
+    let _ = proxy.switch(Some(other.target("other")));
+    held.notify_one();
+    assert_eq!(request.await.expect("no panic"), "other");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_instance_has_closed_costs_no_request() {
+    let instance = raw_instance(|mut stream| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        // Announces nothing and closes after the answer: the proxy keeps the connection.
+        stream.write_all(OK.as_bytes()).await.expect("sent");
+    })
+    .await;
+    let proxy = proxy_to(&instance).await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    for _ in 0..200 {
+        let response = connection.get("/").await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(body(response).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_named_and_not_asked_for_again() {
+    let instance = raw_instance(|mut stream| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream
+            .write_all(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+            .await
+            .expect("sent");
+    })
+    .await;
+    let proxy = proxy_to(&instance).await;
+    assert_error(
+        fetch(proxy.local_addr(), "/").await,
+        502,
+        "instance_bad_answer",
+    )
+    .await;
+    assert_eq!(proxy.stats().retries, 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_answer_is_given_up() {
+    let instance = Instance::start(|_| std::future::pending()).await;
+    let settings = Settings {
+        answer_timeout: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert_error(
+        fetch(proxy.local_addr(), "/").await,
+        504,
+        "instance_timeout",
+    )
+    .await;
+    assert_eq!(proxy.stats().in_flight, 0);
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_accept_is_given_up() {
+    // A queue of one that nobody empties: further connections get no answer to their SYN.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(LOOPBACK).expect("a free port");
+    let listener = socket.listen(1).expect("listens");
+    let address = listener.local_addr().expect("an address");
+    let mut queued = Vec::new();
+    let brief = Duration::from_millis(200);
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(brief, tokio::net::TcpStream::connect(address)).await
+    {
+        queued.push(stream);
+    }
+    let settings = Settings {
+        connect_timeout: brief,
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    assert!(
+        proxy
+            .switch(Some(Target {
+                id: "full".to_owned(),
+                address
+            }))
+            .is_none()
+    );
+    assert_error(
+        fetch(proxy.local_addr(), "/").await,
+        504,
+        "instance_connect_timeout",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
+    use http_body_util::BodyExt;
+    let instance = raw_instance(|mut stream| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+        stream.write_all(answer).await.expect("sent");
+    })
+    .await;
+    let proxy = proxy_to(&instance).await;
+    let response = Connection::open(proxy.local_addr())
+        .await
+        .send(get("/"))
+        .await;
+    let collected = response.expect("a head").into_body().collect().await;
+    assert!(collected.is_err(), "the client sees the break");
+    eventually("the request has ended", || proxy.stats().in_flight == 0).await;
+}

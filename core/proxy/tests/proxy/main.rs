@@ -1,0 +1,11 @@
+//! The proxy between real clients and real instances, over TCP.
+
+mod draining;
+mod failures;
+mod gateway;
+mod http2;
+mod stopping;
+mod streaming;
+mod support;
+mod switching;
+mod tunnels;
