@@ -1,0 +1,295 @@
+//! Looks for secrets where none may be: outputs, files, command lines and the environment of
+//! child processes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Short enough to see a command that only starts, asks and ends.
+const PERIOD: Duration = Duration::from_millis(2);
+
+/// Watches every process of the machine while the test runs.
+#[derive(Debug)]
+pub struct Watch {
+    secrets: Vec<String>,
+    allowed: Vec<PathBuf>,
+    seen: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    sampling: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Begins to look for these values, also in the encoded forms in which programs store them.
+    #[must_use]
+    pub fn over(secrets: impl IntoIterator<Item = String>) -> Self {
+        let secrets: Vec<_> = secrets
+            .into_iter()
+            .filter(|secret| !secret.is_empty())
+            .collect();
+        let seen = Arc::new(Mutex::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let needles = with_encodings(&secrets);
+        let sampling = thread::spawn({
+            let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
+            move || sample_until(&stop, &needles, &seen)
+        });
+        Self {
+            secrets,
+            allowed: Vec::new(),
+            seen,
+            stop,
+            sampling: Some(sampling),
+        }
+    }
+
+    /// A file that holds the secret on purpose, such as the stored credentials.
+    #[must_use]
+    pub fn allowing(mut self, file: impl Into<PathBuf>) -> Self {
+        self.allowed.push(file.into());
+        self
+    }
+
+    /// Also looks for values that became known while the test ran.
+    pub fn also(&mut self, secrets: impl IntoIterator<Item = String>) {
+        self.secrets.extend(secrets);
+    }
+
+    /// Panics when a secret was in a command line or a child's environment, is in one of the
+    /// outputs, or is in any file below the folders.
+    #[track_caller]
+    pub fn assert_none<'a>(
+        mut self,
+        outputs: impl IntoIterator<Item = &'a str>,
+        folders: &[&Path],
+    ) {
+        self.end();
+        let needles = with_encodings(&self.secrets);
+        let mut found: Vec<String> = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *seen).into_iter().collect()
+        };
+        for output in outputs {
+            if let Some(line) = line_with(output, &needles) {
+                found.push(format!("an output: {line}"));
+            }
+        }
+        for folder in folders {
+            search(folder, &needles, &self.allowed, &mut found);
+        }
+        assert!(found.is_empty(), "a secret is in:\n{}", found.join("\n"));
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(sampling) = self.sampling.take() {
+            let _ = sampling.join();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A password is stored in base64 alone, or behind a user name as in `~/.docker/config.json`,
+/// where its own encoding depends on the length of that name.
+fn with_encodings(secrets: &[String]) -> Vec<String> {
+    let mut needles = Vec::new();
+    for secret in secrets {
+        needles.push(secret.clone());
+        for before in 0..3 {
+            let encoded =
+                STANDARD.encode([vec![b' '; before], secret.clone().into_bytes()].concat());
+            // The first and last characters also hold bits of the neighbours.
+            let whole = encoded.trim_end_matches('=');
+            let inner = &whole[(before * 4).div_ceil(3)..whole.len() - 1];
+            if inner.len() >= 8 {
+                needles.push(inner.to_owned());
+            }
+        }
+    }
+    needles
+}
+
+fn sample_until(stop: &AtomicBool, needles: &[String], seen: &Mutex<BTreeSet<String>>) {
+    while !stop.load(Ordering::SeqCst) {
+        for process in processes() {
+            if let Some(sighting) = sighting(&process, needles) {
+                seen.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(sighting);
+            }
+        }
+        thread::sleep(PERIOD);
+    }
+}
+
+fn processes() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").expect("read /proc");
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.to_str()
+                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The deploy tool itself is given its token in its environment; nothing that it starts may
+/// inherit it.
+fn sighting(process: &Path, needles: &[String]) -> Option<String> {
+    let name = fs::read_to_string(process.join("comm")).ok()?;
+    let name = name.trim();
+    let holds = |file: &str| {
+        let text = fs::read(process.join(file)).unwrap_or_default();
+        needles
+            .iter()
+            .any(|needle| contains(&text, needle.as_bytes()))
+    };
+    if holds("cmdline") {
+        return Some(format!("the command line of {name}"));
+    }
+    (name != "xtask" && holds("environ")).then(|| format!("the environment of {name}"))
+}
+
+fn line_with(text: &str, needles: &[String]) -> Option<String> {
+    text.lines()
+        .find(|line| needles.iter().any(|needle| line.contains(needle.as_str())))
+        .map(str::to_owned)
+}
+
+fn search(path: &Path, needles: &[String], allowed: &[PathBuf], found: &mut Vec<String>) {
+    let Ok(facts) = fs::symlink_metadata(path) else {
+        return;
+    };
+    if facts.is_dir() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            search(&entry.path(), needles, allowed, found);
+        }
+    } else if facts.is_file()
+        && !allowed.iter().any(|file| file == path)
+        && file_holds(path, needles)
+    {
+        found.push(format!("the file {}", path.display()));
+    }
+}
+
+/// Reads in pieces that overlap by the longest needle, so that none hides on a border.
+fn file_holds(path: &Path, needles: &[String]) -> bool {
+    let Ok(mut file) = File::open(path) else {
+        return false;
+    };
+    let overlap = needles.iter().map(String::len).max().unwrap_or(0);
+    let mut window = Vec::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut piece).unwrap_or(0);
+        if count == 0 {
+            return false;
+        }
+        window.extend_from_slice(&piece[..count]);
+        if needles
+            .iter()
+            .any(|needle| contains(&window, needle.as_bytes()))
+        {
+            return true;
+        }
+        let keep = window.len().saturating_sub(overlap);
+        window.drain(..keep);
+    }
+}
+
+fn contains(text: &[u8], needle: &[u8]) -> bool {
+    let Some((&first, rest)) = needle.split_first() else {
+        return false;
+    };
+    let mut from = 0;
+    while let Some(at) = text[from..].iter().position(|&byte| byte == first) {
+        if text[from + at + 1..].starts_with(rest) {
+            return true;
+        }
+        from += at + 1;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::eventually;
+    use std::process::{Command, Stdio};
+
+    fn secret() -> String {
+        // Unknown to every other process of this machine.
+        crate::management::token_that_ends(std::time::SystemTime::now())
+    }
+
+    /// Runs a program with the secret until the watch has had the time to see it.
+    fn holding(command: &mut Command, watch: &Watch) {
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        eventually(Duration::from_secs(10), || {
+            !watch.seen.lock().unwrap().is_empty()
+        });
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "the command line of sh")]
+    fn a_command_line_is_seen() {
+        let secret = secret();
+        let watch = Watch::over([secret.clone()]);
+        holding(
+            Command::new("sh").args(["-c", "read x; exit 0", &secret]),
+            &watch,
+        );
+        watch.assert_none([], &[]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the environment of cat")]
+    fn an_environment_is_seen() {
+        let secret = secret();
+        let watch = Watch::over([secret.clone()]);
+        holding(Command::new("cat").env("TOKEN", &secret), &watch);
+        watch.assert_none([], &[]);
+    }
+
+    #[test]
+    fn outputs_and_files_are_searched_also_for_encoded_forms() {
+        let (folder, secret) = (tempfile::tempdir().unwrap(), secret());
+        let file = folder.path().join("deep/config.json");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let check = |output: &str, allowed: &str| {
+            let watch = Watch::over([secret.clone()]).allowing(folder.path().join(allowed));
+            let (output, folder) = (output.to_owned(), folder.path().to_owned());
+            thread::spawn(move || watch.assert_none([output.as_str()], &[&folder])).join()
+        };
+        assert!(check("all is well", "-").is_ok());
+        assert!(check(&format!("token {secret}"), "-").is_err());
+        for user in ["x", "ab", "abc", "robot"] {
+            let encoded = STANDARD.encode(format!("{user}:{secret}"));
+            fs::write(&file, format!(r#"{{"auth":"{encoded}"}}"#)).unwrap();
+            assert!(check("", "-").is_err(), "{user}");
+        }
+        assert!(check("", "deep/config.json").is_ok());
+        fs::write(
+            &file,
+            [vec![b'.'; (1 << 20) - 5], secret.clone().into_bytes()].concat(),
+        )
+        .unwrap();
+        assert!(check("", "-").is_err());
+    }
+}
