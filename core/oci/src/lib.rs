@@ -4,15 +4,23 @@
 //! What this crate deliberately does not do: it runs nothing, unpacks no layers, reads no
 //! credential files and serves nothing. Everything is blocking, and a blob is never held in memory.
 
+mod client;
 mod config;
 mod digest;
 mod manifest;
 pub mod media_type;
+mod push;
 mod reference;
 mod store;
 
+pub use client::{
+    Answer, BlobSource, CallSite, Client, ClientError, ClientOptions, Counters, Credentials,
+    PlainHttp, Progress, ProgressHook, ReceivedManifest, RetryPolicy, StoredBlob, TagOrDigest,
+    Timeouts,
+};
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
+pub use push::{BlobSources, ImagePush, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
 pub use store::{BlobWriter, Store, StoreError};

@@ -1,0 +1,48 @@
+//! A blocking client of one registry: OCI Distribution 1.1 with Docker's token authentication.
+//!
+//! A client may be shared by threads. It knows nothing of image references with a registry in them,
+//! of credential files or of platforms: its caller has decided all that.
+
+mod auth;
+mod blobs;
+mod body;
+mod challenge;
+mod counters;
+mod error;
+mod manifests;
+mod options;
+mod retry;
+mod transport;
+mod upload;
+
+pub(crate) use blobs::Mounted;
+pub use body::{BlobSource, StoredBlob};
+pub use counters::Counters;
+pub use error::{Answer, CallSite, ClientError};
+pub use manifests::{ReceivedManifest, TagOrDigest};
+pub use options::{
+    ClientOptions, Credentials, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
+};
+
+use transport::Transport;
+
+/// A client of one registry.
+#[derive(Debug)]
+pub struct Client {
+    transport: Transport,
+}
+
+impl Client {
+    /// A client of `registry`, `host` or `host:port`. Nothing is sent yet.
+    pub fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        Ok(Self {
+            transport: Transport::new(registry, options)?,
+        })
+    }
+
+    /// What the client has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.transport.meter().read()
+    }
+}
