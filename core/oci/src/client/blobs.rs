@@ -112,8 +112,7 @@ impl Client {
         if response.status() == 201 {
             return Ok(Mounted::Done);
         }
-        self.upload_location(&request, &response)
-            .map(Mounted::UploadBegun)
+        request.location(&response).map(Mounted::UploadBegun)
     }
 }
 
