@@ -1,0 +1,106 @@
+//! Where a project begins and where its files are.
+
+use std::path::{Path, PathBuf};
+
+/// The folder that makes a folder a project.
+pub const FOLDER: &str = ".systemprompt";
+/// The configuration, relative to the project.
+pub const DEPLOY_TOML: &str = ".systemprompt/deploy.toml";
+/// The credentials, relative to the project.
+pub const CREDENTIALS: &str = ".systemprompt/credentials.json";
+/// The tenants, relative to the project.
+pub const TENANTS: &str = ".systemprompt/tenants.json";
+/// The state of the embedded platform, relative to the project.
+pub const LOCAL: &str = ".systemprompt/local";
+
+/// Beside [`FOLDER`], one of these says that it is a project and not a stray folder in the home
+/// folder of somebody who once logged in there.
+const COMPANIONS: [&str; 2] = ["Cargo.toml", "services"];
+
+/// There is no project.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no project here: neither {} nor a folder above it holds `{FOLDER}/` together with \
+     `Cargo.toml` or `services/`",
+    start.display()
+)]
+pub struct NoProject {
+    /// Where the search began.
+    pub start: PathBuf,
+}
+
+/// The root of the project that `start` is in: the nearest folder, `start` or one above it, with
+/// `.systemprompt/` and one of `Cargo.toml`, `services/`.
+///
+/// # Errors
+///
+/// When there is no such folder.
+pub fn find_root(start: &Path) -> Result<PathBuf, NoProject> {
+    start
+        .ancestors()
+        .find(|folder| is_root(folder))
+        .map(Path::to_owned)
+        .ok_or_else(|| NoProject {
+            start: start.to_owned(),
+        })
+}
+
+fn is_root(folder: &Path) -> bool {
+    folder.join(FOLDER).is_dir() && COMPANIONS.iter().any(|name| folder.join(name).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes the folders (`a/b/`) and files (`a/c`) and looks for a root from `start`; both are
+    /// relative to a new folder.
+    fn check(paths: &[&str], start: &str) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for path in paths {
+            let full = folder.path().join(path);
+            if path.ends_with('/') {
+                std::fs::create_dir_all(full).unwrap();
+            } else {
+                std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+                std::fs::write(full, "").unwrap();
+            }
+        }
+        let root = find_root(&folder.path().join(start)).ok()?;
+        let root = root.strip_prefix(folder.path()).ok()?;
+        Some(root.display().to_string())
+    }
+
+    #[test]
+    fn roots() {
+        let cargo = ["p/.systemprompt/", "p/Cargo.toml", "p/core/src/"];
+        assert_eq!(check(&cargo, "p"), Some("p".to_owned()));
+        assert_eq!(check(&cargo, "p/core/src"), Some("p".to_owned()));
+        let services = ["p/.systemprompt/", "p/services/"];
+        assert_eq!(check(&services, "p"), Some("p".to_owned()));
+    }
+
+    #[test]
+    fn the_nearest_root_wins_and_a_stray_folder_is_none() {
+        let nested = [
+            "p/.systemprompt/",
+            "p/Cargo.toml",
+            "p/q/.systemprompt/",
+            "p/q/services/",
+            "p/r/.systemprompt/",
+        ];
+        assert_eq!(check(&nested, "p/q"), Some("p/q".to_owned()));
+        assert_eq!(check(&nested, "p/r"), Some("p".to_owned()));
+    }
+
+    #[test]
+    fn no_root() {
+        assert_eq!(check(&["p/.systemprompt/"], "p"), None);
+        assert_eq!(check(&["p/Cargo.toml"], "p"), None);
+        assert_eq!(check(&["p/.systemprompt", "p/Cargo.toml"], "p"), None);
+        insta::assert_snapshot!(
+            NoProject { start: PathBuf::from("/a/b") },
+            @"no project here: neither /a/b nor a folder above it holds `.systemprompt/` together with `Cargo.toml` or `services/`"
+        );
+    }
+}

@@ -1,0 +1,748 @@
+//! Text in, values with origins or errors out.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// What the layers say; a field left out says nothing.
+#[derive(Clone, Default)]
+struct Case<'a> {
+    file: Option<&'a str>,
+    environment: Option<&'a str>,
+    variables: &'a [(&'a str, &'a str)],
+    flags: &'a [(&'a str, &'a str)],
+}
+
+impl Case<'_> {
+    fn resolve(&self) -> Result<Settings, SettingsError> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut overrides = Overrides::new(self.variables.iter().map(owned));
+        if let Some(name) = self.environment {
+            overrides.environment("--environment", name);
+        }
+        for (key, value) in self.flags {
+            let flag = format!("--{}", key.rsplit('.').next().unwrap_or(key));
+            overrides.set(flag, *key, *value);
+        }
+        Settings::resolve(Path::new("/project"), self.file, &overrides)
+    }
+
+    /// Every value that is not a plain default, or the errors.
+    fn check(&self) -> String {
+        match self.resolve() {
+            Ok(settings) => said(&settings).join("\n"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+fn said(settings: &Settings) -> Vec<String> {
+    settings
+        .explain()
+        .into_iter()
+        .filter(|explained| explained.origin != Origin::Default)
+        .map(|Explained { key, value, origin }| format!("{key} = {value}  # {origin}"))
+        .collect()
+}
+
+fn check_file(file: &str) -> String {
+    Case {
+        file: Some(file),
+        ..Case::default()
+    }
+    .check()
+}
+
+#[test]
+fn no_file_at_all() {
+    let settings = Case::default().resolve().unwrap();
+    assert_eq!(settings.environment.as_str(), "local");
+    assert_eq!(settings.environment_origin, Origin::Default);
+    insta::assert_snapshot!(said(&settings).join("\n"), @r#"
+control_plane = "embedded"  # default of environment local
+image.base = "host"  # default of environment local
+"#);
+    let names: Vec<_> = settings
+        .environments
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["local", "production", "sandbox"]);
+}
+
+#[test]
+fn every_key_has_a_default() {
+    let explained = Case::default().resolve().unwrap().explain();
+    let lines = explained
+        .into_iter()
+        .map(|Explained { key, value, .. }| format!("{key} = {value}"));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+environment = "local"
+control_plane = "embedded"
+build.profile = "release"
+build.locked = false
+build.packages = []
+build.manifests = []
+build.web = "core/web"
+image.dockerfile = ".systemprompt/Dockerfile"
+image.context = "."
+image.base = "host"
+image.builder = "auto"
+image.repository = ""
+deploy.strategy = "rolling"
+deploy.timeout = "5m"
+deploy.require_clean = false
+deploy.require_env = []
+deploy.wait = true
+health.path = "/api/v1/health"
+health.interval = "30s"
+health.timeout = "5s"
+health.start_period = "1m"
+health.retries = 3
+health.status = 200
+api.url = "https://api.systemprompt.io"
+api.tenant_id = ""
+api.auth = "auto"
+api.insecure_registries = []
+local.server = ""
+local.listen = ""
+"#);
+}
+
+#[test]
+fn the_builtin_environments() {
+    let sandbox = Case {
+        environment: Some("sandbox"),
+        ..Case::default()
+    };
+    insta::assert_snapshot!(sandbox.check(), @r#"
+environment = "sandbox"  # flag --environment
+control_plane = "management-api"  # default of environment sandbox
+api.url = "https://api-sandbox.systemprompt.io"  # default of environment sandbox
+"#);
+    let production = Case {
+        environment: Some("production"),
+        file: Some("[api]\nurl = \"https://platform.example.org\"\n"),
+        ..Case::default()
+    };
+    insta::assert_snapshot!(production.check(), @r#"
+environment = "production"  # flag --environment
+control_plane = "management-api"  # default of environment production
+api.url = "https://platform.example.org"  # .systemprompt/deploy.toml:2
+"#);
+}
+
+const LAYERS: &str = r#"
+default_environment = "staging"
+[deploy]
+timeout = "1m"
+strategy = "canary"
+require_env = ["A", "B"]
+[env]
+LOG = "info"
+API_TOKEN = "hunter2"
+DATABASE_URL = "postgres://u:hunter2@db/app"
+[environments.staging]
+api.url = "https://staging.example.org/"
+[environments.staging.deploy]
+strategy = "recreate"
+require_env = []
+[environments.staging.env]
+LOG = "debug"
+[environments.other.deploy]
+wait = false
+"#;
+
+#[test]
+fn layers() {
+    insta::assert_snapshot!(check_file(LAYERS), @r#"
+environment = "staging"  # .systemprompt/deploy.toml:2
+deploy.strategy = "recreate"  # .systemprompt/deploy.toml:14
+deploy.timeout = "1m"  # .systemprompt/deploy.toml:4
+deploy.require_env = []  # .systemprompt/deploy.toml:15
+api.url = "https://staging.example.org/"  # .systemprompt/deploy.toml:12
+env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
+env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
+env.LOG = "debug"  # .systemprompt/deploy.toml:17
+"#);
+    let case = Case {
+        file: Some(LAYERS),
+        environment: Some("other"),
+        variables: &[
+            ("SYSTEMPROMPT_ENVIRONMENT", "staging"),
+            ("SYSTEMPROMPT_DEPLOY_TIMEOUT", "2m"),
+            ("SYSTEMPROMPT_TENANT_ID", "ten-1"),
+            ("SYSTEMPROMPT_ENV_LOG", "trace"),
+            ("SYSTEMPROMPT_SOMETHING", "else"),
+        ],
+        flags: &[("deploy.timeout", "3m"), ("build.packages", "a,b")],
+    };
+    insta::assert_snapshot!(case.check(), @r#"
+environment = "other"  # flag --environment
+build.packages = ["a","b"]  # flag --packages
+deploy.strategy = "canary"  # .systemprompt/deploy.toml:5
+deploy.timeout = "3m"  # flag --timeout
+deploy.require_env = ["A","B"]  # .systemprompt/deploy.toml:6
+deploy.wait = false  # .systemprompt/deploy.toml:19
+api.tenant_id = "ten-1"  # variable SYSTEMPROMPT_TENANT_ID
+env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
+env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
+env.LOG = "trace"  # variable SYSTEMPROMPT_ENV_LOG
+"#);
+}
+
+#[test]
+fn values_are_typed() {
+    let settings = Case {
+        file: Some(LAYERS),
+        ..Case::default()
+    }
+    .resolve()
+    .unwrap();
+    assert_eq!(settings.config.deploy.timeout.as_millis(), 60_000);
+    assert_eq!(
+        settings.config.api.url.as_str(),
+        "https://staging.example.org"
+    );
+    assert_eq!(settings.config.env.get("API_TOKEN"), Some("hunter2"));
+    assert_eq!(
+        settings.origin("deploy.timeout").unwrap().to_string(),
+        ".systemprompt/deploy.toml:4"
+    );
+    assert_eq!(settings.origin("deploy"), None);
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_environment_can_take_a_value_back() {
+    let file = "api.tenant_id = \"ten-1\"\nenvironments.local.api.tenant_id = \"\"\n";
+    let case = Case {
+        file: Some(file),
+        ..Case::default()
+    };
+    assert_eq!(case.resolve().unwrap().config.api.tenant_id, None);
+}
+
+#[test]
+fn the_variable_chooses_the_environment() {
+    let case = Case {
+        variables: &[("SYSTEMPROMPT_ENVIRONMENT", "production")],
+        ..Case::default()
+    };
+    insta::assert_snapshot!(case.check(), @r#"
+environment = "production"  # variable SYSTEMPROMPT_ENVIRONMENT
+control_plane = "management-api"  # default of environment production
+"#);
+}
+
+#[test]
+fn an_empty_section_makes_an_environment() {
+    let case = Case {
+        file: Some("[environments.staging]\n"),
+        environment: Some("staging"),
+        ..Case::default()
+    };
+    assert_eq!(
+        case.check(),
+        r#"environment = "staging"  # flag --environment"#
+    );
+}
+
+#[test]
+fn unknown_environments() {
+    let case = |environment, file| Case {
+        file,
+        environment,
+        ..Case::default()
+    };
+    insta::assert_snapshot!(case(Some("prodution"), None).check(), @r"
+flag --environment: unknown environment `prodution`
+  help: did you mean `production`?
+");
+    insta::assert_snapshot!(case(Some("staging"), None).check(), @r"
+flag --environment: unknown environment `staging`
+  help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
+");
+    insta::assert_snapshot!(case(None, Some("default_environment = \"staging\"")).check(), @r#"
+unknown environment `staging`
+ --> .systemprompt/deploy.toml:1:23
+  |
+1 | default_environment = "staging"
+  |                       ^^^^^^^^^
+  help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
+"#);
+}
+
+#[test]
+fn unknown_keys() {
+    insta::assert_snapshot!(check_file(
+        r#"
+timeout = "5m"
+[deploy]
+timout = "5m"
+[health]
+zebra = 1
+[staging]
+[environments.production.api]
+ulr = "x"
+[environments.production]
+tenant_id = "ten-1"
+"#
+    ), @r#"
+unknown key `timeout` at the top of the file
+ --> .systemprompt/deploy.toml:2:1
+  |
+2 | timeout = "5m"
+  | ^^^^^^^
+  help: `timeout` is a key of [deploy] and of [health]
+
+unknown key `timout` in [deploy]
+ --> .systemprompt/deploy.toml:4:1
+  |
+4 | timout = "5m"
+  | ^^^^^^
+  help: did you mean `timeout`?
+
+unknown key `zebra` in [health]
+ --> .systemprompt/deploy.toml:6:1
+  |
+6 | zebra = 1
+  | ^^^^^
+  help: known are path, interval, timeout, start_period, retries, status
+
+unknown key `staging` at the top of the file
+ --> .systemprompt/deploy.toml:7:2
+  |
+7 | [staging]
+  |  ^^^^^^^
+  help: known are schema, default_environment, build, image, deploy, health, api, local, env, environments; an environment is written as [environments.staging]
+
+unknown key `ulr` in [environments.production.api]
+ --> .systemprompt/deploy.toml:9:1
+  |
+9 | ulr = "x"
+  | ^^^
+  help: did you mean `url`?
+
+unknown key `tenant_id` in [environments.production]
+  --> .systemprompt/deploy.toml:11:1
+   |
+11 | tenant_id = "ten-1"
+   | ^^^^^^^^^
+  help: `tenant_id` is a key of [environments.production.api]
+"#);
+}
+
+#[test]
+fn wrong_types() {
+    insta::assert_snapshot!(check_file(
+        r#"
+deploy = 5
+[build]
+locked = "yes"
+packages = ["a", 1, true]
+profile = 1
+web = []
+[health]
+retries = "3"
+status = 99
+interval = 30
+[env]
+PORT = 8080
+DEBUG = true
+[environments]
+local = 1
+"#
+    ), @r#"
+expected a section, found a number
+ --> .systemprompt/deploy.toml:2:10
+  |
+2 | deploy = 5
+  |          ^
+  help: write it as [deploy], with its keys below
+
+expected true or false, found text
+ --> .systemprompt/deploy.toml:4:10
+  |
+4 | locked = "yes"
+  |          ^^^^^
+
+expected text in quotes, found a number
+ --> .systemprompt/deploy.toml:5:18
+  |
+5 | packages = ["a", 1, true]
+  |                  ^
+
+expected text in quotes, found true or false
+ --> .systemprompt/deploy.toml:5:21
+  |
+5 | packages = ["a", 1, true]
+  |                     ^^^^
+
+expected text in quotes, found a number
+ --> .systemprompt/deploy.toml:6:11
+  |
+6 | profile = 1
+  |           ^
+  help: put it in quotes
+
+expected text in quotes, found a list
+ --> .systemprompt/deploy.toml:7:7
+  |
+7 | web = []
+  |       ^^
+
+expected a whole number, found text
+ --> .systemprompt/deploy.toml:9:11
+  |
+9 | retries = "3"
+  |           ^^^
+
+expected a number from 100 to 599, found 99
+  --> .systemprompt/deploy.toml:10:10
+   |
+10 | status = 99
+   |          ^^
+
+expected text such as "30s", found a number
+  --> .systemprompt/deploy.toml:11:12
+   |
+11 | interval = 30
+   |            ^^
+
+expected text in quotes, found a number
+  --> .systemprompt/deploy.toml:13:8
+   |
+13 | PORT = 8080
+   |        ^^^^
+  help: put it in quotes
+
+expected text in quotes, found true or false
+  --> .systemprompt/deploy.toml:14:9
+   |
+14 | DEBUG = true
+   |         ^^^^
+  help: put it in quotes
+
+expected a section, found a number
+  --> .systemprompt/deploy.toml:16:9
+   |
+16 | local = 1
+   |         ^
+  help: write it as [environments.local], with its keys below
+"#);
+}
+
+#[test]
+fn wrong_values() {
+    insta::assert_snapshot!(check_file(
+        r#"
+default_environment = "Local"
+[build]
+profile = ""
+[deploy]
+strategy = "roling"
+timeout = "5 minutes"
+require_env = ["A-B"]
+[health]
+path = "health"
+timeout = "0s"
+retries = 99999999999
+[image]
+base = "hosts"
+[api]
+url = "https://me:hunter2@example.org"
+[local]
+listen = "7480"
+[env]
+1A = "x"
+[environments.Prod]
+[environments.production.health]
+status = 0xFFFFFFFFFFFFFFFFFF
+"#
+    ), @r#"
+`Local` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
+ --> .systemprompt/deploy.toml:2:23
+  |
+2 | default_environment = "Local"
+  |                       ^^^^^^^
+
+must not be empty
+ --> .systemprompt/deploy.toml:4:11
+  |
+4 | profile = ""
+  |           ^^
+
+expected one of rolling, blue-green, canary, recreate, found `roling`
+ --> .systemprompt/deploy.toml:6:12
+  |
+6 | strategy = "roling"
+  |            ^^^^^^^^
+  help: did you mean `rolling`?
+
+`5 minutes` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
+ --> .systemprompt/deploy.toml:7:11
+  |
+7 | timeout = "5 minutes"
+  |           ^^^^^^^^^^^
+
+`A-B` is no name of a variable: letters, digits and `_`, no digit first
+ --> .systemprompt/deploy.toml:8:15
+  |
+8 | require_env = ["A-B"]
+  |               ^^^^^^^
+
+expected a path that begins with `/` and holds no space
+  --> .systemprompt/deploy.toml:10:8
+   |
+10 | path = "health"
+   |        ^^^^^^^^
+
+must be longer than nothing
+  --> .systemprompt/deploy.toml:11:11
+   |
+11 | timeout = "0s"
+   |           ^^^^
+
+invalid value: integer `99999999999`, expected u32
+  --> .systemprompt/deploy.toml:12:11
+   |
+12 | retries = 99999999999
+   |           ^^^^^^^^^^^
+
+`hosts` is none of dockerfile, host, scratch; an image is written with its tag or digest, as in `hosts:latest`
+  --> .systemprompt/deploy.toml:14:8
+   |
+14 | base = "hosts"
+   |        ^^^^^^^
+
+the address must not carry a user or password: the token goes into SYSTEMPROMPT_API_TOKEN
+  --> .systemprompt/deploy.toml:16:7
+   |
+16 | url = "https://[redacted]@example.org"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+`7480` is no address to listen on: write an IP address and a port, as in `127.0.0.1:7480`
+  --> .systemprompt/deploy.toml:18:10
+   |
+18 | listen = "7480"
+   |          ^^^^^^
+
+`1A` is no name of a variable: letters, digits and `_`, no digit first
+  --> .systemprompt/deploy.toml:20:1
+   |
+20 | 1A = "x"
+   | ^^
+
+`Prod` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
+  --> .systemprompt/deploy.toml:21:15
+   |
+21 | [environments.Prod]
+   |               ^^^^
+
+the number is too large
+  --> .systemprompt/deploy.toml:23:10
+   |
+23 | status = 0xFFFFFFFFFFFFFFFFFF
+   |          ^^^^^^^^^^^^^^^^^^^^
+"#);
+}
+
+#[test]
+fn not_toml() {
+    insta::assert_snapshot!(check_file("[deploy\ntimeout = \"5m\"\n\n[env]\nA = \n"), @r"
+not TOML: unclosed table, expected `]`
+ --> .systemprompt/deploy.toml:1:8
+  |
+1 | [deploy
+  |        ^
+
+not TOML: string values must be quoted, expected literal string
+ --> .systemprompt/deploy.toml:5:5
+  |
+5 | A = 
+  |     ^
+");
+    insta::assert_snapshot!(check_file("[env]\nA = \"1\"\nA = \"2\"\n"), @r#"
+not TOML: duplicate key
+ --> .systemprompt/deploy.toml:3:1
+  |
+3 | A = "2"
+  | ^
+"#);
+}
+
+#[test]
+fn a_newer_format_is_not_judged() {
+    insta::assert_snapshot!(check_file("schema = 2\n[something]\nnew = 1\n"), @r"
+format 2 is not known, only 1: use the version of this tool that the file was written for
+ --> .systemprompt/deploy.toml:1:10
+  |
+1 | schema = 2
+  |          ^
+");
+}
+
+#[test]
+fn no_secret_is_in_an_error() {
+    let text = check_file(
+        "[env]\nAPI_TOKEN = [\"hunter2\"]\nDATABASE_URL = [\"postgres://u:hunter2@db\"]\n\
+         A_KEY = \"hunter2\n",
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+    let text = check_file("[env]\nAPI_TOKEN = [\"hunter2\"]\nB_SECRET = 12345\n");
+    assert!(
+        text.contains("API_TOKEN") && text.contains("B_SECRET"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("hunter2") && !text.contains("12345"),
+        "{text}"
+    );
+}
+
+#[test]
+fn all_sources_are_judged_at_once() {
+    let case = Case {
+        file: Some("[deploy]\ntimout = \"5m\"\n"),
+        environment: Some("nowhere"),
+        variables: &[
+            ("SYSTEMPROMPT_DEPLOY_TIMEOUT", "soon"),
+            ("SYSTEMPROMPT_ENV_1A", "x"),
+        ],
+        flags: &[
+            ("deploy.strategy", "big-bang"),
+            ("deploy.timout", "5m"),
+            ("health.path", "x"),
+        ],
+    };
+    insta::assert_snapshot!(case.check(), @r#"
+unknown key `timout` in [deploy]
+ --> .systemprompt/deploy.toml:2:1
+  |
+2 | timout = "5m"
+  | ^^^^^^
+  help: did you mean `timeout`?
+
+variable SYSTEMPROMPT_DEPLOY_TIMEOUT: `soon` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
+
+variable SYSTEMPROMPT_ENV_1A: `1A` is no name of a variable: letters, digits and `_`, no digit first
+
+flag --strategy: expected one of rolling, blue-green, canary, recreate, found `big-bang`
+
+flag --timout: unknown key `deploy.timout`
+  help: did you mean `deploy.timeout`?
+
+flag --path: expected a path that begins with `/` and holds no space
+
+flag --environment: unknown environment `nowhere`
+  help: known are local, production, sandbox; another is made by a section [environments.nowhere] in .systemprompt/deploy.toml
+"#);
+}
+
+#[test]
+fn options_may_be_typed() {
+    let mut overrides = Overrides::default();
+    overrides
+        .set("--no-wait", "deploy.wait", false)
+        .set("--retries", "health.retries", 7)
+        .set("-p", "build.packages", vec!["a", "b"])
+        .set_some("--timeout", "deploy.timeout", None::<&str>)
+        .set("--set", "deploy.locked", true);
+    let error = Settings::resolve(Path::new("/"), None, &overrides).unwrap_err();
+    assert_eq!(error.to_string(), "flag --set: unknown key `deploy.locked`");
+    overrides.flags.pop();
+    let settings = Settings::resolve(Path::new("/"), None, &overrides).unwrap();
+    assert!(!settings.config.deploy.wait);
+    assert_eq!(settings.config.health.retries, 7);
+    assert_eq!(settings.config.build.packages, ["a", "b"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join(project::DEPLOY_TOML)).unwrap();
+    let error = Settings::load(root.path(), &Overrides::default()).unwrap_err();
+    assert!(matches!(error, SettingsError::Read { .. }), "{error}");
+}
+
+#[test]
+fn the_committed_file_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    for environment in ["local", "sandbox", "production"] {
+        let mut overrides = Overrides::default();
+        overrides.environment("--environment", environment);
+        let settings = Settings::load(&root, &overrides).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(settings.environment.as_str(), environment);
+        assert!(root.join(&settings.config.image.dockerfile).exists());
+    }
+}
+
+/// The layers that can set a key, weakest first.
+const SOURCES: usize = 4;
+
+/// For each source, whether it sets the key; the value it gives says which it is.
+fn layered(key: &str, says: [bool; SOURCES]) -> Result<Settings, SettingsError> {
+    let [section, name] = [key.split('.').next(), key.split('.').next_back()].map(Option::unwrap);
+    let general = format!("[{section}]\n{name} = \"v0\"\n");
+    let environment = format!("[environments.local.{section}]\n{name} = \"v1\"\n");
+    let file: String = [says[0].then_some(general), says[1].then_some(environment)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let variable = (crate::variable_of(key), "v2".to_owned());
+    let mut overrides = Overrides::new(says[2].then_some(variable));
+    overrides.set_some("--flag", key, says[3].then_some("v3"));
+    Settings::resolve(Path::new("/"), Some(&file), &overrides)
+}
+
+proptest! {
+    #[test]
+    fn the_strongest_layer_wins(
+        key in prop::sample::select(vec!["api.tenant_id", "image.repository", "env.LOG", "build.profile"]),
+        says: [bool; SOURCES],
+    ) {
+        let settings = layered(key, says).unwrap();
+        let strongest = says.iter().rposition(|said| *said);
+        let found = settings.explain().into_iter().find(|explained| explained.key == key);
+        match (strongest, found) {
+            (Some(layer), Some(found)) => {
+                prop_assert_eq!(found.value, Value::from(format!("v{layer}")));
+                let expected = match layer {
+                    3 => Origin::Flag("--flag".to_owned()),
+                    2 => Origin::Variable(crate::variable_of(key)),
+                    _ => Origin::File {
+                        path: project::DEPLOY_TOML.into(),
+                        line: if layer == 1 && says[0] { 4 } else { 2 },
+                    },
+                };
+                prop_assert_eq!(found.origin, expected);
+            }
+            (None, Some(found)) => prop_assert_eq!(found.origin, Origin::Default),
+            (None, None) => prop_assert_eq!(key, "env.LOG"),
+            (Some(_), None) => prop_assert!(false, "{} has no value", key),
+        }
+    }
+
+    #[test]
+    fn no_file_panics(text in "[\\[\\]a-z=\"'.,{}#\n\t 0-9é_-]{0,80}") {
+        let overrides = Overrides::default();
+        if let Err(error) = Settings::resolve(Path::new("/"), Some(&text), &overrides) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn no_change_of_the_committed_file_panics(at in 0_usize..4000, with in "[\\[\\]=\"'.\n x-]{0,3}") {
+        let mut text = include_str!("../../../../../.systemprompt/deploy.toml").to_owned();
+        let mut at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        text.insert_str(at, &with);
+        let _ = Settings::resolve(Path::new("/"), Some(&text), &Overrides::default());
+    }
+}

@@ -1,0 +1,223 @@
+//! The keys that a configuration may hold and what their values look like, read off the JSON
+//! Schema of its types. So the list of known keys exists once, in the types.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+/// What may stand at one place of a configuration.
+#[derive(Clone, Debug)]
+pub(crate) enum Shape {
+    /// A section with known keys, in the order of the documentation.
+    Table(Vec<(String, Shape)>),
+    /// A section whose keys the user chooses.
+    Map(Box<Shape>),
+    /// A value.
+    Leaf(Leaf),
+}
+
+/// What a value looks like.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    pub(crate) kind: Kind,
+    /// All values there are, where they can be listed.
+    pub(crate) words: Vec<String>,
+    /// A value that shows the form.
+    pub(crate) example: Option<String>,
+}
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Boolean,
+    Integer {
+        minimum: Option<i64>,
+        maximum: Option<i64>,
+    },
+    /// A list of texts.
+    List,
+}
+
+impl Shape {
+    /// The shape of a type.
+    pub(crate) fn of<T: JsonSchema>() -> Self {
+        let schema = SchemaSettings::draft2020_12()
+            .into_generator()
+            .into_root_schema_for::<T>()
+            .to_value();
+        let definitions = schema.get("$defs").and_then(Value::as_object);
+        compile(&schema, definitions.unwrap_or(&Map::new()))
+    }
+
+    /// What stands under a key of this place.
+    pub(crate) fn child(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Table(fields) => fields
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, shape)| shape),
+            Self::Map(shape) => Some(shape),
+            Self::Leaf(_) => None,
+        }
+    }
+
+    /// The keys of this place, where they are known.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        let fields = match self {
+            Self::Table(fields) => fields.as_slice(),
+            Self::Map(_) | Self::Leaf(_) => &[],
+        };
+        fields.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Calls `visit` with every path that holds a value, and with every map: its keys follow.
+    pub(crate) fn visit(&self, visit: &mut impl FnMut(&[String], &Self)) {
+        self.visit_below(&mut Vec::new(), visit);
+    }
+
+    fn visit_below(&self, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Self)) {
+        let Self::Table(fields) = self else {
+            return visit(path, self);
+        };
+        for (name, shape) in fields {
+            path.push(name.clone());
+            shape.visit_below(path, visit);
+            path.pop();
+        }
+    }
+}
+
+fn compile(schema: &Value, definitions: &Map<String, Value>) -> Shape {
+    if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+        let name = target.rsplit('/').next().unwrap_or(target);
+        // The types nest without recursion, so following references ends.
+        return compile(&definitions[name], definitions);
+    }
+    if let Some(fields) = schema.get("properties").and_then(Value::as_object) {
+        let compiled = fields
+            .iter()
+            .map(|(name, field)| (name.clone(), compile(field, definitions)));
+        return Shape::Table(compiled.collect());
+    }
+    if let Some(value) = map_value(schema) {
+        return Shape::Map(Box::new(compile(value, definitions)));
+    }
+    Shape::Leaf(Leaf {
+        kind: kind(schema),
+        words: words(schema),
+        example: example(schema),
+    })
+}
+
+/// The schema of a map's values: under the pattern of its keys where they have one.
+fn map_value(schema: &Value) -> Option<&Value> {
+    schema
+        .get("patternProperties")
+        .and_then(Value::as_object)
+        .and_then(|patterns| patterns.values().next())
+        .or_else(|| schema.get("additionalProperties"))
+        .filter(|value| value.is_object())
+}
+
+fn kind(schema: &Value) -> Kind {
+    let number = |name: &str| schema.get(name).and_then(Value::as_i64);
+    match schema.get("type").and_then(Value::as_str) {
+        Some("boolean") => Kind::Boolean,
+        Some("integer") => Kind::Integer {
+            minimum: number("minimum"),
+            maximum: number("maximum"),
+        },
+        Some("array") => Kind::List,
+        _ => Kind::Text,
+    }
+}
+
+/// A documented enumeration comes as one `const` a word, an undocumented one as `enum`.
+fn words(schema: &Value) -> Vec<String> {
+    let list = |name: &str| schema.get(name).and_then(Value::as_array);
+    let one_of = list("oneOf").into_iter().flatten();
+    one_of
+        .filter_map(|word| word.get("const"))
+        .chain(list("enum").into_iter().flatten())
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn example(schema: &Value) -> Option<String> {
+    let first = schema.get("examples")?.as_array()?.first()?;
+    first.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deploy_plan::config::{Config, DeployFile};
+
+    fn check<T: JsonSchema>() -> String {
+        let mut lines = Vec::new();
+        Shape::of::<T>().visit(&mut |path, shape| {
+            let what = match shape {
+                Shape::Leaf(leaf) if leaf.words.is_empty() => format!("{:?}", leaf.kind),
+                Shape::Leaf(leaf) => leaf.words.join("|"),
+                Shape::Map(_) => "map".to_owned(),
+                Shape::Table(_) => "table".to_owned(),
+            };
+            lines.push(format!("{} {what}", path.join(".")));
+        });
+        lines.join("\n")
+    }
+
+    #[test]
+    fn every_key_of_an_environment() {
+        insta::assert_snapshot!(check::<Config>(), @r"
+control_plane embedded|management-api
+build.profile Text
+build.locked Boolean
+build.packages List
+build.manifests List
+build.web Text
+image.dockerfile Text
+image.context Text
+image.base Text
+image.builder auto|native|docker
+image.build_args map
+image.repository Text
+deploy.strategy rolling|blue-green|canary|recreate
+deploy.timeout Text
+deploy.require_clean Boolean
+deploy.require_env List
+deploy.wait Boolean
+health.path Text
+health.interval Text
+health.timeout Text
+health.start_period Text
+health.retries Integer { minimum: Some(1), maximum: None }
+health.status Integer { minimum: Some(100), maximum: Some(599) }
+api.url Text
+api.tenant_id Text
+api.auth auto|bearer|exchange
+api.insecure_registries List
+local.server Text
+local.listen Text
+env map
+");
+    }
+
+    #[test]
+    fn the_file_has_the_sections_of_an_environment() {
+        let file = Shape::of::<DeployFile>();
+        let environment = Shape::of::<Config>();
+        let extra: Vec<_> = file
+            .keys()
+            .filter(|key| environment.child(key).is_none())
+            .collect();
+        assert_eq!(extra, ["schema", "default_environment", "environments"]);
+        let missing: Vec<_> = environment
+            .keys()
+            .filter(|key| file.child(key).is_none())
+            .collect();
+        assert_eq!(missing, ["control_plane"]);
+    }
+}
