@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::entry::tree;
+use crate::entry::{dotted, tree};
 use crate::nearest::nearest;
 use crate::shape::{Kind, Leaf};
 
@@ -20,6 +20,12 @@ impl Fault {
             message: message.into(),
             help: None,
         }
+    }
+
+    /// Names the key, for the line that an error shows need not show its section.
+    pub(crate) fn about(mut self, path: &[String]) -> Self {
+        self.message = format!("`{}`: {}", dotted(path), self.message);
+        self
     }
 }
 

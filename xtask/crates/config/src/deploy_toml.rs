@@ -124,13 +124,13 @@ impl Reader<'_> {
                     "write it as [{}], with its keys below",
                     dotted(path)
                 ));
-                self.report(value.span(), fault);
+                self.report(value.span(), fault.about(path));
             }
         }
     }
 
     fn leaf(&mut self, path: &[String], span: Range<usize>, found: &DeValue<'_>, leaf: &Leaf) {
-        if self.has_wrong_items(found, leaf) {
+        if self.has_wrong_items(path, found, leaf) {
             return;
         }
         let checked = to_json(found, leaf).and_then(|value| {
@@ -140,18 +140,18 @@ impl Reader<'_> {
         });
         match checked {
             Ok(value) => self.accept(path.to_vec(), value, span),
-            Err(fault) => self.report(span, fault),
+            Err(fault) => self.report(span, fault.about(path)),
         }
     }
 
     /// Points at each item of a list that is no text, rather than at the list.
-    fn has_wrong_items(&mut self, found: &DeValue<'_>, leaf: &Leaf) -> bool {
+    fn has_wrong_items(&mut self, path: &[String], found: &DeValue<'_>, leaf: &Leaf) -> bool {
         let before = self.found.len();
         if let (Kind::List, DeValue::Array(items)) = (leaf.kind, found) {
             for item in items.iter().filter(|item| !item.get_ref().is_str()) {
                 let found = type_name(item.get_ref());
                 let message = format!("expected text in quotes, found {found}");
-                self.report(item.span(), Fault::new(message));
+                self.report(item.span(), Fault::new(message).about(path));
             }
         }
         self.found.len() > before

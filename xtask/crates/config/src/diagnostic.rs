@@ -58,7 +58,11 @@ impl Line {
             line: source[..begin].matches('\n').count() + 1,
             column: text[..inside].chars().count() + 1,
             length: text[inside..until].chars().count().max(1),
-            text: without_secrets(text),
+            text: if is_inside_text(&source[..begin]) {
+                REDACTED.to_owned()
+            } else {
+                without_secrets(text)
+            },
         }
     }
 
@@ -84,6 +88,13 @@ fn floor(text: &str, index: usize) -> usize {
         index -= 1;
     }
     index
+}
+
+/// Whether a text of several lines is still open at the end of this piece. Such a line does not
+/// show the key that it belongs to, so it may be a secret.
+fn is_inside_text(before: &str) -> bool {
+    let is_open = |quotes| before.matches(quotes).count() % 2 == 1;
+    is_open("\"\"\"") || is_open("'''")
 }
 
 fn blank(character: char) -> char {
@@ -152,37 +163,37 @@ mod tests {
     #[test]
     fn one_line() {
         insta::assert_snapshot!(check("a = 1\nb = 22\n", "22"), @r"
-wrong
- --> a.toml:2:5
-  |
-2 | b = 22
-  |     ^^
-  help: right it
-");
+        wrong
+         --> a.toml:2:5
+          |
+        2 | b = 22
+          |     ^^
+          help: right it
+        ");
     }
 
     #[test]
     fn tabs_and_wide_characters() {
         insta::assert_snapshot!(check("\tx = \"é\" # é", "\"é\""), @r#"
-wrong
- --> a.toml:1:6
-  |
-1 | 	x = "é" # é
-  | 	    ^^^
-  help: right it
-"#);
+        wrong
+         --> a.toml:1:6
+          |
+        1 | 	x = "é" # é
+          | 	    ^^^
+          help: right it
+        "#);
     }
 
     #[test]
     fn several_lines() {
         insta::assert_snapshot!(check("a = [\n 1,\n]\n", "[\n 1,\n]"), @r"
-wrong
- --> a.toml:1:5
-  |
-1 | a = [
-  |     ^
-  help: right it
-");
+        wrong
+         --> a.toml:1:5
+          |
+        1 | a = [
+          |     ^
+          help: right it
+        ");
     }
 
     #[test]
@@ -199,6 +210,7 @@ wrong
             "API_TOKEN = hunter2",
             "env = { LOG = \"x\", \"DB_PASSWORD\" = hunter2 }",
             "DATABASE_URL = \"postgres://u:hunter2@host/db\"",
+            "API_TOKEN = \"\"\"\nhunter2",
         ] {
             let text = check(source, "hunter2");
             assert!(!text.contains("hunter2"), "{text}");

@@ -19,9 +19,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::Spanned;
+use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
 use crate::nearest::nearest;
 
@@ -218,7 +218,7 @@ struct Declared {
     kind: Spanned<String>,
     name: Spanned<String>,
     binary: Option<Spanned<String>>,
-    port: Option<Spanned<u16>>,
+    port: Option<Port>,
     enabled: Option<bool>,
 }
 
@@ -241,11 +241,44 @@ impl Fault {
 
 impl From<serde_saphyr::Error> for Fault {
     fn from(error: serde_saphyr::Error) -> Self {
-        let text = error.without_snippet().to_string();
+        let message = match error.without_snippet() {
+            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("the key `{key}` stands there twice")
+            }
+            error => UserMessageFormatter.format_message(error).into_owned(),
+        };
         Self {
             line: error.location().map(|location| location.line()),
-            message: text.lines().next().unwrap_or_default().to_owned(),
+            message,
         }
+    }
+}
+
+/// A port that a program can listen on.
+struct Port(u16);
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl Visitor<'_> for Visit {
+            type Value = Port;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port from 1 to 65535")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Port, E> {
+                match u16::try_from(number) {
+                    Ok(port @ 1..) => Ok(Port(port)),
+                    _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Port, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
+        }
+        input.deserialize_any(Visit)
     }
 }
 
@@ -340,10 +373,7 @@ fn check(declared: &Declared) -> Result<(), Fault> {
         );
         return Err(Fault::at(binary, message));
     }
-    match &declared.port {
-        Some(port) if port.value == 0 => Err(Fault::at(port, "port 0 is no port")),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn extension(path: &Path, declared: Spanned<Declared>) -> Extension {
@@ -359,7 +389,7 @@ fn extension(path: &Path, declared: Spanned<Declared>) -> Extension {
             "mcp" => ExtensionKind::Mcp,
             _ => ExtensionKind::Other(kind),
         },
-        port: declared.port.map(|port| port.value),
+        port: declared.port.map(|port| port.0),
         enabled: declared.enabled.unwrap_or(true),
         path: path.to_owned(),
         line: (line > 0).then_some(line),
@@ -411,10 +441,10 @@ mod tests {
             ("extensions/manifest.yaml", "extension: {type: wasm, name: top}"),
             ("extensions/mcp/a/README.md", ""),
         ]), @r"
-extensions/manifest.yaml:Some(1) top wasm top None true
-extensions/mcp/a/manifest.yaml:Some(1) a mcp sp-a Some(5010) false
-extensions/mcp/b/manifest.yaml:Some(3) b mcp b None true
-");
+        extensions/manifest.yaml:Some(1) top wasm top None true
+        extensions/mcp/a/manifest.yaml:Some(1) a mcp sp-a Some(5010) false
+        extensions/mcp/b/manifest.yaml:Some(3) b mcp b None true
+        ");
     }
 
     #[test]
@@ -452,19 +482,19 @@ extensions/mcp/b/manifest.yaml:Some(3) b mcp b None true
             "extension:\n  type: mcp\n  name: a\n  enabeld: false\n",
             "\nextention:\n  type: mcp\n",
             "extension:\n  type: mcp\n  name: a\n  name: b\n",
-        ].map(check_one).join("\n"), @r"
-error: extensions/a/manifest.yaml:1: unclosed bracket '[' at line 1, column 12
-error: extensions/a/manifest.yaml:1: expected mapping start at line 1, column 1
-error: extensions/a/manifest.yaml:2: missing field `type` at line 2, column 3
-error: extensions/a/manifest.yaml:4: invalid u16 at line 4, column 9
-error: extensions/a/manifest.yaml:4: invalid u16 at line 4, column 9
-error: extensions/a/manifest.yaml:4: port 0 is no port
-error: extensions/a/manifest.yaml:3: `name` must not be empty
-error: extensions/a/manifest.yaml:4: `bin/a` is no name of a program: write it without a folder
-error: extensions/a/manifest.yaml:4: unknown key `enabeld`: did you mean `enabled`?
-error: extensions/a/manifest.yaml:2: unknown key `extention`: did you mean `extension`?
-error: extensions/a/manifest.yaml:4: duplicate mapping key: name, set DuplicateKeyPolicy in Options if acceptable at line 4, column 3
-");
+        ].map(check_one).join("\n"), @r#"
+        error: extensions/a/manifest.yaml:1: unclosed bracket '['
+        error: extensions/a/manifest.yaml:1: expected mapping start
+        error: extensions/a/manifest.yaml:2: missing field `type`
+        error: extensions/a/manifest.yaml:4: invalid type: string "many", expected a port from 1 to 65535
+        error: extensions/a/manifest.yaml:4: invalid value: integer `70000`, expected a port from 1 to 65535
+        error: extensions/a/manifest.yaml:4: invalid value: integer `0`, expected a port from 1 to 65535
+        error: extensions/a/manifest.yaml:3: `name` must not be empty
+        error: extensions/a/manifest.yaml:4: `bin/a` is no name of a program: write it without a folder
+        error: extensions/a/manifest.yaml:4: unknown key `enabeld`: did you mean `enabled`?
+        error: extensions/a/manifest.yaml:2: unknown key `extention`: did you mean `extension`?
+        error: extensions/a/manifest.yaml:4: the key `name` stands there twice
+        "#);
     }
 
     #[test]
@@ -475,13 +505,13 @@ error: extensions/a/manifest.yaml:4: duplicate mapping key: name, set DuplicateK
             ("extensions/c/manifest.yaml", "extension: {type: mcp, name: a, enabled: false}"),
             ("extensions/d/manifest.yaml", "{"),
         ]), @r"
-extensions/a/manifest.yaml:Some(1) a mcp a Some(1) true
-extensions/b/manifest.yaml:Some(1) a mcp a Some(1) true
-extensions/c/manifest.yaml:Some(1) a mcp a None false
-error: extensions/b/manifest.yaml:1: the name `a` is taken by extensions/a/manifest.yaml
-error: extensions/b/manifest.yaml:1: port 1 is taken by extensions/a/manifest.yaml
-error: extensions/d/manifest.yaml:1: unclosed bracket '{' at line 1, column 1
-");
+        extensions/a/manifest.yaml:Some(1) a mcp a Some(1) true
+        extensions/b/manifest.yaml:Some(1) a mcp a Some(1) true
+        extensions/c/manifest.yaml:Some(1) a mcp a None false
+        error: extensions/b/manifest.yaml:1: the name `a` is taken by extensions/a/manifest.yaml
+        error: extensions/b/manifest.yaml:1: port 1 is taken by extensions/a/manifest.yaml
+        error: extensions/d/manifest.yaml:1: unclosed bracket '{'
+        ");
     }
 
     #[test]

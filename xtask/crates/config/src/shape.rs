@@ -172,37 +172,37 @@ mod tests {
     #[test]
     fn every_key_of_an_environment() {
         insta::assert_snapshot!(check::<Config>(), @r"
-control_plane embedded|management-api
-build.profile Text
-build.locked Boolean
-build.packages List
-build.manifests List
-build.web Text
-image.dockerfile Text
-image.context Text
-image.base Text
-image.builder auto|native|docker
-image.build_args map
-image.repository Text
-deploy.strategy rolling|blue-green|canary|recreate
-deploy.timeout Text
-deploy.require_clean Boolean
-deploy.require_env List
-deploy.wait Boolean
-health.path Text
-health.interval Text
-health.timeout Text
-health.start_period Text
-health.retries Integer { minimum: Some(1), maximum: None }
-health.status Integer { minimum: Some(100), maximum: Some(599) }
-api.url Text
-api.tenant_id Text
-api.auth auto|bearer|exchange
-api.insecure_registries List
-local.server Text
-local.listen Text
-env map
-");
+        control_plane embedded|management-api
+        build.profile Text
+        build.locked Boolean
+        build.packages List
+        build.manifests List
+        build.web Text
+        image.dockerfile Text
+        image.context Text
+        image.base Text
+        image.builder auto|native|docker
+        image.build_args map
+        image.repository Text
+        deploy.strategy rolling|blue-green|canary|recreate
+        deploy.timeout Text
+        deploy.require_clean Boolean
+        deploy.require_env List
+        deploy.wait Boolean
+        health.path Text
+        health.interval Text
+        health.timeout Text
+        health.start_period Text
+        health.retries Integer { minimum: Some(1), maximum: Some(1000) }
+        health.status Integer { minimum: Some(100), maximum: Some(599) }
+        api.url Text
+        api.tenant_id Text
+        api.auth auto|bearer|exchange
+        api.insecure_registries List
+        local.server Text
+        local.listen Text
+        env map
+        ");
     }
 
     #[test]

@@ -62,9 +62,9 @@ fn no_file_at_all() {
     assert_eq!(settings.environment.as_str(), "local");
     assert_eq!(settings.environment_origin, Origin::Default);
     insta::assert_snapshot!(said(&settings).join("\n"), @r#"
-control_plane = "embedded"  # default of environment local
-image.base = "host"  # default of environment local
-"#);
+    control_plane = "embedded"  # default of environment local
+    image.base = "host"  # default of environment local
+    "#);
     let names: Vec<_> = settings
         .environments
         .iter()
@@ -80,36 +80,36 @@ fn every_key_has_a_default() {
         .into_iter()
         .map(|Explained { key, value, .. }| format!("{key} = {value}"));
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
-environment = "local"
-control_plane = "embedded"
-build.profile = "release"
-build.locked = false
-build.packages = []
-build.manifests = []
-build.web = "core/web"
-image.dockerfile = ".systemprompt/Dockerfile"
-image.context = "."
-image.base = "host"
-image.builder = "auto"
-image.repository = ""
-deploy.strategy = "rolling"
-deploy.timeout = "5m"
-deploy.require_clean = false
-deploy.require_env = []
-deploy.wait = true
-health.path = "/api/v1/health"
-health.interval = "30s"
-health.timeout = "5s"
-health.start_period = "1m"
-health.retries = 3
-health.status = 200
-api.url = "https://api.systemprompt.io"
-api.tenant_id = ""
-api.auth = "auto"
-api.insecure_registries = []
-local.server = ""
-local.listen = ""
-"#);
+    environment = "local"
+    control_plane = "embedded"
+    build.profile = "release"
+    build.locked = false
+    build.packages = []
+    build.manifests = []
+    build.web = "core/web"
+    image.dockerfile = ".systemprompt/Dockerfile"
+    image.context = "."
+    image.base = "host"
+    image.builder = "auto"
+    image.repository = ""
+    deploy.strategy = "rolling"
+    deploy.timeout = "5m"
+    deploy.require_clean = false
+    deploy.require_env = []
+    deploy.wait = true
+    health.path = "/api/v1/health"
+    health.interval = "30s"
+    health.timeout = "5s"
+    health.start_period = "1m"
+    health.retries = 3
+    health.status = 200
+    api.url = "https://api.systemprompt.io"
+    api.tenant_id = ""
+    api.auth = "auto"
+    api.insecure_registries = []
+    local.server = ""
+    local.listen = ""
+    "#);
 }
 
 #[test]
@@ -119,20 +119,20 @@ fn the_builtin_environments() {
         ..Case::default()
     };
     insta::assert_snapshot!(sandbox.check(), @r#"
-environment = "sandbox"  # flag --environment
-control_plane = "management-api"  # default of environment sandbox
-api.url = "https://api-sandbox.systemprompt.io"  # default of environment sandbox
-"#);
+    environment = "sandbox"  # flag --environment
+    control_plane = "management-api"  # default of environment sandbox
+    api.url = "https://api-sandbox.systemprompt.io"  # default of environment sandbox
+    "#);
     let production = Case {
         environment: Some("production"),
         file: Some("[api]\nurl = \"https://platform.example.org\"\n"),
         ..Case::default()
     };
     insta::assert_snapshot!(production.check(), @r#"
-environment = "production"  # flag --environment
-control_plane = "management-api"  # default of environment production
-api.url = "https://platform.example.org"  # .systemprompt/deploy.toml:2
-"#);
+    environment = "production"  # flag --environment
+    control_plane = "management-api"  # default of environment production
+    api.url = "https://platform.example.org"  # .systemprompt/deploy.toml:2
+    "#);
 }
 
 const LAYERS: &str = r#"
@@ -159,15 +159,15 @@ wait = false
 #[test]
 fn layers() {
     insta::assert_snapshot!(check_file(LAYERS), @r#"
-environment = "staging"  # .systemprompt/deploy.toml:2
-deploy.strategy = "recreate"  # .systemprompt/deploy.toml:14
-deploy.timeout = "1m"  # .systemprompt/deploy.toml:4
-deploy.require_env = []  # .systemprompt/deploy.toml:15
-api.url = "https://staging.example.org/"  # .systemprompt/deploy.toml:12
-env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
-env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
-env.LOG = "debug"  # .systemprompt/deploy.toml:17
-"#);
+    environment = "staging"  # .systemprompt/deploy.toml:2
+    deploy.strategy = "recreate"  # .systemprompt/deploy.toml:14
+    deploy.timeout = "1m"  # .systemprompt/deploy.toml:4
+    deploy.require_env = []  # .systemprompt/deploy.toml:15
+    api.url = "https://staging.example.org/"  # .systemprompt/deploy.toml:12
+    env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
+    env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
+    env.LOG = "debug"  # .systemprompt/deploy.toml:17
+    "#);
     let case = Case {
         file: Some(LAYERS),
         environment: Some("other"),
@@ -181,17 +181,17 @@ env.LOG = "debug"  # .systemprompt/deploy.toml:17
         flags: &[("deploy.timeout", "3m"), ("build.packages", "a,b")],
     };
     insta::assert_snapshot!(case.check(), @r#"
-environment = "other"  # flag --environment
-build.packages = ["a","b"]  # flag --packages
-deploy.strategy = "canary"  # .systemprompt/deploy.toml:5
-deploy.timeout = "3m"  # flag --timeout
-deploy.require_env = ["A","B"]  # .systemprompt/deploy.toml:6
-deploy.wait = false  # .systemprompt/deploy.toml:19
-api.tenant_id = "ten-1"  # variable SYSTEMPROMPT_TENANT_ID
-env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
-env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
-env.LOG = "trace"  # variable SYSTEMPROMPT_ENV_LOG
-"#);
+    environment = "other"  # flag --environment
+    build.packages = ["a","b"]  # flag --packages
+    deploy.strategy = "canary"  # .systemprompt/deploy.toml:5
+    deploy.timeout = "3m"  # flag --timeout
+    deploy.require_env = ["A","B"]  # .systemprompt/deploy.toml:6
+    deploy.wait = false  # .systemprompt/deploy.toml:19
+    api.tenant_id = "ten-1"  # variable SYSTEMPROMPT_TENANT_ID
+    env.API_TOKEN = "[redacted]"  # .systemprompt/deploy.toml:9
+    env.DATABASE_URL = "postgres://[redacted]@db/app"  # .systemprompt/deploy.toml:10
+    env.LOG = "trace"  # variable SYSTEMPROMPT_ENV_LOG
+    "#);
 }
 
 #[test]
@@ -233,9 +233,9 @@ fn the_variable_chooses_the_environment() {
         ..Case::default()
     };
     insta::assert_snapshot!(case.check(), @r#"
-environment = "production"  # variable SYSTEMPROMPT_ENVIRONMENT
-control_plane = "management-api"  # default of environment production
-"#);
+    environment = "production"  # variable SYSTEMPROMPT_ENVIRONMENT
+    control_plane = "management-api"  # default of environment production
+    "#);
 }
 
 #[test]
@@ -259,21 +259,21 @@ fn unknown_environments() {
         ..Case::default()
     };
     insta::assert_snapshot!(case(Some("prodution"), None).check(), @r"
-flag --environment: unknown environment `prodution`
-  help: did you mean `production`?
-");
+    flag --environment: unknown environment `prodution`
+      help: did you mean `production`?
+    ");
     insta::assert_snapshot!(case(Some("staging"), None).check(), @r"
-flag --environment: unknown environment `staging`
-  help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
-");
+    flag --environment: unknown environment `staging`
+      help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
+    ");
     insta::assert_snapshot!(case(None, Some("default_environment = \"staging\"")).check(), @r#"
-unknown environment `staging`
- --> .systemprompt/deploy.toml:1:23
-  |
-1 | default_environment = "staging"
-  |                       ^^^^^^^^^
-  help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
-"#);
+    unknown environment `staging`
+     --> .systemprompt/deploy.toml:1:23
+      |
+    1 | default_environment = "staging"
+      |                       ^^^^^^^^^
+      help: known are local, production, sandbox; another is made by a section [environments.staging] in .systemprompt/deploy.toml
+    "#);
 }
 
 #[test]
@@ -292,48 +292,48 @@ ulr = "x"
 tenant_id = "ten-1"
 "#
     ), @r#"
-unknown key `timeout` at the top of the file
- --> .systemprompt/deploy.toml:2:1
-  |
-2 | timeout = "5m"
-  | ^^^^^^^
-  help: `timeout` is a key of [deploy] and of [health]
+    unknown key `timeout` at the top of the file
+     --> .systemprompt/deploy.toml:2:1
+      |
+    2 | timeout = "5m"
+      | ^^^^^^^
+      help: `timeout` is a key of [deploy] and of [health]
 
-unknown key `timout` in [deploy]
- --> .systemprompt/deploy.toml:4:1
-  |
-4 | timout = "5m"
-  | ^^^^^^
-  help: did you mean `timeout`?
+    unknown key `timout` in [deploy]
+     --> .systemprompt/deploy.toml:4:1
+      |
+    4 | timout = "5m"
+      | ^^^^^^
+      help: did you mean `timeout`?
 
-unknown key `zebra` in [health]
- --> .systemprompt/deploy.toml:6:1
-  |
-6 | zebra = 1
-  | ^^^^^
-  help: known are path, interval, timeout, start_period, retries, status
+    unknown key `zebra` in [health]
+     --> .systemprompt/deploy.toml:6:1
+      |
+    6 | zebra = 1
+      | ^^^^^
+      help: known are path, interval, timeout, start_period, retries, status
 
-unknown key `staging` at the top of the file
- --> .systemprompt/deploy.toml:7:2
-  |
-7 | [staging]
-  |  ^^^^^^^
-  help: known are schema, default_environment, build, image, deploy, health, api, local, env, environments; an environment is written as [environments.staging]
+    unknown key `staging` at the top of the file
+     --> .systemprompt/deploy.toml:7:2
+      |
+    7 | [staging]
+      |  ^^^^^^^
+      help: known are schema, default_environment, build, image, deploy, health, api, local, env, environments; an environment is written as [environments.staging]
 
-unknown key `ulr` in [environments.production.api]
- --> .systemprompt/deploy.toml:9:1
-  |
-9 | ulr = "x"
-  | ^^^
-  help: did you mean `url`?
+    unknown key `ulr` in [environments.production.api]
+     --> .systemprompt/deploy.toml:9:1
+      |
+    9 | ulr = "x"
+      | ^^^
+      help: did you mean `url`?
 
-unknown key `tenant_id` in [environments.production]
-  --> .systemprompt/deploy.toml:11:1
-   |
-11 | tenant_id = "ten-1"
-   | ^^^^^^^^^
-  help: `tenant_id` is a key of [environments.production.api]
-"#);
+    unknown key `tenant_id` in [environments.production]
+      --> .systemprompt/deploy.toml:11:1
+       |
+    11 | tenant_id = "ten-1"
+       | ^^^^^^^^^
+      help: `tenant_id` is a key of [environments.production.api]
+    "#);
 }
 
 #[test]
@@ -357,83 +357,83 @@ DEBUG = true
 local = 1
 "#
     ), @r#"
-expected a section, found a number
- --> .systemprompt/deploy.toml:2:10
-  |
-2 | deploy = 5
-  |          ^
-  help: write it as [deploy], with its keys below
+    `deploy`: expected a section, found a number
+     --> .systemprompt/deploy.toml:2:10
+      |
+    2 | deploy = 5
+      |          ^
+      help: write it as [deploy], with its keys below
 
-expected true or false, found text
- --> .systemprompt/deploy.toml:4:10
-  |
-4 | locked = "yes"
-  |          ^^^^^
+    `build.locked`: expected true or false, found text
+     --> .systemprompt/deploy.toml:4:10
+      |
+    4 | locked = "yes"
+      |          ^^^^^
 
-expected text in quotes, found a number
- --> .systemprompt/deploy.toml:5:18
-  |
-5 | packages = ["a", 1, true]
-  |                  ^
+    `build.packages`: expected text in quotes, found a number
+     --> .systemprompt/deploy.toml:5:18
+      |
+    5 | packages = ["a", 1, true]
+      |                  ^
 
-expected text in quotes, found true or false
- --> .systemprompt/deploy.toml:5:21
-  |
-5 | packages = ["a", 1, true]
-  |                     ^^^^
+    `build.packages`: expected text in quotes, found true or false
+     --> .systemprompt/deploy.toml:5:21
+      |
+    5 | packages = ["a", 1, true]
+      |                     ^^^^
 
-expected text in quotes, found a number
- --> .systemprompt/deploy.toml:6:11
-  |
-6 | profile = 1
-  |           ^
-  help: put it in quotes
+    `build.profile`: expected text in quotes, found a number
+     --> .systemprompt/deploy.toml:6:11
+      |
+    6 | profile = 1
+      |           ^
+      help: put it in quotes
 
-expected text in quotes, found a list
- --> .systemprompt/deploy.toml:7:7
-  |
-7 | web = []
-  |       ^^
+    `build.web`: expected text in quotes, found a list
+     --> .systemprompt/deploy.toml:7:7
+      |
+    7 | web = []
+      |       ^^
 
-expected a whole number, found text
- --> .systemprompt/deploy.toml:9:11
-  |
-9 | retries = "3"
-  |           ^^^
+    `health.retries`: expected a whole number, found text
+     --> .systemprompt/deploy.toml:9:11
+      |
+    9 | retries = "3"
+      |           ^^^
 
-expected a number from 100 to 599, found 99
-  --> .systemprompt/deploy.toml:10:10
-   |
-10 | status = 99
-   |          ^^
+    `health.status`: expected a number from 100 to 599, found 99
+      --> .systemprompt/deploy.toml:10:10
+       |
+    10 | status = 99
+       |          ^^
 
-expected text such as "30s", found a number
-  --> .systemprompt/deploy.toml:11:12
-   |
-11 | interval = 30
-   |            ^^
+    `health.interval`: expected text such as "30s", found a number
+      --> .systemprompt/deploy.toml:11:12
+       |
+    11 | interval = 30
+       |            ^^
 
-expected text in quotes, found a number
-  --> .systemprompt/deploy.toml:13:8
-   |
-13 | PORT = 8080
-   |        ^^^^
-  help: put it in quotes
+    `env.PORT`: expected text in quotes, found a number
+      --> .systemprompt/deploy.toml:13:8
+       |
+    13 | PORT = 8080
+       |        ^^^^
+      help: put it in quotes
 
-expected text in quotes, found true or false
-  --> .systemprompt/deploy.toml:14:9
-   |
-14 | DEBUG = true
-   |         ^^^^
-  help: put it in quotes
+    `env.DEBUG`: expected text in quotes, found true or false
+      --> .systemprompt/deploy.toml:14:9
+       |
+    14 | DEBUG = true
+       |         ^^^^
+      help: put it in quotes
 
-expected a section, found a number
-  --> .systemprompt/deploy.toml:16:9
-   |
-16 | local = 1
-   |         ^
-  help: write it as [environments.local], with its keys below
-"#);
+    `environments.local`: expected a section, found a number
+      --> .systemprompt/deploy.toml:16:9
+       |
+    16 | local = 1
+       |         ^
+      help: write it as [environments.local], with its keys below
+    "#);
 }
 
 #[test]
@@ -464,126 +464,126 @@ listen = "7480"
 status = 0xFFFFFFFFFFFFFFFFFF
 "#
     ), @r#"
-`Local` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
- --> .systemprompt/deploy.toml:2:23
-  |
-2 | default_environment = "Local"
-  |                       ^^^^^^^
+    `default_environment`: `Local` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
+     --> .systemprompt/deploy.toml:2:23
+      |
+    2 | default_environment = "Local"
+      |                       ^^^^^^^
 
-must not be empty
- --> .systemprompt/deploy.toml:4:11
-  |
-4 | profile = ""
-  |           ^^
+    `build.profile`: must not be empty
+     --> .systemprompt/deploy.toml:4:11
+      |
+    4 | profile = ""
+      |           ^^
 
-expected one of rolling, blue-green, canary, recreate, found `roling`
- --> .systemprompt/deploy.toml:6:12
-  |
-6 | strategy = "roling"
-  |            ^^^^^^^^
-  help: did you mean `rolling`?
+    `deploy.strategy`: expected one of rolling, blue-green, canary, recreate, found `roling`
+     --> .systemprompt/deploy.toml:6:12
+      |
+    6 | strategy = "roling"
+      |            ^^^^^^^^
+      help: did you mean `rolling`?
 
-`5 minutes` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
- --> .systemprompt/deploy.toml:7:11
-  |
-7 | timeout = "5 minutes"
-  |           ^^^^^^^^^^^
+    `deploy.timeout`: `5 minutes` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
+     --> .systemprompt/deploy.toml:7:11
+      |
+    7 | timeout = "5 minutes"
+      |           ^^^^^^^^^^^
 
-`A-B` is no name of a variable: letters, digits and `_`, no digit first
- --> .systemprompt/deploy.toml:8:15
-  |
-8 | require_env = ["A-B"]
-  |               ^^^^^^^
+    `deploy.require_env`: `A-B` is no name of a variable: letters, digits and `_`, no digit first
+     --> .systemprompt/deploy.toml:8:15
+      |
+    8 | require_env = ["A-B"]
+      |               ^^^^^^^
 
-expected a path that begins with `/` and holds no space
-  --> .systemprompt/deploy.toml:10:8
-   |
-10 | path = "health"
-   |        ^^^^^^^^
+    `health.path`: expected a path that begins with `/` and holds no space
+      --> .systemprompt/deploy.toml:10:8
+       |
+    10 | path = "health"
+       |        ^^^^^^^^
 
-must be longer than nothing
-  --> .systemprompt/deploy.toml:11:11
-   |
-11 | timeout = "0s"
-   |           ^^^^
+    `health.timeout`: must be longer than nothing
+      --> .systemprompt/deploy.toml:11:11
+       |
+    11 | timeout = "0s"
+       |           ^^^^
 
-invalid value: integer `99999999999`, expected u32
-  --> .systemprompt/deploy.toml:12:11
-   |
-12 | retries = 99999999999
-   |           ^^^^^^^^^^^
+    `health.retries`: expected a number from 1 to 1000, found 99999999999
+      --> .systemprompt/deploy.toml:12:11
+       |
+    12 | retries = 99999999999
+       |           ^^^^^^^^^^^
 
-`hosts` is none of dockerfile, host, scratch; an image is written with its tag or digest, as in `hosts:latest`
-  --> .systemprompt/deploy.toml:14:8
-   |
-14 | base = "hosts"
-   |        ^^^^^^^
+    `image.base`: `hosts` is none of dockerfile, host, scratch; an image is written with its tag or digest, as in `hosts:latest`
+      --> .systemprompt/deploy.toml:14:8
+       |
+    14 | base = "hosts"
+       |        ^^^^^^^
 
-the address must not carry a user or password: the token goes into SYSTEMPROMPT_API_TOKEN
-  --> .systemprompt/deploy.toml:16:7
-   |
-16 | url = "https://[redacted]@example.org"
-   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    `api.url`: the address must not carry a user or password: the token goes into SYSTEMPROMPT_API_TOKEN
+      --> .systemprompt/deploy.toml:16:7
+       |
+    16 | url = "https://[redacted]@example.org"
+       |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 
-`7480` is no address to listen on: write an IP address and a port, as in `127.0.0.1:7480`
-  --> .systemprompt/deploy.toml:18:10
-   |
-18 | listen = "7480"
-   |          ^^^^^^
+    `local.listen`: `7480` is no address to listen on: write an IP address and a port, as in `127.0.0.1:7480`
+      --> .systemprompt/deploy.toml:18:10
+       |
+    18 | listen = "7480"
+       |          ^^^^^^
 
-`1A` is no name of a variable: letters, digits and `_`, no digit first
-  --> .systemprompt/deploy.toml:20:1
-   |
-20 | 1A = "x"
-   | ^^
+    `1A` is no name of a variable: letters, digits and `_`, no digit first
+      --> .systemprompt/deploy.toml:20:1
+       |
+    20 | 1A = "x"
+       | ^^
 
-`Prod` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
-  --> .systemprompt/deploy.toml:21:15
-   |
-21 | [environments.Prod]
-   |               ^^^^
+    `Prod` is no name of an environment: a letter, then at most 62 letters, digits, `-` and `_`, all in lower case
+      --> .systemprompt/deploy.toml:21:15
+       |
+    21 | [environments.Prod]
+       |               ^^^^
 
-the number is too large
-  --> .systemprompt/deploy.toml:23:10
-   |
-23 | status = 0xFFFFFFFFFFFFFFFFFF
-   |          ^^^^^^^^^^^^^^^^^^^^
-"#);
+    `environments.production.health.status`: the number is too large
+      --> .systemprompt/deploy.toml:23:10
+       |
+    23 | status = 0xFFFFFFFFFFFFFFFFFF
+       |          ^^^^^^^^^^^^^^^^^^^^
+    "#);
 }
 
 #[test]
 fn not_toml() {
     insta::assert_snapshot!(check_file("[deploy\ntimeout = \"5m\"\n\n[env]\nA = \n"), @r"
-not TOML: unclosed table, expected `]`
- --> .systemprompt/deploy.toml:1:8
-  |
-1 | [deploy
-  |        ^
+    not TOML: unclosed table, expected `]`
+     --> .systemprompt/deploy.toml:1:8
+      |
+    1 | [deploy
+      |        ^
 
-not TOML: string values must be quoted, expected literal string
- --> .systemprompt/deploy.toml:5:5
-  |
-5 | A = 
-  |     ^
-");
+    not TOML: string values must be quoted, expected literal string
+     --> .systemprompt/deploy.toml:5:5
+      |
+    5 | A = 
+      |     ^
+    ");
     insta::assert_snapshot!(check_file("[env]\nA = \"1\"\nA = \"2\"\n"), @r#"
-not TOML: duplicate key
- --> .systemprompt/deploy.toml:3:1
-  |
-3 | A = "2"
-  | ^
-"#);
+    not TOML: duplicate key
+     --> .systemprompt/deploy.toml:3:1
+      |
+    3 | A = "2"
+      | ^
+    "#);
 }
 
 #[test]
 fn a_newer_format_is_not_judged() {
     insta::assert_snapshot!(check_file("schema = 2\n[something]\nnew = 1\n"), @r"
-format 2 is not known, only 1: use the version of this tool that the file was written for
- --> .systemprompt/deploy.toml:1:10
-  |
-1 | schema = 2
-  |          ^
-");
+    `schema`: format 2 is not known, only 1: use the version of this tool that the file was written for
+     --> .systemprompt/deploy.toml:1:10
+      |
+    1 | schema = 2
+      |          ^
+    ");
 }
 
 #[test]
@@ -620,27 +620,27 @@ fn all_sources_are_judged_at_once() {
         ],
     };
     insta::assert_snapshot!(case.check(), @r#"
-unknown key `timout` in [deploy]
- --> .systemprompt/deploy.toml:2:1
-  |
-2 | timout = "5m"
-  | ^^^^^^
-  help: did you mean `timeout`?
+    unknown key `timout` in [deploy]
+     --> .systemprompt/deploy.toml:2:1
+      |
+    2 | timout = "5m"
+      | ^^^^^^
+      help: did you mean `timeout`?
 
-variable SYSTEMPROMPT_DEPLOY_TIMEOUT: `soon` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
+    variable SYSTEMPROMPT_DEPLOY_TIMEOUT: `soon` is not a length of time: write whole numbers with d, h, m, s or ms, the longest unit first, as in `30s`, `1500ms` or `1h30m`
 
-variable SYSTEMPROMPT_ENV_1A: `1A` is no name of a variable: letters, digits and `_`, no digit first
+    variable SYSTEMPROMPT_ENV_1A: `1A` is no name of a variable: letters, digits and `_`, no digit first
 
-flag --strategy: expected one of rolling, blue-green, canary, recreate, found `big-bang`
+    flag --strategy: expected one of rolling, blue-green, canary, recreate, found `big-bang`
 
-flag --timout: unknown key `deploy.timout`
-  help: did you mean `deploy.timeout`?
+    flag --timout: unknown key `deploy.timout`
+      help: did you mean `deploy.timeout`?
 
-flag --path: expected a path that begins with `/` and holds no space
+    flag --path: expected a path that begins with `/` and holds no space
 
-flag --environment: unknown environment `nowhere`
-  help: known are local, production, sandbox; another is made by a section [environments.nowhere] in .systemprompt/deploy.toml
-"#);
+    flag --environment: unknown environment `nowhere`
+      help: known are local, production, sandbox; another is made by a section [environments.nowhere] in .systemprompt/deploy.toml
+    "#);
 }
 
 #[test]

@@ -129,7 +129,7 @@ pub struct Health {
     /// How long after its start an instance may fail checks without being given up.
     pub start_period: Duration,
     /// Failed checks in a row until an instance counts as unwell.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1000))]
     pub retries: u32,
     /// The HTTP status of a well instance.
     #[schemars(range(min = 100, max = 599))]
