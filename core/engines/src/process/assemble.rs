@@ -1,0 +1,282 @@
+//! From a digest to a tree: the manifest, the configuration, the layers, and the few places that
+//! every instance needs.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::{PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use oci::{
+    Descriptor, Digest, DigestReader, ImageConfig, ImageIndex, ImageManifest, Platform, RunConfig,
+    Store, StoreError, media_type,
+};
+
+use super::error::EngineError;
+use super::rootpath::{self, Last};
+use super::unpack::{Limits, Unpacker};
+use super::user;
+
+/// The largest manifest or configuration that is read.
+const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// What [`assemble`] has made.
+pub(super) struct Assembled {
+    pub(super) config: RunConfig,
+    pub(super) bytes: u64,
+}
+
+/// Unpacks the image `digest` of `store` into the empty directory `rootfs`.
+pub(super) fn assemble(
+    store: &Store,
+    digest: Digest,
+    rootfs: &Path,
+    limits: Limits,
+) -> Result<Assembled, EngineError> {
+    let source = Source {
+        store,
+        image: digest,
+    };
+    let manifest = source.manifest()?;
+    let config = source.config(&manifest)?;
+    let mut unpacker = Unpacker::new(rootfs, limits);
+    for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+        source.layer(&mut unpacker, layer, diff_id)?;
+    }
+    // before the directories get their modes, which may forbid adding to them
+    complete(rootfs, &config.config, digest)?;
+    let layer = manifest.layers.last().map_or(digest, |layer| layer.digest);
+    let bytes = unpacker.finish().map_err(|source| EngineError::Unpack {
+        image: digest,
+        layer,
+        source,
+    })?;
+    Ok(Assembled {
+        config: config.config,
+        bytes,
+    })
+}
+
+struct Source<'a> {
+    store: &'a Store,
+    image: Digest,
+}
+
+impl Source<'_> {
+    /// The manifest itself, or the one for this machine out of an index.
+    fn manifest(&self) -> Result<ImageManifest, EngineError> {
+        let document = self.document(&self.image)?;
+        let Some(index) = as_index(&document) else {
+            return self.parse(ImageManifest::from_slice(&document));
+        };
+        let machine = Platform::host();
+        let chosen = index
+            .for_platform(&machine)
+            .ok_or_else(|| EngineError::Platform {
+                image: self.image,
+                image_platform: platforms(&index),
+                machine: format!("{}/{}", machine.os, machine.architecture),
+            })?;
+        self.parse(ImageManifest::from_slice(&self.document(&chosen.digest)?))
+    }
+
+    fn config(&self, manifest: &ImageManifest) -> Result<ImageConfig, EngineError> {
+        let document = self.document(&manifest.config.digest)?;
+        let config: ImageConfig = self.parse(ImageConfig::from_slice(&document))?;
+        let machine = Platform::host();
+        if config.os != machine.os || config.architecture != machine.architecture {
+            return Err(EngineError::Platform {
+                image: self.image,
+                image_platform: format!("{}/{}", config.os, config.architecture),
+                machine: format!("{}/{}", machine.os, machine.architecture),
+            });
+        }
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+        if layers != diff_ids {
+            let reason = format!("it has {layers} layers and {diff_ids} diff ids");
+            return Err(EngineError::ImageInvalid {
+                image: self.image,
+                reason,
+            });
+        }
+        Ok(config)
+    }
+
+    fn layer(
+        &self,
+        unpacker: &mut Unpacker<'_>,
+        layer: &Descriptor,
+        expected: &Digest,
+    ) -> Result<(), EngineError> {
+        let mut tar = DigestReader::new(self.tar_stream(layer)?);
+        unpacker
+            .layer(&mut tar)
+            .map_err(|source| EngineError::Unpack {
+                image: self.image,
+                layer: layer.digest,
+                source,
+            })?;
+        let (actual, _) = tar.finish();
+        if actual != *expected {
+            return Err(EngineError::LayerDigest {
+                layer: layer.digest,
+                expected: *expected,
+                actual,
+            });
+        }
+        Ok(())
+    }
+
+    fn tar_stream(&self, layer: &Descriptor) -> Result<Box<dyn Read>, EngineError> {
+        let open = || -> Result<BufReader<File>, EngineError> {
+            let blob = self
+                .store
+                .open_blob(&layer.digest)
+                .map_err(|error| self.failed(error))?;
+            Ok(BufReader::with_capacity(1 << 17, blob))
+        };
+        match layer.media_type.as_str() {
+            media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Box::new(open()?)),
+            media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => {
+                Ok(Box::new(MultiGzDecoder::new(open()?)))
+            }
+            other => Err(EngineError::LayerType {
+                layer: layer.digest,
+                media_type: other.to_owned(),
+            }),
+        }
+    }
+
+    fn document(&self, digest: &Digest) -> Result<Vec<u8>, EngineError> {
+        self.store
+            .read_small(digest, MAX_DOCUMENT)
+            .map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: StoreError) -> EngineError {
+        match error {
+            StoreError::Missing { digest } => EngineError::ImageNotFound {
+                image: self.image,
+                missing: digest,
+            },
+            source => EngineError::Store {
+                image: self.image,
+                source,
+            },
+        }
+    }
+
+    fn parse<T, E: std::fmt::Display>(&self, parsed: Result<T, E>) -> Result<T, EngineError> {
+        parsed.map_err(|error| EngineError::ImageInvalid {
+            image: self.image,
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// OCI lets both documents leave their media type out; only an index has `manifests`.
+fn as_index(document: &[u8]) -> Option<ImageIndex> {
+    let index = ImageIndex::from_slice(document).ok()?;
+    (!index.manifests.is_empty()).then_some(index)
+}
+
+fn platforms(index: &ImageIndex) -> String {
+    let names = index
+        .manifests
+        .iter()
+        .filter_map(|manifest| manifest.platform.as_ref());
+    let names: Vec<_> = names
+        .map(|found| format!("{}/{}", found.os, found.architecture))
+        .collect();
+    names.join(", ")
+}
+
+/// Adds what instances are given something at: the places to mount on, volumes, the working
+/// directory. Made here because a tree that is mounted read-only cannot have them added.
+fn complete(rootfs: &Path, config: &RunConfig, image: Digest) -> Result<(), EngineError> {
+    let skeleton = Skeleton { rootfs, image };
+    for path in ["/proc", "/dev", "/sys", "/etc"] {
+        skeleton.directory(Path::new(path))?;
+    }
+    let (tmp, made) = skeleton.directory(Path::new("/tmp"))?;
+    if made {
+        let open = Permissions::from_mode(0o1777);
+        fs::set_permissions(&tmp, open).map_err(EngineError::files("open up", &tmp))?;
+    }
+    for path in ["/etc/resolv.conf", "/etc/hosts"] {
+        skeleton.file(Path::new(path))?;
+    }
+    if let Some(path) = config
+        .working_dir
+        .as_deref()
+        .filter(|path| !path.is_empty())
+    {
+        skeleton.directory(Path::new(path))?;
+    }
+    for path in &config.volumes {
+        skeleton.volume(Path::new(path), config.user.as_deref())?;
+    }
+    Ok(())
+}
+
+struct Skeleton<'a> {
+    rootfs: &'a Path,
+    image: Digest,
+}
+
+impl Skeleton<'_> {
+    fn place(&self, path: &Path) -> Result<PathBuf, EngineError> {
+        rootpath::resolve(self.rootfs, path, Last::Follow).map_err(|source| EngineError::Skeleton {
+            image: self.image,
+            source,
+        })
+    }
+
+    /// The real place of a directory, and whether it had to be made.
+    fn directory(&self, path: &Path) -> Result<(PathBuf, bool), EngineError> {
+        let place = self.place(path)?;
+        if place.is_dir() {
+            return Ok((place, false));
+        }
+        make(&place).map_err(EngineError::files("create", &place))?;
+        Ok((place, true))
+    }
+
+    fn file(&self, path: &Path) -> Result<(), EngineError> {
+        let place = self.place(path)?;
+        if place.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        if let Some(parent) = place.parent() {
+            make(parent).map_err(EngineError::files("create", parent))?;
+        }
+        fs::write(&place, b"").map_err(EngineError::files("create", &place))?;
+        let mode = Permissions::from_mode(0o644);
+        fs::set_permissions(&place, mode).map_err(EngineError::files("open up", &place))
+    }
+
+    /// A volume that the image has no directory for belongs to the user who will write to it.
+    fn volume(&self, path: &Path, user: Option<&str>) -> Result<(), EngineError> {
+        let (place, made) = self.directory(path)?;
+        if !made || !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let Ok(found) = user::resolve(self.rootfs, user.unwrap_or_default()) else {
+            // said when an instance is started, where it is an error
+            return Ok(());
+        };
+        lchown(&place, Some(found.uid), Some(found.gid)).map_err(EngineError::files("own", &place))
+    }
+}
+
+/// Creates directories that all users of the image may enter, whatever the server's umask is.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make(parent)?;
+    }
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}

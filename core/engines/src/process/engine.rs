@@ -1,0 +1,274 @@
+//! The engine: one directory, its images and its instances.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use oci::{Digest, Store};
+use tokio::task::spawn_blocking;
+
+use super::error::EngineError;
+use super::image::{Images, PreparedImage};
+use super::instance::{self, Instance};
+use super::isolation::{self, Isolation, IsolationMode};
+use super::launch::GUARD;
+use super::place::Place;
+use super::plan;
+use super::record::InstanceRecord;
+use super::tree;
+use super::unpack::Limits;
+
+/// What an engine is made of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where images come from.
+    pub store: Arc<Store>,
+    /// Unpacked images and the directories of instances. Created when absent; one engine at a
+    /// time may work in it.
+    pub root: PathBuf,
+    /// The program that calls [`launch_main`](super::launch_main).
+    pub launcher: Launcher,
+    /// Whether to use namespaces.
+    pub isolation: IsolationMode,
+    /// What an image may hold at most.
+    pub limits: Limits,
+}
+
+/// A program and the arguments that make it call [`launch_main`](super::launch_main).
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The program's file.
+    pub program: PathBuf,
+    /// Its leading arguments: the name of the hidden subcommand.
+    pub arguments: Vec<OsString>,
+}
+
+impl Launcher {
+    /// The running program itself, also when its file has been replaced since it was started.
+    #[must_use]
+    pub fn this_program<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            arguments,
+        }
+    }
+
+    pub(crate) fn guard_arguments(&self) -> Vec<OsString> {
+        let mut arguments = self.arguments.clone();
+        arguments.push(GUARD.into());
+        arguments
+    }
+}
+
+/// What to run.
+#[derive(Clone)]
+pub struct InstanceSpec {
+    /// A name that no other living instance of the engine has.
+    pub id: String,
+    /// The image's manifest, or an index that has one for this machine.
+    pub image: Digest,
+    /// Added to the image's own; values are secrets as far as the engine knows.
+    pub env: BTreeMap<String, String>,
+    /// Where the program is to listen, on loopback; it learns this from `PORT`.
+    pub port: u16,
+    /// The file that takes what the program writes.
+    pub log: PathBuf,
+    /// Replaces the image's `CMD`.
+    pub command: Option<Vec<String>>,
+}
+
+/// Runs images as processes. A handle: clones are the same engine.
+#[derive(Clone)]
+pub struct ProcessEngine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    launcher: Launcher,
+    isolation: Isolation,
+    images: Arc<Images>,
+    ids: Mutex<HashSet<String>>,
+    /// Held for as long as the engine lives.
+    _lock: File,
+}
+
+/// An id that is taken, until this is dropped.
+pub(crate) struct Seat {
+    engine: Weak<Inner>,
+    id: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine
+                .ids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&self.id);
+        }
+    }
+}
+
+impl ProcessEngine {
+    /// Takes the directory and finds out what the machine allows. Blocks for a few hundredths of
+    /// a second.
+    pub fn new(settings: Settings) -> Result<Self, EngineError> {
+        let Settings {
+            store,
+            root,
+            launcher,
+            isolation,
+            limits,
+        } = settings;
+        fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
+        let root = root
+            .canonicalize()
+            .map_err(EngineError::files("find", &root))?;
+        let lock = lock(&root)?;
+        for name in ["images", "instances", "tmp"] {
+            let path = root.join(name);
+            fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
+        }
+        let isolation = isolation::find(isolation, &launcher, &root, &isolation::scratch(&root))?;
+        let images = Images::new(store, root.join("images"), root.join("tmp"), limits);
+        let images = Arc::new(images);
+        let ids = Mutex::default();
+        let inner = Inner {
+            root,
+            launcher,
+            isolation,
+            images,
+            ids,
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What instances are isolated by, and what people should know about it.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.inner.isolation
+    }
+
+    /// Unpacks an image unless it has been. Concurrent calls do the work once.
+    pub async fn prepare(&self, image: &Digest) -> Result<PreparedImage, EngineError> {
+        self.inner.images.prepare(*image).await
+    }
+
+    /// Starts an instance; prepares its image when that has not been done. Returns when the
+    /// program has been executed, which says nothing about whether it serves yet. A caller who
+    /// gives up waiting leaves nothing running.
+    pub async fn start(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
+        let place = Place::new(&self.inner.root, &spec.id)?;
+        let seat = self.seat(&spec.id)?;
+        let held = self.inner.images.hold(spec.image);
+        let image = self.inner.images.prepare(spec.image).await?;
+        let isolation = self.inner.isolation.clone();
+        let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
+        let (planned_place, planned_spec) = (place.clone(), spec.clone());
+        let work = spawn_blocking(move || {
+            planned_place.create(&image, isolation.root)?;
+            plan::launch(&planned_spec, &image, &planned_place, &isolation)
+        });
+        let launch = work.await.map_err(|_| EngineError::ShuttingDown)?;
+        let birth = instance::Birth {
+            spec,
+            place,
+            stop_signal,
+            seat,
+            held,
+        };
+        match launch {
+            Ok(launch) => birth.bear(&self.inner.launcher, launch).await,
+            Err(error) => {
+                birth.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes unpacked images that are neither in `images` nor in use; returns the bytes freed.
+    pub async fn retain(&self, images: &[Digest]) -> Result<u64, EngineError> {
+        self.inner.images.retain(images).await
+    }
+
+    /// Ends and removes what an earlier server has left. For the start of a server; the instances
+    /// of this engine are not touched.
+    pub async fn sweep(&self) -> Result<(), EngineError> {
+        let inner = Arc::clone(&self.inner);
+        spawn_blocking(move || inner.sweep())
+            .await
+            .map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    fn seat(&self, id: &str) -> Result<Seat, EngineError> {
+        let mut ids = self
+            .inner
+            .ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !ids.insert(id.to_owned()) {
+            return Err(EngineError::DuplicateId { id: id.to_owned() });
+        }
+        Ok(Seat {
+            engine: Arc::downgrade(&self.inner),
+            id: id.to_owned(),
+        })
+    }
+}
+
+impl Inner {
+    /// Mounts need no care: they lived in the namespaces of the processes that are ended here.
+    fn sweep(&self) -> Result<(), EngineError> {
+        for directory in children(&self.root.join("instances"))? {
+            let id = directory
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if ids.contains(&id) {
+                continue;
+            }
+            drop(ids);
+            if let Some(record) = InstanceRecord::read(&directory)
+                && !record.kill()
+            {
+                let step = "end what an earlier server has left";
+                let reason = format!("process {} does not end", record.guard.pid);
+                return Err(EngineError::launch(&id, step, reason));
+            }
+            tree::remove(&directory).map_err(EngineError::files("remove", &directory))?;
+        }
+        self.images.clear_scratch()
+    }
+}
+
+/// The paths in a directory.
+fn children(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let failed = || EngineError::files("list", directory);
+    let entries = fs::read_dir(directory).map_err(failed())?;
+    entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(failed()))
+        .collect()
+}
+
+fn lock(root: &Path) -> Result<File, EngineError> {
+    let path = root.join("lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.map_err(EngineError::files("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EngineError::RootInUse {
+            path: root.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(EngineError::files("lock", path)(error)),
+    }
+}

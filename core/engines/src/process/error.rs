@@ -1,0 +1,182 @@
+//! What the engine can fail at.
+
+use std::io;
+use std::path::PathBuf;
+
+use oci::Digest;
+
+use super::rootpath::RootPathError;
+use super::unpack::UnpackError;
+
+/// Why the engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Another engine works in the same directory; two would take each other's instances for
+    /// leftovers.
+    #[error("`{}` is in use by another server: stop that one, or choose another data directory", path.display())]
+    RootInUse {
+        /// The engine's directory.
+        path: PathBuf,
+    },
+    /// The store does not have the image, or not all of it.
+    #[error("image not found: {missing} is not in the store: push the image again")]
+    ImageNotFound {
+        /// The image as asked for.
+        image: Digest,
+        /// The manifest, configuration or layer that is missing.
+        missing: Digest,
+    },
+    /// The store could not be read.
+    #[error("read image {image}")]
+    Store {
+        /// The image.
+        image: Digest,
+        /// What the store said.
+        #[source]
+        source: oci::StoreError,
+    },
+    /// The manifest or the configuration is not what the specification says.
+    #[error("image {image} is not usable: {reason}")]
+    ImageInvalid {
+        /// The image.
+        image: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image is for another kind of machine.
+    #[error(
+        "image {image} is for {image_platform}, this machine is {machine}: build it for {machine}"
+    )]
+    Platform {
+        /// The image.
+        image: Digest,
+        /// What it was built for.
+        image_platform: String,
+        /// What this is.
+        machine: String,
+    },
+    /// A layer is compressed in a way this engine does not read.
+    #[error("layer {layer} is of type `{media_type}`, which is not supported: use tar or tar+gzip")]
+    LayerType {
+        /// The layer.
+        layer: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A layer could not be unpacked.
+    #[error("unpack layer {layer} of image {image}")]
+    Unpack {
+        /// The image.
+        image: Digest,
+        /// The layer.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// A layer is not what the image's configuration promises.
+    #[error(
+        "layer {layer} unpacks to {actual}, the image promises {expected}: push the image again"
+    )]
+    LayerDigest {
+        /// The layer.
+        layer: Digest,
+        /// From the configuration.
+        expected: Digest,
+        /// As read.
+        actual: Digest,
+    },
+    /// The image's directories could not be completed.
+    #[error("complete image {image}")]
+    Skeleton {
+        /// The image.
+        image: Digest,
+        /// Why.
+        #[source]
+        source: RootPathError,
+    },
+    /// A file of the engine itself.
+    #[error("{action} `{}`", path.display())]
+    Files {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The id cannot be the name of a directory.
+    #[error("`{id}` cannot name an instance: use letters, digits, `-`, `_` and `.`, at most 128")]
+    InvalidId {
+        /// As given.
+        id: String,
+    },
+    /// An instance of this id has not ended yet.
+    #[error("an instance named `{id}` is still there")]
+    DuplicateId {
+        /// The id.
+        id: String,
+    },
+    /// Neither the image nor the caller says what to run.
+    #[error("image {image} has neither ENTRYPOINT nor CMD: add one to its Dockerfile")]
+    NoCommand {
+        /// The image.
+        image: Digest,
+    },
+    /// The program is not in the image.
+    #[error("program `{program}` not found in the image")]
+    ProgramNotFound {
+        /// As the image or the caller names it.
+        program: String,
+    },
+    /// The program is there but this machine cannot run it.
+    #[error(
+        "program `{program}` cannot be run: exec format error: it was built for another machine, or is no program"
+    )]
+    ExecFormat {
+        /// As the image or the caller names it.
+        program: String,
+    },
+    /// The image's user is not among its accounts.
+    #[error("user `{user}` not found in the image: add it to /etc/passwd, or use a number")]
+    UserNotFound {
+        /// As the image names it.
+        user: String,
+    },
+    /// A step between the server and the program failed.
+    #[error("launch instance `{id}`: {step}: {reason}")]
+    Launch {
+        /// The instance.
+        id: String,
+        /// The step in words.
+        step: String,
+        /// What the system said, or what was seen.
+        reason: String,
+    },
+    /// The work was given up because the server is ending.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl EngineError {
+    pub(crate) fn files(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Files {
+            action,
+            path,
+            source,
+        }
+    }
+
+    pub(crate) fn launch(id: &str, step: &str, reason: impl ToString) -> Self {
+        Self::Launch {
+            id: id.to_owned(),
+            step: step.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}

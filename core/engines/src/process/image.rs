@@ -1,0 +1,277 @@
+//! Images unpacked on disk, one directory a digest.
+//!
+//! A directory is there whole or not at all: it is filled beside its place and renamed. It is not
+//! flushed to disk (seconds for a large image); instead its record names the start of the machine
+//! it was made under, and it is made again after the next one.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci::{Digest, RunConfig, Store};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use super::error::EngineError;
+use super::unpack::Limits;
+use super::{assemble, boot, tree};
+
+const RECORD: &str = "image.json";
+const ROOTFS: &str = "rootfs";
+
+/// An image that can be started, and what its configuration says.
+#[derive(Debug, Clone)]
+pub struct PreparedImage {
+    /// The image.
+    pub digest: Digest,
+    /// Environment, command, user, ports, volumes, health check.
+    pub config: RunConfig,
+    /// Bytes of its files on disk.
+    pub bytes: u64,
+    pub(crate) rootfs: PathBuf,
+}
+
+impl PreparedImage {
+    /// The TCP ports that the image exposes, in order.
+    #[must_use]
+    pub fn exposed_ports(&self) -> Vec<u16> {
+        let tcp = |port: &String| match port.split_once('/') {
+            None => port.parse().ok(),
+            Some((number, "tcp")) => number.parse().ok(),
+            Some(_) => None,
+        };
+        let mut ports: Vec<u16> = self.config.exposed_ports.iter().filter_map(tcp).collect();
+        ports.sort_unstable();
+        ports
+    }
+}
+
+/// What is written beside an unpacked tree.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    boot: String,
+    bytes: u64,
+    config: RunConfig,
+}
+
+const RECORD_VERSION: u32 = 1;
+
+/// The unpacked images of one engine.
+pub(crate) struct Images {
+    pub(crate) store: Arc<Store>,
+    pub(crate) directory: PathBuf,
+    pub(crate) scratch: PathBuf,
+    pub(crate) limits: Limits,
+    /// One lock a digest: whoever comes second waits and finds the work done.
+    busy: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    used: Mutex<HashMap<Digest, usize>>,
+}
+
+/// Keeps an image from being removed for as long as it lives.
+pub(crate) struct ImageUse {
+    images: Arc<Images>,
+    digest: Digest,
+}
+
+impl Drop for ImageUse {
+    fn drop(&mut self) {
+        let mut used = self
+            .images
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = used.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                used.remove(&self.digest);
+            }
+        }
+    }
+}
+
+impl Images {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        directory: PathBuf,
+        scratch: PathBuf,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            store,
+            directory,
+            scratch,
+            limits,
+            busy: Mutex::default(),
+            used: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn hold(self: &Arc<Self>, digest: Digest) -> ImageUse {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        *used.entry(digest).or_default() += 1;
+        ImageUse {
+            images: Arc::clone(self),
+            digest,
+        }
+    }
+
+    /// Unpacks `digest` unless it is there. Idempotent; a caller who gives up leaves the work to
+    /// go on, and to be found by the next one.
+    pub(crate) async fn prepare(
+        self: &Arc<Self>,
+        digest: Digest,
+    ) -> Result<PreparedImage, EngineError> {
+        let turn = self.turn(digest).lock_owned().await;
+        let images = Arc::clone(self);
+        let held = self.hold(digest);
+        let work = spawn_blocking(move || {
+            let _turn = (turn, held);
+            images
+                .find(&digest)
+                .map_or_else(|| images.unpack(digest), Ok)
+        });
+        work.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    /// Removes what is neither in `keep` nor in use, and returns the bytes freed.
+    pub(crate) async fn retain(self: &Arc<Self>, keep: &[Digest]) -> Result<u64, EngineError> {
+        let mut freed = 0;
+        for digest in self.unpacked()? {
+            if keep.contains(&digest) || self.in_use(&digest) {
+                continue;
+            }
+            let turn = self.turn(digest).lock_owned().await;
+            let images = Arc::clone(self);
+            let work = spawn_blocking(move || {
+                let _turn = turn;
+                // asked again now that nobody can begin to prepare it
+                if images.in_use(&digest) {
+                    Ok(0)
+                } else {
+                    images.remove(&digest)
+                }
+            });
+            freed += work.await.map_err(|_| EngineError::ShuttingDown)??;
+        }
+        Ok(freed)
+    }
+
+    /// Removes what was being unpacked or removed when an earlier server died.
+    pub(crate) fn clear_scratch(&self) -> Result<(), EngineError> {
+        let failed = || EngineError::files("list", &self.scratch);
+        for entry in fs::read_dir(&self.scratch).map_err(failed())? {
+            let path = entry.map_err(failed())?.path();
+            if !self.is_busy(&path) {
+                clear(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this engine is unpacking or removing the image that `scratch` is for.
+    fn is_busy(&self, scratch: &Path) -> bool {
+        let name = scratch
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut working = busy.iter().filter(|(_, turn)| turn.try_lock().is_err());
+        working.any(|(digest, _)| name.ends_with(&digest.hex()))
+    }
+
+    fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(busy.entry(digest).or_default())
+    }
+
+    fn in_use(&self, digest: &Digest) -> bool {
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(digest)
+    }
+
+    /// The directory has no colon: overlay options separate layers by one.
+    fn place(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(format!("sha256-{}", digest.hex()))
+    }
+
+    fn unpacked(&self) -> Result<Vec<Digest>, EngineError> {
+        let failed = || EngineError::files("list", &self.directory);
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));
+            digests.extend(hex.and_then(|hex| Digest::from_hex(hex).ok()));
+        }
+        Ok(digests)
+    }
+
+    /// The image if it is there and was unpacked since the machine started.
+    fn find(&self, digest: &Digest) -> Option<PreparedImage> {
+        let place = self.place(digest);
+        let text = fs::read(place.join(RECORD)).ok()?;
+        let record: Record = serde_json::from_slice(&text).ok()?;
+        let valid = record.version == RECORD_VERSION && record.boot == boot::id();
+        valid.then(|| PreparedImage {
+            digest: *digest,
+            config: record.config,
+            bytes: record.bytes,
+            rootfs: place.join(ROOTFS),
+        })
+    }
+
+    fn unpack(&self, digest: Digest) -> Result<PreparedImage, EngineError> {
+        let scratch = self.scratch.join(format!("image-{}", digest.hex()));
+        clear(&scratch)?;
+        let made = self.unpack_into(&scratch, digest);
+        if made.is_err() {
+            // the error of the unpacking is the one to tell
+            let _ = tree::remove(&scratch);
+        }
+        made
+    }
+
+    fn unpack_into(&self, scratch: &Path, digest: Digest) -> Result<PreparedImage, EngineError> {
+        let rootfs = scratch.join(ROOTFS);
+        fs::create_dir_all(&rootfs).map_err(EngineError::files("create", &rootfs))?;
+        let assembled = assemble::assemble(&self.store, digest, &rootfs, self.limits)?;
+        let record = Record {
+            version: RECORD_VERSION,
+            boot: boot::id(),
+            bytes: assembled.bytes,
+            config: assembled.config,
+        };
+        let path = scratch.join(RECORD);
+        let text = serde_json::to_vec(&record).map_err(std::io::Error::other);
+        text.and_then(|text| fs::write(&path, text))
+            .map_err(EngineError::files("write", &path))?;
+        let place = self.place(&digest);
+        clear(&place)?;
+        fs::rename(scratch, &place).map_err(EngineError::files("rename", scratch))?;
+        Ok(PreparedImage {
+            digest,
+            config: record.config,
+            bytes: record.bytes,
+            rootfs: place.join(ROOTFS),
+        })
+    }
+
+    /// Moved away first: a tree half removed must not be taken for an image.
+    fn remove(&self, digest: &Digest) -> Result<u64, EngineError> {
+        let place = self.place(digest);
+        let bytes = tree::size(&place).map_err(EngineError::files("measure", &place))?;
+        let scratch = self.scratch.join(format!("removed-{}", digest.hex()));
+        clear(&scratch)?;
+        fs::rename(&place, &scratch).map_err(EngineError::files("rename", &place))?;
+        clear(&scratch)?;
+        Ok(bytes)
+    }
+}
+
+fn clear(path: &Path) -> Result<(), EngineError> {
+    tree::remove(path).map_err(EngineError::files("remove", path))
+}

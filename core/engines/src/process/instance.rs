@@ -1,0 +1,337 @@
+//! An instance: how it comes to life, and the handle to it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::engine::{InstanceSpec, Launcher, Seat};
+use super::error::EngineError;
+use super::image::ImageUse;
+use super::launch::protocol::{Launch, Order, Report};
+use super::log::{self, Pump};
+use super::monitor::{self, Line, Monitor, State};
+use super::place::Place;
+use super::plan;
+use super::proc::{self, Process};
+use super::record::InstanceRecord;
+
+/// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
+/// machines that swap.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Orders on their way; nobody gives more than two.
+const ORDERS: usize = 8;
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "signal {number} ({})", signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// A running or ended instance. A handle: clones are the same instance, and dropping all of them
+/// leaves it running until the server ends.
+#[derive(Clone)]
+pub struct Instance {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: String,
+    port: u16,
+    pid: i32,
+    guard: i32,
+    log: PathBuf,
+    stop_signal: Signal,
+    orders: mpsc::Sender<Order>,
+    state: watch::Receiver<State>,
+}
+
+impl Instance {
+    /// As given in the specification.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// Where the program is expected to listen.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.inner.port))
+    }
+
+    /// The program's process, as the machine numbers it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.inner.pid.unsigned_abs()
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn exited(&self) -> Option<Exit> {
+        self.inner.state.borrow().exit()
+    }
+
+    /// Waits until it has ended and its log is complete.
+    pub async fn wait(&self) -> Exit {
+        self.reach(|state| state.exit()).await
+    }
+
+    /// Asks the program to end with the signal its image names, ends it by force after `grace`,
+    /// and waits until its directory is gone too. Calling it again, or late, is fine.
+    pub async fn stop(&self, grace: Duration) -> Exit {
+        let number = self.inner.stop_signal as i32;
+        // an instance that takes no orders any more has ended
+        let _ = self.inner.orders.send(Order::Signal { number }).await;
+        if timeout(grace, self.wait()).await.is_err() {
+            let _ = self.inner.orders.send(Order::Kill).await;
+        }
+        self.reach(|state| state.gone()).await
+    }
+
+    /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".
+    #[must_use]
+    pub fn listening_ports(&self) -> Vec<u16> {
+        proc::listening_ports(&proc::descendants(self.inner.guard))
+    }
+
+    /// The last lines of its log, standard output and standard error as they came.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> Vec<String> {
+        log::tail(&self.inner.log, lines)
+    }
+
+    async fn reach(&self, reached: impl Fn(&State) -> Option<Exit>) -> Exit {
+        let mut state = self.inner.state.clone();
+        let found = state.wait_for(|state| reached(state).is_some()).await;
+        let found = found.ok().and_then(|state| reached(&state));
+        // only a runtime that is shutting down drops the monitor; the lifeline ends the instance
+        found.unwrap_or(Exit::Signal(Signal::SIGKILL as i32))
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { id, port, pid, .. } = &*self.inner;
+        f.debug_struct("Instance")
+            .field("id", id)
+            .field("port", port)
+            .field("pid", pid)
+            .finish()
+    }
+}
+
+/// An instance that is being started.
+pub(crate) struct Birth {
+    pub(crate) spec: InstanceSpec,
+    pub(crate) place: Place,
+    pub(crate) stop_signal: Signal,
+    pub(crate) seat: Seat,
+    pub(crate) held: ImageUse,
+}
+
+/// A guard that has been spawned.
+struct Guard {
+    child: Child,
+    socket: Line,
+    pump: Pump,
+    record: InstanceRecord,
+}
+
+impl Birth {
+    pub(crate) async fn bear(
+        self,
+        launcher: &Launcher,
+        launch: Launch,
+    ) -> Result<Instance, EngineError> {
+        let mut guard = match self.spawn(launcher).await {
+            Ok(guard) => guard,
+            Err(error) => {
+                self.abandon().await;
+                return Err(error);
+            }
+        };
+        match self.converse(&mut guard, launch).await {
+            Ok(pid) => self.live(guard, pid).await,
+            Err(error) => {
+                monitor::bury(guard.child, guard.socket, guard.pump).await;
+                self.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the directory of an instance that has not come to life.
+    pub(crate) async fn abandon(self) {
+        let place = self.place.clone();
+        let removed = spawn_blocking(move || place.remove()).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, id = self.spec.id, "remove the directory of an instance");
+        }
+    }
+
+    /// The guard waits for its orders, so that all of it is recorded before anything happens.
+    async fn spawn(&self, launcher: &Launcher) -> Result<Guard, EngineError> {
+        let failed = |step: &'static str| {
+            move |error: std::io::Error| EngineError::launch(&self.spec.id, step, error)
+        };
+        let (ours, theirs) = StdStream::pair().map_err(failed("open a socket"))?;
+        let mut child = Command::new(&launcher.program)
+            .args(launcher.guard_arguments())
+            .env_clear()
+            .current_dir(&self.place.engine)
+            // a terminal's Ctrl-C is for the server; the server then decides
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed("run the launcher"))?;
+        let taken = child.stdout.take().zip(child.stderr.take());
+        let (stdout, stderr) = taken
+            .ok_or(std::io::ErrorKind::BrokenPipe.into())
+            .map_err(failed("open pipes"))?;
+        let pump = log::start(&self.spec.log, stdout, stderr).await;
+        let pump = pump.map_err(EngineError::files("open the log", &self.spec.log))?;
+        ours.set_nonblocking(true)
+            .map_err(failed("open a socket"))?;
+        let socket = UnixStream::from_std(ours).map_err(failed("open a socket"))?;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .unwrap_or_default();
+        let process = Process::find(pid)
+            .ok_or(std::io::ErrorKind::NotFound.into())
+            .map_err(failed("find the launcher in /proc"))?;
+        let record = InstanceRecord::new(self.spec.image, self.spec.port, process);
+        self.record(&record)?;
+        Ok(Guard {
+            child,
+            socket: Line::new(socket),
+            pump,
+            record,
+        })
+    }
+
+    fn record(&self, record: &InstanceRecord) -> Result<(), EngineError> {
+        record
+            .write(&self.place.directory)
+            .map_err(EngineError::files("record", &self.place.directory))
+    }
+
+    /// Gives the order and waits for the program to run; returns its process id inside.
+    async fn converse(&self, guard: &mut Guard, launch: Launch) -> Result<i32, EngineError> {
+        let id = &self.spec.id;
+        let name = launch
+            .program
+            .as_ref()
+            .and_then(|program| program.command.first().cloned());
+        let order = Order::Launch(Box::new(launch));
+        let talk = async {
+            guard.socket.send(&order).await?;
+            loop {
+                match guard.socket.next().await? {
+                    Some(Report::Note { text }) => {
+                        tracing::warn!(id, "{text}");
+                        guard.pump.note(text).await;
+                    }
+                    other => return Ok::<_, std::io::Error>(other),
+                }
+            }
+        };
+        match timeout(START_PATIENCE, talk).await {
+            Ok(Ok(Some(Report::Started { pid }))) => Ok(pid),
+            Ok(Ok(Some(Report::Failed(failure)))) => {
+                Err(plan::explain(id, &name.unwrap_or_default(), &failure))
+            }
+            Ok(Ok(_)) => Err(EngineError::launch(
+                id,
+                "start",
+                "the launcher ended unexpectedly",
+            )),
+            Ok(Err(error)) => Err(EngineError::launch(id, "talk to the launcher", error)),
+            Err(_) => Err(EngineError::launch(
+                id,
+                "start",
+                "it took longer than a minute",
+            )),
+        }
+    }
+
+    async fn live(self, guard: Guard, inner_pid: i32) -> Result<Instance, EngineError> {
+        let Guard {
+            child,
+            socket,
+            pump,
+            mut record,
+        } = guard;
+        let guard_pid = record.guard.pid;
+        // a program that has ended already leaves the guard's id as the best one to show
+        let pid = proc::by_inner_pid(guard_pid, inner_pid).unwrap_or(guard_pid);
+        let others = proc::descendants(guard_pid).into_iter();
+        record.others = others.filter_map(Process::find).collect();
+        if let Err(error) = self.record(&record) {
+            monitor::bury(child, socket, pump).await;
+            self.abandon().await;
+            return Err(error);
+        }
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let (changed, state) = watch::channel(State::Running);
+        let Self {
+            spec,
+            place,
+            stop_signal,
+            seat,
+            held,
+        } = self;
+        let monitor = Monitor {
+            child,
+            socket,
+            pump,
+            orders: queue,
+            state: changed,
+            place,
+        };
+        tokio::spawn(monitor.watch((seat, held)));
+        let InstanceSpec { id, port, log, .. } = spec;
+        let guard = guard_pid;
+        let inner = Inner {
+            id,
+            port,
+            pid,
+            guard,
+            log,
+            stop_signal,
+            orders,
+            state,
+        };
+        Ok(Instance {
+            inner: Arc::new(inner),
+        })
+    }
+}

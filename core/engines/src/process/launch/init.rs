@@ -1,0 +1,243 @@
+//! The second stage: the first process of the instance.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_no_new_privs};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{
+    AccessFlags, Gid, Pid, Uid, chdir, eaccess, geteuid, setegid, seteuid, setgroups, setresgid,
+    setresuid, setsid,
+};
+
+use super::channel::Channel;
+use super::events::{self, Signals};
+use super::protocol::{Confinement, Failure, FailureKind, Launch, Order, Program, Report};
+use super::{BROKEN, capabilities, mounts, namespaces, search, sweep};
+use crate::process::user::{self, User};
+
+pub(super) fn run() -> ExitCode {
+    let Ok(mut guard) = Channel::stdin() else {
+        return ExitCode::from(BROKEN);
+    };
+    let launch = match guard.next::<Order>() {
+        Ok(Some(Order::Launch(launch))) => launch,
+        _ => return ExitCode::from(BROKEN),
+    };
+    match start(&launch, &mut guard) {
+        Ok(Some((program, signals))) => Init {
+            guard,
+            program,
+            signals,
+        }
+        .hold(),
+        Ok(None) => last_word(&mut guard, &Report::Rehearsed),
+        Err(failure) => last_word(&mut guard, &Report::Failed(failure)),
+    }
+}
+
+fn last_word(guard: &mut Channel, report: &Report) -> ExitCode {
+    // nobody to tell means that nobody is left to care
+    let _ = guard.send(report);
+    ExitCode::SUCCESS
+}
+
+fn start(launch: &Launch, guard: &mut Channel) -> Result<Option<(Pid, Signals)>, Failure> {
+    setsid().map_err(Failure::at("open a session"))?;
+    confine(&launch.confinement)?;
+    let Some(program) = &launch.program else {
+        return Ok(None);
+    };
+    let user = who(&launch.confinement, program)?;
+    enter_directory(&program.directory)?;
+    give_up_powers()?;
+    if may_switch(&launch.confinement) {
+        become_user(&user, &launch.confinement, program, guard)?;
+    }
+    let signals = Signals::new().map_err(Failure::at("listen to signals"))?;
+    let pid = spawn(program, &user)?;
+    guard
+        .send(&Report::Started { pid: pid.as_raw() })
+        .map_err(Failure::at("tell the guard"))?;
+    Ok(Some((pid, signals)))
+}
+
+fn confine(confinement: &Confinement) -> Result<(), Failure> {
+    match confinement {
+        Confinement::Namespaces(inside) => {
+            namespaces::enter_inner()?;
+            mounts::enter_root(inside)
+        }
+        // what a pid namespace does by itself: orphans come to us, not to the machine's init
+        Confinement::Group { .. } => {
+            set_child_subreaper(true).map_err(Failure::at("become the reaper of the instance"))
+        }
+    }
+}
+
+fn who(confinement: &Confinement, program: &Program) -> Result<User, Failure> {
+    let accounts = match confinement {
+        Confinement::Namespaces(_) => Path::new("/"),
+        Confinement::Group { accounts } => accounts,
+    };
+    user::resolve(accounts, &program.user).map_err(|error| Failure {
+        kind: FailureKind::UserNotFound,
+        step: "find the user".to_owned(),
+        reason: error.user,
+    })
+}
+
+fn enter_directory(directory: &Path) -> Result<(), Failure> {
+    let step = format!("enter the working directory {}", directory.display());
+    chdir(directory).map_err(Failure::at(&step))
+}
+
+/// For us and for all that comes from us: no core files (they hold secrets and fill disks), no
+/// gain of rights by executing something, no capability that an instance has no use for.
+fn give_up_powers() -> Result<(), Failure> {
+    umask(Mode::from_bits_truncate(0o022));
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(Failure::at("forbid core files"))?;
+    // process 1 runs a file of the machine: the program must not reach it through /proc/1/exe
+    set_dumpable(false).map_err(Failure::at("hide the first process"))?;
+    set_no_new_privs().map_err(Failure::at("forbid new privileges"))?;
+    capabilities::limit()
+}
+
+/// In a user namespace of an ordinary user there is nobody to become.
+fn may_switch(confinement: &Confinement) -> bool {
+    let alone = matches!(confinement, Confinement::Namespaces(inside) if inside.user);
+    geteuid().is_root() && !alone
+}
+
+fn become_user(
+    user: &User,
+    confinement: &Confinement,
+    program: &Program,
+    guard: &mut Channel,
+) -> Result<(), Failure> {
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(Failure::at("set groups"))?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    if let (Confinement::Group { accounts }, false) = (confinement, uid.is_root())
+        && !can_reach(uid, gid, accounts)?
+    {
+        let text = format!(
+            "user {} runs as root: it may not enter {} (allow it with chmod o+x on each \
+             directory above)",
+            program.user,
+            accounts.display()
+        );
+        return guard
+            .send(&Report::Note { text })
+            .map_err(Failure::at("tell the guard"));
+    }
+    setresgid(gid, gid, gid).map_err(Failure::at("set group"))?;
+    setresuid(uid, uid, uid).map_err(Failure::at("set user"))
+}
+
+/// Without a root directory of its own, a user has to get to the image through the machine's.
+fn can_reach(uid: Uid, gid: Gid, place: &Path) -> Result<bool, Failure> {
+    let step = "try the user";
+    setegid(gid).map_err(Failure::at(step))?;
+    seteuid(uid).map_err(Failure::at(step))?;
+    let reached = eaccess(place, AccessFlags::X_OK).is_ok();
+    seteuid(Uid::from_raw(0)).map_err(Failure::at(step))?;
+    setegid(Gid::from_raw(0)).map_err(Failure::at(step))?;
+    Ok(reached)
+}
+
+fn spawn(program: &Program, user: &User) -> Result<Pid, Failure> {
+    let name = program.command.first().map_or("", String::as_str);
+    let path = program
+        .environment
+        .get("PATH")
+        .map_or(search::DEFAULT_PATH, String::as_str);
+    let (file, shown, arguments) = match &program.executable {
+        Some(found) => (
+            found.path.clone(),
+            found.name.as_str(),
+            found.arguments.as_slice(),
+        ),
+        None => (
+            search::find(name, path)?,
+            name,
+            program.command.get(1..).unwrap_or_default(),
+        ),
+    };
+    let mut command = Command::new(&file);
+    command.arg0(shown).args(arguments).stdin(Stdio::null());
+    command.env_clear().env("PATH", path);
+    command.env("HOME", user.home.as_deref().unwrap_or("/"));
+    command.envs(&program.environment);
+    let child = command
+        .spawn()
+        .map_err(|error| search::refused(name, &file, &error))?;
+    Ok(Pid::from_raw(
+        i32::try_from(child.id()).map_err(Failure::at("start the program"))?,
+    ))
+}
+
+struct Init {
+    guard: Channel,
+    program: Pid,
+    signals: Signals,
+}
+
+impl Init {
+    fn hold(mut self) -> ExitCode {
+        loop {
+            let ready = self.signals.wait(&[&self.guard]);
+            for signal in self.signals.take() {
+                self.pass(signal);
+            }
+            if ready[0] && !self.obey() {
+                // in a pid namespace our own end is theirs too; elsewhere this is what ends them
+                sweep::kill_descendants();
+                return ExitCode::from(BROKEN);
+            }
+            let (ended, _) = events::reap();
+            if let Some(report) = ended.iter().find_map(|status| self.outcome(status)) {
+                sweep::kill_descendants();
+                return last_word(&mut self.guard, &report);
+            }
+        }
+    }
+
+    /// `false` when the guard is gone.
+    fn obey(&mut self) -> bool {
+        let Ok(Some(orders)) = self.guard.receive::<Order>() else {
+            return false;
+        };
+        for order in orders {
+            match order {
+                Order::Kill => return false,
+                Order::Signal { number } => {
+                    if let Ok(signal) = Signal::try_from(number) {
+                        self.pass(signal);
+                    }
+                }
+                Order::Launch(_) => {}
+            }
+        }
+        true
+    }
+
+    fn pass(&self, signal: Signal) {
+        // one that has just ended is reaped in this very round
+        let _ = kill(self.program, signal);
+    }
+
+    fn outcome(&self, status: &WaitStatus) -> Option<Report> {
+        match *status {
+            WaitStatus::Exited(pid, code) if pid == self.program => Some(Report::Exited { code }),
+            WaitStatus::Signaled(pid, signal, _) if pid == self.program => Some(Report::Killed {
+                signal: signal as i32,
+            }),
+            _ => None,
+        }
+    }
+}

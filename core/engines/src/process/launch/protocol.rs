@@ -1,0 +1,174 @@
+//! What server and launcher say to each other: lines of JSON over a socket that is the launcher's
+//! standard input.
+//!
+//! The socket is three things at once. It carries the description of the instance, so that no
+//! secret is ever in an argument or in a file. It carries back what happened. And it is the
+//! lifeline: when its other end is gone, the server is, and the instance has to go too. (The
+//! kernel's own notice, `PR_SET_PDEATHSIG`, is tied to the thread that spawned, and an async
+//! server's threads come and go.)
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Both ends refuse longer lines.
+pub(crate) const MAX_LINE: usize = 8 << 20;
+
+/// From the server to the guard, and from the guard to the init.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// The first order, once.
+    Launch(Box<Launch>),
+    /// Send the program this signal.
+    Signal {
+        /// By the machine's number.
+        number: i32,
+    },
+    /// End all processes of the instance now.
+    Kill,
+}
+
+/// All that the launcher needs to know. Holds secrets: not `Debug`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Launch {
+    pub(crate) confinement: Confinement,
+    /// The program; `None` rehearses all steps before it, to find out what the machine allows.
+    pub(crate) program: Option<Program>,
+}
+
+/// How the processes of an instance are held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Confinement {
+    /// In namespaces, with a root of their own.
+    Namespaces(Namespaces),
+    /// As a group of processes on the machine itself. The paths in [`Program`] are real ones.
+    Group {
+        /// Where the image's accounts are looked up.
+        accounts: PathBuf,
+    },
+}
+
+/// The namespaces and the tree inside them. Paths are relative to the launcher's directory, which
+/// is the engine's: mount options have no way to hold any path there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Namespaces {
+    /// With a user namespace, for a server that is not root.
+    pub(crate) user: bool,
+    pub(crate) root: RootMount,
+    /// An empty directory for the new root.
+    pub(crate) target: PathBuf,
+    /// Directories to put over paths of the image.
+    pub(crate) volumes: Vec<Volume>,
+}
+
+/// How the image becomes a root directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum RootMount {
+    /// The image below, the instance's own changes above.
+    Overlay {
+        image: PathBuf,
+        upper: PathBuf,
+        work: PathBuf,
+    },
+    /// The image, read-only, with a fresh `/tmp`.
+    ReadOnly { image: PathBuf },
+}
+
+/// A directory of the instance at a path of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) source: PathBuf,
+    pub(crate) path: PathBuf,
+}
+
+/// What to run.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// The program's name as people know it, and its arguments.
+    pub(crate) command: Vec<String>,
+    /// What to execute when it is not found by the name: the image's loader, for instance.
+    pub(crate) executable: Option<Executable>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) directory: PathBuf,
+    /// As the image says; empty for root.
+    pub(crate) user: String,
+}
+
+/// A program file and all of its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Executable {
+    pub(crate) path: PathBuf,
+    /// What the program is told its name is.
+    pub(crate) name: String,
+    pub(crate) arguments: Vec<String>,
+}
+
+/// From the init to the guard, and from the guard to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub(crate) enum Report {
+    /// The program runs.
+    Started {
+        /// Its process id as the init sees it.
+        pid: i32,
+    },
+    /// A rehearsal has come to its end.
+    Rehearsed,
+    /// Something to tell the operator; the launch goes on.
+    Note {
+        /// In words.
+        text: String,
+    },
+    /// A step before the program failed; nothing runs.
+    Failed(Failure),
+    /// The program ended with this code.
+    Exited {
+        /// 0 to 255.
+        code: i32,
+    },
+    /// The program was ended by this signal.
+    Killed {
+        /// By the machine's number.
+        signal: i32,
+    },
+}
+
+/// Why a launch failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {reason}")]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    /// The step in words: `mount the image`.
+    pub(crate) step: String,
+    /// What the system said.
+    pub(crate) reason: String,
+}
+
+/// The failures that the engine has words of its own for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FailureKind {
+    ProgramNotFound,
+    ExecFormat,
+    UserNotFound,
+    Other,
+}
+
+impl Failure {
+    pub(crate) fn new(step: &str, reason: impl ToString) -> Self {
+        Self {
+            kind: FailureKind::Other,
+            step: step.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// For `map_err`: an error of the system at this step.
+    pub(crate) fn at<E: ToString>(step: &str) -> impl FnOnce(E) -> Self {
+        move |error| Self::new(step, error)
+    }
+}

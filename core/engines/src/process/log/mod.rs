@@ -1,0 +1,41 @@
+//! The log of an instance: what its program writes, line by line, with the time, in a file that
+//! does not grow without end.
+
+mod file;
+mod lines;
+mod pump;
+mod tail;
+
+use chrono::{SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use pump::{Pump, start};
+pub(crate) use tail::tail;
+
+/// One line of the file. Also what other programs read: fields may be added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    /// RFC 3339 in UTC with milliseconds: when the engine has read it.
+    pub(crate) at: String,
+    pub(crate) stream: Stream,
+    /// Without the line feed. Not UTF-8 is replaced.
+    pub(crate) line: String,
+}
+
+/// Where a line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Line {
+    pub(crate) fn now(stream: Stream, line: String) -> Self {
+        Self {
+            at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            stream,
+            line,
+        }
+    }
+}

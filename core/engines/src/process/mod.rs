@@ -1,0 +1,43 @@
+//! Engine `process`: an instance is a child of the server, in namespaces of its own where the
+//! machine allows them. No daemon is needed, nor root.
+//!
+//! ```text
+//! server ──socket── guard ──socket── init ── program
+//!  │                 holds the        process 1 of the instance:
+//!  │                 lifeline         mounts, user, reaping
+//!  └─ pipes: what the program writes ─┘
+//! ```
+//!
+//! Whatever dies, the part below it goes too: nothing of an instance outlives the server.
+//! The network is not isolated: instances listen on loopback, where the server's proxy finds them.
+
+mod assemble;
+mod binary;
+mod boot;
+mod engine;
+mod error;
+mod image;
+mod instance;
+mod isolation;
+mod launch;
+mod log;
+mod monitor;
+mod outside;
+mod place;
+mod plan;
+mod proc;
+mod record;
+mod rootpath;
+mod signal;
+mod tree;
+mod unpack;
+mod user;
+
+pub use engine::{InstanceSpec, Launcher, ProcessEngine, Settings};
+pub use error::EngineError;
+pub use image::PreparedImage;
+pub use instance::{Exit, Instance};
+pub use isolation::{Isolation, IsolationMode, Level, RootDirectory};
+pub use launch::launch_main;
+pub use rootpath::RootPathError;
+pub use unpack::{Limits, UnpackError};

@@ -1,0 +1,152 @@
+//! The directory of one instance: its changes to the image, its volumes, its record. All of it
+//! goes when the instance goes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::EngineError;
+use super::image::PreparedImage;
+use super::isolation::RootDirectory;
+use super::launch::protocol::{RootMount, Volume};
+use super::rootpath::{self, Last};
+use super::tree;
+
+/// The longest id: with what is put after it, it has to be a file name.
+const MAX_ID: usize = 128;
+
+/// An instance's directory and how its root is made of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The engine's directory.
+    pub(crate) engine: PathBuf,
+    /// The instance's, below the engine's.
+    pub(crate) directory: PathBuf,
+}
+
+impl Place {
+    /// For the instance `id`; an id is part of a path and is checked.
+    pub(crate) fn new(engine: &Path, id: &str) -> Result<Self, EngineError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let valid = !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(allowed);
+        if !valid || id.starts_with('.') {
+            return Err(EngineError::InvalidId { id: id.to_owned() });
+        }
+        let directory = engine.join("instances").join(id);
+        Ok(Self {
+            engine: engine.to_owned(),
+            directory,
+        })
+    }
+
+    /// Makes the directory anew, for `root` over `image`.
+    pub(crate) fn create(
+        &self,
+        image: &PreparedImage,
+        root: RootDirectory,
+    ) -> Result<(), EngineError> {
+        let failed = || EngineError::files("prepare", &self.directory);
+        tree::remove(&self.directory).map_err(failed())?;
+        fs::create_dir_all(&self.directory).map_err(failed())?;
+        match root {
+            RootDirectory::Overlay => self.create_overlay(image),
+            RootDirectory::ReadOnly => self.create_volumes(image),
+            RootDirectory::Copy => tree::copy(&image.rootfs, &self.copy()),
+        }
+        .map_err(failed())
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        tree::remove(&self.directory)
+    }
+
+    /// Where the root is mounted, as the launcher sees it from the engine's directory.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.relative(&self.directory.join("root"))
+    }
+
+    pub(crate) fn mount(&self, image: &PreparedImage, root: RootDirectory) -> RootMount {
+        let image = self.relative(&image.rootfs);
+        match root {
+            RootDirectory::Overlay => RootMount::Overlay {
+                image,
+                upper: self.relative(&self.directory.join("upper")),
+                work: self.relative(&self.directory.join("work")),
+            },
+            RootDirectory::ReadOnly | RootDirectory::Copy => RootMount::ReadOnly { image },
+        }
+    }
+
+    /// What to mount over a read-only image. An overlay needs none: all it holds is the
+    /// instance's own.
+    pub(crate) fn volumes(&self, image: &PreparedImage, root: RootDirectory) -> Vec<Volume> {
+        if root != RootDirectory::ReadOnly {
+            return Vec::new();
+        }
+        let paths = image.config.volumes.iter().enumerate();
+        let volumes = paths.map(|(number, path)| Volume {
+            source: self.relative(&self.volume(number)),
+            path: PathBuf::from(path),
+        });
+        volumes.collect()
+    }
+
+    /// The instance's own copy of the image.
+    pub(crate) fn copy(&self) -> PathBuf {
+        self.directory.join("copy")
+    }
+
+    fn volume(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("volume-{number}"))
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.engine).unwrap_or(path).to_owned()
+    }
+
+    /// The root directory of an overlay has the mode and owner of its upper layer.
+    fn create_overlay(&self, image: &PreparedImage) -> io::Result<()> {
+        for name in ["upper", "work", "root"] {
+            fs::create_dir(self.directory.join(name))?;
+        }
+        tree::imitate(&image.rootfs, &self.directory.join("upper"))
+    }
+
+    /// A volume starts with what the image has at its path.
+    fn create_volumes(&self, image: &PreparedImage) -> io::Result<()> {
+        fs::create_dir(self.directory.join("root"))?;
+        for (number, path) in image.config.volumes.iter().enumerate() {
+            let from = rootpath::resolve(&image.rootfs, Path::new(path), Last::Follow)
+                .map_err(io::Error::other)?;
+            tree::copy(&from, &self.volume(number))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_of_directories() {
+        let long = "x".repeat(MAX_ID + 1);
+        for id in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "a b",
+            "a,b",
+            "a:b",
+            "ü",
+            long.as_str(),
+        ] {
+            assert!(Place::new(Path::new("/engine"), id).is_err(), "{id}");
+        }
+        let place = Place::new(Path::new("/engine"), "web-1.2_3").unwrap();
+        assert_eq!(place.directory, Path::new("/engine/instances/web-1.2_3"));
+        assert_eq!(place.target(), Path::new("instances/web-1.2_3/root"));
+    }
+}

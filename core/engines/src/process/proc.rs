@@ -1,0 +1,170 @@
+//! What `/proc` tells about processes and their sockets.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+/// A process at one time in its life. Ids are used again; the time of the start tells two
+/// processes of one id apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// Clock ticks since the machine started.
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// The process of this id now, if there is one.
+    pub(crate) fn find(pid: i32) -> Option<Self> {
+        stat(pid).map(|stat| Self {
+            pid,
+            started: stat.started,
+        })
+    }
+
+    /// Whether it still runs. One that has ended and waits to be reaped does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
+    }
+}
+
+struct Stat {
+    parent: i32,
+    session: i32,
+    started: u64,
+    ended: bool,
+}
+
+/// All processes below `pid`, children before grandchildren. Those that have ended are left out.
+pub(crate) fn descendants(pid: i32) -> Vec<i32> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    // the children of one that has ended are someone else's already
+    for (child, stat) in all().into_iter().filter(|(_, stat)| !stat.ended) {
+        children.entry(stat.parent).or_default().push(child);
+    }
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        found.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// All running processes of a session.
+pub(crate) fn session(id: i32) -> Vec<i32> {
+    let members = all()
+        .into_iter()
+        .filter(|(_, stat)| stat.session == id && !stat.ended);
+    members.map(|(pid, _)| pid).collect()
+}
+
+/// The process below `ancestor` whose id in its innermost namespace is `inner`.
+pub(crate) fn by_inner_pid(ancestor: i32, inner: i32) -> Option<i32> {
+    descendants(ancestor).into_iter().find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()) == Some(inner)
+    })
+}
+
+/// The TCP ports that any of `pids` listens on, in order.
+pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
+    let sockets: HashSet<u64> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
+    let mut ports: Vec<u16> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|table| listeners(&table))
+        .filter(|(_, inode)| sockets.contains(inode))
+        .map(|(port, _)| port)
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn all() -> Vec<(i32, Stat)> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// Fields as numbered in proc(5); the second, the name, may hold anything, `)` included.
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        ended: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+fn sockets(pid: i32) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let inode = |target: std::path::PathBuf| {
+        target
+            .to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?
+            .parse()
+            .ok()
+    };
+    targets.filter_map(inode).collect()
+}
+
+/// Port and inode of the sockets in state `0A`, listening.
+fn listeners(table: &str) -> Vec<(u16, u64)> {
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = fields.get(1)?.rsplit_once(':')?.1;
+        let listening = *fields.get(3)? == "0A";
+        let port = u16::from_str_radix(port, 16).ok()?;
+        listening.then_some((port, fields.get(9)?.parse().ok()?))
+    };
+    table.lines().skip(1).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_found_and_known_by_its_start() {
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = Process::find(pid).unwrap();
+        assert!(found.is_alive());
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(descendants(own).contains(&pid));
+        let other = Process {
+            pid,
+            started: found.started + 1,
+        };
+        assert!(!other.is_alive(), "the id alone is not the process");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!found.is_alive());
+    }
+
+    #[test]
+    fn own_listeners_are_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(listening_ports(&[own]).contains(&port));
+        assert!(!listening_ports(&[]).contains(&port));
+    }
+}

@@ -1,0 +1,155 @@
+//! Directory trees: removing them whatever their modes are, measuring them, copying them.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::Path;
+
+use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::mkfifo;
+
+/// Removes `path` and all below it. Absent is fine. Directories that their owner may not write to
+/// (images have them) are opened up first, which is why this is not `remove_dir_all`.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => remove_directory(path, &found),
+        Ok(_) => absent_is_fine(fs::remove_file(path)),
+        Err(error) => absent_is_fine(Err(error)),
+    }
+}
+
+/// Bytes taken by the regular files below `path`; a file with several names counts once a name.
+pub(crate) fn size(path: &Path) -> io::Result<u64> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return Ok(if found.is_file() { found.len() } else { 0 });
+    }
+    let mut total = 0;
+    for entry in fs::read_dir(path)? {
+        total += size(&entry?.path())?;
+    }
+    Ok(total)
+}
+
+/// Copies the tree `from` to `to`, which must not exist, with modes, times and, as root, owners.
+///
+/// Programs and shared libraries are linked rather than copied: they are the bulk of an image, and
+/// nobody changes them in place (a running one cannot be written to). All else is the copy's own;
+/// mode bits alone make no program, for data that anyone may do anything with has them too.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(from)?;
+    if found.is_dir() {
+        return copy_directory(from, to, &found);
+    }
+    if found.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+    } else if !found.is_file() {
+        mkfifo(to, Mode::from_bits_truncate(found.mode()))?;
+    } else if is_code(from)? && fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    } else {
+        fs::copy(from, to)?;
+    }
+    keep_facts(to, &found)
+}
+
+fn copy_directory(from: &Path, to: &Path, found: &Metadata) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    keep_facts(to, found)
+}
+
+fn keep_facts(to: &Path, found: &Metadata) -> io::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        lchown(to, Some(found.uid()), Some(found.gid()))?;
+    }
+    if !found.is_symlink() {
+        fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))?;
+    }
+    let modified = TimeSpec::new(found.mtime(), found.mtime_nsec());
+    utimensat(
+        nix::fcntl::AT_FDCWD,
+        to,
+        &modified,
+        &modified,
+        UtimensatFlags::NoFollowSymlink,
+    )?;
+    Ok(())
+}
+
+fn is_code(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut magic)?;
+    Ok(magic == *b"\x7fELF")
+}
+
+/// Gives `to` the owner (as root), mode and time of `from`.
+pub(crate) fn imitate(from: &Path, to: &Path) -> io::Result<()> {
+    keep_facts(to, &fs::symlink_metadata(from)?)
+}
+
+fn remove_directory(path: &Path, found: &Metadata) -> io::Result<()> {
+    if found.mode() & 0o700 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    for entry in fs::read_dir(path)? {
+        remove(&entry?.path())?;
+    }
+    absent_is_fine(fs::remove_dir(path))
+}
+
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(root: &Path) {
+        fs::create_dir_all(root.join("closed/inner")).unwrap();
+        fs::write(root.join("closed/inner/data"), b"12345").unwrap();
+        fs::write(root.join("program"), b"\x7fELF").unwrap();
+        fs::set_permissions(root.join("program"), Permissions::from_mode(0o755)).unwrap();
+        symlink("nowhere", root.join("link")).unwrap();
+        fs::set_permissions(root.join("closed/inner"), Permissions::from_mode(0o555)).unwrap();
+        fs::set_permissions(root.join("closed"), Permissions::from_mode(0o555)).unwrap();
+    }
+
+    #[test]
+    fn a_copy_has_data_of_its_own_and_shares_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        sample(&from);
+        copy(&from, &to).unwrap();
+        let inode = |path: &str| {
+            let of = |root: &Path| fs::symlink_metadata(root.join(path)).unwrap();
+            (of(&from).ino() == of(&to).ino(), of(&to).mode() & 0o7777)
+        };
+        assert_eq!(inode("program"), (true, 0o755));
+        assert_eq!(inode("closed/inner/data").0, false, "data is shared");
+        assert_eq!(inode("closed"), (false, 0o555));
+        assert_eq!(
+            fs::read_link(to.join("link")).unwrap(),
+            Path::new("nowhere")
+        );
+        assert_eq!(size(&to).unwrap(), 9);
+        remove(&from).unwrap();
+        remove(&to).unwrap();
+        assert!(!from.exists() && !to.exists());
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_fine() {
+        let dir = tempfile::tempdir().unwrap();
+        remove(&dir.path().join("absent")).unwrap();
+    }
+}
