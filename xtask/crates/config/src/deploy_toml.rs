@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use deploy_plan::config::DeployFile;
+use deploy_plan::config::{DeployFile, is_secret_name};
 use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -190,6 +190,10 @@ impl Reader<'_> {
             format!("did you mean `{known}`?")
         } else if let Some(others) = self.sections_with(key, section) {
             format!("`{key}` is a key of {others}")
+        } else if is_secret_name(key) {
+            "secrets do not belong in this file: the token goes into SYSTEMPROMPT_API_TOKEN or \
+             .systemprompt/credentials.json"
+                .to_owned()
         } else if section.is_empty() && is_table {
             format!(
                 "known are {}; an environment is written as [environments.{key}]",

@@ -118,36 +118,19 @@ impl Settings {
         text: Option<&str>,
         overrides: &Overrides,
     ) -> Result<Self, SettingsError> {
-        let shape = Shape::of::<Config>();
-        let file = text.map_or_else(DeployToml::default, |text| {
-            deploy_toml::parse(Path::new(project::DEPLOY_TOML), text)
-        });
-        let mut diagnostics = file.diagnostics.clone();
-        let (variables, wrong) = variables::entries(&overrides.variables, &shape);
-        diagnostics.extend(wrong);
-        let variables = only_readable(variables, &mut diagnostics);
-        let flags = flag_entries(&overrides.flags, &shape, &mut diagnostics);
-        let flags = only_readable(flags, &mut diagnostics);
-
-        let environments = known_environments(&file);
-        let chosen = chosen_environment(overrides, &file, &environments);
+        let (sources, mut diagnostics) = Sources::gather(text, overrides);
+        let environments = known_environments(&sources.file);
+        let chosen = chosen_environment(overrides, &sources.file, &environments);
         let (environment, environment_origin) = match chosen {
             Ok(chosen) if diagnostics.is_empty() => chosen,
             // A file that cannot be read to its end may name environments that were not seen.
-            Err(unknown) if !file.unread => {
+            Err(unknown) if !sources.file.unread => {
                 diagnostics.push(unknown);
                 return Err(SettingsError::Invalid(diagnostics));
             }
             _ => return Err(SettingsError::Invalid(diagnostics)),
         };
-
-        let mut leaves = Leaves::default();
-        leaves.lay_defaults(&shape);
-        leaves.lay(general(&file));
-        leaves.lay_builtin(&environment);
-        leaves.lay(section(&file, &environment));
-        leaves.lay(variables);
-        leaves.lay(flags);
+        let leaves = sources.lay(&environment);
         Ok(Self {
             root: root.to_owned(),
             environment,
@@ -183,6 +166,49 @@ impl Settings {
             }));
         });
         explained
+    }
+}
+
+/// What each source says, well by itself.
+struct Sources {
+    shape: Shape,
+    file: DeployToml,
+    variables: Vec<Entry>,
+    flags: Vec<Entry>,
+}
+
+impl Sources {
+    /// Reads all of them, with everything that is wrong in any.
+    fn gather(text: Option<&str>, overrides: &Overrides) -> (Self, Vec<Diagnostic>) {
+        let shape = Shape::of::<Config>();
+        let mut file = text.map_or_else(DeployToml::default, |text| {
+            deploy_toml::parse(Path::new(project::DEPLOY_TOML), text)
+        });
+        let mut diagnostics = std::mem::take(&mut file.diagnostics);
+        let (variables, wrong) = variables::entries(&overrides.variables, &shape);
+        diagnostics.extend(wrong);
+        let variables = only_readable(variables, &mut diagnostics);
+        let flags = flag_entries(&overrides.flags, &shape, &mut diagnostics);
+        let flags = only_readable(flags, &mut diagnostics);
+        let sources = Self {
+            shape,
+            file,
+            variables,
+            flags,
+        };
+        (sources, diagnostics)
+    }
+
+    /// Lays them upon each other, the weakest first.
+    fn lay(self, environment: &EnvironmentName) -> Leaves {
+        let mut leaves = Leaves::default();
+        leaves.lay_defaults(&self.shape);
+        leaves.lay(general(&self.file));
+        leaves.lay_builtin(environment);
+        leaves.lay(section(&self.file, environment));
+        leaves.lay(self.variables);
+        leaves.lay(self.flags);
+        leaves
     }
 }
 

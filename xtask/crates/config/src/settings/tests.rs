@@ -288,6 +288,7 @@ zebra = 1
 [staging]
 [environments.production.api]
 ulr = "x"
+token = "hunter2"
 [environments.production]
 tenant_id = "ten-1"
 "#
@@ -327,10 +328,17 @@ tenant_id = "ten-1"
       | ^^^
       help: did you mean `url`?
 
-    unknown key `tenant_id` in [environments.production]
-      --> .systemprompt/deploy.toml:11:1
+    unknown key `token` in [environments.production.api]
+      --> .systemprompt/deploy.toml:10:1
        |
-    11 | tenant_id = "ten-1"
+    10 | token = [redacted]
+       | ^^^^^
+      help: secrets do not belong in this file: the token goes into SYSTEMPROMPT_API_TOKEN or .systemprompt/credentials.json
+
+    unknown key `tenant_id` in [environments.production]
+      --> .systemprompt/deploy.toml:12:1
+       |
+    12 | tenant_id = "ten-1"
        | ^^^^^^^^^
       help: `tenant_id` is a key of [environments.production.api]
     "#);
