@@ -86,25 +86,17 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// Whether a variable of this name is taken to hold a secret.
+/// Whether a variable of this name is taken to hold a secret. In doubt it is: hiding too much is
+/// the smaller fault.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    const ENDINGS: [&str; 9] = [
-        "TOKEN",
-        "KEY",
-        "SECRET",
-        "SECRETS",
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "CREDENTIALS",
-        "PRIVATE_KEY",
-    ];
+    /// At the end of a name only: `KEY_PREFIX` and `TOKEN_LIFETIME` are no secrets.
+    const LAST: [&str; 5] = ["TOKEN", "KEY", "APIKEY", "PASS", "CREDENTIALS"];
+    const ANYWHERE: [&str; 5] = ["SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE"];
     let name = name.to_ascii_uppercase();
-    ENDINGS.iter().any(|ending| {
-        name.strip_suffix(ending)
-            .is_some_and(|before| before.is_empty() || before.ends_with(['_', '-', '.']))
-    })
+    let words = name.split(['_', '-', '.']);
+    words.clone().any(|word| ANYWHERE.contains(&word))
+        || words.last().is_some_and(|word| LAST.contains(&word))
 }
 
 /// The value of a variable as it may be shown: nothing of a secret, and no user and password of
@@ -156,6 +148,8 @@ mod tests {
             "JWT_SECRET",
             "DB_PASSWORD",
             "TLS-KEY",
+            "SECRET_KEY_BASE",
+            "SMTP_PASS",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
@@ -163,6 +157,8 @@ mod tests {
             "MONKEY",
             "DATABASE_URL",
             "TOKENS_PER_SECOND",
+            "KEY_PREFIX",
+            "COMPASS",
             "KEYBOARD",
             "",
         ] {
