@@ -1,0 +1,33 @@
+//! The question whether a request may do what it asks for, answered by whoever runs the server.
+
+/// What a request wants with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Read.
+    Pull,
+    /// Write or delete.
+    Push,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Go on.
+    Allow,
+    /// Nobody is known yet: 401 with this value of `WWW-Authenticate`, `Basic realm="…"` for instance.
+    Challenge(String),
+    /// Somebody is known and may not: 403.
+    Deny,
+}
+
+/// Decides. May block: it is called on a thread for that.
+pub trait Authorize: Send + Sync + 'static {
+    /// `authorization_header` is the header as sent. Without a repository the question is whether the
+    /// client may use the server at all, which is what `docker login` asks.
+    fn authorize(
+        &self,
+        authorization_header: Option<&str>,
+        repository: Option<&str>,
+        action: Action,
+    ) -> Decision;
+}

@@ -1,0 +1,267 @@
+//! Manifests: put by tag or digest, got the same way, deleted.
+//!
+//! A manifest is taken only when everything it names is in the repository: an image that can be got
+//! can be run. Its bytes are kept exactly as they came.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{Method, StatusCode, header};
+use oci::{Descriptor, Digest, ImageIndex, ImageManifest, Repository, Store, media_type};
+use serde::Deserialize;
+
+use crate::Registry;
+use crate::body::Incoming;
+use crate::dispatch::{Asked, CONTENT_DIGEST, empty, with_headers};
+use crate::error::RegistryError;
+use crate::route::Target;
+
+pub(crate) async fn get(asked: Asked, target: Target) -> Result<Response, RegistryError> {
+    let head = asked.head.method == Method::HEAD;
+    let found = asked.blocking(move |registry, repository| find(registry, repository, &target));
+    let Found {
+        digest,
+        media_type,
+        bytes,
+    } = found.await?;
+    let length = bytes.len().to_string();
+    let body = if head {
+        Body::empty()
+    } else {
+        Body::from(bytes)
+    };
+    Ok(with_headers(
+        StatusCode::OK,
+        body,
+        [
+            (header::CONTENT_TYPE, media_type),
+            (header::CONTENT_LENGTH, length),
+            (header::ETAG, format!("\"{digest}\"")),
+            (CONTENT_DIGEST, digest.to_string()),
+        ],
+    ))
+}
+
+pub(crate) async fn put(
+    asked: Asked,
+    target: Target,
+    body: Body,
+) -> Result<Response, RegistryError> {
+    let content_type = asked.header(&header::CONTENT_TYPE).map(plain_media_type);
+    let limits = asked.registry.limits;
+    let limit = limits.manifest;
+    let incoming = Incoming::open(&asked.head.headers, body, limits.idle, limit, limit)?;
+    let bytes = incoming.whole().await?;
+    let received = Received {
+        content_type,
+        bytes,
+    };
+    let stored = asked.blocking(move |registry, repository| {
+        keep(&registry.store, repository, &target, &received)
+    });
+    let Stored { digest, subject } = stored.await?;
+    let mut response = empty(
+        StatusCode::CREATED,
+        [
+            (
+                header::LOCATION,
+                format!("/v2/{}/manifests/{digest}", asked.repository),
+            ),
+            (CONTENT_DIGEST, digest.to_string()),
+            (header::CONTENT_LENGTH, "0".to_owned()),
+        ],
+    );
+    if let Some(subject) = subject
+        && let Ok(value) = subject.to_string().parse()
+    {
+        // Tells the client that it need not keep a list of referrers under a tag.
+        response.headers_mut().insert("oci-subject", value);
+    }
+    Ok(response)
+}
+
+pub(crate) async fn delete(asked: Asked, target: Target) -> Result<Response, RegistryError> {
+    let removed = asked.blocking(move |registry, repository| match target {
+        Target::Tag(tag) => Ok(registry.store.remove_tag(repository, &tag)?),
+        Target::Digest(digest) => remove(registry, repository, &digest),
+    });
+    if removed.await? {
+        Ok(empty(StatusCode::ACCEPTED, []))
+    } else {
+        Err(RegistryError::ManifestUnknown)
+    }
+}
+
+/// What a manifest says of itself beyond an image's parts.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Outline {
+    media_type: Option<String>,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) config: Option<Descriptor>,
+    pub(crate) subject: Option<Descriptor>,
+    #[serde(default)]
+    pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
+}
+
+struct Found {
+    digest: Digest,
+    media_type: String,
+    bytes: Vec<u8>,
+}
+
+struct Received {
+    content_type: Option<String>,
+    bytes: Vec<u8>,
+}
+
+struct Stored {
+    digest: Digest,
+    subject: Option<Digest>,
+}
+
+fn find(
+    registry: &Registry,
+    repository: &Repository,
+    target: &Target,
+) -> Result<Found, RegistryError> {
+    let store = &registry.store;
+    let digest = match target {
+        Target::Digest(digest) => Some(*digest),
+        Target::Tag(tag) => store.tagged(repository, tag)?,
+    };
+    let digest = digest.ok_or(RegistryError::ManifestUnknown)?;
+    let media_type = store.manifest_media_type(repository, &digest)?;
+    let media_type = media_type.ok_or(RegistryError::ManifestUnknown)?;
+    let bytes = store.read_small(&digest, registry.limits.manifest)?;
+    Ok(Found {
+        digest,
+        media_type,
+        bytes,
+    })
+}
+
+fn keep(
+    store: &Store,
+    repository: &Repository,
+    target: &Target,
+    received: &Received,
+) -> Result<Stored, RegistryError> {
+    let digest = Digest::of(&received.bytes);
+    if let Target::Digest(expected) = target
+        && *expected != digest
+    {
+        let detail = format!("the manifest has digest {digest}, expected {expected}");
+        return Err(RegistryError::DigestInvalid { detail });
+    }
+    let outline = outline(&received.bytes)?;
+    let media_type = agreed_media_type(&outline, received.content_type.as_deref())?;
+    check_parts(store, repository, &media_type, &received.bytes)?;
+    store.put_bytes(&received.bytes)?;
+    store.link_manifest(repository, &digest, &media_type)?;
+    let subject = outline.subject.map(|subject| subject.digest);
+    if let Some(subject) = &subject {
+        store.link_referrer(repository, subject, &digest)?;
+    }
+    // The tag comes last: it must never mean a manifest that is not whole.
+    if let Target::Tag(tag) = target {
+        store.set_tag(repository, tag, &digest)?;
+    }
+    Ok(Stored { digest, subject })
+}
+
+fn remove(
+    registry: &Registry,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<bool, RegistryError> {
+    let store = &registry.store;
+    if store.manifest_media_type(repository, digest)?.is_none() {
+        return Ok(false);
+    }
+    let bytes = store.read_small(digest, registry.limits.manifest)?;
+    if let Ok(Outline {
+        subject: Some(subject),
+        ..
+    }) = outline(&bytes)
+    {
+        store.unlink_referrer(repository, &subject.digest, digest)?;
+    }
+    Ok(store.unlink_manifest(repository, digest)?)
+}
+
+pub(crate) fn outline(bytes: &[u8]) -> Result<Outline, RegistryError> {
+    serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a manifest: {error}")))
+}
+
+/// Header and document must not contradict each other: readers trust the one or the other.
+fn agreed_media_type(
+    outline: &Outline,
+    content_type: Option<&str>,
+) -> Result<String, RegistryError> {
+    match (outline.media_type.as_deref(), content_type) {
+        (Some(written), Some(sent)) if written != sent => Err(invalid(format!(
+            "the manifest says `{written}`, the content type `{sent}`"
+        ))),
+        (Some(known), _) | (None, Some(known)) => Ok(known.to_owned()),
+        (None, None) => Err(invalid(
+            "neither manifest nor content type name a media type".to_owned(),
+        )),
+    }
+}
+
+fn check_parts(
+    store: &Store,
+    repository: &Repository,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<(), RegistryError> {
+    let unusable = |error: oci::ParseManifestError| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        invalid(format!("{error}{}", cause.unwrap_or_default()))
+    };
+    if media_type::is_manifest(media_type) {
+        let manifest = ImageManifest::from_slice(bytes).map_err(unusable)?;
+        let ours = manifest
+            .blobs()
+            .filter(|blob| media_type::is_distributable(&blob.media_type));
+        return require(ours, |digest| store.linked(repository, digest));
+    }
+    if media_type::is_index(media_type) {
+        let index = ImageIndex::from_slice(bytes).map_err(unusable)?;
+        let there = |digest: &Digest| {
+            store
+                .manifest_media_type(repository, digest)
+                .is_ok_and(|found| found.is_some())
+        };
+        return require(index.manifests.iter(), there);
+    }
+    Err(invalid(format!(
+        "manifests of type `{media_type}` are not supported"
+    )))
+}
+
+fn require<'a>(
+    parts: impl Iterator<Item = &'a Descriptor>,
+    there: impl Fn(&Digest) -> bool,
+) -> Result<(), RegistryError> {
+    for part in parts {
+        if !there(&part.digest) {
+            let digest = part.digest.to_string();
+            return Err(RegistryError::ManifestBlobUnknown { digest });
+        }
+    }
+    Ok(())
+}
+
+fn invalid(detail: String) -> RegistryError {
+    RegistryError::ManifestInvalid { detail }
+}
+
+fn plain_media_type(value: &str) -> String {
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
