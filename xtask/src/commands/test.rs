@@ -101,7 +101,6 @@ fn steps(run: &Run<'_>, arguments: &Test, summary: &mut Summary) {
         return;
     }
     summary.add("workflows", checks::workflows(run));
-    summary.add("MCP servers", checks::mcp_servers(run));
     summary.add("scripts", checks::scripts(run));
 }
 

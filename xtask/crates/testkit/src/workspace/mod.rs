@@ -165,7 +165,8 @@ impl Workspace {
         // The tool chain lives in the real home folder.
         keep(&mut command, "CARGO_HOME", ".cargo");
         keep(&mut command, "RUSTUP_HOME", ".rustup");
-        for name in ["PATH", "RUSTUP_TOOLCHAIN"] {
+        // The last one marks the processes of a test run, so that those left behind are found.
+        for name in ["PATH", "RUSTUP_TOOLCHAIN", "SYSTEMPROMPT_TEST_RUN"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
