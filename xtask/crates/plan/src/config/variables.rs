@@ -94,9 +94,9 @@ pub fn is_secret_name(name: &str) -> bool {
     const LAST: [&str; 5] = ["TOKEN", "KEY", "APIKEY", "PASS", "CREDENTIALS"];
     const ANYWHERE: [&str; 5] = ["SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE"];
     let name = name.to_ascii_uppercase();
-    let words = name.split(['_', '-', '.']);
+    let mut words = name.split(['_', '-', '.']);
     words.clone().any(|word| ANYWHERE.contains(&word))
-        || words.last().is_some_and(|word| LAST.contains(&word))
+        || words.next_back().is_some_and(|word| LAST.contains(&word))
 }
 
 /// The value of a variable as it may be shown: nothing of a secret, and no user and password of
