@@ -229,7 +229,7 @@ function overview(wanted) {
       return h("a", { class: "card tenant-card", href: link(tenant) },
         h("strong", {}, tenant.name),
         badge(status?.status ?? "unknown"),
-        h("span", { class: "sub" }, status?.live ? `#${status.live.number} · ${releaseName(status.live)}` : status?.message ?? "nothing deployed yet"));
+        h("span", { class: "sub" }, status?.live ? `#${status.live.number} · ${releaseName(status.live)}` : status?.message ?? "no release is live"));
     })),
   ];
 }
