@@ -14,6 +14,7 @@
 pub mod docker;
 pub mod fault;
 pub mod http;
+pub mod image;
 pub mod leaks;
 pub mod management;
 pub mod process;
