@@ -1,1 +1,22 @@
-fn main() {}
+//! `cargo xtask`: from a clone to a live release.
+//!
+//! This package holds arguments, rendering, exit codes and wiring; what is done lies in the
+//! crates below `crates/`.
+
+mod cli;
+mod commands;
+mod components;
+mod context;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = match cli::Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return render::usage(&error),
+    };
+    ExitCode::from(commands::run(arguments).code())
+}

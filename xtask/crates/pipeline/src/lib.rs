@@ -1,1 +1,25 @@
-//! deploy-pipeline
+//! The pipeline: observes, then executes a plan step by step.
+//!
+//! It prints nothing: it emits typed events to a [`events::Reporter`], already free of secrets. It
+//! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
+//! output, the Management API's wire types) stay in the module that talks to that system.
+
+mod base;
+pub mod build;
+mod child;
+pub mod control;
+pub mod deploy;
+pub mod docker;
+pub mod events;
+pub mod image;
+pub mod interrupt;
+pub mod journal;
+pub mod observe;
+pub mod outcome;
+pub mod platform;
+pub mod push;
+pub mod redact;
+pub mod rollback;
+pub mod run;
+mod sweep;
+pub mod wait;

@@ -69,7 +69,9 @@ impl Exit {
             Self::Push => "the registry refused or could not be reached",
             Self::Locked => "another deployment of this tenant is running",
             Self::RolledBack => "the release failed and what served before serves again",
-            Self::NeedsOperator => "the release failed and so did its rollback: an operator is needed",
+            Self::NeedsOperator => {
+                "the release failed and so did its rollback: an operator is needed"
+            }
             Self::Unverified => "the release failed and there was nothing to return to",
             Self::Migration => "a database migration failed",
             Self::Interrupted => "interrupted",

@@ -94,6 +94,12 @@ impl Failure {
         details: impl Into<String>,
         resolution: impl Into<String>,
     ) -> Self {
-        Self::new(Step::Preflight, code, Exit::Configuration, details, resolution)
+        Self::new(
+            Step::Preflight,
+            code,
+            Exit::Configuration,
+            details,
+            resolution,
+        )
     }
 }

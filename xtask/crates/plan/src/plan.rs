@@ -161,11 +161,7 @@ pub struct Rollout {
 }
 
 /// Makes the plan, or says everything that speaks against it.
-pub fn plan(
-    request: &Request,
-    config: &Config,
-    observed: &Observed,
-) -> Result<Plan, Vec<Failure>> {
+pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<Plan, Vec<Failure>> {
     let failures = preflight::check(request, config, observed);
     if !failures.is_empty() {
         return Err(failures);
@@ -176,7 +172,10 @@ pub fn plan(
         target: target(config, observed),
         tag: match &request.tag {
             Some(tag) => Tag::Pinned(tag.clone()),
-            None => Tag::Generated(tag::generate(observed.now.timestamp(), observed.git.as_ref())),
+            None => Tag::Generated(tag::generate(
+                observed.now.timestamp(),
+                observed.git.as_ref(),
+            )),
         },
         build: (makes_image && !request.skip_build).then(|| build(config, observed)),
         image: makes_image.then(|| image(request, config, observed)),
@@ -219,7 +218,10 @@ fn build(config: &Config, observed: &Observed) -> Build {
         .collect();
     let mut invocations: Vec<Invocation> = Vec::new();
     for package in wanted {
-        match invocations.iter_mut().find(|i| i.manifest == package.manifest) {
+        match invocations
+            .iter_mut()
+            .find(|i| i.manifest == package.manifest)
+        {
             Some(invocation) => invocation.packages.push(package.name.clone()),
             None => invocations.push(Invocation {
                 manifest: package.manifest.clone(),

@@ -40,15 +40,16 @@ pub fn warnings(request: &Request, observed: &Observed) -> Vec<String> {
     match &observed.git {
         None => warnings
             .push("not a git repository: the tag says `unknown` instead of a commit".to_owned()),
-        Some(git) if git.dirty => warnings.push(
-            "the work tree has uncommitted changes: the tag ends in `-dirty`".to_owned(),
-        ),
+        Some(git) if git.dirty => warnings
+            .push("the work tree has uncommitted changes: the tag ends in `-dirty`".to_owned()),
         Some(_) => {}
     }
     warnings
 }
 
-fn credentials(request: &Request, config: &Config, observed: &Observed) -> Option<Failure> {
+/// Credentials that are missing or expired.
+#[must_use]
+pub fn credentials(request: &Request, config: &Config, observed: &Observed) -> Option<Failure> {
     let environment = &request.environment;
     let url = &config.api.url;
     let (code, details) = match observed.credential {
@@ -59,7 +60,10 @@ fn credentials(request: &Request, config: &Config, observed: &Observed) -> Optio
         ),
         Credential::Expired(at) => (
             "credentials_expired",
-            format!("the token for {url} expired at {}", at.format("%Y-%m-%d %H:%M UTC")),
+            format!(
+                "the token for {url} expired at {}",
+                at.format("%Y-%m-%d %H:%M UTC")
+            ),
         ),
     };
     Some(Failure::new(
@@ -151,13 +155,17 @@ fn variables(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
         .filter(|name| config.env.get(name).is_none() && !observed.variables.contains(*name))
         .map(|name| {
             let resolution = if name == "DATABASE_URL" {
-                "ensure that a local tenant with a database exists, or export DATABASE_URL".to_owned()
+                "ensure that a local tenant with a database exists, or export DATABASE_URL"
+                    .to_owned()
             } else {
                 format!("export {name}, or set env.{name} in .systemprompt/deploy.toml")
             };
             Failure::preflight(
                 "variable_missing",
-                format!("{name} is not set, and environment {} needs it", request.environment),
+                format!(
+                    "{name} is not set, and environment {} needs it",
+                    request.environment
+                ),
                 resolution,
             )
         })
@@ -244,7 +252,9 @@ fn extensions(config: &Config, observed: &Observed) -> Vec<Failure> {
 }
 
 fn not_shipped(extension: &Extension, config: &Config) -> Failure {
-    let Extension { name, binary, path, .. } = extension;
+    let Extension {
+        name, binary, path, ..
+    } = extension;
     let dockerfile = config.image.dockerfile.display();
     let profile = profile_folder(&config.build.profile);
     Failure::preflight(

@@ -145,7 +145,10 @@ fn an_enabled_extension_must_be_shipped() {
             path: "extensions/extra/manifest.yaml".into(),
         });
     };
-    assert_eq!(codes(|_, _, o| unshipped(o, true)), ["extension_not_shipped"]);
+    assert_eq!(
+        codes(|_, _, o| unshipped(o, true)),
+        ["extension_not_shipped"]
+    );
     assert!(codes(|_, _, o| unshipped(o, false)).is_empty());
 }
 
@@ -246,7 +249,10 @@ fn packages_outside_the_workspace_are_built_by_themselves() {
 fn where_cargo_puts_binaries() {
     for (source, name) in [
         ("target/release/app", Some("app")),
-        ("./core/target/x86_64-unknown-linux-gnu/debug/app", Some("app")),
+        (
+            "./core/target/x86_64-unknown-linux-gnu/debug/app",
+            Some("app"),
+        ),
         ("target/release/*", None),
         ("target/app", None),
         ("services/", None),

@@ -1,0 +1,176 @@
+//! Running other programs: their output line by line as it comes, their end awaited, their death
+//! arranged when the user wants out.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::interrupt::Interrupts;
+
+/// A program, its arguments and where it runs. The arguments are public by nature: no secret may
+/// be among them.
+pub(crate) struct Program<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) folder: &'a Path,
+    pub(crate) environment: Vec<(&'static str, OsString)>,
+    /// Written to standard input, which is closed afterwards. The place for a secret.
+    pub(crate) input: Option<Vec<u8>>,
+}
+
+impl<'a> Program<'a> {
+    pub(crate) fn new(name: &'a str, folder: &'a Path) -> Self {
+        Self {
+            name,
+            arguments: Vec::new(),
+            folder,
+            environment: Vec::new(),
+            input: None,
+        }
+    }
+
+    pub(crate) fn arguments<I: IntoIterator<Item: Into<OsString>>>(mut self, more: I) -> Self {
+        self.arguments.extend(more.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn input(mut self, bytes: Vec<u8>) -> Self {
+        self.input = Some(bytes);
+        self
+    }
+
+    /// The command as a person would type it.
+    pub(crate) fn shown(&self) -> String {
+        let mut shown = self.name.to_owned();
+        for argument in &self.arguments {
+            shown.push(' ');
+            shown.push_str(&argument.to_string_lossy());
+        }
+        shown
+    }
+
+    /// Runs the program to its end and hands over every line of both outputs.
+    pub(crate) fn stream(
+        self,
+        interrupts: &Interrupts,
+        mut on_output: impl FnMut(&str),
+        on_error: impl FnMut(&str) + Send,
+    ) -> io::Result<ExitStatus> {
+        let (output, output_end) = io::pipe()?;
+        let (errors, errors_end) = io::pipe()?;
+        let mut command = duct::cmd(self.name, self.arguments)
+            .dir(self.folder)
+            .stdout_file(output_end)
+            .stderr_file(errors_end)
+            .unchecked();
+        command = match self.input {
+            Some(bytes) => command.stdin_bytes(bytes),
+            None => command.stdin_null(),
+        };
+        for (name, value) in self.environment {
+            command = command.env(name, value);
+        }
+        for name in inherited_from_cargo() {
+            command = command.env_remove(name);
+        }
+        let handle = command.start()?;
+        // The expression holds the writing ends of both pipes: while it lives they have no end.
+        drop(command);
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| lines(errors, on_error));
+            let watcher = scope.spawn(|| {
+                while !ended.load(Ordering::Acquire) {
+                    if interrupts.any() {
+                        // Killing what has just ended is no error worth telling.
+                        let _ = handle.kill();
+                        return;
+                    }
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+            });
+            lines(output, &mut on_output);
+            let status = handle.wait().map(|output| output.status);
+            ended.store(true, Ordering::Release);
+            watcher.thread().unpark();
+            status
+        })
+    }
+}
+
+fn lines(source: io::PipeReader, mut take: impl FnMut(&str)) {
+    let mut source = BufReader::new(source);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match source.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                take(text.trim_end_matches(['\n', '\r']));
+            }
+        }
+    }
+}
+
+/// `cargo xtask` runs us with the variables of *our* package. A nested cargo, and the build scripts
+/// below it, would take them for their own; the rustup proxy would keep our toolchain in a project
+/// that names another.
+fn inherited_from_cargo() -> Vec<OsString> {
+    if std::env::var_os("CARGO_MANIFEST_DIR").is_none() {
+        return Vec::new();
+    }
+    let ours = |name: &str| {
+        matches!(
+            name,
+            "CARGO" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "RUSTUP_TOOLCHAIN"
+                | "LD_LIBRARY_PATH" | "OUT_DIR" | "CARGO_MAKEFLAGS"
+        ) || name.starts_with("CARGO_MANIFEST_")
+            || name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_BIN_")
+    };
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_str().is_some_and(ours))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program<'_> {
+        Program::new("sh", Path::new("/")).arguments(["-c", script])
+    }
+
+    #[test]
+    fn both_outputs_arrive_whole_and_the_status_is_the_programs() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = shell("echo a; echo b >&2; cat; exit 3")
+            .input(b"from input".to_vec())
+            .stream(
+                &Interrupts::default(),
+                |line| out.push(line.to_owned()),
+                |line| err.push(line.to_owned()),
+            )
+            .unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!((out, err), (vec!["a".into(), "from input".into()], vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error() {
+        let error = Program::new("no-such-program-here", Path::new("/"))
+            .stream(&Interrupts::default(), |_| {}, |_| {})
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

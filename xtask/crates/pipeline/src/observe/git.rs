@@ -1,0 +1,56 @@
+//! The git work tree, asked of git itself.
+
+use std::path::Path;
+
+use deploy_plan::observed::Git;
+use xshell::{Shell, cmd};
+
+/// The commit and whether the tree is clean; `None` outside a work tree or without git.
+///
+/// Ignored files do not make a tree dirty; untracked ones do, because they may be shipped.
+pub(super) fn observe(root: &Path) -> Option<Git> {
+    let shell = Shell::new().ok()?;
+    shell.change_dir(root);
+    // One call for both: the branch's commit and the changes.
+    let status = cmd!(
+        shell,
+        "git --no-optional-locks status --porcelain=v2 --branch --untracked-files=normal"
+    )
+    .quiet()
+    .ignore_stderr()
+    .read()
+    .ok()?;
+    Some(parse(&status))
+}
+
+fn parse(status: &str) -> Git {
+    let full = status
+        .lines()
+        .find_map(|line| line.strip_prefix("# branch.oid "))
+        .filter(|id| id.chars().all(|c| c.is_ascii_hexdigit()))
+        .unwrap_or("unknown");
+    Git {
+        sha: full.chars().take(7).collect(),
+        dirty: status.lines().any(|line| !line.starts_with('#')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_states() {
+        let clean = parse("# branch.oid a1b2c3d4e5f60718293a4b5c6d7e8f9012345678\n# branch.head main");
+        assert_eq!((clean.sha.as_str(), clean.dirty), ("a1b2c3d", false));
+        let dirty = parse("# branch.oid a1b2c3d4e5\n# branch.head main\n? new.txt");
+        assert!(dirty.dirty);
+        assert_eq!(parse("# branch.oid (initial)\n").sha, "unknown");
+    }
+
+    #[test]
+    fn outside_a_work_tree_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(observe(folder.path()), None);
+    }
+}

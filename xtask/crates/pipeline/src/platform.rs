@@ -1,0 +1,373 @@
+//! The embedded platform's life: found, started, stopped, reset.
+//!
+//! Its state is under `.systemprompt/local/`. The server itself writes `server.json` (where it
+//! listens) and `token` there; this module writes the address it was first given, so that URLs
+//! stay the same over restarts, and keeps a copy of the binary that runs, so that the next build
+//! does not pull it away from under it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use deploy_config::Settings;
+use deploy_plan::exit::Exit;
+use deploy_plan::failure::{Failure, Step};
+use management_api::client::{Client, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// The first port that is tried when none was given.
+const FIRST_PORT: u16 = 7480;
+const LAST_PORT: u16 = 7579;
+/// How long the server may take to answer after its start.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take to drain and end after SIGTERM. Its own limits are 30 s and 10 s.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The embedded platform of a project.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    folder: PathBuf,
+}
+
+/// A server that runs.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Its process.
+    pub pid: i32,
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    /// Its version.
+    pub version: String,
+    /// The operator's token.
+    pub token: SecretString,
+}
+
+#[derive(Deserialize)]
+struct ServerFile {
+    pid: i32,
+    url: String,
+    #[serde(default)]
+    version: String,
+}
+
+/// What starting takes.
+#[derive(Debug, Clone)]
+pub struct Start<'a> {
+    /// The server's binary.
+    pub binary: &'a Path,
+    /// Where to listen; the address of last time, else the first free port, when not given.
+    pub listen: Option<SocketAddr>,
+    /// The dashboard's folder, if the project has one.
+    pub web: Option<PathBuf>,
+    /// The server's configuration, if the project has one.
+    pub services: Option<PathBuf>,
+}
+
+impl<'a> Start<'a> {
+    /// With the project's own dashboard and server configuration, where it has them.
+    #[must_use]
+    pub fn of_project(settings: &Settings, binary: &'a Path) -> Self {
+        let folder = |path: &str| Some(settings.root.join(path)).filter(|folder| folder.is_dir());
+        Self {
+            binary,
+            listen: settings.config.local.listen,
+            web: folder("core/web/dist"),
+            services: folder("services"),
+        }
+    }
+}
+
+impl Platform {
+    /// The platform under a `.systemprompt` folder.
+    #[must_use]
+    pub fn of(state: &Path) -> Self {
+        Self {
+            folder: state.join("local"),
+        }
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the server prints.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("server.log")
+    }
+
+    /// The server that runs and answers, if one does.
+    #[must_use]
+    pub fn running(&self) -> Option<Running> {
+        let running = self.recorded()?;
+        is_alive(running.pid).then_some(())?;
+        let mut options = Options::new(running.url.clone(), running.token.clone());
+        options.connect_timeout = Duration::from_secs(2);
+        options.total_timeout = Duration::from_secs(5);
+        Client::new(options).ok()?.health().ok()?;
+        Some(running)
+    }
+
+    /// What isolates instances on this machine and what does not, in words.
+    #[must_use]
+    pub fn notes(&self, running: &Running) -> Vec<String> {
+        let options = Options::new(running.url.clone(), running.token.clone());
+        Client::new(options)
+            .and_then(|client| client.capabilities())
+            .ok()
+            .flatten()
+            .map(|capabilities| capabilities.engine.notes)
+            .unwrap_or_default()
+    }
+
+    /// What the server wrote down, whether it still runs or not.
+    fn recorded(&self) -> Option<Running> {
+        let text = fs::read_to_string(self.folder.join("server.json")).ok()?;
+        let file: ServerFile = serde_json::from_str(&text).ok()?;
+        let token = fs::read_to_string(self.folder.join("token")).ok()?;
+        Some(Running {
+            pid: file.pid,
+            url: file.url,
+            version: file.version,
+            token: SecretString::from(token.trim().to_owned()),
+        })
+    }
+
+    /// Starts the server in the background and waits until it answers.
+    pub fn start(&self, start: &Start<'_>) -> Result<Running, Failure> {
+        let binary = self.keep_binary(start.binary).map_err(|e| {
+            start_failure(format!("cannot copy {}: {e}", start.binary.display()))
+        })?;
+        let listen = self.address(start.listen)?;
+        let log = self.fresh_log().map_err(|e| {
+            start_failure(format!("cannot write {}: {e}", self.log().display()))
+        })?;
+        let mut command = Command::new(&binary);
+        command
+            .args(["serve", "--data"])
+            .arg(&self.folder)
+            .args(["--listen", &listen.to_string()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(|e| start_failure(e.to_string()))?)
+            .stderr(log)
+            // Its own group: the Ctrl-C that ends us must not end it.
+            .process_group(0);
+        if let Some(web) = &start.web {
+            command.arg("--web").arg(web);
+        }
+        if let Some(services) = &start.services {
+            command.arg("--services").arg(services);
+        }
+        forget_own_settings(&mut command);
+        let child = command
+            .spawn()
+            .map_err(|e| start_failure(format!("cannot run {}: {e}", binary.display())))?;
+        self.await_answer(child)
+    }
+
+    fn await_answer(&self, mut child: Child) -> Result<Running, Failure> {
+        let pid = i32::try_from(child.id()).unwrap_or(-1);
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if let Ok(Some(status)) = child.try_wait() {
+                let words = self.last_words();
+                return Err(start_failure(format!("the server ended with {status}: {words}")));
+            }
+            if self.recorded().is_some_and(|recorded| recorded.pid == pid)
+                && let Some(running) = self.running()
+            {
+                return Ok(running);
+            }
+            if Instant::now() > limit {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(start_failure(format!(
+                    "the server did not answer within {} s: {}",
+                    START_LIMIT.as_secs(),
+                    self.last_words()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends the server; instances end with it. Returns whether one ran.
+    pub fn stop(&self) -> Result<bool, Failure> {
+        let Some(recorded) = self.recorded() else {
+            return Ok(false);
+        };
+        if !is_alive(recorded.pid) {
+            return Ok(false);
+        }
+        let pid = Pid::from_raw(recorded.pid);
+        kill(pid, Signal::SIGTERM)
+            .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
+        let limit = Instant::now() + STOP_LIMIT;
+        while is_alive(recorded.pid) {
+            if Instant::now() > limit {
+                return Err(stop_failure(format!(
+                    "the server (process {pid}) did not end within {} s",
+                    STOP_LIMIT.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+
+    /// Ends the server and forgets everything it kept: images, history, tokens.
+    pub fn reset(&self) -> Result<(), Failure> {
+        self.stop()?;
+        match fs::remove_dir_all(&self.folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(stop_failure(format!(
+                "cannot remove {}: {e}",
+                self.folder.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn keep_binary(&self, binary: &Path) -> io::Result<PathBuf> {
+        let folder = self.folder.join("bin");
+        fs::create_dir_all(&folder)?;
+        let kept = folder.join("systemprompt");
+        let coming = folder.join("systemprompt.new");
+        fs::copy(binary, &coming)?;
+        fs::rename(&coming, &kept)?;
+        // An absolute path: the server starts its instances through its own executable.
+        kept.canonicalize()
+    }
+
+    fn fresh_log(&self) -> io::Result<File> {
+        File::create(self.log())
+    }
+
+    fn last_words(&self) -> String {
+        let mut text = String::new();
+        let read = File::open(self.log()).and_then(|log| log.take(65536).read_to_string(&mut text));
+        if read.is_err() {
+            return format!("see {}", self.log().display());
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join(" | ")
+    }
+
+    /// The address asked for, else that of last time, else the first free port. Kept, so that the
+    /// URL stays the same.
+    fn address(&self, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
+        let kept = self.folder.join("listen");
+        let last = fs::read_to_string(&kept).ok();
+        let last = last.and_then(|text| text.trim().parse::<SocketAddr>().ok());
+        let address = match wanted.or(last) {
+            Some(address) => address,
+            None => first_free_port().ok_or_else(|| {
+                start_failure(format!("no port from {FIRST_PORT} to {LAST_PORT} is free"))
+            })?,
+        };
+        fs::write(&kept, address.to_string())
+            .map_err(|e| start_failure(format!("cannot write {}: {e}", kept.display())))?;
+        Ok(address)
+    }
+}
+
+fn first_free_port() -> Option<SocketAddr> {
+    (FIRST_PORT..=LAST_PORT)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+}
+
+/// The server must not take our settings for its own, nor our token into its environment.
+fn forget_own_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("SYSTEMPROMPT_")
+            || name_text.starts_with("CARGO")
+            || matches!(name_text.as_ref(), "HOST" | "PORT" | "LD_LIBRARY_PATH")
+        {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// A process that has ended but was not waited for counts as ended: it may be our own child.
+fn is_alive(pid: i32) -> bool {
+    if pid <= 0 {
+        return false;
+    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The name in parentheses may hold anything; the state follows the last one.
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, Some('Z' | 'X') | None)
+}
+
+fn start_failure(details: String) -> Failure {
+    Failure::new(
+        Step::Platform,
+        "platform_start_failed",
+        Exit::Other,
+        details,
+        "see `cargo xtask local status`; `cargo xtask local reset` begins anew",
+    )
+}
+
+fn stop_failure(details: String) -> Failure {
+    Failure::new(
+        Step::Platform,
+        "platform_stop_failed",
+        Exit::Other,
+        details,
+        "see .systemprompt/local/server.log",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_recorded_is_nothing_running() {
+        let state = tempfile::tempdir().unwrap();
+        let platform = Platform::of(state.path());
+        assert!(platform.running().is_none());
+        assert!(!platform.stop().unwrap());
+        platform.reset().unwrap();
+    }
+
+    #[test]
+    fn this_process_lives_and_none_has_a_negative_number() {
+        assert!(is_alive(i32::try_from(std::process::id()).unwrap()));
+        assert!(!is_alive(-1));
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_told_with_its_words() {
+        let state = tempfile::tempdir().unwrap();
+        let script = state.path().join("server");
+        fs::write(&script, "#!/bin/sh\necho 'no such flag' >&2\nexit 2\n").unwrap();
+        let mut mode = fs::metadata(&script).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
+        fs::set_permissions(&script, mode).unwrap();
+        let failure = Platform::of(state.path())
+            .start(&Start {
+                binary: &script,
+                listen: Some(([127, 0, 0, 1], 0).into()),
+                web: None,
+                services: None,
+            })
+            .unwrap_err();
+        assert!(failure.details.contains("no such flag"), "{failure}");
+    }
+}

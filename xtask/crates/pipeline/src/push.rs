@@ -1,0 +1,226 @@
+//! The registry: credentials for it, what it holds, sending an image to it.
+
+use std::sync::Arc;
+
+use deploy_plan::exit::Exit;
+use deploy_plan::failure::{Failure, Step};
+use deploy_plan::plan::Plan;
+use management_api::types::RegistryToken;
+use oci::{
+    Client, ClientError, ClientOptions, Credentials, Digest, ImagePush, PlainHttp, ProgressHook,
+    Pushed, Reference, Repository, Tag, TagOrDigest,
+};
+
+use crate::control::{self, Control};
+use crate::events::{Event, LayerState};
+use crate::image::Made;
+use crate::run::Run;
+
+/// How many tags are named when the one wanted is not there.
+const LATEST: usize = 5;
+
+/// Where an image goes, and with what.
+pub struct Destination {
+    /// `host[:port]`.
+    pub registry: String,
+    /// The repository in it.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: Tag,
+    /// Name and password.
+    pub credentials: Credentials,
+}
+
+impl Destination {
+    /// `registry/repository:tag`, as the Management API takes it.
+    #[must_use]
+    pub fn image(&self) -> String {
+        format!("{}/{}:{}", self.registry, self.repository, self.tag)
+    }
+}
+
+/// Fetches credentials and settles registry, repository and tag.
+pub fn destination(
+    run: &mut Run<'_>,
+    control: &Control,
+    plan: &Plan,
+) -> Result<Destination, Failure> {
+    let token = control
+        .client
+        .registry_token(&control.tenant)
+        .map_err(|e| control::failure(Step::Token, &e))?;
+    run.redactor.learn(&token.token);
+    let repository = plan
+        .target
+        .repository
+        .clone()
+        .or_else(|| token.repository.clone())
+        .unwrap_or_else(|| control.default_repository.clone());
+    let tag = plan.tag.resolve(token.tag.as_deref());
+    named(&token, &repository, &tag)
+}
+
+fn named(token: &RegistryToken, repository: &str, tag: &str) -> Result<Destination, Failure> {
+    let registry = token
+        .registry
+        .trim_start_matches("https://")
+        .trim_end_matches('/');
+    let image = format!("{registry}/{repository}:{tag}");
+    let reference: Reference = image.parse().map_err(|e| {
+        Failure::new(
+            Step::Token,
+            "image_name_invalid",
+            Exit::Configuration,
+            format!("{image} is not an image name: {e}"),
+            "check image.repository in .systemprompt/deploy.toml and what the platform answers",
+        )
+    })?;
+    let (Some(tag), repository) = (reference.tag().cloned(), reference.repository().clone()) else {
+        return Err(Failure::new(
+            Step::Token,
+            "image_name_invalid",
+            Exit::Configuration,
+            format!("{image} has no tag"),
+            "use --tag with letters, digits, `_`, `.` and `-`",
+        ));
+    };
+    Ok(Destination {
+        registry: registry.to_owned(),
+        repository,
+        tag,
+        credentials: Credentials {
+            username: token.username.clone(),
+            password: token.token.clone(),
+        },
+    })
+}
+
+fn client(
+    destination: &Destination,
+    insecure: &[String],
+    progress: Option<ProgressHook>,
+) -> Result<Client, Failure> {
+    let options = ClientOptions {
+        credentials: Some(destination.credentials.clone()),
+        plain_http: PlainHttp {
+            loopback: true,
+            registries: insecure.to_vec(),
+        },
+        progress,
+        ..ClientOptions::default()
+    };
+    Client::new(&destination.registry, options).map_err(|e| failure(&e))
+}
+
+/// Makes sure that a tag is there, and says which digest it names.
+pub fn verify(
+    run: &mut Run<'_>,
+    destination: &Destination,
+    insecure: &[String],
+) -> Result<Digest, Failure> {
+    let client = client(destination, insecure, None)?;
+    let found = client
+        .manifest_exists(&destination.repository, TagOrDigest::Tag(&destination.tag))
+        .map_err(|e| failure(&e))?;
+    if let Some(descriptor) = found {
+        return Ok(descriptor.digest);
+    }
+    // A registry that does not list tags still said clearly that this one is not there.
+    let latest = client
+        .latest_tags(&destination.repository, "", LATEST)
+        .unwrap_or_default();
+    let known = if latest.is_empty() {
+        "the repository has no tags".to_owned()
+    } else {
+        let names: Vec<String> = latest.iter().map(ToString::to_string).collect();
+        format!("the latest tags are {}", names.join(", "))
+    };
+    run.stop_if_interrupted(Step::Push)?;
+    Err(Failure::new(
+        Step::Push,
+        "tag_not_found",
+        Exit::Push,
+        format!("{} is not in the registry; {known}", destination.image()),
+        "use one of these with --tag, or deploy without --skip-push",
+    ))
+}
+
+/// Sends an image; what the registry has is not sent again.
+pub fn push(
+    run: &mut Run<'_>,
+    destination: &Destination,
+    made: &Made,
+    insecure: &[String],
+    reporter: &Arc<dyn Fn(Event) + Send + Sync>,
+) -> Result<Pushed, Failure> {
+    let tell = Arc::clone(reporter);
+    let progress: ProgressHook = Arc::new(move |progress: oci::Progress| {
+        let state = if progress.sent == progress.total {
+            LayerState::Sent
+        } else {
+            LayerState::Sending
+        };
+        tell(Event::Layer {
+            digest: short(&progress.digest),
+            state,
+            sent: progress.sent,
+            size: progress.total,
+        });
+    });
+    let client = client(destination, insecure, Some(progress))?;
+    let pushed = oci::push_image(
+        &client,
+        &ImagePush {
+            repository: &destination.repository,
+            manifest: &made.manifest,
+            sources: &made.sources,
+            tag: Some(&destination.tag),
+            mount_from: &[],
+        },
+    )
+    .map_err(|e| failure(&e))?;
+    run.stop_if_interrupted(Step::Push)?;
+    Ok(pushed)
+}
+
+/// The first characters of a digest, as people know them.
+#[must_use]
+pub fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(12).collect()
+}
+
+fn failure(error: &ClientError) -> Failure {
+    let (code, exit, resolution) = match error {
+        ClientError::Unauthorized { .. } | ClientError::Denied { .. } => (
+            "registry_unauthorized",
+            Exit::Authentication,
+            "check your credentials and log in again: cargo xtask login",
+        ),
+        ClientError::Throttled { .. } => (
+            "registry_throttled",
+            Exit::Push,
+            "wait a minute, then run the same command again; what was sent stays",
+        ),
+        ClientError::Unreachable { .. } | ClientError::TimedOut { .. } => (
+            "registry_unreachable",
+            Exit::Push,
+            "check the network, then run the same command again; what was sent stays",
+        ),
+        ClientError::Untrusted { .. } | ClientError::RootCertificates { .. } => (
+            "registry_untrusted",
+            Exit::Push,
+            "name the registry's root certificate: SSL_CERT_FILE=FILE",
+        ),
+        ClientError::Insecure { .. } => (
+            "registry_insecure",
+            Exit::Configuration,
+            "use https, or name the registry in api.insecure_registries",
+        ),
+        _ => (
+            "push_failed",
+            Exit::Push,
+            "run the same command again; if it fails again, check the registry's status",
+        ),
+    };
+    Failure::new(Step::Push, code, exit, control::with_causes(error), resolution)
+}

@@ -1,0 +1,253 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds, ships and watches releases: from a clone to a live URL in one command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// Work on the project in this folder instead of the one around the current folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) project_path: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build everything, make the image, push it, deploy it and wait until it is healthy.
+    Deploy(Deploy),
+    /// Build the packages that the image ships, and nothing else.
+    BuildAll(BuildAll),
+    /// Return to an older release. Needs no source, no build and no push.
+    Rollback(Rollback),
+    /// List what was deployed.
+    History(History),
+    /// Show what serves now and what is being deployed.
+    Status(Target),
+    /// Show the application's log.
+    Logs(Logs),
+    /// The platform on this machine, which the environment `local` deploys to.
+    #[command(subcommand)]
+    Local(Local),
+    /// The configuration and where its values come from.
+    #[command(subcommand)]
+    Config(Config),
+    /// Keep a token for a Management API; it is read from standard input.
+    Login(Login),
+    /// Look at everything that a deployment needs, and say what is missing.
+    Doctor(Target),
+    /// Run the tests, with everything that they need.
+    Test(Test),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    Man {
+        /// The folder; made if it is not there.
+        #[arg(default_value = "target/man")]
+        folder: PathBuf,
+    },
+    /// Explain a command, or a topic: `exit-codes`, `environment`.
+    Help {
+        /// Command or topic.
+        topic: Vec<String>,
+    },
+}
+
+/// Which environment and which tenant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// Environment of `.systemprompt/deploy.toml` [default: its `default_environment`].
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// Tenant to deploy to.
+    #[arg(long, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+    /// Address of the Management API.
+    #[arg(long, value_name = "URL")]
+    pub(crate) api_url: Option<String>,
+    /// How the result is printed on standard output.
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Human,
+    /// One JSON document, whatever happens.
+    Json,
+    /// One YAML document, whatever happens.
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Use this tag instead of a generated one.
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Deploy the image that the registry already holds under --tag: no build, no push.
+    #[arg(long)]
+    pub(crate) skip_push: bool,
+    /// Ship the binaries that are there.
+    #[arg(long)]
+    pub(crate) skip_build: bool,
+    /// Print what would be done and touch nothing, neither here nor elsewhere.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Return once the deployment is accepted.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long the deployment may take, as in `5m`.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// How the instances of two releases are exchanged.
+    #[arg(long)]
+    pub(crate) strategy: Option<String>,
+    /// Refuse to deploy uncommitted changes.
+    #[arg(long)]
+    pub(crate) require_clean: bool,
+    /// Start new instances even when the very same release is live.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Read every file again instead of trusting its time stamp.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) build: BuildFlags,
+    /// Who makes the image: `auto`, `native` or `docker`.
+    #[arg(long)]
+    pub(crate) builder: Option<String>,
+    /// What the image stands on: `dockerfile`, `host`, `scratch` or an image.
+    #[arg(long)]
+    pub(crate) base: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildFlags {
+    /// Cargo profile.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// Fail when `Cargo.lock` is not up to date.
+    #[arg(long)]
+    pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildAll {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) build: BuildFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Tag or number of the deployment to return to [default: the last good one before the live one].
+    #[arg(long, value_name = "TAG|N")]
+    pub(crate) to: Option<String>,
+    /// Return once the rollback is accepted.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// How long the rollback may take, as in `5m`.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many at most.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Go on until interrupted.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only lines since then: `10m`, `2h`, or an RFC 3339 time.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Only lines that hold this text.
+    #[arg(long)]
+    pub(crate) filter: Option<String>,
+    /// Only the last so many lines.
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Start it, if it does not run.
+    Up,
+    /// Stop it. Its state stays; the release serves again after `up`.
+    Down,
+    /// Say where it runs and what isolates its instances.
+    Status,
+    /// Stop it and remove its state: images, history, tokens.
+    Reset,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print every value.
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// With where it came from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print the JSON Schema of `.systemprompt/deploy.toml`.
+    Schema,
+    /// Print the JSON Schema of the result document of `--output json`.
+    ReportSchema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Install what is missing first.
+    #[arg(long)]
+    pub(crate) setup: bool,
+    /// Only the tests that need nothing but Rust.
+    #[arg(long)]
+    pub(crate) unit: bool,
+    /// Only tests whose names hold one of these.
+    pub(crate) filter: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask help`: commands, and topics that belong to no single one.
+
+use clap::CommandFactory;
+use deploy_plan::exit::Exit;
+
+use crate::cli::Cli;
+use crate::render;
+
+pub(crate) fn run(topic: &[String]) -> Exit {
+    let words: Vec<&str> = topic.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["exit-codes"] => render::out(&exit_codes()),
+        ["environment"] => render::out(ENVIRONMENT),
+        words => return command(words),
+    }
+    Exit::Done
+}
+
+fn command(words: &[&str]) -> Exit {
+    let mut command = Cli::command();
+    command.build();
+    let mut found = &mut command;
+    for word in words {
+        match found.find_subcommand_mut(word) {
+            Some(next) => found = next,
+            None => {
+                render::err(&format!(
+                    "error: there is no command or topic `{}`; topics: exit-codes, environment\n",
+                    words.join(" ")
+                ));
+                return Exit::Usage;
+            }
+        }
+    }
+    render::out(&found.render_long_help().to_string());
+    Exit::Done
+}
+
+fn exit_codes() -> String {
+    Exit::ALL
+        .iter()
+        .map(|exit| format!("{:>3}  {}\n", exit.code(), exit.meaning()))
+        .collect()
+}
+
+const ENVIRONMENT: &str = "\
+SYSTEMPROMPT_API_TOKEN    token for the Management API; wins over .systemprompt/credentials.json
+SYSTEMPROMPT_API_URL      address of the Management API (api.url)
+SYSTEMPROMPT_TENANT_ID    tenant to deploy to (api.tenant_id)
+SYSTEMPROMPT_ENVIRONMENT  environment to use when --environment is not given
+SYSTEMPROMPT_A_B          the configuration's key a.b, for every key
+SOURCE_DATE_EPOCH         time of everything in the image, in seconds since 1970 [default: 1]
+SSL_CERT_FILE             root certificates to trust, in PEM
+DOCKER_HOST               the Docker Engine for --builder docker
+NO_COLOR                  no colour on the terminal
+";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_exit_code_is_explained() {
+        let text = super::exit_codes();
+        assert_eq!(text.lines().count(), 13);
+        assert!(text.contains("  8  the release failed and what served before serves again"));
+    }
+}

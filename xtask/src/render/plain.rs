@@ -1,0 +1,62 @@
+//! Progress as plain lines, for files, pipes and CI.
+
+use std::sync::{Mutex, PoisonError};
+
+use deploy_pipeline::events::{Event, Reporter};
+
+use super::err;
+
+/// One line an event; passing progress stays out.
+#[derive(Default)]
+pub(crate) struct Plain {
+    groups: bool,
+    /// The lines of one event stay together, whichever thread reports it.
+    turn: Mutex<()>,
+}
+
+impl Plain {
+    /// With every step in a group of its own, as GitHub Actions folds them.
+    pub(crate) fn in_groups() -> Self {
+        Self {
+            groups: true,
+            ..Self::default()
+        }
+    }
+
+    fn text(&self, event: &Event) -> Option<String> {
+        let text = match event {
+            Event::Started(step) if self.groups => format!("::group::{}\n", step.name()),
+            Event::Done {
+                step,
+                summary,
+                seconds,
+            } => {
+                let end = if self.groups { "::endgroup::\n" } else { "" };
+                format!("{end}ok      {:<9} {seconds:>7.2} s  {summary}\n", step.name())
+            }
+            Event::Failed(step, seconds) => {
+                let end = if self.groups { "::endgroup::\n" } else { "" };
+                format!("{end}failed  {:<9} {seconds:>7.2} s\n", step.name())
+            }
+            Event::Skipped(step, why) => format!("skipped {:<9} {why}\n", step.name()),
+            Event::Output(text) | Event::Progress(text) | Event::LogLine(text) => {
+                format!("{text}\n")
+            }
+            Event::State { state, message } => format!("        {state}: {message}\n"),
+            Event::Warning(text) if self.groups => format!("::warning::{text}\n"),
+            Event::Warning(text) => format!("warning: {text}\n"),
+            Event::Note(text) => format!("note: {text}\n"),
+            Event::Started(_) | Event::Built { .. } | Event::Layer { .. } => return None,
+        };
+        Some(text)
+    }
+}
+
+impl Reporter for Plain {
+    fn event(&self, event: Event) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = self.text(&event) {
+            err(&text);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The result of a command: a URL for people, or one document for programs, whatever happens.
+
+use deploy_pipeline::outcome::Outcome;
+use deploy_plan::failure::Failure;
+use serde::Serialize;
+
+use super::{err, github, out};
+use crate::cli::Output;
+
+/// Prints the result of a deployment or rollback and publishes it to a CI system.
+pub(crate) fn outcome(outcome: &Outcome, output: Output) {
+    let report = outcome.report();
+    github::publish(&report);
+    if output == Output::Human {
+        if outcome.failures.is_empty() {
+            if let Some(url) = &outcome.url {
+                out(&format!("{url}\n"));
+            }
+        } else {
+            failures(&outcome.failures, &outcome.log_tail);
+        }
+    } else {
+        document(&report, output);
+    }
+}
+
+/// One document on standard output.
+pub(crate) fn document<T: Serialize>(value: &T, output: Output) {
+    let text = match output {
+        Output::Yaml => serde_saphyr::to_string(value).map_err(|e| e.to_string()),
+        Output::Human | Output::Json => {
+            serde_json::to_string_pretty(value).map_err(|e| e.to_string())
+        }
+    };
+    match text {
+        Ok(text) => out(&format!("{}\n", text.trim_end())),
+        Err(error) => err(&format!("error: the result cannot be written: {error}\n")),
+    }
+}
+
+/// Failures of a command without a report.
+pub(crate) fn failed(failures_: &[Failure], output: Output) {
+    if output == Output::Human {
+        failures(failures_, &[]);
+        return;
+    }
+    let outcome = Outcome {
+        failures: failures_.to_vec(),
+        ..Outcome::default()
+    };
+    document(&outcome.report(), output);
+}
+
+fn failures(failures: &[Failure], log_tail: &[String]) {
+    if !log_tail.is_empty() {
+        err("\nthe application's last lines:\n");
+        for line in log_tail {
+            err(&format!("  | {line}\n"));
+        }
+    }
+    if failures.len() > 1 {
+        err(&format!("\n{} problems, all found before anything was begun:\n", failures.len()));
+    }
+    for failure in failures {
+        err(&format!("\n{}", text(failure)));
+    }
+}
+
+/// The three parts that every failure has.
+fn text(failure: &Failure) -> String {
+    let details = failure.details.replace('\n', "\n              ");
+    format!(
+        "error: {}\n  Step:       {}\n  Details:    {details}\n  Resolution: {}\n",
+        failure.code.replace('_', " "),
+        failure.step.name(),
+        failure.resolution
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_has_three_parts() {
+        let failure = Failure::preflight("dockerfile_missing", "there is none", "write one");
+        assert_eq!(
+            text(&failure),
+            "error: dockerfile missing\n  Step:       preflight\n  Details:    there is none\n  \
+             Resolution: write one\n"
+        );
+    }
+}
