@@ -1,1 +1,69 @@
-fn main() {}
+//! `systemprompt`: the platform server.
+//!
+//! It takes images into its registry, deploys them for tenants, keeps them running behind a proxy
+//! of their own and remembers all of it in one folder. It builds nothing.
+
+mod auth;
+mod chain;
+mod cli;
+mod data_dir;
+mod deployments;
+mod healthcheck;
+mod hex;
+mod http;
+mod logging;
+mod logs;
+mod metrics;
+mod platform;
+mod ports;
+mod rollout;
+mod serve;
+mod settings;
+mod store;
+mod tenant;
+mod tenants;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use chain::chain;
+use cli::{Cli, Command};
+
+/// The hidden command under which this program is the launcher of an instance.
+const LAUNCH: &str = "launch";
+
+fn main() -> ExitCode {
+    // Before anything makes a thread: the launcher changes namespaces.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == LAUNCH) {
+        return engines::process::launch_main(arguments);
+    }
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = match cli.command {
+        Command::Serve(arguments) => {
+            logging::begin(arguments.log_format);
+            runtime.block_on(serve::run(arguments))
+        }
+        Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),
+    };
+    // What still blocks a thread (a read of a slow disk) must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a program that failed"
+)]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", chain(error.as_ref()));
+    ExitCode::FAILURE
+}

@@ -56,4 +56,12 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
     /// The server does not offer this operation.
     pub const UNSUPPORTED: &str = "unsupported";
+    /// A request with this idempotency key has not been answered yet.
+    pub const IDEMPOTENCY_IN_FLIGHT: &str = "idempotency_in_flight";
+    /// The route exists, the method does not.
+    pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+    /// The body is larger than the server takes.
+    pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
+    /// The server was too slow; try again.
+    pub const TIMEOUT: &str = "timeout";
 }

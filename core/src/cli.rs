@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The platform server: deploys images of its own registry and keeps them running.
+#[derive(Debug, Parser)]
+#[command(name = "systemprompt", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+    /// Ask a running server whether it is healthy; exit code 0 or 1.
+    Healthcheck(HealthcheckArgs),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Folder that holds everything the server keeps; made where it is missing.
+    #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Address to listen on; port 0 picks a free one [default: ${HOST:-127.0.0.1}:${PORT:-8080}].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Folder of the dashboard.
+    #[arg(long, env = "SYSTEMPROMPT_WEB", value_name = "DIR")]
+    pub(crate) web: Option<PathBuf>,
+    /// Folder of the platform's configuration (platform.toml).
+    #[arg(long, env = "SYSTEMPROMPT_SERVICES", value_name = "DIR")]
+    pub(crate) services: Option<PathBuf>,
+    /// How instances are kept apart from the machine.
+    #[arg(long, value_enum, default_value_t = Isolation::Auto)]
+    pub(crate) isolation: Isolation,
+    /// How the server's own log is written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// Base URL of the server [default: http://127.0.0.1:${PORT:-8080}].
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+}
+
+/// How instances are kept apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// As far as the machine allows.
+    Auto,
+    /// Not at all.
+    Off,
+}
+
+/// How the server's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not an address to listen on, such as 127.0.0.1:8080")]
+pub(crate) struct ListenError {
+    text: String,
+    #[source]
+    source: std::io::Error,
+}
+
+impl ServeArgs {
+    /// Where to listen: the option, else `HOST` and `PORT`, else loopback and 8080.
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, ListenError> {
+        let text = match &self.listen {
+            Some(text) => text.clone(),
+            None => default_address(variable("HOST"), variable("PORT")),
+        };
+        let resolved = text.to_socket_addrs();
+        let addresses = resolved.map_err(|source| ListenError { text, source })?;
+        Ok(addresses.collect())
+    }
+}
+
+/// The port of this machine's server.
+pub(crate) fn default_port() -> String {
+    variable("PORT").unwrap_or_else(|| "8080".to_owned())
+}
+
+fn default_address(host: Option<String>, port: Option<String>) -> String {
+    let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = port.unwrap_or_else(|| "8080".to_owned());
+    if host.contains(':') && !host.starts_with('[') {
+        return format!("[{host}]:{port}");
+    }
+    format!("{host}:{port}")
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_from_the_environment() {
+        for (host, port, expected) in [
+            (None, None, "127.0.0.1:8080"),
+            (Some("0.0.0.0"), Some("9"), "0.0.0.0:9"),
+            (Some("::1"), None, "[::1]:8080"),
+        ] {
+            let address = default_address(host.map(Into::into), port.map(Into::into));
+            assert_eq!(address, expected);
+            assert!(address.parse::<SocketAddr>().is_ok());
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The folder that holds everything a server keeps, and the lock that gives it to one server.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// The disk or its permissions.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server works on it.
+    #[error(
+        "another server (process {holder}) works on {}; stop it first, or use another --data folder",
+        path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Its process id.
+        holder: String,
+    },
+}
+
+/// The folder, held for as long as this value lives.
+pub(crate) struct DataDir {
+    root: PathBuf,
+    /// The lock goes with the file; the kernel frees it whatever way the process ends.
+    _lock: File,
+}
+
+/// Content of `server.json`: how the commands of this machine find the server.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerFile {
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
+    pub(crate) url: String,
+    pub(crate) version: &'static str,
+    pub(crate) started_at: DateTime<Utc>,
+    /// Field 22 of `/proc/PID/stat`: tells this process from a later one with the same id.
+    pub(crate) start_time_ticks: u64,
+}
+
+impl DataDir {
+    /// Makes the folder where it is missing, and locks it.
+    pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
+        create(root)?;
+        // Absolute, so that it stays right whatever the working directory becomes.
+        let root = fs::canonicalize(root).map_err(failed("find", root))?;
+        let lock = lock(&root)?;
+        Ok(Self { root, _lock: lock })
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("state.db")
+    }
+
+    pub(crate) fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.root.join("registry")
+    }
+
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.root.join("engine")
+    }
+
+    /// Folder of a tenant's logs.
+    pub(crate) fn logs(&self, tenant: &str) -> PathBuf {
+        self.root.join("logs").join(tenant)
+    }
+
+    /// Makes the database file readable for its owner only, before SQLite makes it otherwise.
+    pub(crate) fn prepare_database(&self) -> Result<(), DataDirError> {
+        let path = self.database();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("create", &path))?;
+        Ok(())
+    }
+
+    /// Writes a file for its owner only, whole or not at all.
+    pub(crate) fn write_private(&self, path: &Path, content: &str) -> Result<(), DataDirError> {
+        let temporary = path.with_extension("tmp");
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(content.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)?;
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(failed("write", path))
+    }
+
+    /// Announces the server.
+    pub(crate) fn announce(&self, server: &ServerFile) -> Result<(), DataDirError> {
+        let text = serde_json::json!(server).to_string();
+        self.write_private(&self.server_file(), &text)
+    }
+
+    /// Takes the announcement back.
+    pub(crate) fn withdraw(&self) {
+        if let Err(error) = fs::remove_file(self.server_file())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "server.json stays behind");
+        }
+    }
+
+    fn server_file(&self) -> PathBuf {
+        self.root.join("server.json")
+    }
+}
+
+/// Field 22 of `/proc/self/stat`. The program's name, field 2, may hold spaces and parentheses.
+pub(crate) fn start_time_ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = after_name.split_whitespace().nth(19);
+    field.and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
+}
+
+fn create(root: &Path) -> Result<(), DataDirError> {
+    if !root.is_dir() {
+        return DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(failed("create", root));
+    }
+    let metadata = fs::metadata(root).map_err(failed("look at", root))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        // It may be a volume or a folder with other uses: what is in it is private all the same.
+        tracing::warn!(path = %root.display(), "the data folder is open to other users: chmod 700 it");
+    }
+    Ok(())
+}
+
+fn lock(root: &Path) -> Result<File, DataDirError> {
+    let path = root.join("lock");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Without its number the message is still right.
+            let _ = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "unknown".to_owned(),
+                pid => pid.to_owned(),
+            };
+            return Err(DataDirError::InUse {
+                path: root.to_owned(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+    }
+    let record = |file: &mut File| -> io::Result<()> {
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        writeln!(file, "{}", std::process::id())
+    };
+    record(&mut file).map_err(failed("write", &path))?;
+    Ok(file)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_owned();
+    move |source| DataDirError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_is_told_who_holds_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        let held = DataDir::open(&root).unwrap();
+        let Err(refused) = DataDir::open(&root) else {
+            panic!("the folder was given out twice");
+        };
+        let pid = std::process::id().to_string();
+        assert!(refused.to_string().contains(&pid), "{refused}");
+        drop(held);
+        DataDir::open(&root).unwrap();
+    }
+
+    #[test]
+    fn the_folder_and_its_files_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&folder.path().join("data")).unwrap();
+        data.write_private(&data.token(), "secret").unwrap();
+        data.prepare_database().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&data.root), 0o700);
+        assert_eq!(mode(&data.token()), 0o600);
+        assert_eq!(mode(&data.database()), 0o600);
+    }
+
+    #[test]
+    fn this_process_has_a_start_time() {
+        assert!(start_time_ticks() > 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! A release: everything it takes to run it again.
+
+use std::collections::BTreeMap;
+
+use management_api::types::HealthCheck;
+use sha2::{Digest as _, Sha256};
+
+use crate::hex;
+
+/// What is deployed, and what a rollback restores: not only the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Capsule {
+    /// Digest of the image's manifest, `sha256:…`.
+    pub(crate) digest: String,
+    /// Environment of the application.
+    pub(crate) env: BTreeMap<String, String>,
+    /// How an instance proves that it works.
+    pub(crate) health: HealthCheck,
+}
+
+impl Capsule {
+    /// The same for two capsules only when they would run alike.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        field(&mut hash, &self.digest);
+        field(&mut hash, &self.env.len().to_string());
+        for (name, value) in &self.env {
+            field(&mut hash, name);
+            field(&mut hash, value);
+        }
+        let check = &self.health;
+        field(&mut hash, &check.path);
+        for number in [
+            u64::from(check.status),
+            check.interval_ms,
+            check.timeout_ms,
+            check.start_period_ms,
+            u64::from(check.retries),
+        ] {
+            field(&mut hash, &number.to_string());
+        }
+        hex::encode(&hash.finalize())
+    }
+}
+
+/// Lengths keep neighbouring fields apart: `ab`,`c` is not `a`,`bc`.
+fn field(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text.as_bytes());
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
+
+    /// A capsule of an image whose digest consists of one repeated digit.
+    pub(crate) fn capsule(digit: char) -> Capsule {
+        Capsule {
+            digest: format!("sha256:{}", digit.to_string().repeat(64)),
+            env: BTreeMap::new(),
+            health: HealthCheck {
+                path: "/health".into(),
+                status: 200,
+                interval_ms: 1000,
+                timeout_ms: 1000,
+                start_period_ms: 1000,
+                retries: 3,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::capsule;
+    use super::*;
+
+    fn with_env(pairs: &[(&str, &str)]) -> Capsule {
+        let env = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        Capsule {
+            env: env.collect(),
+            ..capsule('a')
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_sees_every_part() {
+        let base = with_env(&[("A", "bc")]);
+        let mut slower = base.clone();
+        slower.health.timeout_ms += 1;
+        let others = [
+            with_env(&[]),
+            with_env(&[("AB", "c")]),
+            slower,
+            Capsule {
+                digest: capsule('b').digest,
+                ..base.clone()
+            },
+        ];
+        for other in others {
+            assert_ne!(base.fingerprint(), other.fingerprint(), "{other:?}");
+        }
+        assert_eq!(base.fingerprint(), base.clone().fingerprint());
+    }
+}

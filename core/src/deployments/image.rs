@@ -1,0 +1,117 @@
+//! From the image that a request names to the digest that this server's registry holds.
+
+use oci::{Digest, Reference, Repository, Tag};
+
+use super::Refusal;
+
+/// How many known tags a refusal lists.
+const TAGS_LISTED: usize = 5;
+
+/// An image that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// Digest of its manifest.
+    pub(crate) digest: Digest,
+    /// The tag it was asked for by.
+    pub(crate) tag: Option<String>,
+}
+
+/// Finds the image of a tenant. `hosts` are the names under which clients know this registry.
+/// Reads small files only, but it blocks.
+pub(crate) fn resolve(
+    store: &oci::Store,
+    tenant: &str,
+    image: &str,
+    expected: Option<&str>,
+    hosts: &[String],
+) -> Result<Resolved, Refusal> {
+    let reference: Reference = image
+        .parse()
+        .map_err(|error| Refusal::invalid(format!("image {image:?}: {error}")))?;
+    if !hosts.iter().any(|host| host == reference.registry()) {
+        return Err(Refusal::ImageNotFound(format!(
+            "image {image:?} is in another registry; push it to {}/{tenant} first",
+            hosts.first().map_or("this server", String::as_str),
+        )));
+    }
+    if reference.repository().as_str() != tenant {
+        return Err(Refusal::invalid(format!(
+            "image {image:?} is not in the repository of tenant {tenant:?}"
+        )));
+    }
+    let found = find(store, &reference)?;
+    check_expected(&found, expected, image)?;
+    Ok(found)
+}
+
+/// Whether the registry still holds a manifest of a tenant. It blocks.
+pub(crate) fn holds(store: &oci::Store, tenant: &str, digest: &str) -> bool {
+    let (Ok(repository), Ok(digest)) = (tenant.parse::<Repository>(), digest.parse::<Digest>())
+    else {
+        return false;
+    };
+    is_manifest(store, &repository, &digest)
+}
+
+fn find(store: &oci::Store, reference: &Reference) -> Result<Resolved, Refusal> {
+    let repository = reference.repository();
+    let tag = reference.tag();
+    let digest = match (reference.digest(), tag) {
+        (Some(digest), _) => digest.clone(),
+        (None, Some(tag)) => {
+            let tagged = store.tagged(repository, tag).ok().flatten();
+            tagged.ok_or_else(|| unknown_tag(store, repository, tag))?
+        }
+        (None, None) => {
+            return Err(Refusal::invalid(format!(
+                "image \"{reference}\" names neither a tag nor a digest"
+            )));
+        }
+    };
+    if !is_manifest(store, repository, &digest) {
+        return Err(Refusal::ImageNotFound(format!(
+            "the registry holds no image {digest} in {}; push it first",
+            repository.as_str()
+        )));
+    }
+    Ok(Resolved {
+        digest,
+        tag: tag.map(|tag| tag.as_str().to_owned()),
+    })
+}
+
+fn is_manifest(store: &oci::Store, repository: &Repository, digest: &Digest) -> bool {
+    matches!(store.manifest_media_type(repository, digest), Ok(Some(_))) && store.contains(digest)
+}
+
+fn check_expected(found: &Resolved, expected: Option<&str>, image: &str) -> Result<(), Refusal> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let expected: Digest = expected
+        .parse()
+        .map_err(|error| Refusal::invalid(format!("digest {expected:?}: {error}")))?;
+    if expected == found.digest {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "image {image:?} is {}, not {expected} as expected: its tag was moved",
+        found.digest
+    )))
+}
+
+fn unknown_tag(store: &oci::Store, repository: &Repository, tag: &Tag) -> Refusal {
+    let mut known: Vec<_> = store.tags(repository).unwrap_or_default();
+    known.sort_by(|a, b| b.as_str().cmp(a.as_str()));
+    let listed: Vec<_> = known.iter().take(TAGS_LISTED).map(Tag::as_str).collect();
+    let hint = if listed.is_empty() {
+        "it holds no tags yet".to_owned()
+    } else {
+        format!("latest known tags: {}", listed.join(", "))
+    };
+    Refusal::ImageNotFound(format!(
+        "the registry holds no tag {:?} in {}; {hint}",
+        tag.as_str(),
+        repository.as_str()
+    ))
+}

@@ -1,0 +1,232 @@
+//! What a request for a deployment must say. Everything is checked before anything is written.
+
+use std::collections::BTreeMap;
+
+use management_api::types::{DeployRequest, HealthCheck};
+
+use super::{Capsule, Strategy};
+
+/// Environment variables of one release, names and values together.
+const MAX_ENV_BYTES: usize = 128 * 1024;
+/// The longest rollout that may be asked for.
+const MAX_TIMEOUT_SECONDS: u64 = 6 * 60 * 60;
+
+/// Why a request is refused; the text is for whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The request is wrong in itself.
+    #[error("{0}")]
+    Invalid(String),
+    /// The registry does not hold the image.
+    #[error("{0}")]
+    ImageNotFound(String),
+}
+
+impl Refusal {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+}
+
+/// What applies where a request is silent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestDefaults {
+    pub(crate) health: HealthCheck,
+    pub(crate) timeout_seconds: u64,
+}
+
+/// A tenant's id is part of paths, of repository names and of file names.
+pub(crate) fn check_tenant_id(id: &str) -> Result<(), Refusal> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let sound = (1..=40).contains(&id.len())
+        && id.chars().all(allowed)
+        && !id.starts_with('-')
+        && !id.ends_with('-')
+        && !id.contains("--");
+    if sound {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "a tenant id is 1 to 40 lower-case letters, digits and single dashes between them",
+    ))
+}
+
+/// The release that a request describes.
+pub(crate) fn capsule_of(
+    request: &DeployRequest,
+    digest: String,
+    defaults: &RequestDefaults,
+) -> Result<Capsule, Refusal> {
+    check_env(&request.env)?;
+    let health = request.health.clone();
+    let health = health.unwrap_or_else(|| defaults.health.clone());
+    check_health(&health)?;
+    Ok(Capsule {
+        digest,
+        env: request.env.clone(),
+        health,
+    })
+}
+
+/// The strategy that a request asks for.
+pub(crate) fn strategy_of(word: Option<&str>) -> Result<Strategy, Refusal> {
+    let Some(word) = word else {
+        return Ok(Strategy::Rolling);
+    };
+    Strategy::parse(word).ok_or_else(|| {
+        let known = Strategy::ALL.map(Strategy::as_str).join(", ");
+        Refusal::invalid(format!(
+            "strategy {word:?} is not known; this server offers: {known}"
+        ))
+    })
+}
+
+/// The deadline that a request asks for.
+pub(crate) fn timeout_of(seconds: Option<u64>, defaults: &RequestDefaults) -> Result<u64, Refusal> {
+    let seconds = seconds.unwrap_or(defaults.timeout_seconds);
+    if (1..=MAX_TIMEOUT_SECONDS).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(Refusal::invalid(format!(
+        "timeout_seconds must be between 1 and {MAX_TIMEOUT_SECONDS}"
+    )))
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let size: usize = env.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if size > MAX_ENV_BYTES {
+        return Err(Refusal::invalid(format!(
+            "the environment is larger than {MAX_ENV_BYTES} bytes"
+        )));
+    }
+    for (name, value) in env {
+        let mut chars = name.chars();
+        let first = chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(Refusal::invalid(format!(
+                "{name:?} is not a name of an environment variable"
+            )));
+        }
+        // The value is not repeated: it may be a secret.
+        if value.contains('\0') {
+            return Err(Refusal::invalid(format!(
+                "the value of {name} holds a zero byte"
+            )));
+        }
+    }
+    if env.contains_key("PORT") {
+        return Err(Refusal::invalid(
+            "PORT is set by the platform: take it out of the environment",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a health check from a request or from the configuration.
+pub(crate) fn check_health(check: &HealthCheck) -> Result<(), Refusal> {
+    let plain_path =
+        check.path.starts_with('/') && check.path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain_path || check.path.len() > 1024 {
+        return Err(Refusal::invalid(
+            "health.path must begin with / and hold no spaces or control characters",
+        ));
+    }
+    let hour = 60 * 60 * 1000;
+    for (name, value, least, most) in [
+        ("status", u64::from(check.status), 200, 599),
+        ("interval_ms", check.interval_ms, 50, hour),
+        ("timeout_ms", check.timeout_ms, 10, 5 * 60 * 1000),
+        ("start_period_ms", check.start_period_ms, 0, hour),
+        ("retries", u64::from(check.retries), 1, 100),
+    ] {
+        if !(least..=most).contains(&value) {
+            return Err(Refusal::invalid(format!(
+                "health.{name} must be between {least} and {most}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::capsule::fixtures::capsule;
+    use super::*;
+
+    fn defaults() -> RequestDefaults {
+        RequestDefaults {
+            health: capsule('a').health,
+            timeout_seconds: 300,
+        }
+    }
+
+    fn with_env(name: &str, value: &str) -> Result<Capsule, Refusal> {
+        let request = DeployRequest {
+            env: BTreeMap::from([(name.into(), value.into())]),
+            ..DeployRequest::default()
+        };
+        capsule_of(&request, capsule('a').digest, &defaults())
+    }
+
+    #[test]
+    fn tenant_ids() {
+        for good in ["a", "local", "shop-2", &"x".repeat(40)] {
+            assert_eq!(check_tenant_id(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a--b",
+            "a/b",
+            "..",
+            "ü",
+            &"x".repeat(41),
+        ] {
+            assert!(check_tenant_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn environments() {
+        assert!(with_env("GREETING_2", "hello\nworld").is_ok());
+        for name in ["", "2A", "A-B", "A=B", "PORT", "Ä"] {
+            assert!(with_env(name, "x").is_err(), "{name}");
+        }
+        let refused = with_env("SECRET", "hunter2\0").unwrap_err();
+        assert!(!refused.to_string().contains("hunter2"));
+        assert!(with_env("BIG", &"x".repeat(MAX_ENV_BYTES)).is_err());
+    }
+
+    #[test]
+    fn health_checks() {
+        let good = capsule('a').health;
+        assert_eq!(check_health(&good), Ok(()));
+        for path in ["", "health", "/a b", "/a\r\nX: y"] {
+            let check = HealthCheck {
+                path: path.into(),
+                ..good.clone()
+            };
+            assert!(check_health(&check).is_err(), "{path:?}");
+        }
+        let check = HealthCheck {
+            retries: 0,
+            ..good.clone()
+        };
+        assert!(check_health(&check).is_err());
+    }
+
+    #[test]
+    fn strategies_and_deadlines() {
+        assert_eq!(strategy_of(None), Ok(Strategy::Rolling));
+        assert_eq!(strategy_of(Some("recreate")), Ok(Strategy::Recreate));
+        let refused = strategy_of(Some("yolo")).unwrap_err().to_string();
+        assert!(refused.contains("rolling, recreate"), "{refused}");
+        assert_eq!(timeout_of(None, &defaults()), Ok(300));
+        assert!(timeout_of(Some(0), &defaults()).is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! The image's own health check: asks the server of this machine over HTTP.
+
+use std::net::ToSocketAddrs;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::StatusCode;
+use management_api::paths;
+
+use crate::cli::{HealthcheckArgs, default_port};
+use crate::rollout::{Probed, probe};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Fails unless the server answers 200.
+pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
+    let default = || format!("http://127.0.0.1:{}", default_port());
+    let url = arguments.url.clone().unwrap_or_else(default);
+    let authority = url
+        .strip_prefix("http://")
+        .with_context(|| format!("{url} does not begin with http://"))?
+        .trim_end_matches('/');
+    let with_port = match authority.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
+        _ => format!("{authority}:80"),
+    };
+    let address = with_port
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("{authority} is not the address of a server"))?;
+    match probe(address, paths::HEALTH, LIMIT).await {
+        Probed::Answered(StatusCode::OK) => Ok(()),
+        Probed::Answered(status) => bail!("{url} answers {status}"),
+        Probed::Refused => bail!("nothing listens at {url}"),
+        Probed::TimedOut => bail!("{url} does not answer within {} s", LIMIT.as_secs()),
+        Probed::Broken(why) => bail!("{url} does not answer: {why}"),
+    }
+}

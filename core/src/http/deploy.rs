@@ -1,0 +1,208 @@
+//! Asking for a deployment or a rollback.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use management_api::error::code;
+use management_api::paths;
+use management_api::types::{Data, DeployAnswer, DeployRequest, RollbackRequest};
+
+use super::extract::{Body, OptionalBody, Segments};
+use super::idempotency::{Scope, once};
+use super::{ApiError, tenants};
+use crate::auth::Identity;
+use crate::deployments::{
+    Kind, Refusal, capsule_of, holds, resolve, restored_release, strategy_of, timeout_of,
+};
+use crate::platform::App;
+use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
+
+/// `POST /api/v1/tenants/{tenant}/deploy`.
+pub(super) async fn deploy(
+    State(app): State<App>,
+    Segments(tenant): Segments<String>,
+    Extension(caller): Extension<Identity>,
+    headers: HeaderMap,
+    body: Body<DeployRequest>,
+) -> Result<Response, ApiError> {
+    let scope = Scope {
+        operation: "deploy",
+        tenant: &tenant,
+        caller: &caller,
+    };
+    once(&app, scope, &headers, &body.bytes, async |key| {
+        tenants::existing(&app, &tenant).await?;
+        let hosts = app.registry_hosts(&headers);
+        let force = body.value.force;
+        let new = requested(&app, &tenant, &caller, body.value, hosts, key).await?;
+        if !force && let Some(live) = unchanged(&app, &new).await? {
+            return Ok(already_live(&app, &live));
+        }
+        begin(&app, new).await
+    })
+    .await
+}
+
+/// `POST /api/v1/tenants/{tenant}/rollback`.
+pub(super) async fn rollback(
+    State(app): State<App>,
+    Segments(tenant): Segments<String>,
+    Extension(caller): Extension<Identity>,
+    headers: HeaderMap,
+    OptionalBody(body): OptionalBody<RollbackRequest>,
+) -> Result<Response, ApiError> {
+    let scope = Scope {
+        operation: "rollback",
+        tenant: &tenant,
+        caller: &caller,
+    };
+    once(&app, scope, &headers, &body.bytes, async |key| {
+        tenants::existing(&app, &tenant).await?;
+        let defaults = app.settings.request_defaults();
+        let timeout_seconds = timeout_of(body.value.timeout_seconds, &defaults)?;
+        let target = restored_release(&app.store, &tenant, body.value.to.as_deref()).await?;
+        check_image_is_kept(&app, &target).await?;
+        let new = NewDeployment {
+            tenant: tenant.clone(),
+            kind: Kind::Rollback,
+            image: target.image,
+            tag: target.tag,
+            capsule: target.capsule,
+            strategy: target.strategy,
+            timeout_seconds,
+            restores: Some(target.restores.unwrap_or(target.number)),
+            actor: caller.name.clone(),
+            source: target.source,
+            key,
+        };
+        begin(&app, new).await
+    })
+    .await
+}
+
+async fn requested(
+    app: &App,
+    tenant: &str,
+    caller: &Identity,
+    request: DeployRequest,
+    hosts: Vec<String>,
+    key: Option<IdempotencyKey>,
+) -> Result<NewDeployment, ApiError> {
+    let (images, owner) = (Arc::clone(&app.images), tenant.to_owned());
+    let (image, expected) = (request.image.clone(), request.digest.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        resolve(&images, &owner, &image, expected.as_deref(), &hosts)
+    })
+    .await
+    .map_err(|error| ApiError::internal(&error))??;
+    let defaults = app.settings.request_defaults();
+    Ok(NewDeployment {
+        tenant: tenant.to_owned(),
+        kind: Kind::Deploy,
+        capsule: capsule_of(&request, found.digest.to_string(), &defaults)?,
+        strategy: strategy_of(request.strategy.as_deref())?,
+        timeout_seconds: timeout_of(request.timeout_seconds, &defaults)?,
+        image: request.image,
+        tag: found.tag,
+        restores: None,
+        actor: caller.name.clone(),
+        source: request.source,
+        key,
+    })
+}
+
+/// The live deployment, when it is of the very same release and serves.
+async fn unchanged(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRow>, ApiError> {
+    let Some(number) = app.tenants.serving(&new.tenant) else {
+        return Ok(None);
+    };
+    if app.store.running(&new.tenant).await?.is_some() {
+        return Ok(None);
+    }
+    let live = app.store.deployment(&new.tenant, number).await?;
+    Ok(live.filter(|live| live.live && live.capsule == new.capsule))
+}
+
+async fn check_image_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {
+    let (images, tenant) = (Arc::clone(&app.images), target.tenant.clone());
+    let digest = target.capsule.digest.clone();
+    let kept = tokio::task::spawn_blocking(move || holds(&images, &tenant, &digest))
+        .await
+        .map_err(|error| ApiError::internal(&error))?;
+    if kept {
+        return Ok(());
+    }
+    Err(Refusal::ImageNotFound(format!(
+        "the registry no longer holds the image of deployment {}",
+        target.number
+    ))
+    .into())
+}
+
+/// Writes the deployment and starts its rollout.
+async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> {
+    let tenant = new.tenant.clone();
+    let url = app.tenants.url(&tenant);
+    let owner = tenant.clone();
+    let answer = move |number| accepted(&owner, number, url);
+    let row = match app.store.begin_deployment(new, answer.clone()).await {
+        Ok(row) => row,
+        Err(StoreError::InProgress { number }) => return Err(busy(app, &tenant, number).await),
+        Err(error) => return Err(error.into()),
+    };
+    let number = row.number;
+    app.start_rollout(row);
+    Ok(answer(number))
+}
+
+async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
+    let about = match app.store.deployment(tenant, number).await {
+        Ok(Some(row)) => format!(
+            " ({} of {}, asked for by {}, {} since {})",
+            row.kind.as_str(),
+            row.image,
+            row.actor,
+            row.state,
+            row.created_at.format("%H:%M:%S UTC"),
+        ),
+        _ => String::new(),
+    };
+    ApiError::new(
+        StatusCode::CONFLICT,
+        code::DEPLOYMENT_IN_PROGRESS,
+        format!("deployment {number} is in progress{about}; wait for it or abort it"),
+    )
+}
+
+fn accepted(tenant: &str, number: u64, app_url: Option<String>) -> StoredAnswer {
+    let answer = DeployAnswer {
+        status: "deploying".to_owned(),
+        app_url,
+        message: None,
+        deployment: Some(number),
+        unchanged: false,
+    };
+    stored(202, Some(paths::deployment(tenant, number)), answer)
+}
+
+fn already_live(app: &App, live: &DeploymentRow) -> StoredAnswer {
+    let answer = DeployAnswer {
+        status: "deployed".to_owned(),
+        app_url: app.tenants.url(&live.tenant),
+        message: Some(format!("deployment {} runs this very release", live.number)),
+        deployment: Some(live.number),
+        unchanged: true,
+    };
+    stored(200, None, answer)
+}
+
+fn stored(status: u16, location: Option<String>, answer: DeployAnswer) -> StoredAnswer {
+    StoredAnswer {
+        status,
+        location,
+        body: serde_json::json!(Data { data: answer }).to_string(),
+    }
+}

@@ -1,0 +1,109 @@
+//! What every request passes before its handler: identity, permission, time-out, measurement.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use management_api::error::code;
+
+use super::ApiError;
+use crate::auth::{Access, Identity, authenticate, bearer};
+use crate::platform::App;
+
+/// How long a route that does not stream may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Lets a request through when its caller may do what the route asks for; the handler finds the
+/// [`Identity`] among the extensions.
+pub(crate) async fn access(
+    State((app, access)): State<(App, Access)>,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let tenant = params
+        .iter()
+        .find(|(name, _)| *name == "tenant")
+        .map(|(_, value)| value.to_owned());
+    let identity = identify(&app, request.headers()).await?;
+    check(&app, access, identity.as_ref(), tenant.as_deref())?;
+    if let Some(identity) = identity {
+        request.extensions_mut().insert(identity);
+    }
+    Ok(next.run(request).await)
+}
+
+/// Answers 503 when a handler takes too long.
+pub(crate) async fn timeout(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code::TIMEOUT,
+            "the server is too slow now; try again",
+        )
+        .into_response(),
+    }
+}
+
+/// Counts and logs every request. Neither headers nor the query string are logged: both may hold
+/// secrets.
+pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    app.metrics
+        .count_request(&method, &route, status, started.elapsed());
+    tracing::debug!(
+        %method,
+        path,
+        status = status.as_u16(),
+        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "request"
+    );
+    response
+}
+
+async fn identify(app: &App, headers: &HeaderMap) -> Result<Option<Identity>, ApiError> {
+    let header = headers.get(header::AUTHORIZATION);
+    let Some(token) = header.and_then(|value| bearer(value.to_str().ok()?)) else {
+        return Ok(None);
+    };
+    let identity = authenticate(&app.store, &token).await?;
+    // A registry token travels through more hands (docker's configuration file) than the others.
+    Ok(identity.filter(|identity| !identity.registry_only))
+}
+
+/// The decision for one request. A tenant that the caller may not see is refused alike whether it
+/// exists or not.
+fn check(
+    app: &App,
+    access: Access,
+    identity: Option<&Identity>,
+    tenant: Option<&str>,
+) -> Result<(), ApiError> {
+    if access == Access::Public || (access == Access::Scrape && app.listen.ip().is_loopback()) {
+        return Ok(());
+    }
+    let identity = identity.ok_or_else(ApiError::unauthorized)?;
+    let allowed = match access {
+        Access::Public | Access::Scrape | Access::AnyToken => true,
+        Access::Operator => identity.is_operator(),
+        Access::Tenant(permission) => tenant.is_some_and(|id| identity.may(permission, id)),
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(format!(
+        "token {:?} may not do this; ask the operator for one with another role or tenant",
+        identity.name
+    )))
+}

@@ -1,0 +1,88 @@
+//! The history of a tenant, and the end of what is still running.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use management_api::types::{Data, Deployment};
+use serde::Deserialize;
+
+use super::extract::{QueryOf, Segments};
+use super::{ApiError, tenants, wire};
+use crate::platform::App;
+use crate::store::DeploymentRow;
+
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+
+/// The query string of [`list`].
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<u32>,
+}
+
+/// `GET …/deployments`.
+pub(super) async fn list(
+    State(app): State<App>,
+    Segments(tenant): Segments<String>,
+    QueryOf(query): QueryOf<ListQuery>,
+) -> Result<Json<Data<Vec<Deployment>>>, ApiError> {
+    tenants::existing(&app, &tenant).await?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(ApiError::malformed(format!(
+            "limit must be between 1 and {MAX_LIMIT}"
+        )));
+    }
+    let rows = app.store.deployments(&tenant, limit).await?;
+    let data = rows
+        .into_iter()
+        .map(|row| wire::deployment(&app, row))
+        .collect();
+    Ok(Json(Data { data }))
+}
+
+/// `GET …/deployments/{number}`.
+pub(super) async fn show(
+    State(app): State<App>,
+    Segments((tenant, number)): Segments<(String, u64)>,
+) -> Result<Json<Data<Deployment>>, ApiError> {
+    let row = existing(&app, &tenant, number).await?;
+    let data = wire::deployment(&app, row);
+    Ok(Json(Data { data }))
+}
+
+/// `POST …/deployments/{number}/abort`. Answers at once; the events tell when it is undone.
+pub(super) async fn abort(
+    State(app): State<App>,
+    Segments((tenant, number)): Segments<(String, u64)>,
+) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
+    let row = existing(&app, &tenant, number).await?;
+    if row.state.is_final() {
+        return Err(ApiError::conflict(format!(
+            "deployment {number} is over: {}",
+            row.state
+        )));
+    }
+    let undone = row.state.may_be_aborted() && app.tenants.abort(&tenant, number);
+    if !undone && row.state.is_committed() {
+        return Err(ApiError::conflict(format!(
+            "deployment {number} serves already ({}); roll back instead",
+            row.state
+        )));
+    }
+    let data = wire::deployment(&app, row);
+    Ok((StatusCode::ACCEPTED, Json(Data { data })))
+}
+
+/// A deployment, or the refusal that says that there is none.
+pub(super) async fn existing(
+    app: &App,
+    tenant: &str,
+    number: u64,
+) -> Result<DeploymentRow, ApiError> {
+    tenants::existing(app, tenant).await?;
+    app.store
+        .deployment(tenant, number)
+        .await?
+        .ok_or_else(|| ApiError::no_deployment(tenant, number))
+}

@@ -1,0 +1,124 @@
+//! The application's log: as it is, or as it comes.
+
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive};
+use axum::response::{IntoResponse, Response, Sse};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt, stream};
+use management_api::types::{Data, LogLine};
+use serde::Deserialize;
+
+use super::events::HEARTBEAT;
+use super::extract::{QueryOf, Segments};
+use super::{ApiError, tenants};
+use crate::logs::{Filter, Follower, MAX_LINES};
+use crate::platform::App;
+
+/// The query string.
+#[derive(Deserialize)]
+pub(super) struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+    since: Option<String>,
+    filter: Option<String>,
+    tail: Option<usize>,
+}
+
+/// `GET …/logs`.
+pub(super) async fn logs(
+    State(app): State<App>,
+    Segments(tenant): Segments<String>,
+    QueryOf(query): QueryOf<LogsQuery>,
+) -> Result<Response, ApiError> {
+    tenants::existing(&app, &tenant).await?;
+    let filter = filter(&query)?;
+    let folder = app.data.logs(&tenant);
+    if query.follow {
+        return Ok(follow(app, Follower::new(folder, filter)).into_response());
+    }
+    let data: Vec<LogLine> =
+        tokio::task::spawn_blocking(move || crate::logs::read(&folder, &filter))
+            .await
+            .map_err(|error| ApiError::internal(&error))?
+            .map_err(|error| ApiError::internal(&error))?;
+    Ok(Json(Data { data }).into_response())
+}
+
+fn follow(
+    app: App,
+    follower: Follower,
+) -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
+    let shutdown = app.shutdown.clone();
+    let lines = stream::unfold(follower, |mut follower| async move {
+        let lines = follower.next().await?;
+        Some((stream::iter(lines), follower))
+    });
+    let events = lines
+        .flatten()
+        .map(|line| {
+            let event = Event::default().event("log");
+            Ok(event.data(serde_json::json!(line).to_string()))
+        })
+        .take_until(async move { shutdown.cancelled().await });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))
+}
+
+fn filter(query: &LogsQuery) -> Result<Filter, ApiError> {
+    let tail = query.tail.unwrap_or(MAX_LINES);
+    if tail > MAX_LINES {
+        return Err(ApiError::malformed(format!("tail is at most {MAX_LINES}")));
+    }
+    let since = query.since.as_deref().map(|text| moment(text, Utc::now()));
+    Ok(Filter {
+        since: since.transpose()?,
+        text: query.filter.clone(),
+        tail,
+    })
+}
+
+/// `90s`, `10m`, `2h`, `1d` ago, or a moment as RFC 3339.
+fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, ApiError> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return Ok(moment.with_timezone(&Utc));
+    }
+    let refused = || {
+        ApiError::malformed(format!(
+            "since {text:?} is neither an age such as 90s, 10m, 2h, 1d nor an RFC 3339 time"
+        ))
+    };
+    let unit = text.chars().last().ok_or_else(refused)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(refused()),
+    };
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let number: i64 = number.parse::<u32>().map_err(|_| refused())?.into();
+    TimeDelta::try_seconds(number * seconds)
+        .and_then(|age| now.checked_sub_signed(age))
+        .ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_and_moments() {
+        let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        for (text, ago) in [("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86400)] {
+            let age = now - moment(text, now).unwrap();
+            assert_eq!(age.num_seconds(), ago, "{text}");
+        }
+        let exact = moment("1970-01-01T00:00:10Z", now).unwrap();
+        assert_eq!(exact.timestamp(), 10);
+        for bad in ["", "m", "10", "-1m", "10 m", "10w", "yesterday", "1é"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What operators and probes ask of the server itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use management_api::error::code;
+use management_api::types::{Capabilities, Data, EngineInfo, Health};
+
+use super::ApiError;
+use crate::deployments::Strategy;
+use crate::platform::App;
+
+/// `GET /api/v1/health`.
+pub(super) async fn health() -> Json<Health> {
+    Json(Health {
+        status: "healthy".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        timestamp: chrono::Utc::now(),
+    })
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: requests will be served.
+pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    let unavailable =
+        |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::TIMEOUT, message);
+    if app.shutdown.is_cancelled() {
+        return Err(unavailable("the server is stopping"));
+    }
+    match app.store.ping().await {
+        Ok(()) => Ok("ready\n"),
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), "the database does not answer");
+            Err(unavailable("the database does not answer"))
+        }
+    }
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
+    let text = app
+        .metrics
+        .encode(&app.tenants.measurements())
+        .map_err(|error| ApiError::internal(&error))?;
+    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, media_type)], text))
+}
+
+/// `GET /api/v1/capabilities`.
+pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabilities>> {
+    let features = [
+        "abort",
+        "digest",
+        "events",
+        "history",
+        "idempotency",
+        "logs",
+        "rollback",
+        "tokens",
+    ];
+    Json(Data {
+        data: Capabilities {
+            product: "systemprompt".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: features.map(str::to_owned).to_vec(),
+            strategies: Strategy::ALL.map(|s| s.as_str().to_owned()).to_vec(),
+            engine: EngineInfo {
+                name: "process".to_owned(),
+                notes: app.engine.isolation().notes.clone(),
+            },
+        },
+    })
+}

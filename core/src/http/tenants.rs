@@ -1,0 +1,126 @@
+//! Tenants: list, make, show, remove, and their present state.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use management_api::types::{Data, NewTenant, Tenant, TenantStatus};
+
+use super::extract::{Body, Segments};
+use super::{ApiError, wire};
+use crate::auth::{Identity, Permission};
+use crate::deployments::check_tenant_id;
+use crate::platform::App;
+use crate::store::TenantRow;
+
+/// `GET /api/v1/tenants`.
+pub(super) async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Identity>,
+) -> Result<Json<Data<Vec<Tenant>>>, ApiError> {
+    let data = visible(&app, &caller).await?;
+    Ok(Json(Data { data }))
+}
+
+/// `POST /api/v1/tenants`.
+pub(super) async fn create(
+    State(app): State<App>,
+    body: Body<NewTenant>,
+) -> Result<(StatusCode, Json<Data<Tenant>>), ApiError> {
+    let NewTenant { id, name } = body.value;
+    check_tenant_id(&id)?;
+    let name = name.unwrap_or_else(|| id.clone());
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        return Err(ApiError::invalid(
+            "a tenant's name is 1 to 100 printable characters",
+        ));
+    }
+    let row = app
+        .create_tenant(&id, &name)
+        .await
+        .map_err(ApiError::from)?;
+    let data = wire::tenant(&app, row);
+    Ok((StatusCode::CREATED, Json(Data { data })))
+}
+
+/// `GET /api/v1/tenants/{tenant}`.
+pub(super) async fn show(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<Json<Data<Tenant>>, ApiError> {
+    let row = existing(&app, &id).await?;
+    let data = wire::tenant(&app, row);
+    Ok(Json(Data { data }))
+}
+
+/// `DELETE /api/v1/tenants/{tenant}`.
+pub(super) async fn delete(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<StatusCode, ApiError> {
+    app.delete_tenant(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/v1/tenants/{tenant}/status`.
+pub(super) async fn status(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<Json<Data<TenantStatus>>, ApiError> {
+    let tenant = existing(&app, &id).await?;
+    let running = app.store.running(&id).await?;
+    let live = match tenant.live {
+        Some(number) => app.store.deployment(&id, number).await?,
+        None => None,
+    };
+    let latest = app.store.deployments(&id, 1).await?.into_iter().next();
+    let (status, message) = app.tenants.summary(&id, running.as_ref(), latest.as_ref());
+    let data = TenantStatus {
+        status: status.to_owned(),
+        message,
+        app_url: app.tenants.url(&id),
+        secrets_url: None,
+        live: live.map(|row| wire::deployment(&app, row)),
+        running: running.map(|row| wire::deployment(&app, row)),
+    };
+    Ok(Json(Data { data }))
+}
+
+/// `PUT /api/v1/tenants/{tenant}/secrets`.
+pub(super) async fn secrets(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<StatusCode, ApiError> {
+    existing(&app, &id).await?;
+    Err(ApiError::unsupported(
+        "this server does not keep secrets; send them in the deployment's `env`",
+    ))
+}
+
+/// `POST /api/v1/tenants/{tenant}/rotate-credentials`.
+pub(super) async fn rotate_credentials(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<StatusCode, ApiError> {
+    existing(&app, &id).await?;
+    Err(ApiError::unsupported(
+        "this server keeps no credentials of tenants; make a new token and end the old one",
+    ))
+}
+
+/// The tenants that a caller may look at.
+pub(super) async fn visible(app: &App, caller: &Identity) -> Result<Vec<Tenant>, ApiError> {
+    let rows = app.store.tenants().await?;
+    Ok(rows
+        .into_iter()
+        .filter(|row| caller.may(Permission::Look, &row.id))
+        .map(|row| wire::tenant(app, row))
+        .collect())
+}
+
+/// A tenant, or the refusal that says that there is none.
+pub(super) async fn existing(app: &App, id: &str) -> Result<TenantRow, ApiError> {
+    app.store
+        .tenant(id)
+        .await?
+        .ok_or_else(|| ApiError::no_tenant(id))
+}

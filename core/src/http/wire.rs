@@ -1,0 +1,54 @@
+//! From what the platform knows to what travels.
+
+use management_api::types::{Deployment, Tenant, TokenInfo};
+
+use crate::platform::Platform;
+use crate::store::{DeploymentRow, TenantRow, TokenRow};
+
+/// One row of the history.
+pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment {
+    let app_url = platform.tenants.url(&row.tenant);
+    Deployment {
+        number: row.number,
+        tenant: row.tenant,
+        kind: row.kind.as_str().to_owned(),
+        state: row.state.as_str().to_owned(),
+        image: row.image,
+        tag: row.tag,
+        digest: row.capsule.digest,
+        strategy: row.strategy.as_str().to_owned(),
+        previous: row.previous,
+        restores: row.restores,
+        live: row.live,
+        actor: row.actor,
+        source: row.source,
+        app_url,
+        created_at: row.created_at,
+        finished_at: row.finished_at,
+        failure: row.failure,
+    }
+}
+
+/// One tenant.
+pub(super) fn tenant(platform: &Platform, row: TenantRow) -> Tenant {
+    Tenant {
+        app_url: platform.tenants.url(&row.id),
+        id: row.id,
+        name: row.name,
+        fly_app_name: None,
+        fly_hostname: None,
+        hostname: None,
+    }
+}
+
+/// One token without its secret part.
+pub(super) fn token(row: TokenRow) -> TokenInfo {
+    TokenInfo {
+        id: row.id,
+        name: row.name,
+        role: row.role,
+        tenant: row.tenant,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+    }
+}

@@ -1,0 +1,196 @@
+//! Lines as they come: what is there, then what is added, across deployments and rotations.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use management_api::types::LogLine;
+
+use super::{Filter, aside, deployments, file, parse, read_until};
+
+/// Between two looks at the files.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The most bytes taken from one file at one look; more come with the next.
+const CHUNK: u64 = 1024 * 1024;
+
+/// Follows the logs of one tenant.
+pub(crate) struct Follower {
+    folder: PathBuf,
+    filter: Filter,
+    /// Where reading goes on, by deployment. Absent until the first look.
+    places: Option<HashMap<u64, Place>>,
+}
+
+/// How far a file was read. The inode tells a new file from the one that was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    inode: u64,
+    offset: u64,
+}
+
+impl Follower {
+    pub(crate) fn new(folder: PathBuf, filter: Filter) -> Self {
+        Self {
+            folder,
+            filter,
+            places: None,
+        }
+    }
+
+    /// The next lines, as soon as there are some; `None` when the files cannot be read.
+    pub(crate) async fn next(&mut self) -> Option<Vec<LogLine>> {
+        loop {
+            let first = self.places.is_none();
+            let lines = self.look().await.ok()?;
+            if !lines.is_empty() {
+                return Some(lines);
+            }
+            if !first {
+                tokio::time::sleep(INTERVAL).await;
+            }
+        }
+    }
+
+    async fn look(&mut self) -> io::Result<Vec<LogLine>> {
+        let (folder, filter) = (self.folder.clone(), self.filter.clone());
+        let places = self.places.take();
+        let looked = tokio::task::spawn_blocking(move || match places {
+            None => begin(&folder, &filter),
+            Some(places) => go_on(&folder, &filter, places),
+        });
+        let (lines, places) = looked.await.map_err(io::Error::other)??;
+        self.places = Some(places);
+        Ok(lines)
+    }
+}
+
+type Looked = (Vec<LogLine>, HashMap<u64, Place>);
+
+/// The lines that are there, up to the places where following goes on: none is missed, and none
+/// comes twice.
+fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
+    let mut places = HashMap::new();
+    for deployment in deployments(folder)? {
+        places.insert(deployment, end_of(&file(folder, deployment))?);
+    }
+    let end = |deployment: u64| places.get(&deployment).map_or(0, |place| place.offset);
+    let lines = read_until(folder, filter, end)?;
+    Ok((lines, places))
+}
+
+fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io::Result<Looked> {
+    let mut lines = Vec::new();
+    for deployment in deployments(folder)? {
+        let path = file(folder, deployment);
+        let place = places.entry(deployment).or_insert(Place {
+            inode: 0,
+            offset: 0,
+        });
+        lines.extend(added(&path, deployment, place)?);
+    }
+    lines.retain(|line| filter.wants(line));
+    lines.sort_by_key(|line| line.at);
+    Ok((lines, places))
+}
+
+/// What was added to one log since `place`.
+fn added(path: &Path, deployment: u64, place: &mut Place) -> io::Result<Vec<LogLine>> {
+    let Some(mut current) = open(path)? else {
+        return Ok(Vec::new());
+    };
+    let inode = current.metadata()?.ino();
+    let mut lines = Vec::new();
+    if place.inode != inode {
+        // The file was put aside: finish it first.
+        for older in aside(path) {
+            if let Some(mut older) = open(&older)?
+                && older.metadata()?.ino() == place.inode
+            {
+                lines.extend(from(&mut older, deployment, &mut place.offset, u64::MAX)?);
+            }
+        }
+        *place = Place { inode, offset: 0 };
+    }
+    lines.extend(from(&mut current, deployment, &mut place.offset, CHUNK)?);
+    Ok(lines)
+}
+
+/// Whole lines after `offset`, which moves past them.
+fn from(
+    file: &mut File,
+    deployment: u64,
+    offset: &mut u64,
+    limit: u64,
+) -> io::Result<Vec<LogLine>> {
+    file.seek(SeekFrom::Start(*offset))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    *offset += whole as u64;
+    let lines = bytes[..whole].split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(|line| parse(line, deployment)).collect())
+}
+
+fn end_of(path: &Path) -> io::Result<Place> {
+    let Some(file) = open(path)? else {
+        return Ok(Place {
+            inode: 0,
+            offset: 0,
+        });
+    };
+    let metadata = file.metadata()?;
+    Ok(Place {
+        inode: metadata.ino(),
+        offset: metadata.len(),
+    })
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::MAX_LINES;
+    use super::super::fixtures::write;
+    use super::*;
+
+    async fn next(follower: &mut Follower) -> Vec<String> {
+        let bound = Duration::from_secs(10);
+        let lines = tokio::time::timeout(bound, follower.next()).await;
+        let lines = lines.unwrap().unwrap();
+        lines.into_iter().map(|line| line.line).collect()
+    }
+
+    #[tokio::test]
+    async fn new_lines_new_deployments_and_rotations_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = file(folder.path(), 1);
+        write(&one, 1, "a");
+        let filter = Filter {
+            tail: MAX_LINES,
+            ..Filter::default()
+        };
+        let mut follower = Follower::new(folder.path().into(), filter);
+        assert_eq!(next(&mut follower).await, ["a"]);
+        write(&one, 2, "b");
+        assert_eq!(next(&mut follower).await, ["b"]);
+        write(&one, 3, "c");
+        fs::rename(&one, folder.path().join("1.log.1")).unwrap();
+        write(&one, 4, "d");
+        write(&file(folder.path(), 2), 5, "e");
+        assert_eq!(next(&mut follower).await, ["c", "d", "e"]);
+    }
+}

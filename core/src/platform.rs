@@ -1,0 +1,218 @@
+//! The platform: everything the handlers and the rollouts work with.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, header};
+use engines::process::ProcessEngine;
+use proxy::Proxy;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::data_dir::DataDir;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::store::{DeploymentRow, Store, StoreError, TenantRow};
+use crate::tenant::Tenant;
+use crate::tenants::Tenants;
+use crate::{logs, ports, rollout};
+
+/// A handle that is cheap to clone.
+pub(crate) type App = Arc<Platform>;
+
+/// How long a port that belongs to a tenant is tried for, in the background.
+const BIND_TRIES: u32 = 300;
+const BIND_PAUSE: Duration = Duration::from_millis(200);
+/// For the requests on a deleted tenant's URL.
+const DELETE_GRACE: Duration = Duration::from_secs(5);
+
+/// The parts of a running server.
+pub(crate) struct Platform {
+    pub(crate) data: DataDir,
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) images: Arc<oci::Store>,
+    pub(crate) engine: ProcessEngine,
+    pub(crate) tenants: Tenants,
+    pub(crate) metrics: Metrics,
+    /// Where the API listens.
+    pub(crate) listen: SocketAddr,
+    /// Cancelled when the server is to end.
+    pub(crate) shutdown: CancellationToken,
+    /// Background work that the end of the server waits for.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Platform {
+    /// Makes a tenant with a listener of its own.
+    pub(crate) async fn create_tenant(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<TenantRow, StoreError> {
+        let (proxy, address) = self.listen_for_new_tenant().await?;
+        let row = TenantRow {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            port: address.port(),
+            live: None,
+        };
+        // Refused, the proxy is dropped and its port is free again.
+        self.store.create_tenant(row.clone()).await?;
+        let tenant = Tenant::new(id, address);
+        tenant.set_proxy(proxy);
+        self.tenants.add(Arc::new(tenant));
+        tracing::info!(tenant = id, %address, "a tenant was made");
+        Ok(row)
+    }
+
+    /// Removes a tenant: its history stays, its instance, listener and log go.
+    pub(crate) async fn delete_tenant(&self, id: &str) -> Result<(), StoreError> {
+        self.store.delete_tenant(id).await?;
+        let Some(tenant) = self.tenants.remove(id) else {
+            return Ok(());
+        };
+        tenant.changed();
+        self.close(&tenant, DELETE_GRACE).await;
+        let folder = self.data.logs(id);
+        // Blocking, and nobody waits for it.
+        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder).ok());
+        tracing::info!(tenant = id, "a tenant was deleted");
+        Ok(())
+    }
+
+    /// Brings a tenant of the database to life: its listener, then its live release.
+    pub(crate) async fn open_tenant(self: &Arc<Self>, row: &TenantRow) -> Result<(), StoreError> {
+        let address = SocketAddr::new(self.listen.ip(), row.port);
+        let tenant = Arc::new(Tenant::new(&row.id, address));
+        self.tenants.add(Arc::clone(&tenant));
+        match Proxy::bind(address, proxy::Settings::default()).await {
+            Ok(proxy) => tenant.set_proxy(proxy),
+            Err(error) => {
+                tracing::warn!(tenant = row.id, %address, %error, "the tenant's port is not free");
+                let shutdown = self.shutdown.clone();
+                self.tasks.spawn(bind_later(Arc::clone(&tenant), shutdown));
+            }
+        }
+        rollout::restore_live(self, &tenant).await
+    }
+
+    /// Lets requests end, then stops the tenant's instance.
+    pub(crate) async fn close(&self, tenant: &Tenant, grace: Duration) {
+        if let Some(proxy) = tenant.proxy() {
+            proxy.shutdown(grace).await;
+        }
+        if let Some(live) = tenant.live()
+            && let Some(instance) = live.let_go().await
+        {
+            instance.stop(self.settings.rollout.stop_grace()).await;
+        }
+    }
+
+    /// Starts the rollout of a deployment that was accepted.
+    pub(crate) fn start_rollout(self: &Arc<Self>, row: DeploymentRow) {
+        let Some(tenant) = self.tenants.get(&row.tenant) else {
+            // Deleted a moment ago; the next start gives the deployment its end.
+            return;
+        };
+        tenant.changed();
+        let abort = tenant.begin_rollout(row.number);
+        self.tasks
+            .spawn(rollout::run(Arc::clone(self), tenant, row, abort));
+    }
+
+    /// Frees what no rollback within the configured window needs, and measures what is left.
+    pub(crate) async fn tidy(&self, tenant: &str) {
+        let limits = &self.settings.limits;
+        let (kept, bytes) = (limits.max_deployments_kept, limits.log_bytes_kept);
+        match self.store.digests_in_use(kept).await {
+            Ok(digests) => {
+                let digests: Vec<_> = digests.iter().filter_map(|d| d.parse().ok()).collect();
+                if let Err(error) = self.engine.retain(&digests).await {
+                    tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
+            }
+        }
+        let folder = self.data.logs(tenant);
+        let blobs = self.images.root().join("blobs");
+        let work = tokio::task::spawn_blocking(move || {
+            let pruned = logs::prune(&folder, kept as usize, bytes);
+            (pruned, folder_size(&blobs))
+        });
+        if let Ok((pruned, size)) = work.await {
+            if let Err(error) = pruned {
+                tracing::warn!(%error, "old logs were not removed");
+            }
+            self.metrics.set_registry_bytes(size);
+        }
+    }
+
+    /// The names under which clients know the registry, the one to tell them first: what this
+    /// client itself called the server, which is right behind port mappings too.
+    pub(crate) fn registry_hosts(&self, headers: &HeaderMap) -> Vec<String> {
+        let called = headers
+            .get(header::HOST)
+            .and_then(|value| value.to_str().ok())
+            .filter(|host| host.parse::<axum::http::uri::Authority>().is_ok());
+        let port = self.listen.port();
+        let mut hosts: Vec<String> = called.map(str::to_owned).into_iter().collect();
+        let mut own = BTreeSet::from([self.listen.to_string()]);
+        if self.is_local() {
+            own.extend([format!("127.0.0.1:{port}"), format!("localhost:{port}")]);
+        }
+        hosts.extend(own);
+        hosts
+    }
+
+    /// Whether clients of this machine reach the server through loopback.
+    fn is_local(&self) -> bool {
+        let ip: IpAddr = self.listen.ip();
+        ip.is_loopback() || ip.is_unspecified()
+    }
+
+    async fn listen_for_new_tenant(&self) -> Result<(Proxy, SocketAddr), StoreError> {
+        for address in ports::for_tenant(self.listen.ip()) {
+            if let Ok(proxy) = Proxy::bind(address, proxy::Settings::default()).await {
+                let address = proxy.local_addr();
+                return Ok((proxy, address));
+            }
+        }
+        Err(StoreError::NoPort)
+    }
+}
+
+/// The last server's listener may take a moment to go; a program that took the port may end.
+async fn bind_later(tenant: Arc<Tenant>, shutdown: CancellationToken) {
+    for _ in 0..BIND_TRIES {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(BIND_PAUSE) => {}
+        }
+        if let Ok(proxy) = Proxy::bind(tenant.address, proxy::Settings::default()).await {
+            tenant.set_proxy(proxy);
+            return;
+        }
+    }
+    tracing::error!(
+        tenant = tenant.id,
+        address = %tenant.address,
+        "the tenant's port stays in use by another program: free it and restart the server"
+    );
+}
+
+/// Bytes of the files in a folder and those below it; what cannot be read counts nothing.
+fn folder_size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}

@@ -1,0 +1,61 @@
+//! Ports on this machine.
+//!
+//! Both ranges lie below the one that the kernel takes for outgoing connections (32768 and up), so
+//! that a port which was free while the server was down is still free when it comes back.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+
+/// Ports of tenants' URLs; kept for a tenant's whole life.
+pub(crate) const TENANTS: Range<u16> = 20_000..32_768;
+/// Ports of instances; each has its own for as long as it runs.
+const INSTANCES: Range<u16> = 10_000..20_000;
+
+/// How many ports are tried before the kernel is asked for any.
+const TRIES: u32 = 64;
+
+/// A port for a new instance. Nothing holds it: whoever is quicker may still take it, which shows
+/// as an instance that ends at once.
+pub(crate) fn for_instance() -> io::Result<u16> {
+    for _ in 0..TRIES {
+        let port = random_in(INSTANCES);
+        if is_free(port) {
+            return Ok(port);
+        }
+    }
+    let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(any.local_addr()?.port())
+}
+
+/// Addresses to try for a new tenant, the last of which leaves the choice to the kernel.
+pub(crate) fn for_tenant(host: IpAddr) -> impl Iterator<Item = SocketAddr> {
+    let random = (0..TRIES).map(|_| random_in(TENANTS));
+    random
+        .chain([0])
+        .map(move |port| SocketAddr::new(host, port))
+}
+
+/// Whether somebody listens on the loopback port now.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn random_in(range: Range<u16>) -> u16 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    let offset = u32::from_le_bytes(bytes) % u32::from(range.end - range.start);
+    range.start + u16::try_from(offset).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_not_free() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(!is_free(held.local_addr().unwrap().port()));
+        assert!(INSTANCES.contains(&for_instance().unwrap()));
+    }
+}

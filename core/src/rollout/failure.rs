@@ -1,0 +1,55 @@
+//! Why a deployment failed, in the words of the contract.
+
+use engines::process::{EngineError, Exit, Instance};
+use management_api::types::Failure;
+
+/// Lines of the application's log that go with a failure.
+const LOG_LINES: usize = 20;
+
+/// A failure without more than its code and message.
+pub(super) fn plain(code: &str, message: impl Into<String>) -> Failure {
+    Failure {
+        code: code.to_owned(),
+        message: message.into(),
+        ..Failure::default()
+    }
+}
+
+/// The instance could not be started.
+pub(super) fn not_started(error: &EngineError) -> Failure {
+    let code = match error {
+        EngineError::ImageNotFound { .. } => "image_not_found",
+        EngineError::ShuttingDown => "interrupted",
+        _ => "start_failed",
+    };
+    plain(code, crate::chain(error))
+}
+
+/// The application ended by itself.
+pub(super) fn ended(exit: Exit) -> Failure {
+    match exit {
+        Exit::Code(code) => Failure {
+            exit_code: Some(code),
+            ..plain(
+                "exited",
+                format!("the application ended with {exit} before it was healthy"),
+            )
+        },
+        Exit::Signal(signal) => Failure {
+            signal: Some(signal),
+            ..plain(
+                "killed",
+                format!("the application was ended by {exit} before it was healthy"),
+            )
+        },
+    }
+}
+
+/// Adds the application's last lines. The end of an instance completes its log.
+pub(super) async fn with_log(mut failure: Failure, instance: Option<&Instance>) -> Failure {
+    if let Some(instance) = instance.cloned() {
+        let lines = tokio::task::spawn_blocking(move || instance.log_tail(LOG_LINES));
+        failure.log_tail = lines.await.unwrap_or_default();
+    }
+    failure
+}

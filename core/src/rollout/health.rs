@@ -1,0 +1,159 @@
+//! Waiting until a new instance proves that it works, and finding out early that it will not.
+
+use std::time::Duration;
+
+use engines::process::Instance;
+use management_api::types::{Failure, HealthCheck};
+use tokio::time::Instant;
+
+use super::failure;
+use super::probe::{Probed, probe};
+
+/// Between two checks until the first success: a start is noticed at once.
+const EAGER: Duration = Duration::from_millis(75);
+/// How long an instance must listen on other ports only to be told that it is wrong. Programs open
+/// auxiliary ports before their main one.
+const WRONG_PORT_EVIDENCE: Duration = Duration::from_secs(3);
+/// Between two looks at the ports: they are read from `/proc`.
+const PORTS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Returns how long it took until `instance` answered as `check` wants.
+pub(super) async fn until_healthy(
+    instance: &Instance,
+    check: &HealthCheck,
+) -> Result<Duration, Failure> {
+    let mut wait = Wait::new(instance, check);
+    loop {
+        let probed = tokio::select! {
+            exit = instance.wait() => return Err(failure::ended(exit)),
+            probed = probe(instance.address(), &check.path, wait.limit()) => probed,
+        };
+        if wait.is_healthy(&probed) {
+            return Ok(wait.started.elapsed());
+        }
+        let pause = wait.count(probed).await?;
+        tokio::select! {
+            exit = instance.wait() => return Err(failure::ended(exit)),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Whether a running instance answers as `check` wants, once.
+pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
+    let limit = Duration::from_millis(check.timeout_ms);
+    let probed = probe(instance.address(), &check.path, limit).await;
+    matches!(probed, Probed::Answered(status) if status.as_u16() == check.status)
+}
+
+struct Wait<'a> {
+    instance: &'a Instance,
+    check: &'a HealthCheck,
+    started: Instant,
+    failures: u32,
+    /// Since when it listens on other ports only.
+    elsewhere: Option<Instant>,
+    ports_read: Option<Instant>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(instance: &'a Instance, check: &'a HealthCheck) -> Self {
+        Self {
+            instance,
+            check,
+            started: Instant::now(),
+            failures: 0,
+            elsewhere: None,
+            ports_read: None,
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.check.timeout_ms)
+    }
+
+    fn is_healthy(&self, probed: &Probed) -> bool {
+        matches!(probed, Probed::Answered(status) if status.as_u16() == self.check.status)
+    }
+
+    /// Takes note of a failed check; returns the pause before the next one, or the verdict.
+    async fn count(&mut self, probed: Probed) -> Result<Duration, Failure> {
+        if probed == Probed::Refused {
+            self.look_at_ports().await?;
+        } else {
+            self.elsewhere = None;
+        }
+        let start_period = Duration::from_millis(self.check.start_period_ms);
+        if self.started.elapsed() < start_period {
+            return Ok(EAGER);
+        }
+        self.failures += 1;
+        if self.failures >= self.check.retries {
+            return Err(self.verdict(&probed));
+        }
+        Ok(Duration::from_millis(self.check.interval_ms))
+    }
+
+    async fn look_at_ports(&mut self) -> Result<(), Failure> {
+        let read = self
+            .ports_read
+            .is_some_and(|at| at.elapsed() < PORTS_INTERVAL);
+        if read {
+            return Ok(());
+        }
+        let instance = self.instance.clone();
+        let ports = tokio::task::spawn_blocking(move || instance.listening_ports());
+        let ports = ports.await.unwrap_or_default();
+        self.ports_read = Some(Instant::now());
+        let expected = self.instance.address().port();
+        if ports.is_empty() || ports.contains(&expected) {
+            self.elsewhere = None;
+            return Ok(());
+        }
+        let since = *self.elsewhere.get_or_insert_with(Instant::now);
+        if since.elapsed() < WRONG_PORT_EVIDENCE {
+            return Ok(());
+        }
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        Err(failure::plain(
+            "wrong_port",
+            format!(
+                "the application listens on {} and not on {expected}; it must listen on the port \
+                 that the environment variable PORT names",
+                ports.join(", ")
+            ),
+        ))
+    }
+
+    fn verdict(&self, probed: &Probed) -> Failure {
+        let seconds = self.started.elapsed().as_secs();
+        let HealthCheck { path, status, .. } = self.check;
+        match probed {
+            Probed::Answered(actual) => failure::plain(
+                "unhealthy",
+                format!(
+                    "GET {path} answers {} instead of {status} after {seconds} s",
+                    actual.as_u16()
+                ),
+            ),
+            Probed::Refused => failure::plain(
+                "health_timeout",
+                format!(
+                    "nothing listens on port {} (PORT) of 127.0.0.1 after {seconds} s",
+                    self.instance.address().port()
+                ),
+            ),
+            Probed::TimedOut => failure::plain(
+                "health_timeout",
+                format!(
+                    "GET {path} is not answered within {} ms after {seconds} s",
+                    self.check.timeout_ms
+                ),
+            ),
+            Probed::Broken(why) => failure::plain(
+                "health_timeout",
+                format!("GET {path} is not answered after {seconds} s: {why}"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Starting an instance of a release.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engines::process::{EngineError, Instance, InstanceSpec};
+use management_api::types::Failure;
+use oci::Digest;
+use proxy::Target;
+
+use super::failure;
+use crate::platform::Platform;
+use crate::store::DeploymentRow;
+use crate::{logs, ports};
+
+/// Tells apart the instances that one server starts of one deployment.
+static COUNT: AtomicU64 = AtomicU64::new(1);
+
+/// Starts an instance on a port of its own.
+pub(super) async fn start(platform: &Platform, row: &DeploymentRow) -> Result<Instance, Failure> {
+    let image: Digest = row.capsule.digest.parse().map_err(|error| {
+        failure::plain("internal", format!("the recorded digest is wrong: {error}"))
+    })?;
+    let port = ports::for_instance()
+        .map_err(|error| failure::plain("start_failed", format!("no port is free: {error}")))?;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let spec = InstanceSpec {
+        id: format!("{}-{}-{count}", row.tenant, row.number),
+        image,
+        env: row.capsule.env.clone(),
+        port,
+        log: logs::file(&platform.data.logs(&row.tenant), row.number),
+        command: None,
+    };
+    platform
+        .engine
+        .start(spec)
+        .await
+        .map_err(|error: EngineError| failure::not_started(&error))
+}
+
+/// Where the proxy finds an instance.
+pub(super) fn target(instance: &Instance) -> Target {
+    Target {
+        id: instance.id().to_owned(),
+        address: instance.address(),
+    }
+}

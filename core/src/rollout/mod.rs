@@ -1,0 +1,16 @@
+//! Rollouts: from a deployment that was accepted to one that serves or was undone.
+//!
+//! Nothing here decides which step may follow which: that is `deployments::State`.
+
+mod failure;
+mod health;
+mod instances;
+mod live;
+mod probe;
+mod recovery;
+mod run;
+
+pub(crate) use live::{Live, LiveState};
+pub(crate) use probe::{Probed, probe};
+pub(crate) use recovery::{finish_interrupted, restore_live};
+pub(crate) use run::run;

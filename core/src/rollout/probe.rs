@@ -1,0 +1,66 @@
+//! One HTTP request to see whether somebody answers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// An answer, whatever its status.
+    Answered(StatusCode),
+    /// Nobody listens.
+    Refused,
+    /// Somebody listens and does not answer in time.
+    TimedOut,
+    /// Somebody listens and speaks something else, or hung up.
+    Broken(String),
+}
+
+/// Sends `GET path` on a connection of its own and reads the head of the answer.
+pub(crate) async fn probe(address: SocketAddr, path: &str, limit: Duration) -> Probed {
+    tokio::time::timeout(limit, request(address, path))
+        .await
+        .unwrap_or(Probed::TimedOut)
+}
+
+async fn request(address: SocketAddr, path: &str) -> Probed {
+    let broken = |error: &dyn std::error::Error| Probed::Broken(crate::chain(error));
+    let stream = match TcpStream::connect(address).await {
+        Ok(stream) => stream,
+        Err(_) => return Probed::Refused,
+    };
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = match handshake {
+        Ok(parts) => parts,
+        Err(error) => return broken(&error),
+    };
+    // The connection ends with this request, also when its time is over.
+    let _connection = AbortOnDrop(tokio::spawn(connection).abort_handle());
+    let request = Request::get(path)
+        .header(header::HOST, address.to_string())
+        .header(header::USER_AGENT, "systemprompt-health-check")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<bytes::Bytes>::new());
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return broken(&error),
+    };
+    match sender.send_request(request).await {
+        Ok(response) => Probed::Answered(response.status()),
+        Err(error) => broken(&error),
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

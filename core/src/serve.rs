@@ -1,0 +1,224 @@
+//! The life of a server: start, recovery, service, end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use engines::process::{IsolationMode, Launcher, ProcessEngine};
+use management_api::types::Role;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Issue, authenticate, issue};
+use crate::cli::{Isolation, ServeArgs};
+use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
+use crate::http::{Listener, router};
+use crate::metrics::Metrics;
+use crate::platform::{App, Platform};
+use crate::rollout;
+use crate::settings::Settings;
+use crate::store::{Store, TokenKind};
+use crate::tenants::Tenants;
+
+/// The tenant that every server has from its first start.
+const FIRST_TENANT: &str = "local";
+/// For requests, to the API and to the tenants, when the server ends.
+const DRAIN: Duration = Duration::from_secs(10);
+/// For everything else, rollouts that are being undone included.
+const WIND_DOWN: Duration = Duration::from_secs(60);
+
+/// Runs a server until it is told to end.
+pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen()?;
+    let settings = match &arguments.services {
+        Some(folder) => Settings::load(folder)?,
+        None => Settings::default(),
+    };
+    let data = DataDir::open(&arguments.data)?;
+    let listener = Listener::bind(&arguments.addresses()?)
+        .await
+        .context("cannot listen; choose another address with --listen")?;
+    let app = build(&arguments, settings, data, &listener).await?;
+    recover(&app).await?;
+    let web = arguments.web.as_deref().filter(|folder| is_there(folder));
+    let router = router(&app, web);
+    announce(&app)?;
+    let serving = tokio::spawn(listener.serve(router, app.shutdown.clone(), DRAIN));
+    stop.first().await;
+    end(&app, serving, stop).await;
+    Ok(())
+}
+
+async fn build(
+    arguments: &ServeArgs,
+    settings: Settings,
+    data: DataDir,
+    listener: &Listener,
+) -> anyhow::Result<App> {
+    data.prepare_database()?;
+    let store = Store::open(&data.database()).context("cannot open the state database")?;
+    let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
+    let images = Arc::new(images);
+    let engine = ProcessEngine::new(engines::process::Settings {
+        store: Arc::clone(&images),
+        root: data.engine(),
+        launcher: Launcher::this_program([crate::LAUNCH]),
+        isolation: match arguments.isolation {
+            Isolation::Auto => IsolationMode::Auto,
+            Isolation::Off => IsolationMode::Off,
+        },
+    })
+    .context("cannot start the engine")?;
+    for note in &engine.isolation().notes {
+        tracing::info!(note, "isolation of instances");
+    }
+    Ok(Arc::new(Platform {
+        data,
+        settings,
+        store,
+        images,
+        engine,
+        tenants: Tenants::default(),
+        metrics: Metrics::new(),
+        listen: listener.address(),
+        shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    }))
+}
+
+/// From whatever the last server left to a state in which requests can be served.
+async fn recover(app: &App) -> anyhow::Result<()> {
+    app.engine
+        .sweep()
+        .await
+        .context("cannot remove what the last server left running")?;
+    rollout::finish_interrupted(&app.store).await?;
+    app.store.release_keys_in_flight().await?;
+    operator_token(app).await?;
+    let tenants = app.store.tenants().await?;
+    for tenant in &tenants {
+        app.open_tenant(tenant).await?;
+    }
+    if tenants.is_empty() && app.store.is_new().await? {
+        app.create_tenant(FIRST_TENANT, FIRST_TENANT).await?;
+    }
+    Ok(())
+}
+
+/// Sees to it that the file `token` holds a valid operator's token. Whoever can remove the file can
+/// also read the database beside it, so making a new one gives nothing away.
+async fn operator_token(app: &App) -> anyhow::Result<()> {
+    let path = app.data.token();
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let token = SecretString::from(text.trim());
+        if authenticate(&app.store, &token).await?.is_some() {
+            return Ok(());
+        }
+        tracing::warn!("the token in the data folder is not valid any more; a new one is made");
+    }
+    app.store.revoke_bootstrap_tokens().await?;
+    let wanted = Issue {
+        kind: TokenKind::Bootstrap,
+        name: "operator".to_owned(),
+        role: Role::Operator,
+        tenant: None,
+        parent: None,
+        expires_in: None,
+    };
+    let (_, token) = issue(&app.store, wanted).await?;
+    let text = format!("{}\n", token.expose_secret());
+    Ok(app.data.write_private(&path, &text)?)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one line that tells a person where the server is, whatever the log's format"
+)]
+fn announce(app: &App) -> anyhow::Result<()> {
+    let mut reachable = app.listen;
+    if reachable.ip().is_unspecified() {
+        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let url = format!("http://{reachable}");
+    app.data.announce(&ServerFile {
+        pid: std::process::id(),
+        address: app.listen,
+        url: url.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: chrono::Utc::now(),
+        start_time_ticks: start_time_ticks(),
+    })?;
+    eprintln!(
+        "systemprompt {} listens on {url}",
+        env!("CARGO_PKG_VERSION")
+    );
+    if !app.listen.ip().is_loopback() {
+        tracing::warn!(
+            address = %app.listen,
+            "the server listens beyond this machine without TLS: put a proxy with TLS before it"
+        );
+    }
+    Ok(())
+}
+
+/// Ends everything in order: no new requests, the running ones finished, rollouts undone,
+/// instances stopped.
+async fn end(app: &App, serving: tokio::task::JoinHandle<()>, mut stop: StopSignals) {
+    tracing::info!("the server ends; a second signal ends it at once");
+    app.data.withdraw();
+    app.shutdown.cancel();
+    let orderly = async {
+        // Its own errors were logged; a panic in it must not keep the instances running.
+        let _ = serving.await;
+        let mut closing = tokio::task::JoinSet::new();
+        for tenant in app.tenants.all() {
+            let app = App::clone(app);
+            closing.spawn(async move { app.close(&tenant, DRAIN).await });
+        }
+        closing.join_all().await;
+        app.tasks.close();
+        app.tasks.wait().await;
+    };
+    tokio::select! {
+        done = tokio::time::timeout(WIND_DOWN, orderly) => {
+            if done.is_err() {
+                tracing::warn!("not everything ended in time; instances end with the server");
+            }
+        }
+        () = stop.first() => tracing::warn!("ended at once"),
+    }
+}
+
+/// SIGTERM and SIGINT, from the moment on that they are listened to.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of either.
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn is_there(folder: &Path) -> bool {
+    let there = folder.is_dir();
+    if !there {
+        tracing::warn!(path = %folder.display(), "the dashboard's folder is missing");
+    }
+    there
+}

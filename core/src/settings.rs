@@ -1,0 +1,233 @@
+//! The platform's own configuration: `platform.toml` in the services folder.
+//!
+//! Every key is optional, an unknown one is refused with its line. The file is data that the image
+//! ships: nothing in it is secret.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use management_api::types::HealthCheck;
+use serde::Deserialize;
+
+use crate::deployments::{Refusal, RequestDefaults, check_health};
+
+/// Name of the file within the services folder.
+const FILE: &str = "platform.toml";
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The file is there and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be; the cause names line and key.
+    #[error("{} is not a valid platform configuration", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value makes no sense.
+    #[error("{}: [health] is refused", path.display())]
+    Health {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Refusal,
+    },
+}
+
+/// What may be tuned.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// How much of what.
+    pub(crate) limits: Limits,
+    /// How a release replaces another.
+    pub(crate) rollout: Rollout,
+    /// How an instance proves that it works, where a request does not say.
+    pub(crate) health: Health,
+}
+
+/// How much of what.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// The largest blob that may be pushed.
+    pub(crate) max_upload_bytes: u64,
+    /// How many of a tenant's newest deployments stay unpacked for a fast rollback.
+    pub(crate) max_deployments_kept: u32,
+    /// How much of one deployment's log is kept.
+    pub(crate) log_bytes_kept: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_upload_bytes: 10 * 1024 * 1024 * 1024,
+            max_deployments_kept: 10,
+            log_bytes_kept: 10 * 1024 * 1024,
+        }
+    }
+}
+
+/// How a release replaces another.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rollout {
+    /// How long the old instance may finish its requests.
+    pub(crate) drain_seconds: u64,
+    /// How long an instance may take to end after SIGTERM.
+    pub(crate) stop_grace_seconds: u64,
+    /// Deadline of a rollout whose request names none.
+    pub(crate) timeout_seconds: u64,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            drain_seconds: 30,
+            stop_grace_seconds: 10,
+            timeout_seconds: 300,
+        }
+    }
+}
+
+impl Rollout {
+    /// How long the old instance may finish its requests.
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// How long an instance may take to end after SIGTERM.
+    pub(crate) fn stop_grace(&self) -> Duration {
+        Duration::from_secs(self.stop_grace_seconds)
+    }
+}
+
+/// How an instance proves that it works. The defaults are those of the platforms people come from:
+/// a minute to start, three failures in a row.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Health {
+    /// Path of a `GET` that must answer 200.
+    pub(crate) path: String,
+    /// Between two checks of a running instance.
+    pub(crate) interval_seconds: u64,
+    /// For one check.
+    pub(crate) timeout_seconds: u64,
+    /// After the start, in which failures do not count.
+    pub(crate) start_period_seconds: u64,
+    /// Failures in a row that make an instance unhealthy.
+    pub(crate) retries: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: management_api::paths::HEALTH.to_owned(),
+            interval_seconds: 30,
+            timeout_seconds: 5,
+            start_period_seconds: 60,
+            retries: 3,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file in `folder`; the defaults where there is none.
+    pub(crate) fn load(folder: &Path) -> Result<Self, SettingsError> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(SettingsError::Read { path, source }),
+        };
+        let settings: Self = match toml::from_str(&text) {
+            Ok(settings) => settings,
+            Err(source) => return Err(SettingsError::Parse { path, source }),
+        };
+        check_health(&settings.request_defaults().health)
+            .map_err(|source| SettingsError::Health { path, source })?;
+        Ok(settings)
+    }
+
+    /// What applies where a request is silent.
+    pub(crate) fn request_defaults(&self) -> RequestDefaults {
+        let health = &self.health;
+        RequestDefaults {
+            health: HealthCheck {
+                path: health.path.clone(),
+                status: 200,
+                interval_ms: health.interval_seconds.saturating_mul(1000),
+                timeout_ms: health.timeout_seconds.saturating_mul(1000),
+                start_period_ms: health.start_period_seconds.saturating_mul(1000),
+                retries: health.retries,
+            },
+            timeout_seconds: self.rollout.timeout_seconds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), text).unwrap();
+        Settings::load(folder.path())
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_apply() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Settings::load(folder.path()).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn one_key_leaves_the_others() {
+        let settings = load("[rollout]\ndrain_seconds = 5\n").unwrap();
+        assert_eq!(settings.rollout.drain(), Duration::from_secs(5));
+        assert_eq!(settings.rollout.timeout_seconds, 300);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = load("[rollout]\ndrain_secs = 5\n").unwrap_err();
+        let cause = error.source().unwrap().to_string();
+        assert!(
+            cause.contains("drain_secs") && cause.contains('2'),
+            "{cause}"
+        );
+    }
+
+    #[test]
+    fn a_health_check_that_makes_no_sense_is_refused() {
+        assert!(load("[health]\nretries = 0\n").is_err());
+    }
+
+    #[test]
+    fn the_shipped_configuration_is_understood() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services");
+        assert!(
+            folder.join(FILE).is_file(),
+            "{} is missing",
+            folder.display()
+        );
+        Settings::load(&folder).unwrap();
+    }
+}

@@ -1,0 +1,75 @@
+//! What can go wrong in the database.
+
+/// Errors of every operation of the store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The database refused or failed.
+    #[error("the state database failed")]
+    Database(#[from] rusqlite::Error),
+    /// A record in a JSON column cannot be read or written.
+    #[error("a record in the state database cannot be read")]
+    Record(#[from] serde_json::Error),
+    /// A newer server has written the file; an older one must not guess what it means.
+    #[error("the state database has schema {found}, this server knows {known}: run a newer server")]
+    TooNew {
+        /// Version in the file.
+        found: i64,
+        /// Latest version this server knows.
+        known: i64,
+    },
+    /// A column holds a word this server does not know.
+    #[error("the state database holds an unknown {what} {value:?}")]
+    UnknownWord {
+        /// Which vocabulary.
+        what: &'static str,
+        /// The word.
+        value: String,
+    },
+    /// The tenant's id or port is taken.
+    #[error("a tenant {id:?} exists or has existed")]
+    TenantTaken {
+        /// The id.
+        id: String,
+    },
+    /// No such tenant, or it was deleted.
+    #[error("there is no tenant {id:?}")]
+    NoTenant {
+        /// The id.
+        id: String,
+    },
+    /// Another deployment of the tenant has not come to its end.
+    #[error("deployment {number} is in progress")]
+    InProgress {
+        /// Its number.
+        number: u64,
+    },
+    /// The deployment is no longer in the state that the caller acted on.
+    #[error("deployment {number} is in state {found}, not {expected}")]
+    Stale {
+        /// Its number.
+        number: u64,
+        /// What the caller believed.
+        expected: String,
+        /// What is true.
+        found: String,
+    },
+    /// No port is free for another tenant's URL.
+    #[error("no port is free for another tenant")]
+    NoPort,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+impl StoreError {
+    /// Whether a uniqueness rule refused a row.
+    pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
+        matches!(
+            error.sqlite_error().map(|e| e.extended_code),
+            Some(
+                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
+                    | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            )
+        )
+    }
+}

@@ -1,0 +1,155 @@
+//! Tenants: who owns a repository, a port and a history.
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::{Store, StoreError, now, unsigned};
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TenantRow {
+    /// Stable identifier.
+    pub(crate) id: String,
+    /// Display name.
+    pub(crate) name: String,
+    /// Port of its URL.
+    pub(crate) port: u16,
+    /// Number of the deployment whose release serves.
+    pub(crate) live: Option<u64>,
+}
+
+impl Store {
+    /// Adds a tenant. Refused when the id is or was in use, or the port is.
+    pub(crate) async fn create_tenant(&self, tenant: TenantRow) -> Result<(), StoreError> {
+        self.write(move |transaction| {
+            transaction
+                .execute(
+                    "INSERT INTO tenants (id, name, port, created_at) VALUES (?1, ?2, ?3, ?4)",
+                    params![
+                        tenant.id,
+                        tenant.name,
+                        tenant.port,
+                        now().timestamp_millis()
+                    ],
+                )
+                .map_err(|error| match StoreError::is_unique_violation(&error) {
+                    true => StoreError::TenantTaken { id: tenant.id },
+                    false => error.into(),
+                })?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// All tenants that were not deleted, by id.
+    pub(crate) async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
+        self.read(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT id, name, port, live FROM tenants WHERE deleted_at IS NULL ORDER BY id",
+            )?;
+            let rows = statement.query_map([], tenant)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// One tenant; `None` when there is none or it was deleted.
+    pub(crate) async fn tenant(&self, id: &str) -> Result<Option<TenantRow>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |transaction| find(transaction, &id)).await
+    }
+
+    /// [`tenant`](Self::tenant) on a thread that may block.
+    pub(crate) fn tenant_blocking(&self, id: &str) -> Result<Option<TenantRow>, StoreError> {
+        self.read_blocking(|transaction| find(transaction, id))
+    }
+
+    /// Whether no tenant was ever made.
+    pub(crate) async fn is_new(&self) -> Result<bool, StoreError> {
+        self.read(|transaction| {
+            let sql = "SELECT NOT EXISTS (SELECT 1 FROM tenants)";
+            Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Marks a tenant as deleted and ends its tokens. Refused while a deployment is in progress.
+    pub(crate) async fn delete_tenant(&self, id: &str) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.write(move |transaction| {
+            if let Some(number) = super::deployments::in_progress(transaction, &id)? {
+                return Err(StoreError::InProgress { number });
+            }
+            let at = now().timestamp_millis();
+            let changed = transaction.execute(
+                "UPDATE tenants SET deleted_at = ?2, live = NULL
+                 WHERE id = ?1 AND deleted_at IS NULL",
+                params![id, at],
+            )?;
+            if changed == 0 {
+                return Err(StoreError::NoTenant { id });
+            }
+            transaction.execute(
+                "UPDATE tokens SET revoked_at = ?2 WHERE tenant = ?1 AND revoked_at IS NULL",
+                params![id, at],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// One tenant within a transaction.
+pub(super) fn find(
+    transaction: &Transaction<'_>,
+    id: &str,
+) -> Result<Option<TenantRow>, StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT id, name, port, live FROM tenants WHERE id = ?1 AND deleted_at IS NULL",
+    )?;
+    Ok(statement.query_row([id], tenant).optional()?)
+}
+
+fn tenant(row: &Row<'_>) -> rusqlite::Result<TenantRow> {
+    Ok(TenantRow {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        port: row.get(2)?,
+        live: row.get::<_, Option<i64>>(3)?.map(unsigned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::store;
+    use super::*;
+
+    fn row(id: &str, port: u16) -> TenantRow {
+        TenantRow {
+            id: id.into(),
+            name: id.into(),
+            port,
+            live: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_id_is_not_given_out_again_but_its_port_is() {
+        let (store, _folder) = store();
+        store.create_tenant(row("a", 2000)).await.unwrap();
+        store.delete_tenant("a").await.unwrap();
+        assert_eq!(store.tenant("a").await.unwrap(), None);
+        assert!(matches!(
+            store.create_tenant(row("a", 2001)).await,
+            Err(StoreError::TenantTaken { .. })
+        ));
+        store.create_tenant(row("b", 2000)).await.unwrap();
+        assert_eq!(store.tenants().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn two_tenants_cannot_have_one_port() {
+        let (store, _folder) = store();
+        store.create_tenant(row("a", 2000)).await.unwrap();
+        assert!(store.create_tenant(row("b", 2000)).await.is_err());
+    }
+}

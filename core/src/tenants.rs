@@ -1,0 +1,121 @@
+//! All tenants of the server at run time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::metrics::TenantMeasurements;
+use crate::rollout::LiveState;
+use crate::store::DeploymentRow;
+use crate::tenant::Tenant;
+
+/// Tenants by id.
+#[derive(Default)]
+pub(crate) struct Tenants {
+    all: RwLock<BTreeMap<String, Arc<Tenant>>>,
+}
+
+impl Tenants {
+    pub(crate) fn add(&self, tenant: Arc<Tenant>) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(tenant.id.clone(), tenant);
+    }
+
+    pub(crate) fn remove(&self, id: &str) -> Option<Arc<Tenant>> {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.remove(id)
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Tenant>> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
+    }
+
+    /// A tenant's URL.
+    pub(crate) fn url(&self, id: &str) -> Option<String> {
+        self.get(id).map(|tenant| tenant.url())
+    }
+
+    /// Wakes when something about the tenant's deployments was written.
+    pub(crate) fn changes(&self, id: &str) -> Option<watch::Receiver<u64>> {
+        self.get(id).map(|tenant| tenant.changes())
+    }
+
+    /// The deployment whose instance serves at this moment.
+    pub(crate) fn serving(&self, id: &str) -> Option<u64> {
+        match self.get(id)?.live_state()? {
+            (number, LiveState::Serving(_)) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Asks a rollout to undo itself; false when it is not running.
+    pub(crate) fn abort(&self, id: &str, number: u64) -> bool {
+        self.get(id)
+            .is_some_and(|tenant| tenant.abort_rollout(number))
+    }
+
+    /// The contract's status, with a sentence for people.
+    pub(crate) fn summary(
+        &self,
+        id: &str,
+        running: Option<&DeploymentRow>,
+        latest: Option<&DeploymentRow>,
+    ) -> (&'static str, Option<String>) {
+        if let Some(row) = running {
+            let message = format!("deployment {} is {}", row.number, row.state);
+            return ("deploying", Some(message));
+        }
+        let live = self.get(id).and_then(|tenant| tenant.live_state());
+        match latest {
+            None => ("pending", Some("nothing was deployed yet".to_owned())),
+            Some(row) if !row.state.is_committed() => ("failed", Some(why_undone(row, live))),
+            Some(_) => describe_live(live),
+        }
+    }
+
+    /// What the proxies have counted.
+    pub(crate) fn measurements(&self) -> Vec<TenantMeasurements> {
+        let measure = |tenant: Arc<Tenant>| TenantMeasurements {
+            up: matches!(tenant.live_state(), Some((_, LiveState::Serving(_)))),
+            traffic: tenant.proxy().map(|proxy| proxy.stats()),
+            tenant: tenant.id.clone(),
+        };
+        self.all().into_iter().map(measure).collect()
+    }
+}
+
+fn why_undone(row: &DeploymentRow, live: Option<(u64, LiveState)>) -> String {
+    let why = match &row.failure {
+        Some(failure) => failure.message.as_str(),
+        None => "no reason was recorded",
+    };
+    let still = match live {
+        Some((number, LiveState::Serving(_))) => format!("; deployment {number} serves"),
+        _ => "; nothing serves".to_owned(),
+    };
+    format!("deployment {} was undone: {why}{still}", row.number)
+}
+
+fn describe_live(live: Option<(u64, LiveState)>) -> (&'static str, Option<String>) {
+    match live {
+        Some((_, LiveState::Serving(_))) => ("deployed", None),
+        Some((number, LiveState::Starting)) => (
+            "deploying",
+            Some(format!("deployment {number} is being started again")),
+        ),
+        Some((number, LiveState::Down(why))) => (
+            "failed",
+            Some(format!(
+                "deployment {number} is down: {why}; it will be started again"
+            )),
+        ),
+        None => ("failed", Some("nothing serves".to_owned())),
+    }
+}
