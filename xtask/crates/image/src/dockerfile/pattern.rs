@@ -1,0 +1,108 @@
+//! The shell patterns inside `${X#pattern}`, `${X%pattern}` and `${X/pattern/text}`: `*` and `?`
+//! only, `\` takes their meaning away.
+
+use super::expand::Fault;
+
+enum Piece {
+    Any,
+    One,
+    Literal(char),
+}
+
+/// `${X#p}`, or `${X##p}` when the pattern starts with another `#`.
+pub(super) fn trim_prefix(word: &str, value: &str) -> Result<String, Fault> {
+    let (pattern, longest) = greedy(word, '#');
+    let pieces = pieces(pattern)?;
+    let ends = value.char_indices().map(|(at, _)| at).chain([value.len()]);
+    let mut matching = ends.filter(|end| matches(&pieces, &value[..*end]));
+    let end = if longest {
+        matching.next_back()
+    } else {
+        matching.next()
+    };
+    Ok(value[end.unwrap_or(0)..].to_owned())
+}
+
+/// `${X%p}`, or `${X%%p}` when the pattern starts with another `%`.
+pub(super) fn trim_suffix(word: &str, value: &str) -> Result<String, Fault> {
+    let (pattern, longest) = greedy(word, '%');
+    let pieces = pieces(pattern)?;
+    let starts = value.char_indices().map(|(at, _)| at).chain([value.len()]);
+    let mut matching = starts.filter(|start| matches(&pieces, &value[*start..]));
+    let start = if longest {
+        matching.next()
+    } else {
+        matching.next_back()
+    };
+    Ok(value[..start.unwrap_or(value.len())].to_owned())
+}
+
+/// `${X/p/text}`: the first and longest match, or every one.
+pub(super) fn replace(
+    pattern: &str,
+    value: &str,
+    replacement: &str,
+    all: bool,
+) -> Result<String, Fault> {
+    let pieces = pieces(pattern)?;
+    let mut result = String::new();
+    let mut rest = value;
+    while !rest.is_empty() {
+        if let Some(end) = longest_from_start(&pieces, rest) {
+            result.push_str(replacement);
+            rest = &rest[end..];
+            if !all {
+                break;
+            }
+        } else {
+            let step = rest.chars().next().map_or(rest.len(), char::len_utf8);
+            result.push_str(&rest[..step]);
+            rest = &rest[step..];
+        }
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+fn longest_from_start(pieces: &[Piece], text: &str) -> Option<usize> {
+    let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    // An empty match would never move on.
+    ends.rfind(|end| *end > 0 && matches(pieces, &text[..*end]))
+}
+
+fn greedy(word: &str, sign: char) -> (&str, bool) {
+    word.strip_prefix(sign)
+        .map_or((word, false), |rest| (rest, true))
+}
+
+fn pieces(pattern: &str) -> Result<Vec<Piece>, Fault> {
+    let mut pieces = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(ch) = chars.next() {
+        pieces.push(match ch {
+            '*' => Piece::Any,
+            '?' => Piece::One,
+            '\\' => match chars.next() {
+                Some(escaped @ ('*' | '?' | '\\' | '}' | '/')) => Piece::Literal(escaped),
+                _ => return Err(format!("the pattern `{pattern}` has a bad escape")),
+            },
+            other => Piece::Literal(other),
+        });
+    }
+    Ok(pieces)
+}
+
+fn matches(pieces: &[Piece], text: &str) -> bool {
+    let Some((piece, rest)) = pieces.split_first() else {
+        return text.is_empty();
+    };
+    let mut chars = text.chars();
+    match piece {
+        Piece::Any => {
+            let mut starts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            starts.any(|start| matches(rest, &text[start..]))
+        }
+        Piece::One => chars.next().is_some() && matches(rest, chars.as_str()),
+        Piece::Literal(ch) => chars.next() == Some(*ch) && matches(rest, chars.as_str()),
+    }
+}

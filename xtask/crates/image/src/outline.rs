@@ -1,0 +1,241 @@
+//! Which stages an image needs and what each stands on, found from the Dockerfile alone.
+
+use crate::dockerfile::{Copy, CopyLine, Dockerfile, DockerfileError, Instruction, Line, Problem};
+use crate::needs::{self, NeedsEngine};
+use crate::options::Options;
+use crate::stage::{StageState, Step};
+use crate::variables::Variables;
+
+/// What a stage stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `FROM scratch`
+    Scratch,
+    /// An earlier stage, by its number.
+    Stage(usize),
+    /// An image in a registry.
+    Image(String),
+}
+
+/// The stages of a Dockerfile as far as one image needs them.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// What each stage stands on.
+    pub origins: Vec<Origin>,
+    /// The platform that each stage's `FROM` asks for.
+    pub platforms: Vec<Option<String>>,
+    /// Whether the image needs the stage.
+    pub needed: Vec<bool>,
+    /// The stage that becomes the image.
+    pub target: usize,
+    pub(crate) globals: Variables,
+}
+
+impl Outline {
+    /// Finds the stages of `dockerfile` that `options` ask for.
+    pub fn new(dockerfile: &Dockerfile, options: &Options) -> Result<Self, DockerfileError> {
+        let globals = globals(dockerfile, options)?;
+        let mut outline = Self {
+            origins: Vec::new(),
+            platforms: Vec::new(),
+            needed: vec![false; dockerfile.stages.len()],
+            target: target(dockerfile, options)?,
+            globals,
+        };
+        for index in 0..dockerfile.stages.len() {
+            outline.push_origin(dockerfile, index)?;
+        }
+        outline.mark(dockerfile, outline.target);
+        Ok(outline)
+    }
+
+    /// The image at the bottom of the target stage, if it stands on one.
+    #[must_use]
+    pub fn base_image(&self) -> Option<&str> {
+        let mut stage = self.target;
+        loop {
+            match &self.origins[stage] {
+                Origin::Scratch => return None,
+                Origin::Image(reference) => return Some(reference),
+                Origin::Stage(earlier) => stage = *earlier,
+            }
+        }
+    }
+
+    /// Whether everything in a stage is known without reading any image.
+    pub(crate) fn stands_on_nothing(&self, mut stage: usize) -> bool {
+        loop {
+            match &self.origins[stage] {
+                Origin::Scratch => return true,
+                Origin::Image(_) => return false,
+                Origin::Stage(earlier) => stage = *earlier,
+            }
+        }
+    }
+
+    fn push_origin(
+        &mut self,
+        dockerfile: &Dockerfile,
+        index: usize,
+    ) -> Result<(), DockerfileError> {
+        let stage = &dockerfile.stages[index];
+        let at = |problem| dockerfile.fault(&stage.line, problem);
+        let expand = |word: &str| self.globals.expand(dockerfile.escape, word).map_err(at);
+        let image = expand(&stage.from.image)?;
+        let platform = stage.from.platform.as_deref().map(expand).transpose()?;
+        if image.is_empty() {
+            let reason = "its variables are empty; give the ARG above FROM a default".to_owned();
+            let value = stage.from.image.clone();
+            return Err(at(Problem::Value {
+                what: "the image",
+                value,
+                reason,
+            }));
+        }
+        let earlier = stage_named(dockerfile, index, &image);
+        self.origins.push(match earlier {
+            Some(earlier) => Origin::Stage(earlier),
+            None if image == "scratch" => Origin::Scratch,
+            None => Origin::Image(image),
+        });
+        self.platforms.push(platform);
+        Ok(())
+    }
+
+    fn mark(&mut self, dockerfile: &Dockerfile, stage: usize) {
+        if std::mem::replace(&mut self.needed[stage], true) {
+            return;
+        }
+        if let Origin::Stage(earlier) = self.origins[stage] {
+            self.mark(dockerfile, earlier);
+        }
+        for line in &dockerfile.stages[stage].lines {
+            if let Instruction::Copy(Copy {
+                from: Some(from), ..
+            }) = &line.instruction
+                && let Some(earlier) = stage_of(dockerfile, stage, from)
+            {
+                self.mark(dockerfile, earlier);
+            }
+        }
+    }
+}
+
+/// The stage that `--from` in stage `before` means, by number or name.
+pub(crate) fn stage_of(dockerfile: &Dockerfile, before: usize, from: &str) -> Option<usize> {
+    match from.parse::<usize>() {
+        Ok(number) => (number < before).then_some(number),
+        Err(_) => stage_named(dockerfile, before, from),
+    }
+}
+
+fn stage_named(dockerfile: &Dockerfile, before: usize, name: &str) -> Option<usize> {
+    let matches = |index: &usize| {
+        let known = dockerfile.stages[*index].from.name.as_deref();
+        known.is_some_and(|known| known.eq_ignore_ascii_case(name))
+    };
+    (0..before).rev().find(matches)
+}
+
+fn globals(dockerfile: &Dockerfile, options: &Options) -> Result<Variables, DockerfileError> {
+    let mut globals = Variables::predefined(options);
+    for line in &dockerfile.arguments {
+        let Instruction::Arg(arguments) = &line.instruction else {
+            continue;
+        };
+        for (name, default) in arguments {
+            let given = options.build_arguments.get(name).cloned();
+            let expanded = default
+                .as_ref()
+                .map(|word| globals.expand(dockerfile.escape, word));
+            let value = match given {
+                Some(value) => Some(value),
+                None => expanded
+                    .transpose()
+                    .map_err(|problem| dockerfile.fault(line, problem))?,
+            };
+            if let Some(value) = value {
+                globals.set(name, &value);
+            }
+        }
+    }
+    Ok(globals)
+}
+
+fn target(dockerfile: &Dockerfile, options: &Options) -> Result<usize, DockerfileError> {
+    let count = dockerfile.stages.len();
+    let Some(wanted) = &options.target else {
+        return Ok(count - 1);
+    };
+    stage_of(dockerfile, count, wanted).ok_or_else(|| {
+        let reason = "no stage has this name";
+        dockerfile.fault(
+            &dockerfile.stages[0].line,
+            Problem::Stage {
+                name: wanted.clone(),
+                reason,
+            },
+        )
+    })
+}
+
+/// Every instruction of the needed stages that only a container engine can carry out.
+pub fn needs_engine(
+    dockerfile: &Dockerfile,
+    options: &Options,
+) -> Result<Vec<NeedsEngine>, DockerfileError> {
+    let outline = Outline::new(dockerfile, options)?;
+    let mut found = Vec::new();
+    each_step(dockerfile, options, &outline, |stage, line, step| {
+        found.extend(needs::check(dockerfile, &outline, stage, line, step));
+    })?;
+    Ok(found)
+}
+
+/// What the `COPY` and `ADD` lines of the needed stages take, and where it goes.
+pub fn copies(
+    dockerfile: &Dockerfile,
+    options: &Options,
+) -> Result<Vec<CopyLine>, DockerfileError> {
+    let outline = Outline::new(dockerfile, options)?;
+    let mut found = Vec::new();
+    each_step(dockerfile, options, &outline, |_, line, step| {
+        if let Step::Copy(copy) = step {
+            found.push(CopyLine {
+                line: line.span.first,
+                sources: copy.sources.clone(),
+                destination: copy.destination.clone(),
+                from: copy.from.clone(),
+            });
+        }
+    })?;
+    Ok(found)
+}
+
+/// Walks the needed stages with no image's configuration at hand: what a base would add to the
+/// environment is unknown here.
+fn each_step(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    outline: &Outline,
+    mut visit: impl FnMut(usize, &Line, &Step),
+) -> Result<(), DockerfileError> {
+    let mut states: Vec<Option<StageState>> = Vec::new();
+    for (index, stage) in dockerfile.stages.iter().enumerate() {
+        if !outline.needed[index] {
+            states.push(None);
+            continue;
+        }
+        let inherited = match outline.origins[index] {
+            Origin::Stage(earlier) => states[earlier].clone(),
+            _ => None,
+        };
+        let mut state = inherited.map_or_else(StageState::empty, StageState::derived);
+        for line in &stage.lines {
+            let step = state.apply(dockerfile, outline, options, line)?;
+            visit(index, line, &step);
+        }
+        states.push(Some(state));
+    }
+    Ok(())
+}

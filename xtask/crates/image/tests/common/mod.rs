@@ -1,0 +1,130 @@
+//! A project in a temporary folder, and ways to look at the images made from it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up has failed"
+)]
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use deploy_image::{Context, Ignore, Image};
+use oci::Store;
+
+/// A project folder, a store beside it.
+pub(crate) struct Project {
+    folder: tempfile::TempDir,
+}
+
+impl Project {
+    pub(crate) fn new() -> Self {
+        let project = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(project.path("context")).unwrap();
+        project
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// The build context.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path("context")
+    }
+
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn chmod(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.root().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        let root = self.root();
+        let ignore = Ignore::find(&root, &root.join("Dockerfile")).unwrap();
+        Context::new(root, ignore)
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::open(self.path("store")).unwrap()
+    }
+
+    /// Makes every file of the project look old, as after a coffee.
+    pub(crate) fn age(&self) {
+        let hour_ago = SystemTime::now() - Duration::from_hours(1);
+        for entry in walkdir::WalkDir::new(self.folder.path()) {
+            let entry = entry.unwrap();
+            if entry.file_type().is_file() {
+                let file = File::options().write(true).open(entry.path()).unwrap();
+                file.set_modified(hour_ago).unwrap();
+            }
+        }
+    }
+}
+
+/// Compiles a small dynamically linked program with the compiler that builds this test.
+pub(crate) fn compile(project: &Project, name: &str) -> PathBuf {
+    let source = project.path(&format!("{name}.rs"));
+    let program = project.path(name);
+    fs::write(
+        &source,
+        format!("fn main() {{ println!(\"{name} from inside\"); }}"),
+    )
+    .unwrap();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let status = Command::new(rustc)
+        .arg("-o")
+        .arg(&program)
+        .arg(&source)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    program
+}
+
+/// Unpacks all layers of an image over each other with GNU tar.
+pub(crate) fn unpack(project: &Project, image: &Image) -> PathBuf {
+    let root = project.path("root");
+    fs::create_dir(&root).unwrap();
+    let store = project.store();
+    for layer in &image.layers {
+        let mut tar = Command::new("tar");
+        tar.args(["--no-same-owner", "--keep-directory-symlink", "-xpf"])
+            .arg(store.path(&layer.digest));
+        assert!(tar.arg("-C").arg(&root).status().unwrap().success());
+    }
+    root
+}
+
+/// Runs a program of an unpacked image with nothing but the image's files: in a new root where that
+/// is allowed, else through the image's own loader and libraries.
+pub(crate) fn run_inside(root: &Path, program: &str) -> String {
+    let inside = root.join(program.trim_start_matches('/'));
+    let mut command = if nix::unistd::geteuid().is_root() {
+        let mut command = Command::new("chroot");
+        command.arg(root).arg(program);
+        command
+    } else {
+        let loader = fs::canonicalize(root.join("lib64/ld-linux-x86-64.so.2")).unwrap();
+        let mut command = Command::new(loader);
+        let libraries = root.join("usr/lib/x86_64-linux-gnu");
+        command.arg("--library-path").arg(libraries).arg(inside);
+        command
+    };
+    let output = command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
