@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use oci::{Digest, Store};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::error::EngineError;
@@ -32,8 +34,6 @@ pub struct Settings {
     pub launcher: Launcher,
     /// Whether to use namespaces.
     pub isolation: IsolationMode,
-    /// What an image may hold at most.
-    pub limits: Limits,
 }
 
 /// A program and the arguments that make it call [`launch_main`](super::launch_main).
@@ -118,12 +118,16 @@ impl ProcessEngine {
     /// Takes the directory and finds out what the machine allows. Blocks for a few hundredths of
     /// a second.
     pub fn new(settings: Settings) -> Result<Self, EngineError> {
+        Self::with_limits(settings, Limits::default())
+    }
+
+    /// Like [`ProcessEngine::new`], with bounds of one's own on what an image may hold.
+    pub fn with_limits(settings: Settings, limits: Limits) -> Result<Self, EngineError> {
         let Settings {
             store,
             root,
             launcher,
             isolation,
-            limits,
         } = settings;
         fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
         let root = root
@@ -166,6 +170,32 @@ impl ProcessEngine {
     /// program has been executed, which says nothing about whether it serves yet. A caller who
     /// gives up waiting leaves nothing running.
     pub async fn start(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
+        let engine = self.clone();
+        let (give, take) = oneshot::channel();
+        // a task of its own: half a start is nothing that could be left where it is
+        tokio::spawn(async move {
+            if let Err(Ok(unwanted)) = give.send(engine.bring_up(spec).await) {
+                unwanted.stop(Duration::ZERO).await;
+            }
+        });
+        take.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    /// Removes unpacked images that are neither in `images` nor in use; returns the bytes freed.
+    pub async fn retain(&self, images: &[Digest]) -> Result<u64, EngineError> {
+        self.inner.images.retain(images).await
+    }
+
+    /// Ends and removes what an earlier server has left. For the start of a server; the instances
+    /// of this engine are not touched.
+    pub async fn sweep(&self) -> Result<(), EngineError> {
+        let inner = Arc::clone(&self.inner);
+        spawn_blocking(move || inner.sweep())
+            .await
+            .map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    async fn bring_up(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
         let place = Place::new(&self.inner.root, &spec.id)?;
         let seat = self.seat(&spec.id)?;
         let held = self.inner.images.hold(spec.image);
@@ -192,20 +222,6 @@ impl ProcessEngine {
                 Err(error)
             }
         }
-    }
-
-    /// Removes unpacked images that are neither in `images` nor in use; returns the bytes freed.
-    pub async fn retain(&self, images: &[Digest]) -> Result<u64, EngineError> {
-        self.inner.images.retain(images).await
-    }
-
-    /// Ends and removes what an earlier server has left. For the start of a server; the instances
-    /// of this engine are not touched.
-    pub async fn sweep(&self) -> Result<(), EngineError> {
-        let inner = Arc::clone(&self.inner);
-        spawn_blocking(move || inner.sweep())
-            .await
-            .map_err(|_| EngineError::ShuttingDown)?
     }
 
     fn seat(&self, id: &str) -> Result<Seat, EngineError> {

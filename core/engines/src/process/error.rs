@@ -172,7 +172,7 @@ impl EngineError {
         }
     }
 
-    pub(crate) fn launch(id: &str, step: &str, reason: impl ToString) -> Self {
+    pub(crate) fn launch(id: &str, step: &str, reason: impl std::fmt::Display) -> Self {
         Self::Launch {
             id: id.to_owned(),
             step: step.to_owned(),

@@ -29,7 +29,7 @@ use super::record::InstanceRecord;
 
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 /// Orders on their way; nobody gives more than two.
 const ORDERS: usize = 8;
 
@@ -99,7 +99,7 @@ impl Instance {
 
     /// Waits until it has ended and its log is complete.
     pub async fn wait(&self) -> Exit {
-        self.reach(|state| state.exit()).await
+        self.reach(State::exit).await
     }
 
     /// Asks the program to end with the signal its image names, ends it by force after `grace`,
@@ -111,7 +111,7 @@ impl Instance {
         if timeout(grace, self.wait()).await.is_err() {
             let _ = self.inner.orders.send(Order::Kill).await;
         }
-        self.reach(|state| state.gone()).await
+        self.reach(State::gone).await
     }
 
     /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".

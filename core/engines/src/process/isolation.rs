@@ -1,6 +1,6 @@
 //! What the machine allows, found out by doing it once.
 //!
-//! Asking the kernel piece by piece would not tell: a container runtime's filters, AppArmor, a
+//! Asking the kernel piece by piece would not tell: a container runtime's filters, `AppArmor`, a
 //! masked `/proc` or an odd file system each forbid another step. So the launcher rehearses.
 
 use std::fmt;

@@ -21,10 +21,9 @@ pub(super) fn run() -> ExitCode {
     let Ok(mut server) = Channel::stdin() else {
         return ExitCode::from(BROKEN);
     };
-    let launch = match server.next::<Order>() {
-        Ok(Some(Order::Launch(launch))) => launch,
+    let Ok(Some(Order::Launch(launch))) = server.next::<Order>() else {
         // the server has thought better of it, or is gone
-        _ => return ExitCode::SUCCESS,
+        return ExitCode::SUCCESS;
     };
     match start(*launch) {
         Ok((init, pid, signals)) => Guard {
@@ -96,7 +95,7 @@ impl Guard {
         loop {
             let (from_server, from_init) = self.wait();
             for signal in self.signals.take() {
-                self.to_init(&Order::Signal {
+                self.pass_order(&Order::Signal {
                     number: signal as i32,
                 });
             }
@@ -136,14 +135,14 @@ impl Guard {
         for order in orders {
             match order {
                 Order::Kill => return false,
-                Order::Signal { .. } => self.to_init(&order),
+                Order::Signal { .. } => self.pass_order(&order),
                 Order::Launch(_) => {}
             }
         }
         true
     }
 
-    fn to_init(&mut self, order: &Order) {
+    fn pass_order(&mut self, order: &Order) {
         if let Some(init) = &mut self.init {
             // an init that no longer listens is about to be reaped
             let _ = init.send(order);

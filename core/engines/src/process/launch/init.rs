@@ -24,9 +24,8 @@ pub(super) fn run() -> ExitCode {
     let Ok(mut guard) = Channel::stdin() else {
         return ExitCode::from(BROKEN);
     };
-    let launch = match guard.next::<Order>() {
-        Ok(Some(Order::Launch(launch))) => launch,
-        _ => return ExitCode::from(BROKEN),
+    let Ok(Some(Order::Launch(launch))) = guard.next::<Order>() else {
+        return ExitCode::from(BROKEN);
     };
     match start(&launch, &mut guard) {
         Ok(Some((program, signals))) => Init {

@@ -159,7 +159,7 @@ pub(crate) enum FailureKind {
 }
 
 impl Failure {
-    pub(crate) fn new(step: &str, reason: impl ToString) -> Self {
+    pub(crate) fn new(step: &str, reason: impl std::fmt::Display) -> Self {
         Self {
             kind: FailureKind::Other,
             step: step.to_owned(),
@@ -168,7 +168,7 @@ impl Failure {
     }
 
     /// For `map_err`: an error of the system at this step.
-    pub(crate) fn at<E: ToString>(step: &str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn at<E: std::fmt::Display>(step: &str) -> impl FnOnce(E) -> Self {
         move |error| Self::new(step, error)
     }
 }

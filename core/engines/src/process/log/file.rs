@@ -105,7 +105,7 @@ mod tests {
         for _ in 0..64 {
             log.write(&lines).unwrap();
         }
-        let size = |path: &Path| fs::metadata(path).map(|found| found.len()).unwrap_or(0);
+        let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
         assert!(size(&path) < MAX_BYTES);
         for number in 1..=KEPT {
             let full = size(&aside(&path, number));
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(
             lines
                 .iter()
-                .map(|line| line.line.as_str())
+                .map(|line| line.text.as_str())
                 .collect::<Vec<_>>(),
             ["one", "two"]
         );

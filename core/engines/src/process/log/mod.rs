@@ -19,7 +19,8 @@ pub(crate) struct Line {
     pub(crate) at: String,
     pub(crate) stream: Stream,
     /// Without the line feed. Not UTF-8 is replaced.
-    pub(crate) line: String,
+    #[serde(rename = "line")]
+    pub(crate) text: String,
 }
 
 /// Where a line comes from.
@@ -31,11 +32,11 @@ pub(crate) enum Stream {
 }
 
 impl Line {
-    pub(crate) fn now(stream: Stream, line: String) -> Self {
+    pub(crate) fn now(stream: Stream, text: String) -> Self {
         Self {
             at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             stream,
-            line,
+            text,
         }
     }
 }

@@ -32,7 +32,7 @@ fn last_lines(path: &Path, count: usize) -> Vec<String> {
         .lines()
         .rev()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let mut lines: Vec<String> = lines.take(count).map(|line| line.line).collect();
+    let mut lines: Vec<String> = lines.take(count).map(|line| line.text).collect();
     lines.reverse();
     lines
 }

@@ -1,0 +1,143 @@
+//! A program for the images that the tests of this crate run, and a server for them to kill.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is what the tests look at"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_mins(10);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["listen"] => listen(&std::env::var("PORT").unwrap_or_default()),
+        ["listen", port] => listen(port),
+        ["look"] => look(),
+        ["write", lines, width] => write(lines, width),
+        ["hold", mode, launcher, store, root, image, port] => {
+            hold(mode, launcher, store, root, image, port);
+        }
+        _ => return ExitCode::from(64),
+    }
+    ExitCode::SUCCESS
+}
+
+fn listen(port: &str) {
+    let host = std::env::var("HOST").unwrap_or_default();
+    let listener = TcpListener::bind(format!("{host}:{port}")).expect("the port is free");
+    println!("listening on {port}");
+    for connection in listener.incoming() {
+        let mut connection = connection.expect("a client");
+        let mut request = [0; 4096];
+        let _ = connection.read(&mut request);
+        let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    }
+}
+
+/// Prints what an instance can see of itself and of the machine.
+fn look() {
+    for (name, value) in std::env::vars() {
+        println!("env {name}={value}");
+    }
+    println!("args {:?}", std::env::args().collect::<Vec<_>>());
+    println!(
+        "cwd {}",
+        std::env::current_dir().expect("a directory").display()
+    );
+    println!("pid {}", std::process::id());
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    for line in status.lines() {
+        println!("status {}", line.replace('\t', " "));
+    }
+    let names = |path: &str| {
+        let entries = fs::read_dir(path).expect(path);
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect(path).file_name().to_string_lossy().into())
+            .collect();
+        names.sort();
+        names.join(" ")
+    };
+    println!("root {}", names("/"));
+    println!("proc {}", names("/proc"));
+    println!("dev {}", names("/dev"));
+    println!("fds {}", names("/proc/self/fd"));
+    println!(
+        "limits {}",
+        fs::read_to_string("/proc/self/limits")
+            .expect("/proc")
+            .replace('\n', ";")
+    );
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/1/exe",
+        "/dev/null",
+        "/tmp/new",
+        "/new",
+    ] {
+        let opened = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        println!(
+            "write {path} {}",
+            opened.map_or_else(|error| error.to_string(), |_| "ok".into())
+        );
+    }
+}
+
+fn write(lines: &str, width: &str) {
+    let text = "x".repeat(width.parse().expect("a width"));
+    let mut output = std::io::stdout().lock();
+    for number in 0..lines.parse().expect("a number of lines") {
+        writeln!(output, "{number} {text}").expect("standard output");
+    }
+}
+
+/// A server: starts an instance, says so, and waits to be killed.
+fn hold(mode: &str, launcher: &str, store: &str, root: &str, image: &str, port: &str) {
+    let root = PathBuf::from(root);
+    let spec = InstanceSpec {
+        id: "held".to_owned(),
+        image: image.parse().expect("a digest"),
+        env: BTreeMap::from([("MARK".to_owned(), root.display().to_string())]),
+        port: port.parse().expect("a port"),
+        log: root.join("held.log"),
+        command: None,
+    };
+    let settings = Settings {
+        store: Arc::new(oci::Store::open(store).expect("a store")),
+        root,
+        launcher: Launcher {
+            program: launcher.into(),
+            arguments: Vec::new(),
+        },
+        isolation: if mode == "off" {
+            IsolationMode::Off
+        } else {
+            IsolationMode::Auto
+        },
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let engine = ProcessEngine::new(settings).expect("an engine");
+    let instance = runtime.block_on(engine.start(spec)).expect("an instance");
+    println!("started {}", instance.pid());
+    thread::sleep(LONG);
+}
