@@ -24,6 +24,7 @@ pub use options::{
     ClientOptions, Credentials, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
 };
 
+use retry::Patience;
 use transport::Transport;
 
 /// A client of one registry.
@@ -44,5 +45,9 @@ impl Client {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.transport.meter().read()
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::new(self.transport.options.retry)
     }
 }

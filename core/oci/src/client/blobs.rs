@@ -9,7 +9,7 @@ use super::Client;
 use super::auth::Scope;
 use super::body::Payload;
 use super::error::{CallSite, ClientError};
-use super::retry::Patience;
+use super::retry::PROGRESS;
 use super::transport::{Request, Response, header};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
@@ -128,16 +128,15 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn run(&mut self) -> Result<(), ClientError> {
-        let mut patience = Patience::new(self.client.transport.options.retry);
+        let mut patience = self.client.patience();
         loop {
             let before = self.hasher.length();
             let error = match self.attempt() {
                 Ok(()) => return self.verify(),
                 Err(error) => error,
             };
-            if error.is_transient() && self.hasher.length() > before {
-                // It moves: only tries in a row that bring nothing count.
-                patience = Patience::new(self.client.transport.options.retry);
+            if error.is_transient() && self.hasher.length() >= before + PROGRESS {
+                patience = self.client.patience();
             }
             patience.wait_after(error)?;
         }

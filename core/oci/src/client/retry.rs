@@ -6,6 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::error::ClientError;
 use super::options::RetryPolicy;
 
+/// A try that moved this many bytes has not failed: only tries in a row that bring nothing count.
+pub(super) const PROGRESS: u64 = 1024 * 1024;
+
 /// The tries of one operation.
 #[derive(Debug)]
 pub(super) struct Patience {

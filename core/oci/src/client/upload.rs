@@ -12,7 +12,7 @@ use super::Client;
 use super::auth::Scope;
 use super::body::{BlobPart, BlobSource, Payload};
 use super::error::ClientError;
-use super::retry::Patience;
+use super::retry::PROGRESS;
 use super::transport::{Request, header};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
@@ -104,7 +104,7 @@ struct Upload<'a> {
 
 impl Upload<'_> {
     fn run(mut self) -> Result<(), ClientError> {
-        let mut patience = Patience::new(self.client.transport.options.retry);
+        let mut patience = self.client.patience();
         loop {
             let before = self.position.offset;
             let Err(error) = self.attempt() else {
@@ -116,6 +116,9 @@ impl Upload<'_> {
                 patience.wait_after(error)?;
                 if self.arrived_or_continue()? {
                     return Ok(());
+                }
+                if self.position.offset >= before + PROGRESS {
+                    patience = self.client.patience();
                 }
             } else if error.has_status(413) {
                 return Err(error);

@@ -1,0 +1,17 @@
+//! The registry server and the client of `oci`, over real connections: against each other, against
+//! Debian's `docker-registry`, and through servers and connections that fail on purpose.
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod image;
+#[cfg(test)]
+mod own;
+#[cfg(test)]
+mod real_docker_registry;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod shared;
+#[cfg(test)]
+mod tokens;
