@@ -93,6 +93,12 @@ impl Authorization {
     }
 }
 
+/// A request that was answered with 401.
+pub(super) struct Refused<'a> {
+    pub(super) authorization: Option<&'a Authorization>,
+    pub(super) sent_at: Instant,
+}
+
 /// Knows the credentials and the tokens got with them.
 #[derive(Debug)]
 pub(super) struct Authenticator {
@@ -123,6 +129,7 @@ struct TokenServer {
 struct CachedToken {
     scopes: Vec<Scope>,
     token: SecretString,
+    got_at: Instant,
     renew_at: Instant,
 }
 
@@ -166,16 +173,13 @@ impl Authenticator {
         exchange: &Exchange,
         scopes: &[Scope],
         challenges: &[Challenge],
-        refused: Option<&Authorization>,
+        refused: &Refused<'_>,
     ) -> Result<Option<Authorization>, ClientError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = token_server(challenges) {
             state.scheme = Scheme::Bearer(server.clone());
-            if let Some(Authorization::Bearer(token)) = refused {
-                state
-                    .tokens
-                    .retain(|kept| kept.token.expose_secret() != token.expose_secret());
-            }
+            // Tokens tend to end together. One that another thread has got since is fresh.
+            state.tokens.retain(|kept| kept.got_at > refused.sent_at);
             return self.token(&mut state, exchange, &server, scopes).map(Some);
         }
         let offered = challenges
@@ -184,7 +188,7 @@ impl Authenticator {
         if offered {
             state.scheme = Scheme::Basic;
         }
-        match refused {
+        match refused.authorization {
             Some(Authorization::Basic(_)) => Ok(None),
             _ if offered => Ok(self.basic()),
             _ => Ok(None),
@@ -225,10 +229,12 @@ impl Authenticator {
             return Ok(Authorization::Bearer(kept.token.clone()));
         }
         let (token, life) = self.fetch(exchange, server, scopes)?;
-        let renew_at = now + life.saturating_sub(MARGIN.min(life / 4));
+        let got_at = Instant::now();
+        let renew_at = got_at + life.saturating_sub(MARGIN.min(life / 4));
         state.tokens.push(CachedToken {
             scopes: scopes.to_vec(),
             token: token.clone(),
+            got_at,
             renew_at,
         });
         Ok(Authorization::Bearer(token))

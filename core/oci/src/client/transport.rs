@@ -6,7 +6,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-use super::auth::{self, Authenticator, Authorization, Scope};
+use super::auth::{self, Authenticator, Authorization, Refused, Scope};
 use super::body::{Payload, PayloadReader};
 use super::counters::Meter;
 use super::error::{Answer, CallSite, ClientError};
@@ -274,6 +274,10 @@ impl Transport {
         let first = self
             .authenticator
             .authorization(&self.exchange, &request.scopes)?;
+        let refused = Refused {
+            authorization: first.as_ref(),
+            sent_at: Instant::now(),
+        };
         let response = self
             .exchange
             .send(request, url, first.as_ref(), self.progress())?;
@@ -285,7 +289,7 @@ impl Transport {
             &self.exchange,
             &request.scopes,
             &challenges,
-            first.as_ref(),
+            &refused,
         )?;
         match second {
             Some(second) => self

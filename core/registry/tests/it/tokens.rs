@@ -172,7 +172,8 @@ fn a_refused_password_is_told_without_it() {
 
 #[test]
 fn a_token_never_accepted_ends_the_attempt() {
-    let (tokens, server) = start(0, 300);
+    let (tokens, server) = start(usize::MAX, 300);
+    tokens.refuses.store(true, Ordering::SeqCst);
     let client = client(&server.host(), Some(ALICE));
     let error = TestImage::new(54, &[10])
         .try_push(&client, "alice/app", "v1", &[])
