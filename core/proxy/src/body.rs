@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted, never collected.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -102,7 +103,7 @@ impl Download {
         Self::Own(Full::new(bytes.into()))
     }
 
-    pub(crate) fn instance(
+    pub(crate) async fn instance(
         body: Incoming,
         lease: Lease,
         flight: Flight,
@@ -115,36 +116,51 @@ impl Download {
             counters,
             _flight: flight,
         };
-        stream.release_at_end();
+        poll_fn(|context| {
+            stream.release_at_end(context);
+            Poll::Ready(())
+        })
+        .await;
         Self::Instance(Box::new(stream))
     }
 }
 
 impl Stream {
     fn poll(&mut self, context: &mut Context<'_>) -> Polled {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = ready!(self.poll_body(context));
         match &frame {
             Some(Ok(frame)) => {
                 self.counters.sent(data_length(frame));
-                self.release_at_end();
+                self.release_at_end(context);
             }
             Some(Err(_)) => self.lease = None,
-            None => self.release(),
+            None => self.release(context),
         }
         Poll::Ready(frame)
     }
 
+    /// What has come already, else what the connection has for us once it is driven.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Polled {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        if let Some(lease) = &mut self.lease {
+            lease.drive(context);
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
     /// A reader that knows the length does not ask again after the last byte, so the connection is
     /// given back with that byte.
-    fn release_at_end(&mut self) {
+    fn release_at_end(&mut self, context: &mut Context<'_>) {
         if self.body.is_end_stream() {
-            self.release();
+            self.release(context);
         }
     }
 
-    fn release(&mut self) {
+    fn release(&mut self, context: &mut Context<'_>) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            lease.give_back(context);
         }
     }
 }

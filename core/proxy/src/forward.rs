@@ -1,6 +1,5 @@
 //! One request: choose the instance, send, try once more where that is safe, hand on the answer.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -115,7 +114,7 @@ impl Forwarder {
         }
         let request = outgoing(head, Upload::new(body, &activity, &self.counters));
         let (exchange, flight) = self.exchange(flight, request, &activity).await?;
-        self.finish(client, exchange, flight, upgrade)
+        self.finish(client, exchange, flight, upgrade).await
     }
 
     /// Sends the request, a second time on whatever is the route by then if the first connection
@@ -165,7 +164,7 @@ impl Forwarder {
         };
         activity.touch();
         let replay = Replay::of(&request);
-        let sending = lease.sender().try_send_request(request);
+        let sending = lease.send(request);
         match within(self.settings.answer_timeout, activity, sending).await {
             Some(Ok(response)) => Ok(Exchange { response, lease }),
             Some(Err(error)) => Err(Missed::sending(error, replay)),
@@ -176,7 +175,7 @@ impl Forwarder {
         }
     }
 
-    fn finish(
+    async fn finish(
         &self,
         client: &Client,
         exchange: Exchange,
@@ -189,6 +188,7 @@ impl Forwarder {
         } = exchange;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(Failure::BadUpgrade)?;
+            lease.detach();
             let instance = hyper::upgrade::on(&mut response);
             let protocol = response.headers().get(http::header::UPGRADE).cloned();
             Tunnel {
@@ -205,7 +205,7 @@ impl Forwarder {
         let (mut head, body) = response.into_parts();
         headers::remove_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
-        let body = Download::instance(body, lease, flight, &self.counters);
+        let body = Download::instance(body, lease, flight, &self.counters).await;
         Ok(Response::from_parts(head, body))
     }
 }

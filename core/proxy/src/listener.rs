@@ -19,6 +19,8 @@ use crate::settings::Settings;
 
 /// How long to let things settle when the machine has no more descriptors for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// At most how often unused connections to the instance are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
@@ -62,9 +64,14 @@ impl Stop {
 /// Accepts connections until the proxy stops.
 pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut stop: Stop) {
     let protocols = Arc::new(protocols(&forwarder.settings));
+    let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            _ = sweep.tick() => {
+                forwarder.table.expire();
+                continue;
+            }
             () = stop.finishing() => return,
         };
         match accepted {

@@ -3,13 +3,24 @@
 //! The pool belongs to one route and is closed with it: from then on connections still serve the
 //! requests that hold them, and none is kept afterwards, so an instance that is told to stop does
 //! not wait for idle connections of ours.
+//!
+//! A connection is driven by whoever holds it, in the same task that serves the client: a request
+//! then costs no hand-over between tasks, and so no wake-up of another thread. Only where the two
+//! directions must not wait for each other (uploads, tunnels) it gets a task of its own.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -46,6 +57,55 @@ pub(crate) enum Freshness {
     New,
 }
 
+/// hyper's connection, whose type has no public name.
+type Wire = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// One connection: where requests go in, and the work of moving their bytes.
+struct Line {
+    sender: SendRequest<Upload>,
+    /// Absent when the connection has a task of its own, or is over.
+    wire: Option<Wire>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Line")
+            .field("driven", &self.wire.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    /// Moves what can be moved now.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if let Some(wire) = &mut self.wire
+            && let Poll::Ready(end) = wire.as_mut().poll(context)
+        {
+            self.wire = None;
+            if let Err(error) = end {
+                tracing::debug!(%error, "connection to the instance ended");
+            }
+        }
+    }
+
+    /// Gives the connection a task of its own.
+    fn detach(&mut self) {
+        if let Some(wire) = self.wire.take() {
+            tokio::spawn(async move {
+                if let Err(error) = wire.await {
+                    tracing::debug!(%error, "connection to the instance ended");
+                }
+            });
+        }
+    }
+
+    fn is_ready(&mut self, context: &mut Context<'_>) -> bool {
+        self.drive(context);
+        self.sender.is_ready()
+    }
+}
+
 /// The connections to one instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -61,7 +121,7 @@ pub(crate) struct Pool {
 struct Idle {
     closed: bool,
     /// The longest unused first; taken from the back, so that a quiet time shrinks the pool.
-    connections: VecDeque<(SendRequest<Upload>, Instant)>,
+    lines: VecDeque<(Line, Instant)>,
 }
 
 impl Pool {
@@ -85,15 +145,15 @@ impl Pool {
         freshness: Freshness,
     ) -> Result<Lease, ConnectError> {
         let idle = match freshness {
-            Freshness::Any => self.take_idle(),
+            Freshness::Any => poll_fn(|context| Poll::Ready(self.take_idle(context))).await,
             Freshness::New => None,
         };
-        let sender = match idle {
-            Some(sender) => sender,
+        let line = match idle {
+            Some(line) => line,
             None => self.connect().await?,
         };
         Ok(Lease {
-            sender,
+            line,
             pool: Arc::clone(self),
         })
     }
@@ -102,36 +162,44 @@ impl Pool {
     pub(crate) fn close(&self) {
         let mut idle = self.lock();
         idle.closed = true;
-        let unused = std::mem::take(&mut idle.connections);
+        let unused = std::mem::take(&mut idle.lines);
         drop(idle);
         drop(unused);
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Upload>> {
+    /// Drops the connections that have been unused for too long.
+    pub(crate) fn expire(&self) {
         let mut idle = self.lock();
-        while let Some((sender, since)) = idle.connections.pop_back() {
-            if sender.is_ready() && since.elapsed() < self.idle_timeout {
-                return Some(sender);
+        let fresh = |(_, since): &(Line, Instant)| since.elapsed() < self.idle_timeout;
+        let expired = idle
+            .lines
+            .iter()
+            .position(fresh)
+            .unwrap_or(idle.lines.len());
+        let unused: Vec<_> = idle.lines.drain(..expired).collect();
+        drop(idle);
+        drop(unused);
+    }
+
+    fn take_idle(&self, context: &mut Context<'_>) -> Option<Line> {
+        let mut idle = self.lock();
+        while let Some((mut line, since)) = idle.lines.pop_back() {
+            // An instance that has closed the connection meanwhile is noticed here.
+            if since.elapsed() < self.idle_timeout && line.is_ready(context) {
+                return Some(line);
             }
         }
         None
     }
 
-    fn keep(&self, sender: SendRequest<Upload>) {
+    fn keep(&self, line: Line) {
         let mut idle = self.lock();
-        while idle
-            .connections
-            .front()
-            .is_some_and(|(_, since)| since.elapsed() > self.idle_timeout)
-        {
-            idle.connections.pop_front();
-        }
-        if !idle.closed && idle.connections.len() < self.max_idle {
-            idle.connections.push_back((sender, Instant::now()));
+        if !idle.closed && idle.lines.len() < self.max_idle {
+            idle.lines.push_back((line, Instant::now()));
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Upload>, ConnectError> {
+    async fn connect(&self) -> Result<Line, ConnectError> {
         let address = self.address;
         let connecting = TcpStream::connect(address);
         let stream = tokio::time::timeout(self.connect_timeout, connecting)
@@ -147,12 +215,10 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| ConnectError::Handshake { address, source })?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%address, %error, "connection to the instance ended");
-            }
-        });
-        Ok(sender)
+        Ok(Line {
+            sender,
+            wire: Some(Box::pin(connection.with_upgrades())),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -164,27 +230,53 @@ impl Pool {
 /// read its whole answer may give it back.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: SendRequest<Upload>,
+    line: Line,
     pool: Arc<Pool>,
 }
 
 impl Lease {
-    pub(crate) fn sender(&mut self) -> &mut SendRequest<Upload> {
-        &mut self.sender
+    /// Sends the request and waits for the head of the answer. The body of the answer comes only
+    /// while somebody calls [`Lease::drive`].
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        if !matches!(request.body(), Upload::Empty) {
+            // An upload goes on while nobody reads the answer yet.
+            self.line.detach();
+        }
+        let line = &mut self.line;
+        let mut sending = pin!(line.sender.try_send_request(request));
+        poll_fn(|context| {
+            line.drive(context);
+            sending.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Moves what can be moved now.
+    pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
+        self.line.drive(context);
+    }
+
+    /// Lets the connection run by itself until it is over.
+    pub(crate) fn detach(mut self) {
+        self.line.detach();
     }
 
     /// Makes the connection free for another request.
-    pub(crate) fn give_back(self) {
-        let Self { mut sender, pool } = self;
-        if sender.is_ready() {
-            pool.keep(sender);
-        } else if !sender.is_closed() {
+    pub(crate) fn give_back(self, context: &mut Context<'_>) {
+        let Self { mut line, pool } = self;
+        if line.is_ready(context) {
+            pool.keep(line);
+        } else if !line.sender.is_closed() {
             // The answer has been read but hyper has not yet turned the connection around, or the
             // request is still being uploaded.
+            line.detach();
             tokio::spawn(async move {
-                let ready = tokio::time::timeout(pool.idle_timeout, sender.ready()).await;
+                let ready = tokio::time::timeout(pool.idle_timeout, line.sender.ready()).await;
                 if matches!(ready, Ok(Ok(()))) {
-                    pool.keep(sender);
+                    pool.keep(line);
                 }
             });
         }

@@ -121,6 +121,14 @@ impl Table {
         })
     }
 
+    /// Drops connections of the current route that nobody uses.
+    pub(crate) fn expire(&self) {
+        let current = self.lock().clone();
+        if let Some(route) = current {
+            route.pool.expire();
+        }
+    }
+
     pub(crate) fn target(&self) -> Option<Target> {
         self.lock().as_ref().map(|route| route.target.clone())
     }

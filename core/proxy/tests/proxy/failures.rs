@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use crate::support::{
-    Connection, Instance, LOOPBACK, body, eventually, fetch, get, post, proxy, proxy_to,
-    proxy_with, raw_instance, read_until, text,
+    Connection, Instance, LOOPBACK, body, eventually, fetch, post, proxy, proxy_to, proxy_with,
+    raw_instance, read_until, text,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -244,18 +244,23 @@ async fn an_instance_that_does_not_accept_is_given_up() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     use http_body_util::BodyExt;
-    let instance = raw_instance(|mut stream| async move {
-        read_until(&mut stream, "\r\n\r\n").await;
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
-        stream.write_all(answer).await.expect("sent");
+    let kill = Arc::new(tokio::sync::Notify::new());
+    let killed = Arc::clone(&kill);
+    let instance = raw_instance(move |mut stream| {
+        let killed = Arc::clone(&killed);
+        async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+            stream.write_all(answer).await.expect("sent");
+            killed.notified().await;
+        }
     })
     .await;
     let proxy = proxy_to(&instance).await;
-    let response = Connection::open(proxy.local_addr())
-        .await
-        .send(get("/"))
-        .await;
-    let collected = response.expect("a head").into_body().collect().await;
+    let response = fetch(proxy.local_addr(), "/").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    kill.notify_one();
+    let collected = response.into_body().collect().await;
     assert!(collected.is_err(), "the client sees the break");
     eventually("the request has ended", || proxy.stats().in_flight == 0).await;
 }
