@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::process::{Daemon, Finished, eventually, need_program, run};
@@ -88,6 +90,15 @@ impl DockerEngine {
             .env("DOCKER_CONFIG", self.client.path())
             .args(arguments);
         run(&mut command, LIMIT)
+    }
+
+    /// Lets this client pull from a registry. Written as `docker login` writes it, which takes the
+    /// password on its command line or on a terminal.
+    pub fn log_in(&self, registry: &str, username: &str, password: &str) {
+        let auth = STANDARD.encode(format!("{username}:{password}"));
+        let text = serde_json::json!({"auths": {registry: {"auth": auth}}}).to_string();
+        fs::write(self.client.path().join("config.json"), text)
+            .expect("write the client's configuration");
     }
 
     fn wait_until_ready(&mut self, log: &Path) {

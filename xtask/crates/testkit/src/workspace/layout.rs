@@ -86,6 +86,8 @@ pub struct Layout {
     pub defects: Vec<Defect>,
     /// Lines put in front of the committed `deploy.toml`.
     pub configuration: String,
+    /// Link to the C library at run time. Otherwise the programs run on `FROM scratch`.
+    pub dynamic: bool,
 }
 
 impl Layout {
@@ -116,6 +118,15 @@ impl Layout {
         }
     }
 
+    /// A sound project whose programs need the C library of their image.
+    #[must_use]
+    pub fn linked_dynamically() -> Self {
+        Self {
+            dynamic: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn has(&self, defect: Defect) -> bool {
         self.defects.contains(&defect)
     }
@@ -127,6 +138,9 @@ impl Layout {
         put(root, "justfile", JUSTFILE);
         put(root, "README.md", "# Example\n");
         put(root, ".gitignore", GITIGNORE);
+        if !self.dynamic {
+            put(root, ".cargo/config.toml", STATIC);
+        }
         put(root, "services/app.yaml", "name: example\n");
         put(root, "services/agents/helper.yaml", "agent: helper\n");
         self.write_web(root);
@@ -219,6 +233,8 @@ impl Layout {
         }
     }
 }
+
+const STATIC: &str = "[build]\nrustflags = [\"-Ctarget-feature=+crt-static\"]\n";
 
 const GITIGNORE: &str = "/target\n/core/target\n/.systemprompt/*\n!/.systemprompt/Dockerfile\n\
      !/.systemprompt/deploy.toml\n";

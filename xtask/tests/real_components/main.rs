@@ -1,0 +1,12 @@
+//! The deploy tool against real components: `docker-registry`, `dockerd`, cargo, git, and a
+//! Management API that was written from its contract and not from our server.
+//!
+//! One program, because each is linked by itself. Needs what `cargo xtask test --setup` installs.
+
+mod docker;
+mod faults;
+mod preflight;
+mod registry_faults;
+mod seed_errors;
+mod success;
+mod world;
