@@ -8,6 +8,8 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use deploy_config::credentials::TOKEN_VARIABLE;
+
 use crate::interrupt::Interrupts;
 
 /// A program, its arguments and where it runs. The arguments are public by nature: no secret may
@@ -81,6 +83,8 @@ impl<'a> Program<'a> {
         for name in inherited_from_cargo() {
             command = command.env_remove(name);
         }
+        // The token is ours alone: a build script of any dependency could read it.
+        command = command.env_remove(TOKEN_VARIABLE);
         let handle = command.start()?;
         // The expression holds the writing ends of both pipes: while it lives they have no end.
         drop(command);

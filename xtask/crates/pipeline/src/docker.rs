@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Image;
@@ -214,6 +215,7 @@ fn current_host() -> Option<String> {
     let shell = xshell::Shell::new().ok()?;
     let format = "{{.Endpoints.docker.Host}}";
     let host = xshell::cmd!(shell, "docker context inspect --format {format}")
+        .env_remove(TOKEN_VARIABLE)
         .quiet()
         .ignore_stderr()
         .read()

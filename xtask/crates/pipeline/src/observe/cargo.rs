@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{MetadataCommand, TargetKind};
+use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::config::Build;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -61,6 +62,7 @@ fn read(root: &Path, manifest: Option<&Path>) -> Result<(Vec<Package>, PathBuf),
         .current_dir(root)
         .no_deps()
         .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove(TOKEN_VARIABLE)
         .exec()
         .map_err(|e| {
             Failure::new(

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use deploy_config::credentials::TOKEN_VARIABLE;
 use xshell::{Shell, cmd};
 
 /// A client that hangs (a socket nobody serves) must not hold up a deploy.
@@ -15,7 +16,7 @@ pub(super) fn observe(root: &Path) -> bool {
     };
     shell.change_dir(root);
     let format = "{{.Server.Version}}";
-    let version = cmd!(shell, "docker version --format {format}");
+    let version = cmd!(shell, "docker version --format {format}").env_remove(TOKEN_VARIABLE);
     let mut command: std::process::Command = version.into();
     command
         .stdin(std::process::Stdio::null())

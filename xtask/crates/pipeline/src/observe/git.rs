@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::observed::Git;
 use xshell::{Shell, cmd};
 
@@ -16,6 +17,7 @@ pub(super) fn observe(root: &Path) -> Option<Git> {
         shell,
         "git --no-optional-locks status --porcelain=v2 --branch --untracked-files=normal"
     )
+    .env_remove(TOKEN_VARIABLE)
     .quiet()
     .ignore_stderr()
     .read()
