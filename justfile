@@ -1,0 +1,87 @@
+# Every habit in one line. Arguments go through unharmed, quotes, spaces and `$` included: recipes
+# read them as "$@" instead of having them pasted into the command.
+set positional-arguments
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Build, push, deploy, wait until it is healthy, print the URL.
+deploy *FLAGS:
+    @cargo xtask deploy "$@"
+
+# Build the packages that the image ships, and nothing else.
+build-all *FLAGS:
+    @cargo xtask build-all "$@"
+
+# Return to an older release.
+rollback *FLAGS:
+    @cargo xtask rollback "$@"
+
+# List what was deployed.
+history *FLAGS:
+    @cargo xtask history "$@"
+
+# Show what serves now.
+status *FLAGS:
+    @cargo xtask status "$@"
+
+# Show the application's log.
+logs *FLAGS:
+    @cargo xtask logs "$@"
+
+# The platform on this machine: up, down, status, reset.
+local *FLAGS:
+    @cargo xtask local "$@"
+
+# Look at everything that a deployment needs.
+doctor *FLAGS:
+    @cargo xtask doctor "$@"
+
+# The configuration: show, schema.
+config *FLAGS:
+    @cargo xtask config "$@"
+
+# Keep a token for a Management API, read from standard input.
+login *FLAGS:
+    @cargo xtask login "$@"
+
+# Run the tests; `just test --setup` installs what they need.
+test *FLAGS:
+    @cargo xtask test "$@"
+
+# The inner loop: formatting, lints, unit tests. Under a minute once built.
+check: fmt-check clippy
+    @cargo xtask test --unit
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# Complain about formatting.
+fmt-check:
+    cargo fmt --all --check
+
+# Lint everything.
+clippy *FLAGS:
+    cargo clippy --workspace --all-targets "$@" -- -D warnings
+
+# The documentation, with warnings as errors.
+doc *FLAGS:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "$@"
+
+# What CI's first job runs: formatting, lints, documentation.
+lint:
+    @.ci/run lint
+
+# All that CI runs.
+ci:
+    @.ci/run
+
+# Licences, bans and sources of the dependencies (`cargo install cargo-deny --locked`).
+deny *FLAGS:
+    cargo deny check bans licenses sources "$@"
+
+# Dependencies that nothing uses (`cargo install cargo-machete --locked`).
+unused *FLAGS:
+    cargo machete "$@"
