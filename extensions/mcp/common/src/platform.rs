@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use management_api::client::{ApiError, Client, Options};
+use management_api::error::code;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{Origin, Settings, SettingsError, ToolError, blocking, bounded};
@@ -156,6 +157,9 @@ fn explain(error: &ApiError, origin: &Origin) -> ToolError {
 
 fn resolution(error: &ApiError, origin: &Origin) -> Option<&'static str> {
     let local = matches!(origin, Origin::Local(_));
+    if let Some(next) = error.code().and_then(resolution_of_code) {
+        return Some(next);
+    }
     match error {
         ApiError::BadAddress { .. } => Some("correct SYSTEMPROMPT_API_URL"),
         ApiError::Unauthorized { .. } if local => {
@@ -181,6 +185,20 @@ fn resolution(error: &ApiError, origin: &Origin) -> Option<&'static str> {
         }
         ApiError::RateLimited { .. } | ApiError::Server { .. } | ApiError::Stream { .. } => {
             Some("try again a little later")
+        }
+        _ => None,
+    }
+}
+
+/// What to do after a refusal that the platform itself has given a name.
+fn resolution_of_code(refused: &str) -> Option<&'static str> {
+    match refused {
+        code::DEPLOYMENT_IN_PROGRESS => Some("wait until it has ended; look with `status`"),
+        code::IMAGE_NOT_FOUND => Some(
+            "push the image first (`cargo xtask deploy` does), or deploy one of `list_deployments`",
+        ),
+        code::NOTHING_TO_ROLL_BACK => {
+            Some("choose a deployment that succeeded from `list_deployments`")
         }
         _ => None,
     }

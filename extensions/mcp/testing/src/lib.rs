@@ -5,6 +5,8 @@
 //!   be wrong on purpose.
 //! - [`inspector`] drives it with the npm MCP inspector, a client nobody here wrote.
 //! - [`fake`] is a Management API in the test's own process.
+//! - [`real`] is the `systemprompt` server itself.
+//! - [`scenario`] is what the servers must do with either.
 //!
 //! Only ever a dev-dependency. Everything panics instead of returning errors: a missing component
 //! must fail a test, never skip it.
@@ -17,6 +19,8 @@
 pub mod fake;
 pub mod http;
 pub mod inspector;
+pub mod real;
+pub mod scenario;
 pub mod stdio;
 
 use std::process::Stdio;

@@ -15,7 +15,7 @@ use rmcp::{ClientHandler, ServiceExt as _};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, ChildStderr};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -73,15 +73,26 @@ impl Server {
         Self::launch(binary, variables, lifecycle).await
     }
 
+    /// Starts the binary in a folder that may belong to a project.
+    pub async fn start_in(binary: &str, folder: &Path) -> Self {
+        let home = temporary_folder();
+        let mut command = command(binary, &[], &[], &home);
+        command.current_dir(folder);
+        Self::connect(command, ClientLifecycleMode::Initialize, home).await
+    }
+
     async fn launch(
         binary: &str,
         variables: Variables<'_>,
         lifecycle: ClientLifecycleMode,
     ) -> Self {
         let home = temporary_folder();
-        let mut child = command(binary, &[], variables, &home)
-            .spawn()
-            .expect("start the server");
+        let command = command(binary, &[], variables, &home);
+        Self::connect(command, lifecycle, home).await
+    }
+
+    async fn connect(mut command: Command, lifecycle: ClientLifecycleMode, home: TempDir) -> Self {
+        let mut child = command.spawn().expect("start the server");
         let pipes = (
             child.stdout.take().expect("standard output is a pipe"),
             child.stdin.take().expect("standard input is a pipe"),
@@ -103,12 +114,6 @@ impl Server {
             progress,
             home,
         }
-    }
-
-    /// The folder that the server runs in.
-    #[must_use]
-    pub fn home(&self) -> &Path {
-        self.home.path()
     }
 
     /// What the server says of itself: name, version, instructions.

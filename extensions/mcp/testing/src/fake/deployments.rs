@@ -16,6 +16,7 @@ pub(super) async fn deploy(
     Path(id): Path<String>,
     Json(request): Json<DeployRequest>,
 ) -> Answer<DeployAnswer> {
+    let keeps_history = lock(&world).keeps_history;
     on(&world, &id, |tenant| {
         if request.image.contains("missing") {
             let message = format!("the registry does not hold {}", request.image);
@@ -23,12 +24,14 @@ pub(super) async fn deploy(
         }
         refuse_when_busy(tenant)?;
         let url = tenant.tenant.app_url.clone();
-        match tenant.live() {
+        let mut begun = match tenant.live() {
             Some(live) if live.image == request.image && !request.force => {
-                data(answer("deployed", url, live.number))
+                answer("deployed", url, live.number)
             }
-            _ => data(tenant.begin(&request.image, None)),
-        }
+            _ => tenant.begin(&request.image, None),
+        };
+        begun.deployment = begun.deployment.filter(|_| keeps_history);
+        data(begun)
     })
 }
 

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use management_api::error::{ErrorBody, code};
-use management_api::types::{Capabilities, Data};
+use management_api::types::{Capabilities, Data, Role};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -58,6 +58,7 @@ impl FakePlatform {
             .local_addr()
             .expect("the address of a bound socket");
         let world = Shared::default();
+        lock(&world).keeps_history = generation == Generation::Ours;
         let router = router(generation, Arc::clone(&world));
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("serve the fake");
@@ -165,15 +166,15 @@ async fn guard(State(world): State<Shared>, request: Request, next: Next) -> Res
     let reads = request.method() == Method::GET;
     let sent = request.headers().get(header::AUTHORIZATION);
     let token = sent.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let refusal = match token {
-        Some(OPERATOR) => None,
-        Some(READER) if reads => None,
-        Some(READER) => Some((
+    let refusal = match token.and_then(|token| lock(&world).role(token)) {
+        Some(Role::Operator) => None,
+        Some(_) if reads => None,
+        Some(_) => Some((
             StatusCode::FORBIDDEN,
             code::FORBIDDEN,
             "a reader may only look",
         )),
-        _ => Some((
+        None => Some((
             StatusCode::UNAUTHORIZED,
             code::UNAUTHORIZED,
             "unknown token",

@@ -60,8 +60,11 @@ pub(super) async fn create_token(
         created_at: Utc::now(),
         expires_at: lifetime.map(|lifetime| Utc::now() + lifetime),
     };
+    let secret = format!("spt_{}_secret", world.issued);
     world.tokens.push(info.clone());
-    let token = format!("spt_{}_secret", world.issued).into();
+    let known = (secret.clone(), info.id.clone(), info.role);
+    world.secrets.push(known);
+    let token = secret.into();
     data(IssuedToken { info, token })
 }
 
@@ -72,6 +75,7 @@ pub(super) async fn revoke_token(
     let mut world = lock(&world);
     let before = world.tokens.len();
     world.tokens.retain(|token| token.id != id);
+    world.secrets.retain(|(_, owner, _)| *owner != id);
     if world.tokens.len() == before {
         return refuse(404, code::NOT_FOUND, format!("there is no token {id}"));
     }

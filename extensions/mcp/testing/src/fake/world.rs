@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::Utc;
 use management_api::types::{
-    DeployAnswer, Deployment, Failure, Tenant, TenantStatus, TokenInfo, is_final,
+    DeployAnswer, Deployment, Failure, Role, Tenant, TenantStatus, TokenInfo, is_final,
 };
+
+use super::{OPERATOR, READER};
 
 /// Looks at a deployment until it ends.
 const LOOKS: u32 = 2;
@@ -15,7 +17,11 @@ pub(super) struct World {
     pub(super) tenants: BTreeMap<String, TenantState>,
     pub(super) tokens: Vec<TokenInfo>,
     pub(super) issued: u32,
+    /// Secret parts of the issued tokens with their ids and roles.
+    pub(super) secrets: Vec<(String, String, Role)>,
     pub(super) mutations: Vec<String>,
+    /// Whether answers carry numbers of deployments.
+    pub(super) keeps_history: bool,
 }
 
 pub(super) struct TenantState {
@@ -31,7 +37,9 @@ impl Default for World {
             tenants: BTreeMap::new(),
             tokens: Vec::new(),
             issued: 0,
+            secrets: Vec::new(),
             mutations: Vec::new(),
+            keeps_history: true,
         };
         world.add_tenant("acme", "Acme");
         world
@@ -39,6 +47,18 @@ impl Default for World {
 }
 
 impl World {
+    /// What the holder of a token may do.
+    pub(super) fn role(&self, token: &str) -> Option<Role> {
+        match token {
+            OPERATOR => Some(Role::Operator),
+            READER => Some(Role::Reader),
+            _ => {
+                let known = self.secrets.iter().find(|(secret, ..)| secret == token);
+                known.map(|(_, _, role)| *role)
+            }
+        }
+    }
+
     pub(super) fn add_tenant(&mut self, id: &str, name: &str) -> Tenant {
         let tenant = Tenant {
             id: id.to_owned(),
