@@ -174,3 +174,35 @@ async fn a_slow_upload_outlives_the_answer_time_out() {
     let response = answer.await.expect("no panic").expect("an answer");
     assert_eq!(body(response).await, sent.to_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_while_nobody_reads_the_answer() {
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
+    // Answers with more than all buffers hold, at once, and reads the request meanwhile.
+    let instance = Instance::start(move |request| {
+        let (sender, answer) = feed(1);
+        tokio::spawn(pour(sender, Arc::default()));
+        let count = Arc::clone(&count);
+        tokio::spawn(async move {
+            let mut upload = request.into_body();
+            while let Some(Ok(frame)) = upload.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                count.fetch_add(length, Ordering::SeqCst);
+            }
+        });
+        async move { Response::new(answer) }
+    })
+    .await;
+    let proxy = proxy_to(&instance).await;
+    let (sender, upload) = feed(1);
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    let response = connection.send(post("/", upload)).await.expect("a head");
+    tokio::spawn(pour(sender, Arc::default()));
+    let expected = CHUNKS * CHUNK.len() as u64;
+    crate::support::eventually("the upload is complete", || {
+        received.load(Ordering::SeqCst) == expected
+    })
+    .await;
+    assert_eq!(drink(response.into_body()).await, expected);
+}

@@ -1,0 +1,111 @@
+//! Connections to the instance: used again, and not kept for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use proxy::Settings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    Connection, Instance, body, eventually, get, post, proxy_to, proxy_with, raw_instance, text,
+};
+
+/// How many connections an instance has, and has had.
+#[derive(Default)]
+struct Count {
+    open: AtomicUsize,
+    ever: AtomicUsize,
+}
+
+/// Answers every request, which has to arrive in one piece, and counts its connections.
+async fn counting() -> (Instance, Arc<Count>) {
+    let count = Arc::new(Count::default());
+    let counter = Arc::clone(&count);
+    let instance = raw_instance(move |mut stream| {
+        let count = Arc::clone(&counter);
+        async move {
+            count.open.fetch_add(1, Ordering::SeqCst);
+            count.ever.fetch_add(1, Ordering::SeqCst);
+            let mut buffer = [0; 4096];
+            while let Ok(1..) = stream.read(&mut buffer).await {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await.expect("sent");
+            }
+            count.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    (instance, count)
+}
+
+#[tokio::test]
+async fn one_connection_serves_one_client_after_another() {
+    let (instance, count) = counting().await;
+    let proxy = proxy_to(&instance).await;
+    for _ in 0..10 {
+        let mut connection = Connection::open(proxy.local_addr()).await;
+        for request in [get("/"), get("/"), post("/", text(""))] {
+            let response = connection.send(request).await.expect("an answer");
+            assert_eq!(body(response).await, "ok");
+        }
+    }
+    assert_eq!(count.ever.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn answers_without_a_body_give_their_connection_back_too() {
+    let instance = Instance::start(|_| async { http::Response::new(text("")) }).await;
+    let proxy = proxy_to(&instance).await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    for method in ["HEAD", "GET", "DELETE", "OPTIONS"] {
+        let mut request = get("/");
+        *request.method_mut() = method.parse().expect("a method");
+        let response = connection.send(request).await.expect("an answer");
+        assert_eq!(body(response).await, "");
+    }
+    assert_eq!(proxy.stats().responses.success, 4);
+}
+
+#[tokio::test]
+async fn a_retired_instance_keeps_no_idle_connection() {
+    let (instance, count) = counting().await;
+    let proxy = proxy_to(&instance).await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    assert_eq!(
+        body(connection.get("/").await.expect("an answer")).await,
+        "ok"
+    );
+    assert_eq!(count.open.load(Ordering::SeqCst), 1);
+    let retired = proxy.switch(None).expect("the first");
+    eventually("the connection is closed", || {
+        count.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    assert_eq!(retired.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed_without_further_traffic() {
+    let (instance, count) = counting().await;
+    let settings = Settings {
+        idle_timeout: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    assert_eq!(
+        body(connection.get("/").await.expect("an answer")).await,
+        "ok"
+    );
+    eventually("the connection is closed", || {
+        count.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    assert_eq!(
+        body(connection.get("/").await.expect("an answer")).await,
+        "ok"
+    );
+    assert_eq!(count.ever.load(Ordering::SeqCst), 2);
+}
