@@ -62,7 +62,7 @@ export class DeploymentPanel {
       ["By", deployment.actor],
       ["Began", when(deployment.created_at)],
       ["Took", duration(deployment)],
-      deployment.previous && ["Replaced", h("a", { href: link(this.#tenant, deployment.previous) }, `#${deployment.previous}`)],
+      deployment.previous && ["Previous", h("a", { href: link(this.#tenant, deployment.previous) }, `#${deployment.previous}`)],
       deployment.restores && ["Restored", h("a", { href: link(this.#tenant, deployment.restores) }, `#${deployment.restores}`)],
     ];
     show(this.#facts,
