@@ -54,17 +54,23 @@ impl Platform {
         name: &str,
     ) -> Result<TenantRow, StoreError> {
         let (proxy, address) = self.listen_for_new_tenant().await?;
+        let tenant = Tenant::new(id, address);
+        tenant.set_proxy(proxy);
+        // Before it is in the store: whoever finds it there can deploy to it.
+        if !self.tenants.add(Arc::new(tenant)) {
+            return Err(StoreError::TenantTaken { id: id.to_owned() });
+        }
         let row = TenantRow {
             id: id.to_owned(),
             name: name.to_owned(),
             port: address.port(),
             live: None,
         };
-        // Refused, the proxy is dropped and its port is free again.
-        self.store.create_tenant(row.clone()).await?;
-        let tenant = Tenant::new(id, address);
-        tenant.set_proxy(proxy);
-        self.tenants.add(Arc::new(tenant));
+        if let Err(error) = self.store.create_tenant(row.clone()).await {
+            // With it goes the proxy, and its port is free again.
+            drop(self.tenants.remove(id));
+            return Err(error);
+        }
         tracing::info!(tenant = id, %address, "a tenant was made");
         Ok(row)
     }
@@ -110,6 +116,17 @@ impl Platform {
         {
             instance.stop(self.settings.rollout.stop_grace()).await;
         }
+    }
+
+    /// Runs `work` to its end even when the client that asked for it hangs up: what was begun in the
+    /// store must be carried on here.
+    pub(crate) async fn detached<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let task = self.tasks.spawn(work);
+        task.await.map_err(|_| StoreError::Stopped)?
     }
 
     /// Starts the rollout of a deployment that was accepted.

@@ -28,7 +28,7 @@ const FIRST_TENANT: &str = "local";
 /// For requests, to the API and to the tenants, when the server ends.
 const DRAIN: Duration = Duration::from_secs(10);
 /// For everything else, rollouts that are being undone included.
-const WIND_DOWN: Duration = Duration::from_secs(60);
+const WIND_DOWN: Duration = Duration::from_mins(1);
 
 /// Runs a server until it is told to end.
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     let listener = Listener::bind(&arguments.addresses()?)
         .await
         .context("cannot listen; choose another address with --listen")?;
-    let app = build(&arguments, settings, data, &listener).await?;
+    let app = build(&arguments, settings, data, &listener)?;
     recover(&app).await?;
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
@@ -52,7 +52,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn build(
+fn build(
     arguments: &ServeArgs,
     settings: Settings,
     data: DataDir,

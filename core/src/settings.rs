@@ -83,6 +83,10 @@ impl Default for Limits {
 }
 
 /// How a release replaces another.
+#[expect(
+    clippy::struct_field_names,
+    reason = "the keys of the file name their unit"
+)]
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Rollout {

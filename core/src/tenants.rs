@@ -1,6 +1,7 @@
 //! All tenants of the server at run time.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -17,9 +18,16 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
-    pub(crate) fn add(&self, tenant: Arc<Tenant>) {
+    /// False when there is one with this id.
+    pub(crate) fn add(&self, tenant: Arc<Tenant>) -> bool {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(tenant.id.clone(), tenant);
+        match all.entry(tenant.id.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(tenant);
+                true
+            }
+        }
     }
 
     pub(crate) fn remove(&self, id: &str) -> Option<Arc<Tenant>> {
@@ -75,7 +83,9 @@ impl Tenants {
         let live = self.get(id).and_then(|tenant| tenant.live_state());
         match latest {
             None => ("pending", Some("nothing was deployed yet".to_owned())),
-            Some(row) if !row.state.is_committed() => ("failed", Some(why_undone(row, live))),
+            Some(row) if !row.state.is_committed() => {
+                ("failed", Some(why_undone(row, live.as_ref())))
+            }
             Some(_) => describe_live(live),
         }
     }
@@ -91,7 +101,7 @@ impl Tenants {
     }
 }
 
-fn why_undone(row: &DeploymentRow, live: Option<(u64, LiveState)>) -> String {
+fn why_undone(row: &DeploymentRow, live: Option<&(u64, LiveState)>) -> String {
     let why = match &row.failure {
         Some(failure) => failure.message.as_str(),
         None => "no reason was recorded",

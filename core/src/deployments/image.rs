@@ -57,7 +57,7 @@ fn find(store: &oci::Store, reference: &Reference) -> Result<Resolved, Refusal> 
     let repository = reference.repository();
     let tag = reference.tag();
     let digest = match (reference.digest(), tag) {
-        (Some(digest), _) => digest.clone(),
+        (Some(digest), _) => *digest,
         (None, Some(tag)) => {
             let tagged = store.tagged(repository, tag).ok().flatten();
             tagged.ok_or_else(|| unknown_tag(store, repository, tag))?

@@ -148,14 +148,18 @@ async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> 
     let url = app.tenants.url(&tenant);
     let owner = tenant.clone();
     let answer = move |number| accepted(&owner, number, url);
-    let row = match app.store.begin_deployment(new, answer.clone()).await {
-        Ok(row) => row,
-        Err(StoreError::InProgress { number }) => return Err(busy(app, &tenant, number).await),
-        Err(error) => return Err(error.into()),
+    let (platform, stored) = (App::clone(app), answer.clone());
+    let begin = async move {
+        let row = platform.store.begin_deployment(new, stored).await?;
+        let number = row.number;
+        platform.start_rollout(row);
+        Ok(number)
     };
-    let number = row.number;
-    app.start_rollout(row);
-    Ok(answer(number))
+    match app.detached(begin).await {
+        Ok(number) => Ok(answer(number)),
+        Err(StoreError::InProgress { number }) => Err(busy(app, &tenant, number).await),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {

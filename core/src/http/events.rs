@@ -80,15 +80,13 @@ impl Follower {
         let store = &self.app.store;
         let events = store.events_after(&self.tenant, self.number, self.last);
         self.queued = events.await.ok()?.into();
-        let ended = match self.queued.back() {
-            Some(event) => DeploymentState::parse(&event.state)?.is_final(),
+        self.over = if let Some(event) = self.queued.back() {
+            DeploymentState::parse(&event.state)?.is_final()
+        } else {
             // Whoever has seen the final event already gets an empty stream, not an endless one.
-            None => {
-                let row = store.deployment(&self.tenant, self.number).await.ok()??;
-                row.state.is_final()
-            }
+            let row = store.deployment(&self.tenant, self.number).await.ok()??;
+            row.state.is_final()
         };
-        self.over = ended;
         Some(())
     }
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use management_api::types::{Data, LogLine};
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use super::events::HEARTBEAT;
 use super::extract::{QueryOf, Segments};
@@ -37,7 +38,7 @@ pub(super) async fn logs(
     let filter = filter(&query)?;
     let folder = app.data.logs(&tenant);
     if query.follow {
-        return Ok(follow(app, Follower::new(folder, filter)).into_response());
+        return Ok(follow(app.shutdown.clone(), Follower::new(folder, filter)).into_response());
     }
     let data: Vec<LogLine> =
         tokio::task::spawn_blocking(move || crate::logs::read(&folder, &filter))
@@ -48,10 +49,9 @@ pub(super) async fn logs(
 }
 
 fn follow(
-    app: App,
+    shutdown: CancellationToken,
     follower: Follower,
 ) -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
-    let shutdown = app.shutdown.clone();
     let lines = stream::unfold(follower, |mut follower| async move {
         let lines = follower.next().await?;
         Some((stream::iter(lines), follower))
@@ -62,7 +62,7 @@ fn follow(
             let event = Event::default().event("log");
             Ok(event.data(serde_json::json!(line).to_string()))
         })
-        .take_until(async move { shutdown.cancelled().await });
+        .take_until(shutdown.cancelled_owned());
     Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn healthz() -> &'static str {
 /// `GET /readyz`: requests will be served.
 pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
     let unavailable =
-        |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::TIMEOUT, message);
+        |message: &str| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message);
     if app.shutdown.is_cancelled() {
         return Err(unavailable("the server is stopping"));
     }

@@ -34,10 +34,9 @@ pub(super) async fn create(
             "a tenant's name is 1 to 100 printable characters",
         ));
     }
-    let row = app
-        .create_tenant(&id, &name)
-        .await
-        .map_err(ApiError::from)?;
+    let platform = App::clone(&app);
+    let create = async move { platform.create_tenant(&id, &name).await };
+    let row = app.detached(create).await?;
     let data = wire::tenant(&app, row);
     Ok((StatusCode::CREATED, Json(Data { data })))
 }
@@ -57,7 +56,9 @@ pub(super) async fn delete(
     State(app): State<App>,
     Segments(id): Segments<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.delete_tenant(&id).await?;
+    let platform = App::clone(&app);
+    let delete = async move { platform.delete_tenant(&id).await };
+    app.detached(delete).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -20,7 +20,7 @@ use crate::tenant::Tenant;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// An instance that ran for this long has proved itself: its restart begins a new series.
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_mins(1);
 
 /// What became of the release's instance.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,9 +31,8 @@ pub(crate) async fn probe(address: SocketAddr, path: &str, limit: Duration) -> P
 
 async fn request(address: SocketAddr, path: &str) -> Probed {
     let broken = |error: &dyn std::error::Error| Probed::Broken(crate::chain(error));
-    let stream = match TcpStream::connect(address).await {
-        Ok(stream) => stream,
-        Err(_) => return Probed::Refused,
+    let Ok(stream) = TcpStream::connect(address).await else {
+        return Probed::Refused;
     };
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = match handshake {

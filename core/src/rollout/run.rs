@@ -25,7 +25,7 @@ const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
 const WRITES: u32 = 30;
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// For an old release that has to be started again after a failed `recreate`.
-const RESTORE_LIMIT: Duration = Duration::from_secs(120);
+const RESTORE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Why a rollout does not go on.
 enum Stop {

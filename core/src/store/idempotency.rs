@@ -87,21 +87,26 @@ impl Store {
     }
 }
 
-/// Records an answer within the transaction of what it tells about.
+/// Records an answer within the transaction of what it tells about, also when the key was given
+/// back meanwhile because its client hung up.
 pub(super) fn finish(
     transaction: &Transaction<'_>,
     key: &IdempotencyKey,
     answer: &StoredAnswer,
 ) -> Result<(), StoreError> {
     transaction.execute(
-        "UPDATE idempotency SET status = ?3, location = ?4, answer = ?5
-         WHERE scope = ?1 AND key = ?2",
+        "INSERT INTO idempotency (scope, key, body_hash, status, location, answer, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (scope, key) DO UPDATE
+         SET status = excluded.status, location = excluded.location, answer = excluded.answer",
         params![
             key.scope,
             key.key,
+            key.body_hash,
             answer.status,
             answer.location,
-            answer.body
+            answer.body,
+            now().timestamp_millis(),
         ],
     )?;
     Ok(())

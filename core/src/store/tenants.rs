@@ -31,9 +31,12 @@ impl Store {
                         now().timestamp_millis()
                     ],
                 )
-                .map_err(|error| match StoreError::is_unique_violation(&error) {
-                    true => StoreError::TenantTaken { id: tenant.id },
-                    false => error.into(),
+                .map_err(|error| {
+                    if StoreError::is_unique_violation(&error) {
+                        StoreError::TenantTaken { id: tenant.id }
+                    } else {
+                        error.into()
+                    }
                 })?;
             Ok(())
         })

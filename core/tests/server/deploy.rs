@@ -1,0 +1,252 @@
+//! Deployments that go well, and requests that are refused before anything is begun.
+
+use management_api::client::ApiError;
+use management_api::types::{DeployRequest, NewTenant};
+
+use crate::harness::{Server, get, health, key, until};
+use crate::image::push;
+
+#[test]
+fn an_image_is_deployed_and_serves_at_the_tenants_url() {
+    let server = Server::start();
+    let digest = push(&server, "local", "v1", &[("VERSION", "one")]);
+    let mut request = server.request("v1");
+    request.digest = Some(digest.clone());
+    request.env.insert("GREETING".into(), "hello".into());
+    let answer = server.deploy(&request);
+    assert_eq!(answer.status, "deploying");
+    assert_eq!(answer.deployment, Some(1));
+    let done = server.wait(1);
+    assert_eq!(done.state, "succeeded", "{done:?}");
+    assert!(done.live && done.finished_at.is_some());
+    assert_eq!((done.digest, done.tag.as_deref()), (digest, Some("v1")));
+    assert_eq!(done.actor, "operator");
+    assert_eq!(done.app_url, Some(server.app_url()));
+    assert_eq!(server.version().as_deref(), Some("one"));
+    let greeting = get(&format!("{}/env/GREETING", server.app_url()));
+    assert_eq!(greeting.as_deref(), Some("hello"));
+    let status = server.client().status("local").unwrap();
+    assert_eq!(status.status, "deployed");
+    assert_eq!(status.live.unwrap().number, 1);
+    assert!(status.running.is_none());
+}
+
+#[test]
+fn the_next_release_takes_over_at_the_same_url() {
+    let server = Server::start();
+    let url = server.app_url();
+    for (tag, version) in [("v1", "one"), ("v2", "two")] {
+        push(&server, "local", tag, &[("VERSION", version)]);
+        let done = server.deploy_and_wait(tag);
+        assert_eq!(done.state, "succeeded", "{done:?}");
+        assert_eq!(server.version().as_deref(), Some(version));
+    }
+    assert_eq!(server.app_url(), url);
+    let history = server.client().deployments("local").unwrap().unwrap();
+    let rows: Vec<_> = history
+        .iter()
+        .map(|d| (d.number, d.live, d.previous))
+        .collect();
+    assert_eq!(rows, [(2, true, Some(1)), (1, false, None)]);
+}
+
+#[test]
+fn recreate_stops_the_old_instance_first() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    server.deploy_and_wait("v1");
+    let mut request = server.request("v2");
+    request.strategy = Some("recreate".into());
+    let number = server.deploy(&request).deployment.unwrap();
+    let done = server.wait(number);
+    assert_eq!(
+        (done.state.as_str(), done.strategy.as_str()),
+        ("succeeded", "recreate")
+    );
+    assert_eq!(server.version().as_deref(), Some("two"));
+}
+
+#[test]
+fn the_very_same_release_is_not_deployed_again() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[]);
+    server.deploy_and_wait("v1");
+    // The same content under another tag is the same release.
+    push(&server, "local", "v1-again", &[]);
+    let answer = server.deploy(&server.request("v1-again"));
+    assert!(answer.unchanged);
+    assert_eq!(
+        (answer.status.as_str(), answer.deployment),
+        ("deployed", Some(1))
+    );
+    let mut other = server.request("v1");
+    other.env.insert("A".into(), "b".into());
+    let number = server.deploy(&other).deployment.unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    let mut forced = other.clone();
+    forced.force = true;
+    let answer = server.deploy(&forced);
+    assert_eq!((answer.unchanged, answer.deployment), (false, Some(3)));
+    assert_eq!(server.wait(3).state, "succeeded");
+}
+
+#[test]
+fn what_cannot_be_deployed_is_refused_with_a_reason() {
+    let server = Server::start();
+    let digest = push(&server, "local", "v1", &[]);
+    let other = format!("sha256:{}", "0".repeat(64));
+    let base = server.request("v1");
+    let with = |change: &dyn Fn(&mut DeployRequest)| {
+        let mut request = base.clone();
+        change(&mut request);
+        request
+    };
+    let host = server.image("local", "").trim_end_matches(':').to_owned();
+    for (request, status, code, hint) in [
+        (
+            with(&|r| r.image = server.image("local", "v9")),
+            404,
+            "image_not_found",
+            "v1",
+        ),
+        (
+            with(&|r| r.image = format!("{host}@{other}")),
+            404,
+            "image_not_found",
+            "push",
+        ),
+        (
+            with(&|r| r.image = "registry.example/local:v1".into()),
+            404,
+            "image_not_found",
+            "push",
+        ),
+        (
+            with(&|r| r.image = server.image("other", "v1")),
+            422,
+            "invalid_request",
+            "repository",
+        ),
+        (
+            with(&|r| r.image = "not an image".into()),
+            422,
+            "invalid_request",
+            "image",
+        ),
+        (
+            with(&|r| r.digest = Some(other.clone())),
+            422,
+            "invalid_request",
+            &digest,
+        ),
+        (
+            with(&|r| r.strategy = Some("yolo".into())),
+            422,
+            "invalid_request",
+            "rolling",
+        ),
+        (
+            with(&|r| r.timeout_seconds = Some(0)),
+            422,
+            "invalid_request",
+            "timeout",
+        ),
+        (
+            with(&|r| drop(r.env.insert("PORT".into(), "1".into()))),
+            422,
+            "invalid_request",
+            "PORT",
+        ),
+    ] {
+        let refused = server
+            .client()
+            .deploy("local", &request, &key(), false)
+            .unwrap_err();
+        let text = format!("{refused:?}");
+        assert!(
+            text.contains(code) && text.contains(&status.to_string()),
+            "{text}"
+        );
+        assert!(text.contains(hint), "{hint} is not in {text}");
+    }
+    assert_eq!(
+        server.client().deployments("local").unwrap(),
+        Some(Vec::new())
+    );
+}
+
+#[test]
+fn an_image_can_be_named_by_its_digest() {
+    let server = Server::start();
+    let digest = push(&server, "local", "v1", &[]);
+    let mut request = server.request("v1");
+    request.image = request.image.replace(":v1", &format!("@{digest}"));
+    let number = server.deploy(&request).deployment.unwrap();
+    let done = server.wait(number);
+    assert_eq!((done.state.as_str(), done.tag), ("succeeded", None));
+}
+
+#[test]
+fn one_deployment_of_a_tenant_runs_at_a_time() {
+    let server = Server::start();
+    push(
+        &server,
+        "local",
+        "slow",
+        &[("MODE", "slow"), ("START_MS", "1500")],
+    );
+    push(&server, "local", "v2", &[]);
+    let first = server.deploy(&server.request("slow")).deployment.unwrap();
+    let refused = server
+        .client()
+        .deploy("local", &server.request("v2"), &key(), false)
+        .unwrap_err();
+    let text = format!("{refused:?}");
+    assert!(
+        text.contains("deployment_in_progress") && text.contains("operator"),
+        "{text}"
+    );
+    assert_eq!(server.wait(first).state, "succeeded");
+}
+
+#[test]
+fn tenants_have_urls_images_and_histories_of_their_own() {
+    let server = Server::start();
+    let client = server.client();
+    let new = NewTenant {
+        id: "shop".into(),
+        name: Some("The shop".into()),
+    };
+    let shop = client.create_tenant(&new).unwrap();
+    assert!(matches!(
+        client.create_tenant(&new),
+        Err(ApiError::Refused { status: 409, .. })
+    ));
+    push(&server, "shop", "v1", &[("VERSION", "shop")]);
+    let request = DeployRequest {
+        image: server.image("shop", "v1"),
+        health: Some(health()),
+        ..DeployRequest::default()
+    };
+    client.deploy("shop", &request, &key(), false).unwrap();
+    let page = format!("{}/version", shop.app_url.unwrap());
+    until("the shop serves", || {
+        get(&page).filter(|body| body == "shop")
+    });
+    assert_eq!(client.deployments("local").unwrap(), Some(Vec::new()));
+    until("the deployment is over", || {
+        let done = client.deployment("shop", 1).unwrap();
+        (done.state == "succeeded").then_some(())
+    });
+    client.delete_tenant("shop").unwrap();
+    assert!(get(&page).is_none());
+    assert!(matches!(
+        client.status("shop"),
+        Err(ApiError::NotFound { .. })
+    ));
+    assert!(matches!(
+        client.create_tenant(&new),
+        Err(ApiError::Refused { status: 409, .. })
+    ));
+}

@@ -1,0 +1,164 @@
+//! Releases that do not work: why is told, and the old one keeps serving.
+
+use management_api::types::{Deployment, Failure};
+
+use crate::harness::Server;
+use crate::image::push;
+
+/// Deploys a good release, then one in `mode`; returns what became of it.
+fn deploy_bad(server: &Server, env: &[(&str, &str)]) -> (Deployment, Failure) {
+    push(server, "local", "good", &[("VERSION", "good")]);
+    push(server, "local", "bad", env);
+    assert_eq!(server.deploy_and_wait("good").state, "succeeded");
+    let done = server.deploy_and_wait("bad");
+    assert_eq!(done.state, "rolled_back", "{done:?}");
+    assert!(!done.live);
+    assert_eq!(server.version().as_deref(), Some("good"));
+    let status = server.client().status("local").unwrap();
+    assert_eq!(status.status, "failed");
+    assert_eq!(status.live.unwrap().number, 1);
+    let failure = done.failure.clone().unwrap();
+    (done, failure)
+}
+
+#[test]
+fn an_application_that_ends_is_told_with_its_last_lines() {
+    let server = Server::start();
+    let (_, failure) = deploy_bad(&server, &[("MODE", "exit"), ("EXIT_CODE", "3")]);
+    assert_eq!(
+        (failure.code.as_str(), failure.exit_code),
+        ("exited", Some(3))
+    );
+    assert_eq!(failure.log_tail.len(), 20);
+    assert!(
+        failure.log_tail.contains(&"line 30".to_owned()),
+        "{failure:?}"
+    );
+    assert!(
+        failure.log_tail.contains(&"fatal: told to end".to_owned()),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn an_application_ended_by_a_signal_is_told_with_its_number() {
+    let server = Server::start();
+    let (_, failure) = deploy_bad(&server, &[("MODE", "abort")]);
+    assert_eq!((failure.code.as_str(), failure.signal), ("killed", Some(6)));
+}
+
+#[test]
+fn a_wrong_port_is_recognised_before_the_time_is_over() {
+    let server = Server::start();
+    push(&server, "local", "bad", &[("MODE", "wrong-port")]);
+    let mut request = server.request("bad");
+    if let Some(health) = &mut request.health {
+        health.start_period_ms = 600_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    let failure = server.wait(number).failure.unwrap();
+    assert_eq!(failure.code, "wrong_port", "{failure:?}");
+    assert!(failure.message.contains("PORT"), "{failure:?}");
+}
+
+#[test]
+fn an_unhealthy_answer_is_told_with_its_status() {
+    let server = Server::start();
+    let (_, failure) = deploy_bad(&server, &[("MODE", "unhealthy")]);
+    assert_eq!(failure.code, "unhealthy");
+    assert!(failure.message.contains("500"), "{failure:?}");
+}
+
+#[test]
+fn no_answer_at_all_is_a_time_out() {
+    let server = Server::start();
+    let (_, failure) = deploy_bad(&server, &[("MODE", "silent")]);
+    assert_eq!(failure.code, "health_timeout");
+}
+
+#[test]
+fn the_server_holds_the_deadline() {
+    let server = Server::start();
+    push(
+        &server,
+        "local",
+        "slow",
+        &[("MODE", "slow"), ("START_MS", "600000")],
+    );
+    let mut request = server.request("slow");
+    request.timeout_seconds = Some(1);
+    let number = server.deploy(&request).deployment.unwrap();
+    let done = server.wait(number);
+    assert_eq!(
+        (done.state.as_str(), done.failure.unwrap().code.as_str()),
+        ("failed", "deadline")
+    );
+}
+
+#[test]
+fn without_an_older_release_the_deployment_has_failed() {
+    let server = Server::start();
+    push(&server, "local", "bad", &[("MODE", "exit")]);
+    let done = server.deploy_and_wait("bad");
+    assert_eq!(done.state, "failed");
+    let status = server.client().status("local").unwrap();
+    assert_eq!(status.status, "failed");
+    assert!(status.message.unwrap().contains("exit code 3"));
+    assert!(server.version().is_none());
+}
+
+#[test]
+fn a_failed_recreate_brings_the_old_release_back() {
+    let server = Server::start();
+    push(&server, "local", "good", &[("VERSION", "good")]);
+    push(&server, "local", "bad", &[("MODE", "exit")]);
+    server.deploy_and_wait("good");
+    let mut request = server.request("bad");
+    request.strategy = Some("recreate".into());
+    let number = server.deploy(&request).deployment.unwrap();
+    assert_eq!(server.wait(number).state, "rolled_back");
+    assert_eq!(server.version().as_deref(), Some("good"));
+}
+
+#[test]
+fn an_aborted_deployment_leaves_the_old_release() {
+    let server = Server::start();
+    push(&server, "local", "good", &[("VERSION", "good")]);
+    push(
+        &server,
+        "local",
+        "slow",
+        &[("MODE", "slow"), ("START_MS", "600000")],
+    );
+    server.deploy_and_wait("good");
+    let mut request = server.request("slow");
+    if let Some(health) = &mut request.health {
+        health.start_period_ms = 600_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    server.wait_for(number, |deployment| deployment.state == "provisioned");
+    server.client().abort("local", number).unwrap();
+    let done = server.wait(number);
+    assert_eq!(
+        (done.state.as_str(), done.failure.unwrap().code.as_str()),
+        ("rolled_back", "aborted")
+    );
+    assert_eq!(server.version().as_deref(), Some("good"));
+    let events = server
+        .client()
+        .deployment_events("local", number, 0, crate::harness::BOUND)
+        .unwrap();
+    let states: Vec<_> = events.map(|event| event.unwrap().state).collect();
+    let expected = [
+        "requested",
+        "provisioned",
+        "aborting",
+        "rolling_back",
+        "rolled_back",
+    ];
+    assert_eq!(states, expected);
+    // What is over, or serves, cannot be aborted.
+    for over in [1, number] {
+        assert!(server.client().abort("local", over).is_err());
+    }
+}

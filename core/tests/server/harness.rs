@@ -1,0 +1,250 @@
+//! Starting, asking, killing and reaping the server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use management_api::client::{Client, Options};
+use management_api::types::{DeployAnswer, DeployRequest, Deployment, HealthCheck, is_final};
+use secrecy::SecretString;
+use serde_json::Value;
+
+/// For everything that is waited for; generous, because machines that test are busy.
+pub(crate) const BOUND: Duration = Duration::from_mins(1);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A running server, ended with its tests.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) url: String,
+    token: String,
+    /// `None` when the folder belongs to somebody else.
+    folder: Option<tempfile::TempDir>,
+    data: PathBuf,
+}
+
+impl Server {
+    /// A server with a new data folder.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut server = Self::start_in(&data);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// A server on a folder that may have been another's.
+    pub(crate) fn start_in(data: &Path) -> Self {
+        let child = command(data).spawn().unwrap();
+        let mut server = Self {
+            child,
+            url: String::new(),
+            token: String::new(),
+            folder: None,
+            data: data.to_owned(),
+        };
+        let pid = u64::from(server.child.id());
+        let announced = until("the server announces itself", || {
+            let ended = server.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", server.log());
+            let text = fs::read_to_string(data.join("server.json")).ok()?;
+            let announced: Value = serde_json::from_str(&text).unwrap();
+            (announced["pid"] == pid).then_some(announced)
+        });
+        announced["url"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut server.url);
+        server.token = fs::read_to_string(data.join("token")).unwrap();
+        server
+    }
+
+    /// Kills the server as a power cut would, and starts another on its folder.
+    pub(crate) fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        let folder = self.folder.take();
+        let mut server = Self::start_in(&self.data);
+        server.folder = folder;
+        server
+    }
+
+    pub(crate) fn kill(&mut self) {
+        // It may have ended already; then there is nothing to kill and still something to reap.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        until("the server ends", || self.child.try_wait().unwrap())
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        self.token.trim()
+    }
+
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_file(&self.data)).unwrap_or_default()
+    }
+
+    /// A client with the operator's token.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(self.token())
+    }
+
+    pub(crate) fn client_with(&self, token: &str) -> Client {
+        Client::new(Options::new(&self.url, SecretString::from(token))).unwrap()
+    }
+
+    /// `registry/tenant:tag`.
+    pub(crate) fn image(&self, tenant: &str, tag: &str) -> String {
+        format!("{}/{tenant}:{tag}", self.url.trim_start_matches("http://"))
+    }
+
+    /// A request for an image of tenant `local`, with health checks that fail soon.
+    pub(crate) fn request(&self, tag: &str) -> DeployRequest {
+        DeployRequest {
+            image: self.image("local", tag),
+            health: Some(health()),
+            ..DeployRequest::default()
+        }
+    }
+
+    /// Asks for a deployment of tenant `local`.
+    pub(crate) fn deploy(&self, request: &DeployRequest) -> DeployAnswer {
+        self.client()
+            .deploy("local", request, &key(), false)
+            .unwrap()
+    }
+
+    /// Deploys an image that was pushed and waits for the end.
+    pub(crate) fn deploy_and_wait(&self, tag: &str) -> Deployment {
+        let answer = self.deploy(&self.request(tag));
+        self.wait(answer.deployment.unwrap())
+    }
+
+    /// Waits for the end of a deployment of tenant `local`.
+    pub(crate) fn wait(&self, number: u64) -> Deployment {
+        self.wait_for(number, |deployment| is_final(&deployment.state))
+    }
+
+    /// Waits until a deployment of tenant `local` is as wanted.
+    pub(crate) fn wait_for(&self, number: u64, wanted: impl Fn(&Deployment) -> bool) -> Deployment {
+        let client = self.client();
+        until("the deployment is as wanted", || {
+            let deployment = client.deployment("local", number).unwrap();
+            wanted(&deployment).then_some(deployment)
+        })
+    }
+
+    /// URL of tenant `local`.
+    pub(crate) fn app_url(&self) -> String {
+        let status = self.client().status("local").unwrap();
+        status.app_url.unwrap()
+    }
+
+    /// The version that tenant `local` serves, if it serves.
+    pub(crate) fn version(&self) -> Option<String> {
+        get(&format!("{}/version", self.app_url()))
+    }
+}
+
+impl Drop for Server {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a test that fails shows what the server had to say"
+    )]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of the server:\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// The command of a server, for tests that expect it to fail as well.
+pub(crate) fn command(data: &Path) -> Command {
+    let services = data.with_extension("services");
+    fs::create_dir_all(&services).unwrap();
+    let settings = "[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n";
+    fs::write(services.join("platform.toml"), settings).unwrap();
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log_file(data))
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .arg("--services")
+        .arg(services)
+        .env_remove("SYSTEMPROMPT_WEB")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    command
+}
+
+/// The server's log lies beside its folder, so that it survives the folder's next owner.
+pub(crate) fn log_file(data: &Path) -> PathBuf {
+    data.with_extension("log")
+}
+
+/// Checks that fail within two seconds.
+pub(crate) fn health() -> HealthCheck {
+    HealthCheck {
+        path: "/health".to_owned(),
+        status: 200,
+        interval_ms: 200,
+        timeout_ms: 1000,
+        start_period_ms: 2000,
+        retries: 2,
+    }
+}
+
+/// Looks until there is something, within a bound.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < BOUND, "waited in vain: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The body of a page that answers 200.
+pub(crate) fn get(url: &str) -> Option<String> {
+    let mut answer = agent().get(url).call().ok()?;
+    let body = answer.body_mut().read_to_string().ok()?;
+    (answer.status() == 200).then_some(body)
+}
+
+/// An HTTP client that reports statuses instead of failing on them, on a new connection a call.
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(BOUND))
+        .build()
+        .new_agent()
+}
+
+/// A key that was not used before.
+pub(crate) fn key() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{count}", std::process::id())
+}

@@ -1,0 +1,96 @@
+//! Logs and events over HTTP.
+
+use std::time::Duration;
+
+use management_api::client::LogQuery;
+
+use crate::harness::{BOUND, Server, get, until};
+use crate::image::push;
+
+#[test]
+fn logs_are_listed_filtered_and_followed() {
+    let server = Server::start();
+    let client = server.client();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    server.deploy_and_wait("v1");
+    server.deploy_and_wait("v2");
+    let all = until("both have written", || {
+        let lines = client.logs("local", &LogQuery::default()).unwrap();
+        let listening = |deployment| {
+            lines
+                .iter()
+                .any(|l| l.deployment == deployment && l.line.contains("listening"))
+        };
+        (listening(1) && listening(2)).then_some(lines)
+    });
+    assert!(all.is_sorted_by_key(|line| line.at));
+    let query = LogQuery {
+        filter: Some("version two".into()),
+        since: Some("10m".into()),
+        tail: Some(5),
+    };
+    let found = client.logs("local", &query).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].deployment, found[0].stream.as_str()),
+        (2, "stdout")
+    );
+    let bad = LogQuery {
+        since: Some("yesterday".into()),
+        ..LogQuery::default()
+    };
+    assert!(client.logs("local", &bad).is_err());
+
+    let query = LogQuery {
+        filter: Some("told to end".into()),
+        ..LogQuery::default()
+    };
+    let mut lines = client.follow_logs("local", &query, BOUND).unwrap();
+    get(&format!("{}/exit/7", server.app_url()));
+    let line = lines.next().unwrap().unwrap();
+    assert_eq!(line.line, "told to end with 7");
+}
+
+#[test]
+fn events_resume_where_a_client_has_stopped() {
+    let server = Server::start();
+    let client = server.client();
+    push(
+        &server,
+        "local",
+        "v1",
+        &[("MODE", "slow"), ("START_MS", "500")],
+    );
+    let number = server.deploy(&server.request("v1")).deployment.unwrap();
+    let follow = |after| {
+        let events = client
+            .deployment_events("local", number, after, BOUND)
+            .unwrap();
+        events.map(|event| event.unwrap())
+    };
+    let first: Vec<_> = follow(0).take(2).collect();
+    assert_eq!(first[0].state, "requested");
+    let rest: Vec<_> = follow(first[1].seq).collect();
+    let all: Vec<_> = follow(0).collect();
+    assert_eq!([first, rest].concat(), all);
+    let states: Vec<_> = all.iter().map(|event| event.state.as_str()).collect();
+    assert_eq!(
+        states,
+        [
+            "requested",
+            "provisioned",
+            "healthy",
+            "shifting",
+            "verified",
+            "succeeded"
+        ]
+    );
+    let numbers: Vec<_> = all.iter().map(|event| event.seq).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    // Who has seen the end gets an end, not an endless stream.
+    let nothing = client
+        .deployment_events("local", number, 6, Duration::from_secs(5))
+        .unwrap();
+    assert_eq!(nothing.count(), 0);
+}

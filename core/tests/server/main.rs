@@ -1,0 +1,20 @@
+//! The real binary, driven over HTTP as its clients drive it, with real images and instances.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "whatever is not there ends the test, and the line says what it was"
+)]
+
+mod access;
+mod app;
+mod deploy;
+mod failing;
+mod harness;
+mod idempotency;
+mod image;
+mod life;
+mod load;
+mod logs;
+mod operations;
+mod rollback;
+mod supervision;
