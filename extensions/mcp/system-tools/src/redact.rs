@@ -474,4 +474,27 @@ mod tests {
         );
         check(&["cargo", "-p", "oci"], &["cargo", "-p", "oci"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_command_line_is_read(arguments in proptest::collection::vec(".{0,40}", 0..8)) {
+            let shown = redact(&arguments);
+            proptest::prop_assert_eq!(shown.len(), arguments.len());
+        }
+
+        #[test]
+        fn a_named_secret_never_shows(secret in "[!-~]{6,40}") {
+            // What is shown anyway cannot tell whether the secret was.
+            proptest::prop_assume!(!HIDDEN.contains(&secret) && !is_scheme(&secret));
+            for command in [
+                vec!["app".to_owned(), "--token".to_owned(), secret.clone()],
+                vec!["app".to_owned(), format!("--db-password={secret}")],
+                vec!["app".to_owned(), format!("X-Api-Key: {secret}")],
+                vec!["app".to_owned(), format!("API_TOKEN={secret}")],
+            ] {
+                let shown = redact(&command).join(" ");
+                proptest::prop_assert!(!shown.contains(&secret), "{}", shown);
+            }
+        }
+    }
 }

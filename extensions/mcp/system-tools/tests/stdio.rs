@@ -1,8 +1,10 @@
 //! The server over its real pipe, driven by the SDK's client.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command};
 
+use mcp_testing::http::initialize;
 use mcp_testing::stdio::{Server, check_descriptions, hints};
 use serde_json::{Value, json};
 
@@ -204,4 +206,48 @@ async fn a_client_that_says_nothing_is_no_failure() {
         .status()
         .expect("run the server");
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn it_ends_when_a_service_manager_asks() {
+    let server = Server::start(BINARY, &[]).await;
+    server.succeed("host_info", json!({})).await;
+    server.terminate().await;
+}
+
+#[test]
+fn a_line_that_is_no_message_is_survived_and_every_answer_is_sent() {
+    let mut child = Command::new(BINARY)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("run the server");
+    let lines = [
+        "this is no message".to_owned(),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize()})
+            .to_string(),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string(),
+        "{\"jsonrpc\": \"2.0\", \"id\": ".to_owned(),
+        json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}).to_string(),
+    ];
+    let mut stdin = child.stdin.take().expect("standard input is a pipe");
+    stdin
+        .write_all((lines.join("\n") + "\n").as_bytes())
+        .expect("write to the server");
+    // The end of the input comes while the last answer is still being made.
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait for the server");
+    assert!(output.status.success(), "{}", output.status);
+    let answers: Vec<Value> = String::from_utf8(output.stdout)
+        .expect("UTF-8")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is a message"))
+        .collect();
+    let answered = |id: u64| {
+        answers
+            .iter()
+            .any(|a| a["id"] == id && a["result"].is_object())
+    };
+    assert!(answered(1) && answered(2), "{answers:?}");
 }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use crate::{PATIENCE, Variables, command, temporary_folder};
+use crate::{PATIENCE, Variables, command, temporary_folder, terminate};
 
 /// A server that listens on a free port.
 pub struct HttpServer {
@@ -195,17 +195,6 @@ async fn check_refusals(server: &HttpServer) {
     assert_eq!(server.send("GET", "/mcp", &host, "").await.status, 405);
     let long = json!({"jsonrpc": "2.0", "id": 1, "method": "x".repeat(2 * 1024 * 1024)});
     assert_eq!(server.post(&long, &[]).await.status, 413);
-}
-
-/// Sends SIGTERM through `kill`, which every system has and which needs no unsafe code.
-async fn terminate(child: &Child) {
-    let pid = child.id().expect("the server still runs");
-    let status = Command::new("kill")
-        .args(["-TERM", &pid.to_string()])
-        .status()
-        .await
-        .expect("run kill");
-    assert!(status.success(), "kill: {status}");
 }
 
 fn parse(answer: &str) -> Response {

@@ -27,7 +27,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// Limit of everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,4 +58,15 @@ fn command(binary: &str, arguments: &[&str], variables: Variables<'_>, home: &Te
 
 fn temporary_folder() -> TempDir {
     tempfile::tempdir().expect("make a temporary folder")
+}
+
+/// Sends SIGTERM through `kill`, which every system has and which needs no unsafe code.
+async fn terminate(child: &Child) {
+    let pid = child.id().expect("the server still runs");
+    let status = Command::new("kill")
+        .args(["-TERM", &pid.to_string()])
+        .status()
+        .await
+        .expect("run kill");
+    assert!(status.success(), "kill: {status}");
 }

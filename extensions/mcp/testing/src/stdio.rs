@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, Variables, command, temporary_folder};
+use crate::{PATIENCE, Variables, command, temporary_folder, terminate};
 
 /// A running server with the client that is connected to it.
 pub struct Server {
@@ -209,6 +209,17 @@ impl Server {
     #[must_use]
     pub fn progress(&self) -> Vec<String> {
         lock(&self.progress).clone()
+    }
+
+    /// Asks the server to end as a service manager does, while its client is still there. It must
+    /// end with success.
+    pub async fn terminate(mut self) {
+        terminate(&self.child).await;
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the server ignores SIGTERM")
+            .expect("wait for the server");
+        assert!(status.success(), "the server ended with {status}");
     }
 
     /// Closes the pipe. The server must end by itself, with success; answers its standard error.
