@@ -296,19 +296,15 @@ impl Assembling<'_> {
 
     /// Directories such as `/usr` and `/tmp`, which layers use and leave to the base to describe.
     fn missing_directories(&self) -> Nodes {
-        let mut nodes = Nodes::new();
-        let used: Vec<&PathBuf> = self
-            .plan
-            .layers
-            .iter()
+        let layers = self.plan.layers.iter();
+        let used: Vec<&Path> = layers
             .flat_map(|layer| layer.nodes.keys())
+            .map(PathBuf::as_path)
             .collect();
-        for (path, node) in self.plan.tree.missing_in_base() {
-            if used.iter().any(|used| used.starts_with(path)) {
-                nodes.insert(path.to_owned(), node.clone());
-            }
-        }
-        nodes
+        let missing = self.plan.tree.missing_in_base(&used).into_iter();
+        missing
+            .map(|(path, node)| (path.to_owned(), node.clone()))
+            .collect()
     }
 
     fn base_layer(&mut self, what: &str, nodes: &Nodes) -> Result<(), AssembleError> {

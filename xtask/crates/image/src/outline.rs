@@ -46,6 +46,7 @@ impl Outline {
             outline.push_origin(dockerfile, index)?;
         }
         outline.mark(dockerfile, outline.target);
+        outline.check_order(dockerfile)?;
         Ok(outline)
     }
 
@@ -118,6 +119,37 @@ impl Outline {
                 self.mark(dockerfile, earlier);
             }
         }
+    }
+}
+
+impl Outline {
+    /// A stage further down is not there yet; its name would be taken for an image's.
+    fn check_order(&self, dockerfile: &Dockerfile) -> Result<(), DockerfileError> {
+        let count = dockerfile.stages.len();
+        for (index, stage) in dockerfile
+            .stages
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| self.needed[*at])
+        {
+            for line in &stage.lines {
+                if let Instruction::Copy(Copy {
+                    from: Some(from), ..
+                }) = &line.instruction
+                    && stage_of(dockerfile, index, from).is_none()
+                    && (from.parse::<usize>().is_ok()
+                        || stage_of(dockerfile, count, from).is_some())
+                {
+                    let reason = "it does not stand above this line";
+                    let problem = Problem::Stage {
+                        name: from.clone(),
+                        reason,
+                    };
+                    return Err(dockerfile.fault(line, problem));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

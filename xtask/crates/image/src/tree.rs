@@ -3,7 +3,7 @@
 //! What a base image holds is not known here, only what every one of them has: the directories
 //! below `/` that a Linux system expects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +96,8 @@ pub(crate) fn belongs_to_base(path: &Path) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tree {
     nodes: BTreeMap<PathBuf, Node>,
+    /// Directories that every base has and that the Dockerfile itself has made or copied.
+    own: BTreeSet<PathBuf>,
 }
 
 impl Tree {
@@ -122,6 +124,9 @@ impl Tree {
     }
 
     pub(crate) fn insert(&mut self, path: PathBuf, node: Node) {
+        if belongs_to_base(&path) {
+            self.own.insert(path.clone());
+        }
         self.nodes.insert(path, node);
     }
 
@@ -143,10 +148,13 @@ impl Tree {
         made
     }
 
-    /// Directories that layers rely on and do not describe.
-    pub(crate) fn missing_in_base(&self) -> impl Iterator<Item = (&Path, &Node)> {
-        let nodes = self.nodes.iter().map(|(path, node)| (path.as_path(), node));
-        nodes.filter(|(path, node)| node.is_directory() && belongs_to_base(path))
+    /// Directories that the layers holding `used` rely on and do not describe.
+    pub(crate) fn missing_in_base(&self, used: &[&Path]) -> Vec<(&Path, &Node)> {
+        let of_base = self.nodes.iter().filter(|(path, node)| {
+            let needed = || used.iter().any(|used| used.starts_with(path));
+            node.is_directory() && belongs_to_base(path) && (self.own.contains(*path) || needed())
+        });
+        of_base.map(|(path, node)| (path.as_path(), node)).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::{Descriptor, ImageConfig, Platform};
+use oci::{Descriptor, ImageConfig, ImageManifest, Platform};
 
 use crate::files::{Content, FileStat, Files, FilesError, Kind, Node, Owner};
 use crate::owners::Accounts;
@@ -32,6 +32,19 @@ pub struct BaseImage {
     pub layers: Vec<Descriptor>,
     /// Its users, where somebody has looked into its layers.
     pub accounts: Accounts,
+}
+
+impl BaseImage {
+    /// The image that `manifest` and its configuration describe. Nobody has looked for its users.
+    #[must_use]
+    pub fn new(reference: &str, manifest: &ImageManifest, config: ImageConfig) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            config,
+            layers: manifest.layers.clone(),
+            accounts: Accounts::default(),
+        }
+    }
 }
 
 /// Gives base images: from a registry, a local store or a cache.

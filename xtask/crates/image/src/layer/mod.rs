@@ -119,7 +119,10 @@ impl LayerBuilder<'_> {
     fn gzip(&mut self, nodes: &Nodes, level: u32) -> Result<CachedLayer, LayerError> {
         // No name, no time, no operating system: the header says the same everywhere.
         let header = GzBuilder::new().mtime(0).operating_system(255);
-        let encoder = header.write(self.store.begin()?, flate2::Compression::new(level));
+        let encoder = header.write(
+            self.store.begin()?,
+            flate2::Compression::new(level.clamp(1, 9)),
+        );
         let out = BufWriter::with_capacity(BUFFER, DigestWriter::new(encoder));
         let out = self.archive(nodes, out)?;
         let hashing = out

@@ -6,6 +6,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
+pub(crate) mod tree;
+
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -71,36 +73,37 @@ impl Project {
     }
 }
 
-/// Compiles a small dynamically linked program with the compiler that builds this test.
-pub(crate) fn compile(project: &Project, name: &str) -> PathBuf {
-    let source = project.path(&format!("{name}.rs"));
-    let program = project.path(name);
-    fs::write(
-        &source,
-        format!("fn main() {{ println!(\"{name} from inside\"); }}"),
-    )
-    .unwrap();
+/// Compiles `text` with the compiler that builds this test.
+pub(crate) fn rustc(project: &Project, text: &str, output: &Path, arguments: &[&str]) {
+    let source = project.path("source.rs");
+    fs::write(&source, text).unwrap();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let status = Command::new(rustc)
-        .arg("-o")
-        .arg(&program)
-        .arg(&source)
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut command = Command::new(rustc);
+    command
+        .args(["--edition=2024", "-o"])
+        .arg(output)
+        .args(arguments)
+        .arg(&source);
+    assert!(command.status().unwrap().success());
+}
+
+/// Compiles a small dynamically linked program.
+pub(crate) fn compile(project: &Project, name: &str) -> PathBuf {
+    let program = project.path(name);
+    let text = format!("fn main() {{ println!(\"{name} from inside\"); }}");
+    rustc(project, &text, &program, &[]);
     program
 }
 
-/// Unpacks all layers of an image over each other with GNU tar.
+/// Unpacks all layers of an image over each other.
 pub(crate) fn unpack(project: &Project, image: &Image) -> PathBuf {
     let root = project.path("root");
     fs::create_dir(&root).unwrap();
-    let store = project.store();
     for layer in &image.layers {
-        let mut tar = Command::new("tar");
-        tar.args(["--no-same-owner", "--keep-directory-symlink", "-xpf"])
-            .arg(store.path(&layer.digest));
-        assert!(tar.arg("-C").arg(&root).status().unwrap().success());
+        let blob = project.store().open_blob(&layer.digest).unwrap();
+        let mut archive = tar::Archive::new(blob);
+        archive.set_preserve_permissions(true);
+        archive.unpack(&root).unwrap();
     }
     root
 }
@@ -111,20 +114,23 @@ pub(crate) fn run_inside(root: &Path, program: &str) -> String {
     let inside = root.join(program.trim_start_matches('/'));
     let mut command = if nix::unistd::geteuid().is_root() {
         let mut command = Command::new("chroot");
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.arg(root).arg(program);
+        // The loader reads $ORIGIN from /proc, which this root has not; it takes this instead.
+        let folder = Path::new(program).parent().unwrap();
+        command.env("LD_ORIGIN_PATH", folder);
         command
     } else {
         let loader = fs::canonicalize(root.join("lib64/ld-linux-x86-64.so.2")).unwrap();
         let mut command = Command::new(loader);
+        command.env_clear();
         let libraries = root.join("usr/lib/x86_64-linux-gnu");
         command.arg("--library-path").arg(libraries).arg(inside);
         command
     };
-    let output = command
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
