@@ -1,24 +1,15 @@
-//! A program for the images that the tests of this crate run, and a server for them to kill.
+//! A program for the images that the tests of this crate run. The standard library alone, so that
+//! the images stay small.
 
 #![expect(
     clippy::print_stdout,
     reason = "what it prints is what the tests look at"
 )]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
-
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
-
-/// Longer than any test.
-const LONG: Duration = Duration::from_mins(10);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,9 +19,6 @@ fn main() -> ExitCode {
         ["listen", port] => listen(port),
         ["look"] => look(),
         ["write", lines, width] => write(lines, width),
-        ["hold", mode, launcher, store, root, image, port] => {
-            hold(mode, launcher, store, root, image, port);
-        }
         _ => return ExitCode::from(64),
     }
     ExitCode::SUCCESS
@@ -106,38 +94,4 @@ fn write(lines: &str, width: &str) {
     for number in 0..lines.parse().expect("a number of lines") {
         writeln!(output, "{number} {text}").expect("standard output");
     }
-}
-
-/// A server: starts an instance, says so, and waits to be killed.
-fn hold(mode: &str, launcher: &str, store: &str, root: &str, image: &str, port: &str) {
-    let root = PathBuf::from(root);
-    let spec = InstanceSpec {
-        id: "held".to_owned(),
-        image: image.parse().expect("a digest"),
-        env: BTreeMap::from([("MARK".to_owned(), root.display().to_string())]),
-        port: port.parse().expect("a port"),
-        log: root.join("held.log"),
-        command: None,
-    };
-    let settings = Settings {
-        store: Arc::new(oci::Store::open(store).expect("a store")),
-        root,
-        launcher: Launcher {
-            program: launcher.into(),
-            arguments: Vec::new(),
-        },
-        isolation: if mode == "off" {
-            IsolationMode::Off
-        } else {
-            IsolationMode::Auto
-        },
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.expect("a runtime");
-    let engine = ProcessEngine::new(settings).expect("an engine");
-    let instance = runtime.block_on(engine.start(spec)).expect("an instance");
-    println!("started {}", instance.pid());
-    thread::sleep(LONG);
 }

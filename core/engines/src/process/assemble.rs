@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -13,8 +13,9 @@ use oci::{
 };
 
 use super::error::EngineError;
+use super::owner;
 use super::rootpath::{self, Last};
-use super::unpack::{Limits, Unpacker};
+use super::unpack::{Rules, Unpacker};
 use super::user;
 
 /// The largest manifest or configuration that is read.
@@ -31,7 +32,7 @@ pub(super) fn assemble(
     store: &Store,
     digest: Digest,
     rootfs: &Path,
-    limits: Limits,
+    rules: Rules,
 ) -> Result<Assembled, EngineError> {
     let source = Source {
         store,
@@ -39,12 +40,12 @@ pub(super) fn assemble(
     };
     let manifest = source.manifest()?;
     let config = source.config(&manifest)?;
-    let mut unpacker = Unpacker::new(rootfs, limits);
+    let mut unpacker = Unpacker::new(rootfs, rules);
     for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
         source.layer(&mut unpacker, layer, diff_id)?;
     }
     // before the directories get their modes, which may forbid adding to them
-    complete(rootfs, &config.config, digest)?;
+    complete(rootfs, &config.config, digest, rules)?;
     let layer = manifest.layers.last().map_or(digest, |layer| layer.digest);
     let bytes = unpacker.finish().map_err(|source| EngineError::Unpack {
         image: digest,
@@ -193,8 +194,17 @@ fn platforms(index: &ImageIndex) -> String {
 
 /// Adds what instances are given something at: the places to mount on, volumes, the working
 /// directory. Made here because a tree that is mounted read-only cannot have them added.
-fn complete(rootfs: &Path, config: &RunConfig, image: Digest) -> Result<(), EngineError> {
-    let skeleton = Skeleton { rootfs, image };
+fn complete(
+    rootfs: &Path,
+    config: &RunConfig,
+    image: Digest,
+    rules: Rules,
+) -> Result<(), EngineError> {
+    let skeleton = Skeleton {
+        rootfs,
+        image,
+        rules,
+    };
     for path in ["/proc", "/dev", "/sys", "/etc"] {
         skeleton.directory(Path::new(path))?;
     }
@@ -222,6 +232,7 @@ fn complete(rootfs: &Path, config: &RunConfig, image: Digest) -> Result<(), Engi
 struct Skeleton<'a> {
     rootfs: &'a Path,
     image: Digest,
+    rules: Rules,
 }
 
 impl Skeleton<'_> {
@@ -258,14 +269,14 @@ impl Skeleton<'_> {
     /// A volume that the image has no directory for belongs to the user who will write to it.
     fn volume(&self, path: &Path, user: Option<&str>) -> Result<(), EngineError> {
         let (place, made) = self.directory(path)?;
-        if !made || !nix::unistd::geteuid().is_root() {
+        if !made || !self.rules.keep_owners {
             return Ok(());
         }
         let Ok(found) = user::resolve(self.rootfs, user.unwrap_or_default()) else {
             // said when an instance is started, where it is an error
             return Ok(());
         };
-        lchown(&place, Some(found.uid), Some(found.gid)).map_err(EngineError::files("own", &place))
+        owner::give(&place, found.uid, found.gid).map_err(EngineError::files("own", &place))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -14,13 +15,14 @@ use tokio::task::spawn_blocking;
 use super::error::EngineError;
 use super::image::{Images, PreparedImage};
 use super::instance::{self, Instance};
-use super::isolation::{self, Isolation, IsolationMode};
+use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
+use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
 use super::tree;
-use super::unpack::Limits;
+use super::unpack::{Limits, Rules};
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -139,7 +141,12 @@ impl ProcessEngine {
             fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
         }
         let isolation = isolation::find(isolation, &launcher, &root, &isolation::scratch(&root))?;
-        let images = Images::new(store, root.join("images"), root.join("tmp"), limits);
+        close(&root, &isolation)?;
+        let rules = Rules {
+            limits,
+            keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
+        };
+        let images = Images::new(store, root.join("images"), root.join("tmp"), rules);
         let images = Arc::new(images);
         let ids = Mutex::default();
         let inner = Inner {
@@ -274,6 +281,18 @@ fn children(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
     entries
         .map(|entry| entry.map(|entry| entry.path()).map_err(failed()))
         .collect()
+}
+
+/// Instances may make set-uid files, which must be out of reach of the machine's other users. What
+/// runs without namespaces has to pass through here, so then it is closed to the eye only.
+fn close(root: &Path, isolation: &Isolation) -> Result<(), EngineError> {
+    let mode = if isolation.has_namespaces() {
+        0o700
+    } else {
+        0o711
+    };
+    fs::set_permissions(root, Permissions::from_mode(mode))
+        .map_err(EngineError::files("close", root))
 }
 
 fn lock(root: &Path) -> Result<File, EngineError> {

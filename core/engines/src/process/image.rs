@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::error::EngineError;
-use super::unpack::Limits;
+use super::unpack::Rules;
 use super::{assemble, boot, tree};
 
 const RECORD: &str = "image.json";
@@ -52,6 +52,8 @@ impl PreparedImage {
 struct Record {
     version: u32,
     boot: String,
+    /// Whether files belong to whom their layers say.
+    owners: bool,
     bytes: u64,
     config: RunConfig,
 }
@@ -63,7 +65,7 @@ pub(crate) struct Images {
     pub(crate) store: Arc<Store>,
     pub(crate) directory: PathBuf,
     pub(crate) scratch: PathBuf,
-    pub(crate) limits: Limits,
+    pub(crate) rules: Rules,
     /// One lock a digest: whoever comes second waits and finds the work done.
     busy: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     used: Mutex<HashMap<Digest, usize>>,
@@ -96,13 +98,13 @@ impl Images {
         store: Arc<Store>,
         directory: PathBuf,
         scratch: PathBuf,
-        limits: Limits,
+        rules: Rules,
     ) -> Self {
         Self {
             store,
             directory,
             scratch,
-            limits,
+            rules,
             busy: Mutex::default(),
             used: Mutex::default(),
         }
@@ -184,6 +186,7 @@ impl Images {
 
     fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(busy.entry(digest).or_default())
     }
 
@@ -210,12 +213,14 @@ impl Images {
         Ok(digests)
     }
 
-    /// The image if it is there and was unpacked since the machine started.
+    /// The image if it is there, was unpacked since the machine started, and by the same rules.
     fn find(&self, digest: &Digest) -> Option<PreparedImage> {
         let place = self.place(digest);
         let text = fs::read(place.join(RECORD)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
-        let valid = record.version == RECORD_VERSION && record.boot == boot::id();
+        let valid = record.version == RECORD_VERSION
+            && record.boot == boot::id()
+            && record.owners == self.rules.keep_owners;
         valid.then(|| PreparedImage {
             digest: *digest,
             config: record.config,
@@ -238,10 +243,11 @@ impl Images {
     fn unpack_into(&self, scratch: &Path, digest: Digest) -> Result<PreparedImage, EngineError> {
         let rootfs = scratch.join(ROOTFS);
         fs::create_dir_all(&rootfs).map_err(EngineError::files("create", &rootfs))?;
-        let assembled = assemble::assemble(&self.store, digest, &rootfs, self.limits)?;
+        let assembled = assemble::assemble(&self.store, digest, &rootfs, self.rules)?;
         let record = Record {
             version: RECORD_VERSION,
             boot: boot::id(),
+            owners: self.rules.keep_owners,
             bytes: assembled.bytes,
             config: assembled.config,
         };

@@ -23,6 +23,7 @@ mod launch;
 mod log;
 mod monitor;
 mod outside;
+mod owner;
 mod place;
 mod plan;
 mod proc;

@@ -24,6 +24,7 @@ pub(super) fn launch(
     place: &Place,
     isolation: &Isolation,
 ) -> Result<Launch, EngineError> {
+    check_environment(spec)?;
     let command = command(spec, image)?;
     if isolation.level == Level::Group {
         return outside(spec, image, place, command);
@@ -72,6 +73,26 @@ fn command(spec: &InstanceSpec, image: &PreparedImage) -> Result<Vec<String>, En
         return Err(EngineError::NoCommand { image: spec.image });
     }
     Ok(command)
+}
+
+/// What the system could not pass on. Says nothing of values: they may be secrets.
+fn check_environment(spec: &InstanceSpec) -> Result<(), EngineError> {
+    let name_is_wrong = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+    let wrong = spec
+        .env
+        .iter()
+        .find(|(name, value)| name_is_wrong(name) || value.contains('\0'));
+    match wrong {
+        None => Ok(()),
+        Some((name, _)) => Err(EngineError::launch(
+            &spec.id,
+            "set the environment",
+            format!(
+                "variable `{}` has a name or value that is not allowed",
+                name.escape_debug()
+            ),
+        )),
+    }
 }
 
 fn image_environment(image: &PreparedImage) -> BTreeMap<String, String> {

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
+
+use super::owner;
 
 /// Removes `path` and all below it. Absent is fine. Directories that their owner may not write to
 /// (images have them) are opened up first, which is why this is not `remove_dir_all`.
@@ -64,9 +66,7 @@ fn copy_directory(from: &Path, to: &Path, found: &Metadata) -> io::Result<()> {
 }
 
 fn keep_facts(to: &Path, found: &Metadata) -> io::Result<()> {
-    if nix::unistd::geteuid().is_root() {
-        lchown(to, Some(found.uid()), Some(found.gid()))?;
-    }
+    owner::give(to, found.uid(), found.gid())?;
     if !found.is_symlink() {
         fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))?;
     }

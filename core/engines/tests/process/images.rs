@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use oci::media_type;
 use oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, RootFs, RunConfig, Store};
@@ -118,6 +119,12 @@ pub(crate) fn push_with_diff_ids(
 
 /// An image with a shell, a few tools, the fixture program and a user `app`.
 pub(crate) fn app(store: &Store, fixture: &Path, run: RunConfig) -> Digest {
+    static LAYER: OnceLock<Vec<u8>> = OnceLock::new();
+    let tar = LAYER.get_or_init(|| app_layer(fixture));
+    push(store, &[(Packing::Tar, tar.clone())], run)
+}
+
+fn app_layer(fixture: &Path) -> Vec<u8> {
     let mut layer = Layer::new();
     layer.directory("tmp", 0o1777).directory("app/", 0o755);
     layer.file(
@@ -145,7 +152,7 @@ pub(crate) fn app(store: &Store, fixture: &Path, run: RunConfig) -> Digest {
         let name = library.to_str().unwrap().trim_start_matches('/').to_owned();
         layer.file(&name, 0o755, &fs::read(&library).unwrap());
     }
-    push(store, &[(Packing::Tar, layer.tar())], run)
+    layer.tar()
 }
 
 /// What `RunConfig` looks like for a command.

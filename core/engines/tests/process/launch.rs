@@ -265,7 +265,8 @@ async fn a_user_who_cannot_reach_the_image_is_told_about() {
     let (exit, log) = bench.run(run).await;
     assert_eq!(exit, Exit::Code(0), "{log:#?}");
     assert!(
-        log[0].starts_with("[engine] user app runs as root: it may not enter"),
+        log.iter()
+            .any(|line| line.starts_with("[engine] user app runs as root: it may not enter")),
         "{log:#?}"
     );
     assert!(has(&log, "status Uid: 0 0 0 0"));
@@ -297,6 +298,20 @@ async fn an_unknown_user_is_named() {
         );
         bench.check_nothing_left();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_cannot_be_passed_on_is_named_without_its_value() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&[PROGRAM, "look"]));
+    for (name, value) in [("", "secret"), ("A=B", "secret"), ("C", "secret\0")] {
+        let mut spec = bench.spec("one", image);
+        spec.env.insert(name.to_owned(), value.to_owned());
+        let error = bench.engine.start(spec).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("variable `{name}`")), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    bench.check_nothing_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]

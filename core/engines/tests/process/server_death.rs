@@ -1,12 +1,15 @@
 //! A server that is killed leaves nothing running, and the next one cleans up.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use engines::process::{EngineError, IsolationMode, ProcessEngine, Settings};
+use engines::process::{EngineError, Exit, IsolationMode, ProcessEngine, Settings};
 
-use crate::images::{PROGRAM, command};
+use crate::images::command;
 use crate::setup::{Bench, MODES, free_port, launcher, processes, program, until};
 
 struct Server {
@@ -18,15 +21,12 @@ struct Server {
 /// Starts a server of its own that runs one instance in another directory than the bench's.
 fn serve(bench: &Bench, mode: IsolationMode, image: oci::Digest) -> Server {
     let root = bench.folder.path().join("other");
-    let mut child = Command::new(program("engine-fixture"))
-        .args([
-            "hold",
-            if mode == IsolationMode::Off {
-                "off"
-            } else {
-                "auto"
-            },
-        ])
+    let mut child = Command::new(program("engine-server"))
+        .arg(if mode == IsolationMode::Off {
+            "off"
+        } else {
+            "auto"
+        })
         .arg(program("engine-launcher"))
         .arg(bench.store.root())
         .arg(&root)
@@ -70,8 +70,8 @@ fn next_server_cleans_up(bench: &Bench, mode: IsolationMode, server: &Server) {
         instance.join("instance.json").exists(),
         "the record is what the next one goes by"
     );
-    std::fs::create_dir(server.root.join("tmp/image-half")).unwrap();
-    let engine = ProcessEngine::new(settings(bench, mode, server)).unwrap();
+    fs::create_dir(server.root.join("tmp/image-half")).unwrap();
+    let engine = ProcessEngine::new(settings(bench, mode, &server.root)).unwrap();
     let sweep =
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(engine.sweep()));
     sweep.unwrap();
@@ -79,46 +79,59 @@ fn next_server_cleans_up(bench: &Bench, mode: IsolationMode, server: &Server) {
     assert!(!server.root.join("tmp/image-half").exists());
 }
 
-fn settings(bench: &Bench, mode: IsolationMode, server: &Server) -> Settings {
+fn settings(bench: &Bench, mode: IsolationMode, root: &Path) -> Settings {
     Settings {
         store: Arc::clone(&bench.store),
-        root: server.root.clone(),
+        root: root.to_owned(),
         launcher: launcher(),
         isolation: mode,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_server_could_not_end_is_swept() {
+async fn what_is_recorded_is_swept() {
     for mode in MODES {
         let bench = Bench::new(mode);
-        let image = bench.app(command(&[PROGRAM, "listen"]));
-        let mut server = serve(&bench, mode, image);
-        let folder = server.root.clone();
-        until("it runs", || processes(&folder).len() >= 2).await;
-        // stopped processes do not notice that the lifeline has been cut
-        let stopped: Vec<i32> = processes(&folder)
-            .into_iter()
-            .filter(|pid| *pid != child_id(&server))
-            .collect();
-        for pid in &stopped {
-            signal(*pid, nix::sys::signal::Signal::SIGSTOP);
-        }
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
-        assert!(!processes(&folder).is_empty());
-        next_server_cleans_up(&bench, mode, &server);
-        until("all is ended", || processes(&folder).is_empty()).await;
+        let image = bench.app(command(&["/bin/sh", "-c", "(sleep 600 &); sleep 600"]));
+        let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+        // the record as an earlier server of another directory would have left it
+        let other = bench.folder.path().join("other");
+        let directory = other.join("instances/one");
+        fs::create_dir_all(&directory).unwrap();
+        let record = "instances/one/instance.json";
+        fs::copy(bench.root().join(record), other.join(record)).unwrap();
+        let engine = ProcessEngine::new(settings(&bench, mode, &other)).unwrap();
+        engine.sweep().await.unwrap();
+        assert!(!directory.exists());
+        assert_eq!(instance.wait().await, Exit::Signal(9));
+        instance.stop(Duration::ZERO).await;
         bench.check_nothing_left();
     }
 }
 
-fn child_id(server: &Server) -> i32 {
-    i32::try_from(server.child.id()).unwrap()
-}
-
-fn signal(pid: i32, signal: nix::sys::signal::Signal) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_processes_that_are_gone_ends_nobody() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+    let other = bench.folder.path().join("other");
+    for (number, change) in ["started", "boot"].into_iter().enumerate() {
+        let directory = other.join(format!("instances/{number}"));
+        fs::create_dir_all(&directory).unwrap();
+        let text = fs::read_to_string(bench.root().join("instances/one/instance.json")).unwrap();
+        // the same ids at another time, or under another start of the machine
+        let text = match change {
+            "started" => text.replace("\"started\":", "\"started\":1"),
+            _ => text.replace("\"boot\":\"", "\"boot\":\"other-"),
+        };
+        fs::write(directory.join("instance.json"), text).unwrap();
+    }
+    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &other)).unwrap();
+    engine.sweep().await.unwrap();
+    assert_eq!(fs::read_dir(other.join("instances")).unwrap().count(), 0);
+    assert_eq!(instance.exited(), None);
+    instance.stop(Duration::ZERO).await;
+    bench.check_nothing_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +157,6 @@ async fn a_sweep_leaves_own_instances_alone() {
     let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
     bench.engine.sweep().await.unwrap();
     assert_eq!(instance.exited(), None);
-    instance.stop(std::time::Duration::ZERO).await;
+    instance.stop(Duration::ZERO).await;
     bench.check_nothing_left();
 }

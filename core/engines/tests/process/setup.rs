@@ -31,6 +31,7 @@ pub(crate) struct Bench {
 pub(crate) fn program(name: &str) -> PathBuf {
     let built = match name {
         "engine-launcher" => env!("CARGO_BIN_EXE_engine-launcher"),
+        "engine-server" => env!("CARGO_BIN_EXE_engine-server"),
         _ => env!("CARGO_BIN_EXE_engine-fixture"),
     };
     match std::env::var_os("ENGINES_PROGRAMS") {

@@ -132,12 +132,13 @@ async fn nothing_is_written_outside_of_the_image() {
     let file = EntryType::Regular;
     let link = EntryType::Symlink;
 
-    let cases: [(Entries<'_>, &str); 10] = [
+    let cases: [(Entries<'_>, &str); 11] = [
         (&[(file, "../escaped", None)], "not allowed"),
         (&[(file, "a/../../escaped", None)], "not allowed"),
         (&[(file, "/escaped", None)], "not allowed"),
         (&[(file, "a/.wh...", None)], "not allowed"),
         (&[(file, ".wh.", None)], "not allowed"),
+        (&[(file, "./", None)], "not allowed"),
         (
             &[(link, "out", Some("../../..")), (file, "out/escaped", None)],
             "leads out of the image",

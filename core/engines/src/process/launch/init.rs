@@ -9,16 +9,13 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{
-    AccessFlags, Gid, Pid, Uid, chdir, eaccess, geteuid, setegid, seteuid, setgroups, setresgid,
-    setresuid, setsid,
-};
+use nix::unistd::{Pid, chdir, setsid};
 
 use super::channel::Channel;
 use super::events::{self, Signals};
-use super::protocol::{Confinement, Failure, FailureKind, Launch, Order, Program, Report};
-use super::{BROKEN, capabilities, mounts, namespaces, search, sweep};
-use crate::process::user::{self, User};
+use super::protocol::{Confinement, Failure, Launch, Order, Program, Report};
+use super::{BROKEN, capabilities, identity, mounts, namespaces, search, sweep};
+use crate::process::user::User;
 
 pub(super) fn run() -> ExitCode {
     let Ok(mut guard) = Channel::stdin() else {
@@ -51,11 +48,13 @@ fn start(launch: &Launch, guard: &mut Channel) -> Result<Option<(Pid, Signals)>,
     let Some(program) = &launch.program else {
         return Ok(None);
     };
-    let user = who(&launch.confinement, program)?;
+    let user = identity::find(&launch.confinement, program)?;
     enter_directory(&program.directory)?;
     give_up_powers()?;
-    if may_switch(&launch.confinement) {
-        become_user(&user, &launch.confinement, program, guard)?;
+    if let Some(text) = identity::assume(&user, &launch.confinement, program)? {
+        guard
+            .send(&Report::Note { text })
+            .map_err(Failure::at("tell the guard"))?;
     }
     let signals = Signals::new().map_err(Failure::at("listen to signals"))?;
     let pid = spawn(program, &user)?;
@@ -78,18 +77,6 @@ fn confine(confinement: &Confinement) -> Result<(), Failure> {
     }
 }
 
-fn who(confinement: &Confinement, program: &Program) -> Result<User, Failure> {
-    let accounts = match confinement {
-        Confinement::Namespaces(_) => Path::new("/"),
-        Confinement::Group { accounts } => accounts,
-    };
-    user::resolve(accounts, &program.user).map_err(|error| Failure {
-        kind: FailureKind::UserNotFound,
-        step: "find the user".to_owned(),
-        reason: error.user,
-    })
-}
-
 fn enter_directory(directory: &Path) -> Result<(), Failure> {
     let step = format!("enter the working directory {}", directory.display());
     chdir(directory).map_err(Failure::at(&step))
@@ -104,49 +91,6 @@ fn give_up_powers() -> Result<(), Failure> {
     set_dumpable(false).map_err(Failure::at("hide the first process"))?;
     set_no_new_privs().map_err(Failure::at("forbid new privileges"))?;
     capabilities::limit()
-}
-
-/// In a user namespace of an ordinary user there is nobody to become.
-fn may_switch(confinement: &Confinement) -> bool {
-    let alone = matches!(confinement, Confinement::Namespaces(inside) if inside.user);
-    geteuid().is_root() && !alone
-}
-
-fn become_user(
-    user: &User,
-    confinement: &Confinement,
-    program: &Program,
-    guard: &mut Channel,
-) -> Result<(), Failure> {
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).map_err(Failure::at("set groups"))?;
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    if let (Confinement::Group { accounts }, false) = (confinement, uid.is_root())
-        && !can_reach(uid, gid, accounts)?
-    {
-        let text = format!(
-            "user {} runs as root: it may not enter {} (allow it with chmod o+x on each \
-             directory above)",
-            program.user,
-            accounts.display()
-        );
-        return guard
-            .send(&Report::Note { text })
-            .map_err(Failure::at("tell the guard"));
-    }
-    setresgid(gid, gid, gid).map_err(Failure::at("set group"))?;
-    setresuid(uid, uid, uid).map_err(Failure::at("set user"))
-}
-
-/// Without a root directory of its own, a user has to get to the image through the machine's.
-fn can_reach(uid: Uid, gid: Gid, place: &Path) -> Result<bool, Failure> {
-    let step = "try the user";
-    setegid(gid).map_err(Failure::at(step))?;
-    seteuid(uid).map_err(Failure::at(step))?;
-    let reached = eaccess(place, AccessFlags::X_OK).is_ok();
-    seteuid(Uid::from_raw(0)).map_err(Failure::at(step))?;
-    setegid(Gid::from_raw(0)).map_err(Failure::at(step))?;
-    Ok(reached)
 }
 
 fn spawn(program: &Program, user: &User) -> Result<Pid, Failure> {

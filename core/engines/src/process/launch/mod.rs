@@ -13,6 +13,7 @@ mod capabilities;
 pub(crate) mod channel;
 mod events;
 mod guard;
+mod identity;
 mod init;
 mod mounts;
 mod namespaces;

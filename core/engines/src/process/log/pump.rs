@@ -145,3 +145,47 @@ async fn write(mut file: LogFile, mut queue: mpsc::Receiver<Line>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line::now(Stream::Stdout, text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn lines_are_dropped_and_counted_when_nobody_takes_them() {
+        let (queue, mut taken) = mpsc::channel(3);
+        let mut dropped = 0;
+        for text in ["1", "2", "3", "4", "5"] {
+            offer(&queue, line(text), &mut dropped).await;
+        }
+        assert_eq!(dropped, 2);
+        let mut texts = Vec::new();
+        while let Ok(line) = taken.try_recv() {
+            texts.push(line.text);
+        }
+        offer(&queue, line("6"), &mut dropped).await;
+        while let Ok(line) = taken.try_recv() {
+            texts.push(line.text);
+        }
+        let note = "[engine] 2 lines dropped: the disk did not keep pace";
+        assert_eq!(texts, ["1", "2", "3", note, "6"]);
+        assert_eq!(dropped, 0);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_stays_open_does_not_hold_up_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let (mut open, stdout) = tokio::io::duplex(64);
+        tokio::io::AsyncWriteExt::write_all(&mut open, b"said\n")
+            .await
+            .unwrap();
+        let pump = start(&path, stdout, tokio::io::empty()).await.unwrap();
+        pump.finish(Duration::from_millis(200)).await;
+        assert_eq!(crate::process::log::tail(&path, 5), ["said"]);
+        drop(open);
+    }
+}

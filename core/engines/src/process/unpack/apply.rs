@@ -1,19 +1,17 @@
 //! Writing the entries of layers.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::mkfifo;
 use tar::Archive;
 
 use super::bounded::{Bounded, is_bound};
 use super::entry::{self, Facts, Kind, Wanted};
-use super::{Limits, UnpackError};
+use super::write::Writer;
+use super::{Limits, Rules, UnpackError};
 use crate::process::rootpath::{self, Last};
 use crate::process::tree;
 
@@ -21,8 +19,7 @@ use crate::process::tree;
 pub(crate) struct Unpacker<'a> {
     root: &'a Path,
     limits: Limits,
-    /// Only root can give files away; anyone else owns all that is unpacked.
-    keep_owners: bool,
+    writer: Writer,
     entries: u64,
     stream_left: u64,
     written: u64,
@@ -35,15 +32,18 @@ pub(crate) struct Unpacker<'a> {
 
 impl<'a> Unpacker<'a> {
     /// For the existing, empty directory `root`, which nobody else may be writing to.
-    pub(crate) fn new(root: &'a Path, limits: Limits) -> Self {
+    pub(crate) fn new(root: &'a Path, rules: Rules) -> Self {
         Self {
             root,
-            limits,
-            keep_owners: nix::unistd::geteuid().is_root(),
+            limits: rules.limits,
+            writer: Writer {
+                keep_owners: rules.keep_owners,
+            },
             entries: 0,
-            stream_left: limits.total_bytes,
+            stream_left: rules.limits.total_bytes,
             written: 0,
-            directories: BTreeMap::new(),
+            // a layer need not name the root itself
+            directories: BTreeMap::from([(root.to_owned(), Facts::IMPLIED)]),
             fresh: HashSet::new(),
         }
     }
@@ -74,7 +74,8 @@ impl<'a> Unpacker<'a> {
                 continue;
             }
             let shown = path.strip_prefix(self.root).unwrap_or(path);
-            self.set_directory(path, facts)
+            self.writer
+                .finish_directory(path, facts)
                 .map_err(write_failed(shown))?;
         }
         Ok(self.written)
@@ -92,6 +93,11 @@ impl<'a> Unpacker<'a> {
     }
 
     fn apply<R: Read>(&mut self, wanted: &Wanted, data: &mut R) -> Result<(), UnpackError> {
+        if wanted.path.as_os_str().is_empty() && !wanted.kind.fits_the_root() {
+            return Err(UnpackError::Name {
+                path: ".".to_owned(),
+            });
+        }
         let place = self.place(&wanted.path)?;
         let failed = write_failed(&wanted.path);
         match &wanted.kind {
@@ -174,16 +180,19 @@ impl<'a> Unpacker<'a> {
             });
         }
         self.written += copied;
-        self.set_file(&file, place, &wanted.facts).map_err(failed())
+        self.writer
+            .finish_file(&file, place, &wanted.facts)
+            .map_err(failed())
     }
 
     fn symlink(&self, place: &Path, target: &Path, wanted: &Wanted) -> io::Result<()> {
         tree::remove(place)?;
-        symlink(target, place)?;
-        if self.keep_owners {
-            lchown(place, Some(wanted.facts.uid), Some(wanted.facts.gid))?;
-        }
-        set_time(place, wanted.facts.modified)
+        self.writer.symlink(place, target, &wanted.facts)
+    }
+
+    fn fifo(&self, place: &Path, wanted: &Wanted) -> io::Result<()> {
+        tree::remove(place)?;
+        self.writer.fifo(place, &wanted.facts)
     }
 
     fn hard_link(&self, place: &Path, target: &Path, wanted: &Wanted) -> Result<(), UnpackError> {
@@ -208,16 +217,6 @@ impl<'a> Unpacker<'a> {
         fs::hard_link(&real, place).map_err(write_failed(&wanted.path))
     }
 
-    fn fifo(&self, place: &Path, wanted: &Wanted) -> io::Result<()> {
-        tree::remove(place)?;
-        mkfifo(place, Mode::from_bits_truncate(0o600))?;
-        if self.keep_owners {
-            lchown(place, Some(wanted.facts.uid), Some(wanted.facts.gid))?;
-        }
-        fs::set_permissions(place, Permissions::from_mode(file_mode(wanted.facts.mode)))?;
-        set_time(place, wanted.facts.modified)
-    }
-
     fn hide(&self, place: &Path) -> io::Result<()> {
         if self.fresh.contains(place) {
             return self.hide_below(place);
@@ -236,24 +235,6 @@ impl<'a> Unpacker<'a> {
             self.hide(&entry?.path())?;
         }
         Ok(())
-    }
-
-    /// The owner first: giving a file away clears mode bits.
-    fn set_file(&self, file: &File, place: &Path, facts: &Facts) -> io::Result<()> {
-        if self.keep_owners {
-            fchown(file, Some(facts.uid), Some(facts.gid))?;
-        }
-        file.set_permissions(Permissions::from_mode(file_mode(facts.mode)))?;
-        set_time(place, facts.modified)
-    }
-
-    fn set_directory(&self, place: &Path, facts: &Facts) -> io::Result<()> {
-        if self.keep_owners {
-            lchown(place, Some(facts.uid), Some(facts.gid))?;
-        }
-        // set-gid on a directory only hands down a group; images rely on it
-        fs::set_permissions(place, Permissions::from_mode(facts.mode & 0o3777))?;
-        set_time(place, facts.modified)
     }
 
     fn copy_failed(&self, path: &Path, error: io::Error) -> UnpackError {
@@ -278,20 +259,4 @@ impl<'a> Unpacker<'a> {
 fn write_failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError + use<> {
     let path = path.to_owned();
     move |source| UnpackError::Write { path, source }
-}
-
-fn file_mode(mode: u32) -> u32 {
-    mode & 0o1777
-}
-
-fn set_time(place: &Path, modified: i64) -> io::Result<()> {
-    let time = TimeSpec::new(modified, 0);
-    utimensat(
-        nix::fcntl::AT_FDCWD,
-        place,
-        &time,
-        &time,
-        UtimensatFlags::NoFollowSymlink,
-    )?;
-    Ok(())
 }

@@ -36,6 +36,13 @@ pub(super) enum Kind {
     Nothing,
 }
 
+impl Kind {
+    /// What an entry for the root of the image itself may be.
+    pub(super) fn fits_the_root(&self) -> bool {
+        matches!(self, Self::Directory | Self::Opaque | Self::Nothing)
+    }
+}
+
 /// Owner, mode and time of an entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {

@@ -8,6 +8,7 @@
 mod apply;
 mod bounded;
 mod entry;
+mod write;
 
 use std::io;
 use std::path::PathBuf;
@@ -36,6 +37,15 @@ impl Default for Limits {
             total_bytes: 64 * GIB,
         }
     }
+}
+
+/// How images are unpacked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    /// Whether files belong to whom their layer says. Not where all instances run as one user,
+    /// who could then not write to them.
+    pub(crate) keep_owners: bool,
 }
 
 /// Why a layer could not be applied.

@@ -1,0 +1,55 @@
+//! A server for the tests of this crate to kill: starts an instance, says so, and waits.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "what it prints is what the tests wait for"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_mins(10);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let [mode, launcher, store, root, image, port] = arguments[..] else {
+        panic!("expected: MODE LAUNCHER STORE ROOT IMAGE PORT");
+    };
+    let root = PathBuf::from(root);
+    let spec = InstanceSpec {
+        id: "held".to_owned(),
+        image: image.parse().expect("a digest"),
+        env: BTreeMap::from([("MARK".to_owned(), root.display().to_string())]),
+        port: port.parse().expect("a port"),
+        log: root.join("held.log"),
+        command: None,
+    };
+    let settings = Settings {
+        store: Arc::new(oci::Store::open(store).expect("a store")),
+        root,
+        launcher: Launcher {
+            program: launcher.into(),
+            arguments: Vec::new(),
+        },
+        isolation: if mode == "off" {
+            IsolationMode::Off
+        } else {
+            IsolationMode::Auto
+        },
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let engine = ProcessEngine::new(settings).expect("an engine");
+    let instance = runtime.block_on(engine.start(spec)).expect("an instance");
+    println!("started {}", instance.pid());
+    thread::sleep(LONG);
+}

@@ -1,0 +1,121 @@
+//! These tests once more, on machines that allow less: without root, without capabilities, without
+//! namespaces, on a file system that cannot be overlaid. Root can make all of them out of this one.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use crate::setup::{is_root, open_up, program};
+
+/// `nobody`, everywhere.
+const USER: u32 = 65534;
+
+/// What holds on any machine, whatever it allows.
+const EVERYWHERE: [&str; 7] = [
+    "isolation::",
+    "launch::it_serves",
+    "launch::the_environment",
+    "launch::exit_codes",
+    "launch::what_cannot_be_run",
+    "stop::it_is",
+    "server_death::nothing_outlives",
+];
+
+/// Runs this program's tests inside of `wrapper`, in a temporary directory of `owner`.
+fn check(owner: u32, wrapper: &[&str], expected: &str, tests: &[&str], least: usize) {
+    if !is_root() {
+        // this run is itself one of those elsewhere
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    open_up(folder.path());
+    let test = folder.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+    for name in ["engine-launcher", "engine-fixture", "engine-server"] {
+        fs::copy(program(name), folder.path().join(name)).unwrap();
+    }
+    let work = folder.path().join("work");
+    fs::create_dir(&work).unwrap();
+    chown(&work, Some(owner), Some(owner)).unwrap();
+    let (first, rest) = wrapper.split_first().unwrap();
+    let done = Command::new(first)
+        .args(rest)
+        .arg(&test)
+        .arg("--test-threads=2")
+        .args(tests)
+        // root's namesake elsewhere would go on for ever
+        .args(["--skip", "elsewhere::"])
+        .current_dir(&work)
+        .env("TMPDIR", &work)
+        .env("ENGINES_PROGRAMS", folder.path())
+        .env("ENGINES_EXPECTED", expected)
+        .output()
+        .unwrap_or_else(|error| panic!("{first}, of package util-linux: {error}"));
+    let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{printed}\n{errors}");
+    let ran = printed
+        .lines()
+        .filter(|line| line.ends_with("... ok"))
+        .count();
+    assert!(ran >= least, "{printed}");
+    check_empty(&work);
+}
+
+fn check_empty(work: &Path) {
+    let left: Vec<_> = fs::read_dir(work).unwrap().collect();
+    assert!(left.is_empty(), "files are left: {left:?}");
+}
+
+#[test]
+fn everything_holds_without_root() {
+    let user = format!("--reuid={USER}");
+    let group = format!("--regid={USER}");
+    let wrapper = ["setpriv", &user, &group, "--clear-groups", "--"];
+    check(USER, &wrapper, "UserNamespaces/Overlay", &[], 40);
+}
+
+#[test]
+fn a_root_without_capabilities_uses_a_user_namespace() {
+    let wrapper = [
+        "setpriv",
+        "--bounding-set=-sys_admin",
+        "--inh-caps=-sys_admin",
+        "--",
+    ];
+    check(0, &wrapper, "UserNamespaces/Overlay", &EVERYWHERE, 13);
+}
+
+#[test]
+fn a_root_of_a_user_namespace_has_namespaces() {
+    let wrapper = ["unshare", "--user", "--map-root-user", "--"];
+    check(0, &wrapper, "Namespaces/Overlay", &EVERYWHERE, 13);
+}
+
+#[test]
+fn processes_are_grouped_where_there_are_no_namespaces() {
+    let script = "for kind in user pid mnt; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done
+                  exec \"$@\"";
+    let wrapper = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--",
+        "sh",
+        "-ec",
+        script,
+        "sh",
+    ];
+    check(0, &wrapper, "Group/Copy", &EVERYWHERE, 13);
+}
+
+#[test]
+fn images_are_read_only_where_they_cannot_be_overlaid() {
+    // an overlay cannot be the upper layer of another one
+    let script = "mount -t tmpfs tmpfs \"$TMPDIR\"; cd \"$TMPDIR\"; mkdir lower upper work root
+                  mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
+                  TMPDIR=$TMPDIR/root; cd root; exec \"$@\"";
+    let wrapper = ["unshare", "--mount", "--", "sh", "-ec", script, "sh"];
+    check(0, &wrapper, "Namespaces/ReadOnly", &EVERYWHERE, 13);
+}
