@@ -91,7 +91,7 @@ const COMPONENTS: &[Component] = &[
     },
     Component {
         name: "Python",
-        purpose: "runs the documentation's scripts",
+        purpose: "tests the dashboard and the documentation's scripts",
         found: Found::Program("python3"),
         source: Source::Debian(&["python3"]),
     },
@@ -100,6 +100,18 @@ const COMPONENTS: &[Component] = &[
         purpose: "installs just",
         found: Found::PythonModule("pip"),
         source: Source::Debian(&["python3-pip"]),
+    },
+    Component {
+        name: "Chromium",
+        purpose: "shows the dashboard",
+        found: Found::Program("chromium"),
+        source: Source::Debian(&["chromium"]),
+    },
+    Component {
+        name: "chromedriver",
+        purpose: "drives Chromium",
+        found: Found::Program("chromedriver"),
+        source: Source::Debian(&["chromium-driver"]),
     },
     Component {
         name: "MCP inspector",

@@ -23,7 +23,7 @@ use remains::Remains;
 use step::{Ending, Run, Summary};
 
 /// All but the tests that need a component which Rust does not bring.
-const UNIT: &str = "not (binary(/^real_/) | package(testkit))";
+const UNIT: &str = "not (binary(/^real_/) | test(/(^|::)real_/) | package(testkit))";
 /// A hanging test must not hold a CI job for its whole hour.
 const TESTS: Duration = Duration::from_mins(40);
 const QUICK: Duration = Duration::from_mins(10);
@@ -83,6 +83,7 @@ fn variables(
     ];
     if let Some(Ok(engine)) = engine {
         variables.push((engine::HOST.to_owned(), engine.host().into()));
+        variables.push(("DOCKER_HOST".to_owned(), engine.host().into()));
     }
     variables
 }
@@ -101,7 +102,9 @@ fn steps(run: &Run<'_>, arguments: &Test, summary: &mut Summary) {
         return;
     }
     summary.add("workflows", checks::workflows(run));
-    summary.add("scripts", checks::scripts(run));
+    for folder in checks::SCRIPTS {
+        summary.add(folder, checks::scripts(run, folder));
+    }
 }
 
 /// With nextest each test is a process of its own and a hanging one is named; without it the

@@ -1,6 +1,7 @@
 //! The image in a real Docker Engine.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -89,8 +90,7 @@ fn docker_runs_the_pushed_image_and_its_health_answers() {
             &image,
         ])
         .expect_success();
-    let url = format!("http://127.0.0.1:{port}/api/v1/health");
-    let healthy = eventually(Duration::from_mins(1), || answers(&url));
+    let healthy = eventually(Duration::from_mins(1), || is_healthy(port) == Some(true));
     let logs = engine.docker(["logs", &name]);
     let checked = eventually(Duration::from_mins(1), || {
         health_of(&engine, &name) == "healthy"
@@ -180,19 +180,13 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn answers(url: &str) -> bool {
-    let shown = std::process::Command::new("curl")
-        .args([
-            "--silent",
-            "--fail",
-            "--max-time",
-            "5",
-            "--output",
-            "/dev/null",
-            url,
-        ])
-        .status();
-    shown.is_ok_and(|status| status.success())
+fn is_healthy(port: u16) -> Option<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET /api/v1/health HTTP/1.1\r\nHost: l\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.starts_with("HTTP/1.1 200 "))
 }
 
 fn health_of(engine: &DockerEngine, name: &str) -> String {

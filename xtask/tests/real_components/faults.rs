@@ -2,7 +2,7 @@
 
 use testkit::http::Response;
 use testkit::management::Variant;
-use testkit::{Fault, Gate, Rule};
+use testkit::{Fault, Gate, ManagementApi, Rule};
 
 use crate::world::{World, failed};
 
@@ -290,6 +290,26 @@ fn a_failing_exchange_is_an_authentication_failure() {
 fn a_server_that_is_not_there_is_named() {
     let world = World::new(Variant::Current);
     let gone = testkit::server::Server::start(Box::new(|_| Response::empty(204))).url();
+    let arguments = ["deploy", "-e", "production", "--output", "json"];
+    let finished = world.run_with(&arguments, &[("SYSTEMPROMPT_API_URL", &gone)]);
+    let failed = failed(&finished);
+    assert_eq!(failed.code, "unreachable", "{finished}");
+    assert!(
+        failed.details.contains(gone.trim_start_matches("http://")),
+        "{finished}"
+    );
+}
+
+/// A token that was given for one server is not sent to another.
+#[test]
+fn a_token_stays_with_its_server() {
+    let world = World::new(Variant::Current);
+    let other = ManagementApi::start(
+        Variant::Current,
+        world.registry.access_through(&world.proxy.host()),
+        world.registry.looks_up(),
+    );
+    let url = other.url();
     let arguments = [
         "deploy",
         "-e",
@@ -297,13 +317,14 @@ fn a_server_that_is_not_there_is_named() {
         "--output",
         "json",
         "--api-url",
-        &gone,
+        &url,
     ];
     let finished = world.run(&arguments);
     let failed = failed(&finished);
-    assert_eq!(failed.code, "unreachable", "{finished}");
-    assert!(
-        failed.details.contains(gone.trim_start_matches("http://")),
+    assert_eq!(
+        (failed.exit, failed.code.as_str()),
+        (4, "credentials_elsewhere"),
         "{finished}"
     );
+    assert!(other.exchanges().is_empty(), "{finished}");
 }

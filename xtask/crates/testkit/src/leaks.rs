@@ -30,10 +30,7 @@ impl Watch {
     /// Begins to look for these values, also in the encoded forms in which programs store them.
     #[must_use]
     pub fn over(secrets: impl IntoIterator<Item = String>) -> Self {
-        let secrets: Vec<_> = secrets
-            .into_iter()
-            .filter(|secret| !secret.is_empty())
-            .collect();
+        let secrets: Vec<_> = not_empty(secrets).collect();
         let seen = Arc::new(Mutex::default());
         let stop = Arc::new(AtomicBool::new(false));
         let needles = with_encodings(&secrets);
@@ -59,7 +56,7 @@ impl Watch {
 
     /// Also looks for values that became known while the test ran.
     pub fn also(&mut self, secrets: impl IntoIterator<Item = String>) {
-        self.secrets.extend(secrets);
+        self.secrets.extend(not_empty(secrets));
     }
 
     /// Panics when a secret was in a command line or a child's environment, is in one of the
@@ -99,6 +96,11 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// An open registry has no password to look for.
+fn not_empty(secrets: impl IntoIterator<Item = String>) -> impl Iterator<Item = String> {
+    secrets.into_iter().filter(|secret| !secret.is_empty())
 }
 
 /// A password is stored in base64 alone, or behind a user name as in `~/.docker/config.json`,
@@ -148,20 +150,30 @@ fn processes() -> Vec<PathBuf> {
 }
 
 /// The deploy tool itself is given its token in its environment; nothing that it starts may
-/// inherit it.
+/// inherit it. A process is named by its program, before and after it is looked at: between fork
+/// and exec a child still is its parent.
 fn sighting(process: &Path, needles: &[String]) -> Option<String> {
-    let name = fs::read_to_string(process.join("comm")).ok()?;
-    let name = name.trim();
+    let program = program_of(process)?;
     let holds = |file: &str| {
         let text = fs::read(process.join(file)).unwrap_or_default();
         needles
             .iter()
             .any(|needle| contains(&text, needle.as_bytes()))
     };
-    if holds("cmdline") {
-        return Some(format!("the command line of {name}"));
-    }
-    (name != "xtask" && holds("environ")).then(|| format!("the environment of {name}"))
+    let place = if holds("cmdline") {
+        "command line"
+    } else if program != "xtask" && holds("environ") {
+        "environment"
+    } else {
+        return None;
+    };
+    let unchanged = program_of(process).as_ref() == Some(&program);
+    unchanged.then(|| format!("the {place} of {program}"))
+}
+
+fn program_of(process: &Path) -> Option<String> {
+    let file = fs::read_link(process.join("exe")).ok()?;
+    Some(file.file_name()?.to_string_lossy().into_owned())
 }
 
 fn line_with(text: &str, needles: &[String]) -> Option<String> {
@@ -247,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the command line of sh")]
+    #[should_panic(expected = "the command line of ")]
     fn a_command_line_is_seen() {
         let secret = secret();
         let watch = Watch::over([secret.clone()]);

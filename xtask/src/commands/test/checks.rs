@@ -33,19 +33,23 @@ pub(super) fn workflows(run: &Run<'_>) -> Ending {
     run.finish(command, LIMIT)
 }
 
-/// The unit tests of the documentation's scripts.
-pub(super) fn scripts(run: &Run<'_>) -> Ending {
+/// Folders with tests in Python.
+pub(super) const SCRIPTS: [&str; 2] = ["docs/tools", "core/web/tests"];
+
+/// The tests in Python of one folder. One without tests is a failure: Python itself would pass.
+pub(super) fn scripts(run: &Run<'_>, folder: &str) -> Ending {
+    let tests = files_in(&run.root.join(folder), "py")
+        .into_iter()
+        .filter(|file| {
+            file.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("test_"))
+        });
+    if tests.count() == 0 {
+        return Ending::Failed(format!("no tests in {folder}"));
+    }
     let mut command = run.command("python3");
     command
-        .args([
-            "-m",
-            "unittest",
-            "discover",
-            "--start-directory",
-            "docs/tools",
-            "--pattern",
-            "*test*.py",
-        ])
+        .args(["-m", "unittest", "discover", "--start-directory", folder])
         .env("PYTHONDONTWRITEBYTECODE", "1");
     run.finish(command, LIMIT)
 }
