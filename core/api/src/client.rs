@@ -279,8 +279,7 @@ impl LogQuery {
 fn optional<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(ApiError::NotFound { .. }) => Ok(None),
-        Err(ApiError::Refused { status: 405, .. }) => Ok(None),
+        Err(ApiError::NotFound { .. } | ApiError::Refused { status: 405, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deploy_pipeline::deploy::{Execution, execute};
-use deploy_pipeline::image;
+use deploy_pipeline::image::{self, LayerPreview};
 use deploy_pipeline::observe::{Observation, Observer};
 use deploy_pipeline::outcome::{End, Outcome};
 use deploy_pipeline::redact::Redacting;
@@ -35,12 +35,12 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
         reporter: reporter.as_ref(),
     }
     .everything(&request);
-    let plan = match planned(&request, &context, &found) {
-        Ok(plan) => plan,
+    let (plan, layers) = match planned(&request, &context, &found) {
+        Ok(planned) => planned,
         Err(failures) => return conclude(failed(&request.environment, failures), output),
     };
     if flags.dry_run {
-        return dry_run(&context, &plan, &found, output);
+        return dry_run(&context, &plan, &layers, output);
     }
     let outcome = perform(&context, &plan, found, &reporter);
     conclude(outcome, output)
@@ -57,37 +57,36 @@ fn request(flags: &Deploy, context: &Context) -> Request {
     }
 }
 
-/// The plan, or everything that speaks against it: what the plan found and what looking found.
+/// The plan and the layers it would make, or everything that speaks against it: what the plan
+/// found, what looking found, and — when nothing else is wrong — what is wrong with the image.
 fn planned(
     request: &Request,
     context: &Context,
     found: &Observation,
-) -> Result<Plan, Vec<Failure>> {
+) -> Result<(Plan, Vec<LayerPreview>), Vec<Failure>> {
     let planned = plan(request, &context.settings.config, &found.observed);
-    let mut failures: Vec<Failure> = found
-        .failures
-        .iter()
-        .cloned()
-        .map(|failure| context.redactor.clean_failure(failure))
-        .collect();
-    match planned {
-        Ok(plan) if failures.is_empty() => Ok(plan),
-        Ok(_) => Err(failures),
+    let mut failures = found.failures.clone();
+    let plan = match planned {
+        Ok(plan) if failures.is_empty() => plan,
+        Ok(_) => return Err(clean(failures, context)),
         Err(more) => {
             failures.extend(more);
-            Err(failures)
+            return Err(clean(failures, context));
         }
+    };
+    match image::preview(&context.settings, &plan, &found.target_folder) {
+        Ok(layers) => Ok((plan, layers)),
+        Err(failure) => Err(clean(vec![failure], context)),
     }
 }
 
-fn dry_run(context: &Context, plan: &Plan, found: &Observation, output: Output) -> Exit {
-    let layers = match image::preview(&context.settings, plan, &found.target_folder) {
-        Ok(layers) => layers,
-        Err(failure) => {
-            return conclude(failed(&plan.environment, vec![failure]), output);
-        }
-    };
-    let document = render::plan::Document::new(plan, &layers, &context.settings.config);
+fn clean(failures: Vec<Failure>, context: &Context) -> Vec<Failure> {
+    let clean = |failure| context.redactor.clean_failure(failure);
+    failures.into_iter().map(clean).collect()
+}
+
+fn dry_run(context: &Context, plan: &Plan, layers: &[LayerPreview], output: Output) -> Exit {
+    let document = render::plan::Document::new(plan, layers, &context.settings.config);
     match output {
         Output::Human => render::out(&document.text()),
         _ => render::result::document(&document, output),

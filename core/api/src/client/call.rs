@@ -126,10 +126,17 @@ type Response = http::Response<ureq::Body>;
 impl Client {
     pub(super) fn read<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ApiError> {
         let text = self.send(call)?;
-        serde_json::from_str(&text).map_err(|e| ApiError::Malformed {
-            call: call.name(),
-            why: e.to_string(),
-            snippet: snippet(&text),
+        serde_json::from_str(&text).map_err(|e| match &call.key {
+            // It was accepted, whatever was to be said about it.
+            Some(_) => ApiError::OutcomeUnknown {
+                call: call.name(),
+                what: format!("the answer cannot be read: {e}"),
+            },
+            None => ApiError::Malformed {
+                call: call.name(),
+                why: e.to_string(),
+                snippet: snippet(&text),
+            },
         })
     }
 
@@ -197,10 +204,14 @@ impl Client {
         loop {
             tries += 1;
             let answer = self.classify(call, send(&token), tries);
-            let Err(Failed { error, wait: Some(wait) }) = answer else {
+            let Err(Failed {
+                error,
+                again: Some(Again { pause }),
+            }) = answer
+            else {
                 return answer.map_err(|failed| failed.error);
             };
-            let wait = wait.unwrap_or_else(|| backoff(tries));
+            let wait = pause.unwrap_or_else(|| backoff(tries));
             if tries >= MAX_TRIES || Instant::now() + wait > give_up {
                 return Err(error);
             }
@@ -226,9 +237,8 @@ impl Client {
         let error = refusal(call, response, tries);
         let again = match (call.retry, status) {
             (Retry::Never, _) => false,
-            // Both say that the server did nothing.
-            (_, 429 | 503) => true,
-            (Retry::Always, 500 | 502 | 504) => true,
+            // 429 and 503 say that the server did nothing; the others leave it open.
+            (_, 429 | 503) | (Retry::Always, 500 | 502 | 504) => true,
             _ => false,
         };
         if call.retry == Retry::WhenRefused && matches!(status, 500 | 502 | 504) && call.key.is_some()
@@ -240,7 +250,7 @@ impl Client {
         }
         Err(Failed {
             error,
-            wait: again.then_some(pause),
+            again: again.then_some(Again { pause }),
         })
     }
 
@@ -276,7 +286,7 @@ impl Client {
         Failed {
             error,
             // A silence of 30 s has used up the patience that retries draw on.
-            wait: (again && !timed_out).then_some(None),
+            again: (again && !timed_out).then_some(Again { pause: None }),
         }
     }
 
@@ -339,15 +349,20 @@ impl Client {
     }
 }
 
-/// A failed try: why, and — when another may help — how long the server asked to wait.
+/// A failed try: why, and whether another may help.
 struct Failed {
     error: ApiError,
-    wait: Option<Option<Duration>>,
+    again: Option<Again>,
+}
+
+/// Another try, after the pause that the server asked for or one of our own.
+struct Again {
+    pause: Option<Duration>,
 }
 
 impl Failed {
     fn finally(error: ApiError) -> Self {
-        Self { error, wait: None }
+        Self { error, again: None }
     }
 }
 

@@ -70,6 +70,7 @@ impl Observer<'_> {
     }
 
     /// Looks at the project alone, not at where it goes.
+    #[must_use]
     pub fn project(&self, request: &Request) -> Observation {
         let mut found = self.nothing();
         // Whoever only builds needs no credentials.
@@ -110,13 +111,14 @@ impl Observer<'_> {
             self.embedded_control(&mut found);
         } else {
             self.credential(&mut found);
-            self.remote_control(&mut found);
+            remote_control(&mut found);
         }
         found.observed.live = found.control.as_ref().and_then(live);
         found
     }
 
     /// Looks at everything that a deployment depends on.
+    #[must_use]
     pub fn everything(&self, request: &Request) -> Observation {
         let mut found = self.target();
         self.here(&mut found, request);
@@ -127,6 +129,11 @@ impl Observer<'_> {
         let observed = &mut found.observed;
         observed.variables = self.variables.keys().cloned().collect();
         observed.git = git::observe(self.root());
+        if let Some(live) = &mut observed.live
+            && let Some(sha) = &live.git_sha
+        {
+            live.commits_since = git::since(self.root(), sha);
+        }
         if !request.skip_push {
             self.sources(found);
         }
@@ -268,23 +275,6 @@ impl Observer<'_> {
         });
     }
 
-    /// A refused token is worth knowing before the build, not after.
-    fn remote_control(&self, found: &mut Observation) {
-        if found.observed.credential != observed::Credential::Usable {
-            return;
-        }
-        let Some(access) = &found.access else {
-            return;
-        };
-        match Control::connect(access, found.observed.tenant.as_deref()) {
-            Ok(control) => {
-                found.observed.tenant = Some(control.tenant.clone());
-                found.control = Some(control);
-            }
-            Err(failure) => found.failures.push(failure),
-        }
-    }
-
     fn extensions(&self, found: &mut Observation) {
         let extensions = Extensions::read(self.root());
         for error in extensions.errors {
@@ -332,6 +322,23 @@ impl Observer<'_> {
     }
 }
 
+/// A refused token is worth knowing before the build, not after.
+fn remote_control(found: &mut Observation) {
+    if found.observed.credential != observed::Credential::Usable {
+        return;
+    }
+    let Some(access) = &found.access else {
+        return;
+    };
+    match Control::connect(access, found.observed.tenant.as_deref()) {
+        Ok(control) => {
+            found.observed.tenant = Some(control.tenant.clone());
+            found.control = Some(control);
+        }
+        Err(failure) => found.failures.push(failure),
+    }
+}
+
 fn on_path(path: &str, program: &str) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|folder| folder.join(program))
@@ -346,6 +353,7 @@ fn live(control: &Control) -> Option<Live> {
         tag: live.tag,
         digest: live.digest,
         git_sha: live.source.map(|source| source.git_sha),
+        commits_since: None,
         url: live.app_url,
     })
 }

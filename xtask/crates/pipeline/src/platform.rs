@@ -28,7 +28,7 @@ const LAST_PORT: u16 = 7579;
 /// How long the server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take to drain and end after SIGTERM. Its own limits are 30 s and 10 s.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// The embedded platform of a project.
 #[derive(Debug, Clone)]

@@ -15,8 +15,10 @@ const SHORTEST: usize = 6;
 #[derive(Default)]
 pub struct Redactor {
     secrets: RwLock<Vec<String>>,
-    on_learn: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    on_learn: Option<OnLearn>,
 }
+
+type OnLearn = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Redactor {
     /// A redactor that passes on what it learns, for CI systems that mask texts themselves.

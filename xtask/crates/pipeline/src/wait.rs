@@ -212,7 +212,7 @@ fn poll(
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     let mut shown = String::new();
-    let mut silence: Option<ApiError> = None;
+    let mut silence: Option<ApiError>;
     loop {
         match ask(control) {
             Ok(seen) => {

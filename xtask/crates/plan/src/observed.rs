@@ -149,6 +149,8 @@ pub struct Live {
     pub digest: String,
     /// Commit it was built from.
     pub git_sha: Option<String>,
+    /// Commits that it lacks, newest first, one line each; `None` when git cannot tell.
+    pub commits_since: Option<Vec<String>>,
     /// Where it serves.
     pub url: Option<String>,
 }

@@ -14,6 +14,7 @@ use crate::{preflight, tag};
 
 /// What the user asked for on this run, beside the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Request {
     /// Name of the environment.
     pub environment: String,
@@ -279,10 +280,9 @@ fn builder(config: &Config, observed: &Observed) -> ImageBuilder {
         Dockerfile::Read { needs_engine, .. } if !needs_engine.is_empty()
     );
     match config.image.builder {
-        Builder::Native => ImageBuilder::Native,
         Builder::Docker => ImageBuilder::Docker,
         Builder::Auto if needs_engine => ImageBuilder::Docker,
-        Builder::Auto => ImageBuilder::Native,
+        Builder::Auto | Builder::Native => ImageBuilder::Native,
     }
 }
 

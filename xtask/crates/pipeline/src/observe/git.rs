@@ -6,6 +6,9 @@ use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::observed::Git;
 use xshell::{Shell, cmd};
 
+/// More commits than anyone reads in a plan.
+const MOST: &str = "50";
+
 /// The commit and whether the tree is clean; `None` outside a work tree or without git.
 ///
 /// Ignored files do not make a tree dirty; untracked ones do, because they may be shipped.
@@ -23,6 +26,23 @@ pub(super) fn observe(root: &Path) -> Option<Git> {
     .read()
     .ok()?;
     Some(parse(&status))
+}
+
+/// Commits of the work tree that `sha` lacks, newest first; `None` when git does not know it.
+pub(super) fn since(root: &Path, sha: &str) -> Option<Vec<String>> {
+    // What a platform answers is no option for git to obey.
+    if sha.is_empty() || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let shell = Shell::new().ok()?;
+    shell.change_dir(root);
+    let range = format!("{sha}..HEAD");
+    let log = cmd!(shell, "git --no-optional-locks log --oneline --no-decorate -n {MOST} {range}")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .ok()?;
+    Some(log.lines().map(str::to_owned).collect())
 }
 
 fn parse(status: &str) -> Git {

@@ -1,0 +1,254 @@
+//! A plan as people and programs see it: what `--dry-run` prints.
+
+use std::fmt::Write as _;
+
+use deploy_pipeline::image::LayerPreview;
+use deploy_plan::config::{Config, ControlPlane};
+use deploy_plan::plan::{ImageBuilder, Plan, Tag};
+use serde::Serialize;
+
+use super::bytes;
+
+/// The plan as a record with a version of its own.
+#[derive(Serialize)]
+pub(crate) struct Document {
+    schema: &'static str,
+    status: &'static str,
+    environment: String,
+    target: Target,
+    tag: TagRecord,
+    build: Option<Build>,
+    image: Option<Image>,
+    rollout: Rollout,
+    changes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Target {
+    control_plane: ControlPlane,
+    api_url: Option<String>,
+    tenant: Option<String>,
+    repository: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TagRecord {
+    value: String,
+    pinned: bool,
+}
+
+#[derive(Serialize)]
+struct Build {
+    profile: String,
+    locked: bool,
+    web: Option<String>,
+    packages: Vec<String>,
+    cargo_runs: usize,
+}
+
+#[derive(Serialize)]
+struct Image {
+    builder: ImageBuilder,
+    dockerfile: String,
+    base: String,
+    layers: Vec<Layer>,
+}
+
+#[derive(Serialize)]
+struct Layer {
+    line: usize,
+    instruction: String,
+    destination: String,
+    files: Vec<String>,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Rollout {
+    strategy: String,
+    timeout_seconds: u64,
+    wait: bool,
+    force: bool,
+    health: String,
+    env: Vec<String>,
+}
+
+impl Document {
+    pub(crate) fn new(plan: &Plan, layers: &[LayerPreview], config: &Config) -> Self {
+        Self {
+            schema: "deploy-plan/1",
+            status: "planned",
+            environment: plan.environment.clone(),
+            target: Target {
+                control_plane: plan.target.control_plane,
+                api_url: plan.target.api_url.clone(),
+                tenant: plan.target.tenant.clone(),
+                repository: plan.target.repository.clone(),
+            },
+            tag: tag(&plan.tag),
+            build: plan.build.as_ref().map(build),
+            image: plan.image.as_ref().map(|image| Image {
+                builder: image.builder,
+                dockerfile: image.dockerfile.display().to_string(),
+                base: image.base.to_string(),
+                layers: layers.iter().map(layer).collect(),
+            }),
+            rollout: Rollout {
+                strategy: plan.rollout.strategy.to_string(),
+                timeout_seconds: plan.rollout.timeout_seconds,
+                wait: plan.rollout.wait,
+                force: plan.rollout.force,
+                health: format!("GET {} -> {}", config.health.path, config.health.status),
+                env: plan.rollout.env.clone(),
+            },
+            changes: changes(plan),
+            warnings: plan.warnings.clone(),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let Target {
+            api_url, tenant, ..
+        } = &self.target;
+        let api = api_url.as_deref().unwrap_or("the platform on this machine");
+        let tenant = tenant.as_deref().unwrap_or("the only one the token sees");
+        let _ = writeln!(text, "environment  {} ({api}, tenant {tenant})", self.environment);
+        let pinned = if self.tag.pinned { "" } else { ", unless the server sends one" };
+        let _ = writeln!(text, "tag          {}{pinned}", self.tag.value);
+        self.build_text(&mut text);
+        self.image_text(&mut text);
+        let Rollout {
+            strategy,
+            timeout_seconds,
+            health,
+            ..
+        } = &self.rollout;
+        let _ = writeln!(text, "rollout      {strategy}, at most {timeout_seconds} s, {health}");
+        if !self.rollout.env.is_empty() {
+            let _ = writeln!(text, "env          {}", self.rollout.env.join(", "));
+        }
+        for change in &self.changes {
+            let _ = writeln!(text, "change       {change}");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning      {warning}");
+        }
+        text.push_str("\nnothing was done; leave out --dry-run to do it\n");
+        text
+    }
+
+    fn build_text(&self, text: &mut String) {
+        let Some(build) = &self.build else {
+            text.push_str("build        nothing\n");
+            return;
+        };
+        if let Some(web) = &build.web {
+            let _ = writeln!(text, "web          npm ci && npm run build in {web}");
+        }
+        let _ = writeln!(
+            text,
+            "build        cargo, profile {}: {}",
+            build.profile,
+            build.packages.join(", ")
+        );
+    }
+
+    fn image_text(&self, text: &mut String) {
+        let Some(image) = &self.image else {
+            text.push_str("image        the one in the registry\n");
+            return;
+        };
+        let builder = match image.builder {
+            ImageBuilder::Native => "without an engine",
+            ImageBuilder::Docker => "with docker",
+        };
+        let _ = writeln!(
+            text,
+            "image        {}, base {}, {builder}",
+            image.dockerfile, image.base
+        );
+        for layer in &image.layers {
+            let size = layer.bytes.map_or_else(|| "not built yet".to_owned(), bytes);
+            let _ = writeln!(text, "  line {:>3}   {} ({size})", layer.line, layer.instruction);
+            for file in layer.files.iter().take(FILES_SHOWN) {
+                let _ = writeln!(text, "             {file}");
+            }
+            if layer.files.len() > FILES_SHOWN {
+                let more = layer.files.len() - FILES_SHOWN;
+                let _ = writeln!(text, "             and {more} more");
+            }
+        }
+    }
+}
+
+/// Commits listed as changes.
+const COMMITS_SHOWN: usize = 10;
+/// Files listed for a layer; JSON lists them all.
+const FILES_SHOWN: usize = 4;
+
+fn tag(tag: &Tag) -> TagRecord {
+    match tag {
+        Tag::Pinned(value) => TagRecord {
+            value: value.clone(),
+            pinned: true,
+        },
+        Tag::Generated(value) => TagRecord {
+            value: value.clone(),
+            pinned: false,
+        },
+    }
+}
+
+fn build(build: &deploy_plan::plan::Build) -> Build {
+    Build {
+        profile: build.profile.clone(),
+        locked: build.locked,
+        web: build.web.as_ref().map(|folder| folder.display().to_string()),
+        packages: build
+            .invocations
+            .iter()
+            .flat_map(|invocation| invocation.packages.iter().cloned())
+            .collect(),
+        cargo_runs: build.invocations.len(),
+    }
+}
+
+fn layer(preview: &LayerPreview) -> Layer {
+    Layer {
+        line: preview.line,
+        instruction: preview.instruction.clone(),
+        destination: preview.destination.clone(),
+        files: preview.files.clone(),
+        bytes: preview.size,
+    }
+}
+
+/// What would be different from what serves now.
+fn changes(plan: &Plan) -> Vec<String> {
+    let Some(live) = &plan.live else {
+        return vec!["nothing is known to serve now: this would be the first release".to_owned()];
+    };
+    let from = live.tag.as_deref().unwrap_or("an image without a tag");
+    let mut changes = vec![format!(
+        "deployment {} ({from}) would be replaced",
+        live.deployment
+    )];
+    let Some(sha) = &live.git_sha else {
+        return changes;
+    };
+    match &live.commits_since {
+        Some(commits) if commits.is_empty() => {
+            changes.push(format!("no commit since {sha}, which is live"));
+        }
+        Some(commits) => {
+            changes.push(format!("{} commits since {sha}, which is live:", commits.len()));
+            let shown = commits.iter().take(COMMITS_SHOWN);
+            changes.extend(shown.map(|commit| format!("  {commit}")));
+        }
+        None => changes.push(format!("the live release was built from commit {sha}")),
+    }
+    changes
+}

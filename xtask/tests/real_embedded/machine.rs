@@ -1,0 +1,132 @@
+//! A project with a platform of its own, gone without a trace when dropped.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::process::Finished;
+use testkit::workspace::{Layout, Workspace};
+
+const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
+
+pub(crate) struct Machine {
+    pub(crate) workspace: Workspace,
+    server: PathBuf,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self::laid_out(&Layout::default())
+    }
+
+    pub(crate) fn laid_out(layout: &Layout) -> Self {
+        Self {
+            workspace: Workspace::laid_out(layout),
+            server: server(),
+        }
+    }
+
+    /// Runs the tool in the project. The project's own `systemprompt` is an application: the
+    /// platform is the real one.
+    pub(crate) fn xtask(&self, arguments: &[&str]) -> Finished {
+        let server = self.server.to_str().expect("a path that is text");
+        self.workspace
+            .xtask(XTASK, arguments, &[("SYSTEMPROMPT_LOCAL_SERVER", server)])
+    }
+
+    /// Deploys and returns the result document.
+    pub(crate) fn deploy(&self, more: &[&str]) -> (i32, Value) {
+        let arguments = [&["deploy", "--output", "json"], more].concat();
+        let finished = self.xtask(&arguments);
+        (finished.code(), finished.json())
+    }
+
+    /// Deploys what must succeed.
+    pub(crate) fn deploy_well(&self) -> Value {
+        let finished = self.xtask(&["deploy", "--output", "json"]);
+        finished.expect_success();
+        finished.json()
+    }
+
+    /// Makes another release out of the project.
+    pub(crate) fn edit_version(&self, from: &str, to: &str) {
+        let line = |version: &str| format!("const VERSION: &str = \"{version}\";");
+        self.workspace
+            .edit("core/src/main.rs", &line(from), &line(to));
+        self.workspace.commit_everything(to);
+    }
+
+    /// Makes the application behave in another way.
+    pub(crate) fn behave(&self, behaviour: testkit::workspace::Behaviour) {
+        self.workspace
+            .write("core/behaviour.txt", &behaviour.text());
+        self.workspace.commit_everything("behave");
+    }
+
+    /// What the platform wrote down about itself.
+    pub(crate) fn server_file(&self) -> Value {
+        let text = self.workspace.read(".systemprompt/local/server.json");
+        serde_json::from_str(&text).expect("server.json is JSON")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let finished = self.xtask(&["local", "reset"]);
+        if !std::thread::panicking() {
+            finished.expect_success();
+        }
+    }
+}
+
+/// The platform's binary, built into the same target folder as the tool.
+fn server() -> PathBuf {
+    let path = Path::new(XTASK).with_file_name("systemprompt");
+    assert!(
+        path.is_file(),
+        "the platform's binary is missing: run `cargo build -p systemprompt`"
+    );
+    path
+}
+
+/// `GET` of a URL with plain sockets: status and body.
+pub(crate) fn get(url: &str) -> std::io::Result<(u16, String)> {
+    let rest = url.strip_prefix("http://").expect("a plain URL");
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| std::io::Error::other(format!("not an answer: {head:?}")))?;
+    Ok((status, body.to_owned()))
+}
+
+/// The version that a URL serves.
+pub(crate) fn version(url: &str) -> String {
+    let (status, body) = get(&format!("{url}/api/v1/health")).expect("the release answers");
+    assert_eq!(status, 200, "{body}");
+    let body: Value = serde_json::from_str(&body).expect("health is JSON");
+    body["version"].as_str().expect("a version").to_owned()
+}
+
+/// The words with which a step of a result document says what it did.
+pub(crate) fn summary<'a>(report: &'a Value, step: &str) -> &'a str {
+    report["steps"]
+        .as_array()
+        .expect("steps")
+        .iter()
+        .find(|record| record["name"] == step)
+        .and_then(|record| record["summary"].as_str())
+        .unwrap_or_default()
+}

@@ -1,0 +1,126 @@
+//! A first release, the same again, one with a changed line, one that only exists in the registry.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::machine::{Machine, get, summary, version};
+
+#[test]
+fn from_a_clone_to_a_live_url() {
+    let machine = Machine::new();
+    let finished = machine.xtask(&["deploy"]);
+    finished.expect_success();
+    let url = finished.stdout.trim();
+    assert_eq!(finished.stdout, format!("{url}\n"), "standard output is the URL alone");
+    assert_eq!(version(url), "one");
+    // Out of the image and not out of the project: the page comes from /app, which only exists there.
+    let (status, page) = get(&format!("{url}/")).unwrap();
+    assert_eq!((status, page.as_str()), (200, "<!doctype html><title>Example</title>\n"));
+    let (_, services) = get(&format!("{url}/services")).unwrap();
+    assert_eq!(services, "name: example\n");
+}
+
+#[test]
+fn the_application_sees_its_own_environment_and_nothing_of_ours() {
+    let machine = Machine::new();
+    machine
+        .workspace
+        .write(".systemprompt/deploy.toml", "[env]\nGREETING = \"hello\"\n");
+    machine.workspace.commit_everything("greet");
+    let report = machine.deploy_well();
+    let url = report["url"].as_str().unwrap();
+    let (_, env) = get(&format!("{url}/env")).unwrap();
+    assert!(env.contains("GREETING=hello\n"), "{env}");
+    assert!(env.contains("HOST=127.0.0.1\n"), "{env}");
+    for foreign in ["SYSTEMPROMPT_LOCAL_SERVER", "CARGO_", "HOME=/root"] {
+        assert!(!env.contains(foreign), "{foreign} in {env}");
+    }
+}
+
+#[test]
+fn a_second_deploy_without_changes_does_nothing() {
+    let machine = Machine::new();
+    let first = machine.deploy_well();
+    let second = machine.deploy_well();
+    assert_eq!(second["status"], "unchanged");
+    for same in ["digest", "tag", "url", "deployment"] {
+        assert_eq!(first[same], second[same], "{same}");
+    }
+    assert!(summary(&second, "build").contains("nothing to compile"), "{second:#}");
+    assert!(summary(&second, "image").contains(" 0 made"), "{second:#}");
+    // The protocol's minimum: one HEAD of the manifest.
+    assert!(summary(&second, "push").contains("nothing sent (1 requests)"), "{second:#}");
+}
+
+#[test]
+fn one_changed_line_is_one_layer_sent() {
+    let machine = Machine::new();
+    let first = machine.deploy_well();
+    machine.edit_version("one", "two");
+    let second = machine.deploy_well();
+    assert_eq!(second["status"], "succeeded");
+    assert_ne!(first["digest"], second["digest"]);
+    assert_eq!(first["url"], second["url"], "the URL stays");
+    assert_eq!(version(second["url"].as_str().unwrap()), "two");
+    assert!(summary(&second, "image").contains(" 1 made"), "{second:#}");
+    // The layer and the configuration that names it.
+    assert!(summary(&second, "push").contains("in 2 blobs"), "{second:#}");
+    assert_eq!(second["previous"]["tag"], first["tag"]);
+}
+
+#[test]
+fn a_dry_run_touches_nothing() {
+    let machine = Machine::new();
+    let before = files(machine.workspace.root());
+    let finished = machine.xtask(&["deploy", "--dry-run"]);
+    finished.expect_success();
+    assert!(finished.stdout.contains("(built by systemprompt)"), "{}", finished.stdout);
+    let document = machine.xtask(&["deploy", "--dry-run", "--output", "json"]).json();
+    assert_eq!(document["status"], "planned");
+    assert_eq!(document["image"]["layers"].as_array().unwrap().len(), 6);
+    assert_eq!(files(machine.workspace.root()), before);
+}
+
+#[test]
+fn a_tag_of_ones_own_and_the_same_image_again() {
+    let machine = Machine::new();
+    let (code, first) = machine.deploy(&["--tag", "v1.0.0"]);
+    assert_eq!((code, &first["tag"]), (0, &"v1.0.0".into()));
+    machine.edit_version("one", "two");
+    let (code, _) = machine.deploy(&["--tag", "v1.1.0"]);
+    assert_eq!(code, 0);
+    let (code, again) = machine.deploy(&["--skip-push", "--tag", "v1.0.0"]);
+    assert_eq!(code, 0, "{again:#}");
+    assert_eq!(again["digest"], first["digest"]);
+    assert_eq!(version(again["url"].as_str().unwrap()), "one");
+}
+
+#[test]
+fn an_unknown_tag_is_answered_with_the_known_ones() {
+    let machine = Machine::new();
+    machine.deploy(&["--tag", "v1.0.0"]);
+    let (code, report) = machine.deploy(&["--skip-push", "--tag", "v9"]);
+    assert_eq!(code, 6);
+    assert_eq!(report["error"]["code"], "tag_not_found");
+    let details = report["error"]["details"].as_str().unwrap();
+    assert!(details.contains("the latest tags are v1.0.0"), "{details}");
+}
+
+/// Every file with its length and time, the build's own folder and git's apart.
+fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() {
+                if entry.file_name() != ".git" {
+                    folders.push(entry.path());
+                }
+            } else {
+                found.insert(entry.path(), (metadata.len(), metadata.modified().unwrap()));
+            }
+        }
+    }
+    found
+}

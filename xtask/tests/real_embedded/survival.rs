@@ -1,0 +1,50 @@
+//! The platform's own life: stopped, started, killed.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::process::eventually;
+
+use crate::machine::{Machine, get, version};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn stopped_and_started_it_serves_at_the_same_address() {
+    let machine = Machine::new();
+    let url = machine.deploy_well()["url"].as_str().unwrap().to_owned();
+    let before = machine.server_file();
+    machine.xtask(&["local", "down"]).expect_success();
+    assert!(get(&format!("{url}/api/v1/health")).is_err(), "nothing serves");
+    machine.xtask(&["local", "status"]).expect_code(1);
+    machine.xtask(&["local", "up"]).expect_success();
+    assert_eq!(machine.server_file()["url"], before["url"]);
+    assert!(eventually(LIMIT, || get(&format!("{url}/api/v1/health"))
+        .is_ok_and(|(status, _)| status == 200)));
+    machine.xtask(&["local", "status"]).expect_success();
+}
+
+#[test]
+fn killed_it_serves_the_last_good_release_again() {
+    let machine = Machine::new();
+    let url = machine.deploy_well()["url"].as_str().unwrap().to_owned();
+    let pid = machine.server_file()["pid"].as_i64().unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    machine.xtask(&["local", "up"]).expect_success();
+    assert!(eventually(LIMIT, || get(&format!("{url}/api/v1/health"))
+        .is_ok_and(|(status, _)| status == 200)));
+    assert_eq!(version(&url), "one");
+    // And the next deployment goes on from there.
+    machine.edit_version("one", "two");
+    machine.deploy_well();
+    assert_eq!(version(&url), "two");
+}
+
+#[test]
+fn reset_forgets_everything() {
+    let machine = Machine::new();
+    machine.deploy_well();
+    machine.xtask(&["local", "reset"]).expect_success();
+    assert!(!machine.workspace.exists(".systemprompt/local"));
+    assert_eq!(machine.deploy_well()["deployment"], 1);
+}
