@@ -52,7 +52,7 @@ fn report(error: &dyn std::error::Error, resolution: &str) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        text = format!("{text}: {error}");
         cause = error.source();
     }
     format!("{text} | {resolution}")
