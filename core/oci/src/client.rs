@@ -21,7 +21,7 @@ pub use counters::Counters;
 pub use error::{Answer, CallSite, ClientError};
 pub use manifests::{ReceivedManifest, TagOrDigest};
 pub use options::{
-    ClientOptions, Credentials, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
+    ClientOptions, Credentials, Interrupt, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
 };
 
 use retry::Patience;
@@ -47,7 +47,7 @@ impl Client {
         self.transport.meter().read()
     }
 
-    fn patience(&self) -> Patience {
-        Patience::new(self.transport.options.retry)
+    fn patience(&self) -> Patience<'_> {
+        Patience::new(self.transport.options())
     }
 }

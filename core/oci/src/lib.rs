@@ -15,12 +15,12 @@ mod store;
 
 pub use client::{
     Answer, BlobSource, CallSite, Client, ClientError, ClientOptions, Counters, Credentials,
-    PlainHttp, Progress, ProgressHook, ReceivedManifest, RetryPolicy, StoredBlob, TagOrDigest,
-    Timeouts,
+    Interrupt, PlainHttp, Progress, ProgressHook, ReceivedManifest, RetryPolicy, StoredBlob,
+    TagOrDigest, Timeouts,
 };
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
 pub use push::{BlobSources, ImagePush, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
-pub use store::{BlobWriter, Store, StoreError};
+pub use store::{BlobWriter, Collected, Store, StoreError};

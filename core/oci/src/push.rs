@@ -72,7 +72,14 @@ pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, Clien
         }
         RegistryState::Missing => {
             tally = push_blobs(client, push)?;
-            put_manifest(client, push, &digest, &bytes)?;
+            match put_manifest(client, push, &digest, &bytes) {
+                // A registry that cleans up may take a blob away after it has said that it has it.
+                Err(error) if error.has_code("MANIFEST_BLOB_UNKNOWN") => {
+                    tally = push_blobs(client, push)?;
+                    put_manifest(client, push, &digest, &bytes)?;
+                }
+                done => done?,
+            }
         }
     }
     let after = client.counters();

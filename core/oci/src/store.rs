@@ -15,6 +15,7 @@
 //! but read through a repository, so that one tenant's repository does not open another's blobs.
 
 mod blob;
+mod collect;
 mod files;
 mod links;
 
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use blob::BlobWriter;
+pub use collect::Collected;
 
 use crate::digest::{Digest, DigestWriter};
 
@@ -143,7 +145,7 @@ impl Store {
     /// Stores bytes that are in memory anyway.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.contains(&digest) {
+        if self.contains(&digest) && files::touch(&self.path(&digest)) {
             return Ok(digest);
         }
         let mut writer = self.begin()?;

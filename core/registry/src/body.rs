@@ -12,6 +12,10 @@ use crate::error::RegistryError;
 /// As much as goes to the disk at once.
 const BATCH: usize = 1024 * 1024;
 
+/// As much is read of a body that nobody wants.
+const DRAINED: usize = 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// A request body on its way in.
 pub(crate) struct Incoming {
     stream: BodyDataStream,
@@ -24,24 +28,50 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Refuses a body that says itself that it is too long.
-    pub(crate) fn open(
+    /// Nothing may come until it is admitted.
+    pub(crate) fn new(body: Body, idle: Duration) -> Self {
+        Self {
+            stream: body.into_data_stream(),
+            idle,
+            allowance: 0,
+            limit: 0,
+            failure: None,
+        }
+    }
+
+    /// Lets `allowance` bytes come; refuses a body that says itself that it is longer. `limit` is
+    /// what the client is told.
+    pub(crate) fn admit(
+        &mut self,
         headers: &HeaderMap,
-        body: Body,
-        idle: Duration,
         allowance: u64,
         limit: u64,
-    ) -> Result<Self, RegistryError> {
+    ) -> Result<(), RegistryError> {
         if content_length(headers).is_some_and(|length| length > allowance) {
             return Err(RegistryError::TooLarge { limit });
         }
-        Ok(Self {
-            stream: body.into_data_stream(),
-            idle,
-            allowance,
-            limit,
-            failure: None,
-        })
+        (self.allowance, self.limit) = (allowance, limit);
+        Ok(())
+    }
+
+    /// Reads on for a little while after a refusal. A connection closed over unread bytes is reset,
+    /// and the reset may overtake the answer that says why.
+    pub(crate) async fn drain(&mut self, headers: &HeaderMap) {
+        // Whoever waits for a word to go on sends nothing more; reading would give the word.
+        if headers.contains_key(header::EXPECT) {
+            return;
+        }
+        let reading = async {
+            let mut left = DRAINED;
+            while let Some(Ok(part)) = self.stream.next().await {
+                match left.checked_sub(part.len()) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+            }
+        };
+        // Out of time is as good as at the end: the answer goes out now.
+        let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
     }
 
     /// The next stretch, about a megabyte; none at the end.
@@ -66,7 +96,7 @@ impl Incoming {
     }
 
     /// The whole body, for small ones.
-    pub(crate) async fn whole(mut self) -> Result<Vec<u8>, RegistryError> {
+    pub(crate) async fn whole(&mut self) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         while let Some(batch) = self.batch().await? {
             for part in batch {

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use oci::Repository;
 
 use crate::authorize::{Action, Decision};
+use crate::body::Incoming;
 use crate::error::RegistryError;
 use crate::route::{Route, Thing};
 use crate::{Registry, blobs, manifests, referrers, tags, uploads};
@@ -72,15 +73,22 @@ pub(crate) async fn dispatch(
     Path(path): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    finish(handle(registry, &path, request).await)
+    let (head, body) = request.into_parts();
+    let headers = head.headers.clone();
+    let mut incoming = Incoming::new(body, registry.limits.idle);
+    let result = handle(registry, &path, head, &mut incoming).await;
+    if result.is_err() {
+        incoming.drain(&headers).await;
+    }
+    finish(result)
 }
 
 async fn handle(
     registry: Arc<Registry>,
     path: &str,
-    request: Request<Body>,
+    head: Parts,
+    incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
-    let (head, body) = request.into_parts();
     let route = Route::parse(path);
     // Permission before everything else: an address that makes no sense is not told to strangers.
     let repository = route.as_ref().ok().map(|route| &route.repository);
@@ -99,15 +107,15 @@ async fn handle(
     match (thing, asked.head.method.clone()) {
         (Thing::Blob(digest), Method::GET | Method::HEAD) => blobs::get(asked, digest).await,
         (Thing::Blob(digest), Method::DELETE) => blobs::delete(asked, digest).await,
-        (Thing::Uploads, Method::POST) => uploads::begin(asked, body).await,
+        (Thing::Uploads, Method::POST) => uploads::begin(asked, incoming).await,
         (Thing::Upload(id), Method::GET | Method::HEAD) => uploads::status(asked, id).await,
-        (Thing::Upload(id), Method::PATCH) => uploads::append(asked, id, body).await,
-        (Thing::Upload(id), Method::PUT) => uploads::finish(asked, id, body).await,
+        (Thing::Upload(id), Method::PATCH) => uploads::append(asked, id, incoming).await,
+        (Thing::Upload(id), Method::PUT) => uploads::finish(asked, id, incoming).await,
         (Thing::Upload(id), Method::DELETE) => uploads::cancel(asked, id).await,
         (Thing::Manifest(target), Method::GET | Method::HEAD) => {
             manifests::get(asked, target).await
         }
-        (Thing::Manifest(target), Method::PUT) => manifests::put(asked, target, body).await,
+        (Thing::Manifest(target), Method::PUT) => manifests::put(asked, target, incoming).await,
         (Thing::Manifest(target), Method::DELETE) => manifests::delete(asked, target).await,
         (Thing::Tags, Method::GET) => tags::list(asked).await,
         (Thing::Referrers(subject), Method::GET) => referrers::list(asked, subject).await,

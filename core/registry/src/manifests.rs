@@ -44,12 +44,11 @@ pub(crate) async fn get(asked: Asked, target: Target) -> Result<Response, Regist
 pub(crate) async fn put(
     asked: Asked,
     target: Target,
-    body: Body,
+    incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
     let content_type = asked.header(&header::CONTENT_TYPE).map(plain_media_type);
-    let limits = asked.registry.limits;
-    let limit = limits.manifest;
-    let incoming = Incoming::open(&asked.head.headers, body, limits.idle, limit, limit)?;
+    let limit = asked.registry.limits.manifest;
+    incoming.admit(&asked.head.headers, limit, limit)?;
     let bytes = incoming.whole().await?;
     let received = Received {
         content_type,

@@ -1,6 +1,5 @@
 //! Uploading a blob: begin, add, ask, finish, cancel; or mount one that is here already.
 
-use axum::body::Body;
 use axum::response::Response;
 use http::{StatusCode, header};
 use oci::{Digest, Repository};
@@ -13,7 +12,10 @@ use crate::route::parse_digest;
 use crate::session::{Held, UploadId};
 
 /// `POST`: mounts, takes a whole blob at once, or begins an upload.
-pub(crate) async fn begin(asked: Asked, body: Body) -> Result<Response, RegistryError> {
+pub(crate) async fn begin(
+    asked: Asked,
+    incoming: &mut Incoming,
+) -> Result<Response, RegistryError> {
     if let Some(digest) = mount(&asked).await? {
         return Ok(created(&asked.repository, &digest));
     }
@@ -27,7 +29,7 @@ pub(crate) async fn begin(asked: Asked, body: Body) -> Result<Response, Registry
         .await?;
     match digest {
         Some(digest) => {
-            let stored = store(&asked, &id, digest, body).await;
+            let stored = store(&asked, &id, digest, incoming).await;
             if stored.is_err() {
                 // Nobody knows this upload's address, so nobody can go on with it.
                 discard(&asked, &id).await;
@@ -50,11 +52,11 @@ pub(crate) async fn status(asked: Asked, id: UploadId) -> Result<Response, Regis
 pub(crate) async fn append(
     asked: Asked,
     id: UploadId,
-    body: Body,
+    incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
     let held = asked.registry.sessions.hold(&id, &asked.repository).await?;
     check_position(&asked, &id, held.received())?;
-    let held = receive(&asked, held, body).await?;
+    let held = receive(&asked, held, incoming).await?;
     Ok(accepted(&asked.repository, &id, held.received()))
 }
 
@@ -62,7 +64,7 @@ pub(crate) async fn append(
 pub(crate) async fn finish(
     asked: Asked,
     id: UploadId,
-    body: Body,
+    incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
     let digest = asked
         .parameter("digest")
@@ -70,7 +72,7 @@ pub(crate) async fn finish(
             detail: "the query must say the digest".to_owned(),
         })?;
     let digest = parse_digest(&digest)?;
-    store(&asked, &id, digest, body).await
+    store(&asked, &id, digest, incoming).await
 }
 
 /// `DELETE`: throws the upload away.
@@ -117,11 +119,11 @@ async fn store(
     asked: &Asked,
     id: &UploadId,
     digest: Digest,
-    body: Body,
+    incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
     let held = asked.registry.sessions.hold(id, &asked.repository).await?;
     check_position(asked, id, held.received())?;
-    let held = receive(asked, held, body).await?;
+    let held = receive(asked, held, incoming).await?;
     let registry = std::sync::Arc::clone(&asked.registry);
     let finished = held
         .blocking(move |session| session.finish(&registry.store, &digest))
@@ -133,11 +135,15 @@ async fn store(
 }
 
 /// Writes the request's body to the upload. What has come stays, also when the rest does not come.
-async fn receive(asked: &Asked, mut held: Held, body: Body) -> Result<Held, RegistryError> {
+async fn receive(
+    asked: &Asked,
+    mut held: Held,
+    incoming: &mut Incoming,
+) -> Result<Held, RegistryError> {
     let limits = asked.registry.limits;
     let allowance = limits.blob.saturating_sub(held.received());
     let headers = &asked.head.headers;
-    let mut incoming = Incoming::open(headers, body, limits.idle, allowance, limits.blob)?;
+    incoming.admit(headers, allowance, limits.blob)?;
     while let Some(batch) = incoming.batch().await? {
         (held, ()) = held.blocking(move |session| session.append(&batch)).await?;
     }

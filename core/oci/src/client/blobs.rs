@@ -172,6 +172,9 @@ impl Download<'_> {
         }
         let mut buffer = vec![0; BUFFER];
         loop {
+            if self.client.transport.options().is_interrupted() {
+                return Err(ClientError::Interrupted);
+            }
             let count = body.read(&mut buffer).map_err(broken)?;
             if count == 0 {
                 break;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::counters::Meter;
 use super::error::ClientError;
-use super::options::{Progress, ProgressHook};
+use super::options::{ClientOptions, Progress};
 use crate::digest::Digest;
 use crate::store::Store;
 
@@ -108,7 +108,7 @@ pub(super) struct PayloadReader<'a> {
     left: u64,
     failure: Option<io::Error>,
     meter: &'a Meter,
-    progress: Option<&'a ProgressHook>,
+    options: &'a ClientOptions,
 }
 
 impl<'a> PayloadReader<'a> {
@@ -116,7 +116,7 @@ impl<'a> PayloadReader<'a> {
     pub(super) fn open(
         payload: &Payload<'a>,
         meter: &'a Meter,
-        progress: Option<&'a ProgressHook>,
+        options: &'a ClientOptions,
     ) -> Result<Option<Self>, ClientError> {
         let left = payload.length().unwrap_or_default();
         let (inner, blob): (Box<dyn Read + 'a>, _) = match *payload {
@@ -137,13 +137,14 @@ impl<'a> PayloadReader<'a> {
             left,
             failure: None,
             meter,
-            progress,
+            options,
         }))
     }
 
-    /// The source's own failure, if it had one.
+    /// The source's own failure, if it had one, or the caller's wish to end.
     pub(super) fn check(self) -> Result<(), ClientError> {
         match (self.failure, self.blob) {
+            (Some(_), _) if self.options.is_interrupted() => Err(ClientError::Interrupted),
             (Some(source), Some(part)) => Err(ClientError::Source {
                 digest: part.digest,
                 source,
@@ -153,6 +154,9 @@ impl<'a> PayloadReader<'a> {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.options.is_interrupted() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let count = loop {
             match self.inner.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -168,7 +172,7 @@ impl<'a> PayloadReader<'a> {
     }
 
     fn report(&self) {
-        if let (Some(hook), Some(part)) = (self.progress, self.blob) {
+        if let (Some(hook), Some(part)) = (&self.options.progress, self.blob) {
             let sent = part.offset + part.length - self.left;
             hook(Progress {
                 digest: part.digest,
@@ -221,11 +225,16 @@ mod tests {
     fn a_stretch_is_read_and_reported() {
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
-        let hook: ProgressHook = Arc::new(move |p: Progress| sink.lock().unwrap().push(p.sent));
+        let options = ClientOptions {
+            progress: Some(Arc::new(move |p: Progress| {
+                sink.lock().unwrap().push(p.sent);
+            })),
+            ..ClientOptions::default()
+        };
         let meter = Meter::default();
         let source = b"0123456789".to_vec();
         let payload = part(&source, 4, 3);
-        let mut reader = PayloadReader::open(&payload, &meter, Some(&hook))
+        let mut reader = PayloadReader::open(&payload, &meter, &options)
             .unwrap()
             .unwrap();
         let mut text = String::new();
@@ -238,10 +247,11 @@ mod tests {
 
     #[test]
     fn a_source_that_ends_early_is_named() {
+        let options = ClientOptions::default();
         let meter = Meter::default();
         let source = b"0123".to_vec();
         let payload = part(&source, 0, 10);
-        let mut reader = PayloadReader::open(&payload, &meter, None)
+        let mut reader = PayloadReader::open(&payload, &meter, &options)
             .unwrap()
             .unwrap();
         assert!(io::copy(&mut reader, &mut io::sink()).is_err());

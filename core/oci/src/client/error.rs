@@ -202,6 +202,9 @@ pub enum ClientError {
         /// The name.
         registry: String,
     },
+    /// The caller wanted no more of it.
+    #[error("interrupted")]
+    Interrupted,
     /// The root certificates cannot be used.
     #[error("cannot use the root certificates in {}: {detail}", path.display())]
     RootCertificates {
@@ -260,6 +263,11 @@ impl ClientError {
             | Self::Refused { answer, .. } => Some(answer),
             _ => None,
         }
+    }
+
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.answer()
+            .is_some_and(|answer| answer.code.as_deref() == Some(code))
     }
 
     pub(super) fn has_status(&self, status: u16) -> bool {

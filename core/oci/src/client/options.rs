@@ -102,6 +102,9 @@ pub struct Progress {
 /// Is told about every part of an upload, from the thread that sends it.
 pub type ProgressHook = Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// Says that the caller wants no more of it; asked often, from any thread.
+pub type Interrupt = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Everything a client needs besides the registry's name.
 #[derive(Clone)]
 pub struct ClientOptions {
@@ -119,6 +122,14 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Is told how uploads come along.
     pub progress: Option<ProgressHook>,
+    /// Ends what is under way with [`ClientError::Interrupted`](super::ClientError::Interrupted).
+    pub interrupt: Option<Interrupt>,
+}
+
+impl ClientOptions {
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(|interrupt| interrupt())
+    }
 }
 
 impl Default for ClientOptions {
@@ -131,6 +142,7 @@ impl Default for ClientOptions {
             root_certificates: root_certificates_from_environment(),
             user_agent: concat!("systemprompt-oci/", env!("CARGO_PKG_VERSION")).to_owned(),
             progress: None,
+            interrupt: None,
         }
     }
 }

@@ -4,23 +4,26 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::ClientError;
-use super::options::RetryPolicy;
+use super::options::ClientOptions;
 
 /// A try that moved this many bytes has not failed: only tries in a row that bring nothing count.
 pub(super) const PROGRESS: u64 = 1024 * 1024;
 
+/// How long an interruption may go unnoticed in a pause.
+const SLICE: Duration = Duration::from_millis(50);
+
 /// The tries of one operation.
 #[derive(Debug)]
-pub(super) struct Patience {
-    policy: RetryPolicy,
+pub(super) struct Patience<'a> {
+    options: &'a ClientOptions,
     started: Instant,
     failures: u32,
 }
 
-impl Patience {
-    pub(super) fn new(policy: RetryPolicy) -> Self {
+impl<'a> Patience<'a> {
+    pub(super) fn new(options: &'a ClientOptions) -> Self {
         Self {
-            policy,
+            options,
             started: Instant::now(),
             failures: 0,
         }
@@ -29,11 +32,23 @@ impl Patience {
     /// After a failure: waits and returns, or gives the error back when it is final.
     pub(super) fn wait_after(&mut self, error: ClientError) -> Result<(), ClientError> {
         match self.pause_after(&error) {
-            Some(pause) => {
-                std::thread::sleep(pause);
-                Ok(())
-            }
+            Some(pause) => self.sleep(pause),
             None => Err(error),
+        }
+    }
+
+    /// In slices: whoever presses Ctrl-C does not want to wait for a registry's `Retry-After`.
+    fn sleep(&self, pause: Duration) -> Result<(), ClientError> {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.options.is_interrupted() {
+                return Err(ClientError::Interrupted);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SLICE));
         }
     }
 
@@ -43,15 +58,15 @@ impl Patience {
         }
         self.failures += 1;
         let pause = error.retry_after().unwrap_or_else(|| self.own_pause());
-        let allowed = self.failures < self.policy.attempts
-            && self.started.elapsed() + pause <= self.policy.total;
+        let allowed = self.failures < self.options.retry.attempts
+            && self.started.elapsed() + pause <= self.options.retry.total;
         allowed.then_some(pause)
     }
 
     /// Doubles with each failure; half of it is random, so that many clients do not come back at once.
     fn own_pause(&self) -> Duration {
-        let doubled = self.policy.first_pause * 2_u32.pow((self.failures - 1).min(16));
-        let full = doubled.min(self.policy.longest_pause);
+        let doubled = self.options.retry.first_pause * 2_u32.pow((self.failures - 1).min(16));
+        let full = doubled.min(self.options.retry.longest_pause);
         full / 2 + full.mul_f64(random_fraction() / 2.0)
     }
 }
@@ -106,14 +121,19 @@ fn random_fraction() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::error::{Answer, CallSite};
+    use super::super::options::RetryPolicy;
     use super::*;
 
-    fn policy() -> RetryPolicy {
-        RetryPolicy {
+    fn options() -> ClientOptions {
+        let retry = RetryPolicy {
             attempts: 4,
             total: Duration::from_mins(1),
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_millis(300),
+        };
+        ClientOptions {
+            retry,
+            ..ClientOptions::default()
         }
     }
 
@@ -132,7 +152,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_limit_and_end() {
-        let mut patience = Patience::new(policy());
+        let options = options();
+        let mut patience = Patience::new(&options);
         let error = failure(503, None);
         for full in [100, 200, 300] {
             let pause = patience.pause_after(&error).unwrap().as_millis();
@@ -143,7 +164,8 @@ mod tests {
 
     #[test]
     fn the_registrys_wish_counts_within_the_total() {
-        let mut patience = Patience::new(policy());
+        let options = options();
+        let mut patience = Patience::new(&options);
         let short = Duration::from_secs(2);
         assert_eq!(
             patience.pause_after(&failure(429, Some(short))),
@@ -158,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_permanent_is_not_tried_again() {
         assert_eq!(
-            Patience::new(policy()).pause_after(&failure(403, None)),
+            Patience::new(&options()).pause_after(&failure(403, None)),
             None
         );
     }

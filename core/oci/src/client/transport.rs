@@ -19,7 +19,7 @@ use super::auth::{self, Authenticator, Authorization, Refused, Scope};
 use super::body::{Payload, PayloadReader};
 use super::counters::Meter;
 use super::error::{Answer, CallSite, ClientError};
-use super::options::{ClientOptions, PlainHttp, ProgressHook};
+use super::options::{ClientOptions, PlainHttp};
 use super::retry::{Patience, parse_retry_after};
 use crate::reference::is_loopback_registry;
 
@@ -115,15 +115,15 @@ impl CallSite {
 #[derive(Debug)]
 pub(super) struct Exchange {
     agent: Agent,
-    plain_http: PlainHttp,
+    options: ClientOptions,
     pub(super) meter: Meter,
 }
 
 impl Exchange {
-    fn new(registry: &str, options: &ClientOptions) -> Result<Self, ClientError> {
+    fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
         Ok(Self {
-            agent: agent(registry, options)?,
-            plain_http: options.plain_http.clone(),
+            agent: agent(registry, &options)?,
+            options,
             meter: Meter::default(),
         })
     }
@@ -131,7 +131,7 @@ impl Exchange {
     pub(super) fn check_scheme(&self, site: &CallSite, url: &Url) -> Result<(), ClientError> {
         let allowed = match url.scheme() {
             "https" => true,
-            "http" => self.plain_http.allows(&registry_of(url)),
+            "http" => self.options.plain_http.allows(&registry_of(url)),
             _ => false,
         };
         if allowed {
@@ -167,7 +167,6 @@ impl Exchange {
         request: &Request<'_>,
         url: &Url,
         authorization: Option<&Authorization>,
-        progress: Option<&ProgressHook>,
     ) -> Result<Response, ClientError> {
         let site = CallSite::new(request.call, &request.method, url);
         self.check_scheme(&site, url)?;
@@ -180,8 +179,12 @@ impl Exchange {
                     .insert("expect", HeaderValue::from_static("100-continue"));
             }
         }
+        if self.options.is_interrupted() {
+            return Err(ClientError::Interrupted);
+        }
         self.meter.request();
-        let Some(mut reader) = PayloadReader::open(&request.payload, &self.meter, progress)? else {
+        let payload = &request.payload;
+        let Some(mut reader) = PayloadReader::open(payload, &self.meter, &self.options)? else {
             let sent = self.agent.run(with_body(head, SendBody::none()));
             return sent.map_err(|error| ClientError::from_transport(site, error));
         };
@@ -200,19 +203,17 @@ pub(super) struct Transport {
     exchange: Exchange,
     authenticator: Authenticator,
     base: Url,
-    pub(super) options: ClientOptions,
 }
 
 impl Transport {
     pub(super) fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        let exchange = Exchange::new(registry, &options)?;
         let base = base_url(registry, &options.plain_http)?;
         let authenticator = Authenticator::new(options.credentials.clone());
+        let exchange = Exchange::new(registry, options)?;
         Ok(Self {
             exchange,
             authenticator,
             base,
-            options,
         })
     }
 
@@ -229,7 +230,7 @@ impl Transport {
 
     /// Sends, and tries again while that may help. Only for what may happen twice.
     pub(super) fn send(&self, request: &Request<'_>) -> Result<Response, ClientError> {
-        let mut patience = Patience::new(self.options.retry);
+        let mut patience = Patience::new(self.options());
         loop {
             match self.send_once(request) {
                 Ok(response) => return Ok(response),
@@ -246,7 +247,7 @@ impl Transport {
             let mut response = if at_home {
                 self.send_authorized(request, &url)?
             } else {
-                self.exchange.send(request, &url, None, self.progress())?
+                self.exchange.send(request, &url, None)?
             };
             let Some(next) = redirect_target(request, &url, &response) else {
                 return self.judge(request, &url, &mut response).map(|()| response);
@@ -266,8 +267,8 @@ impl Transport {
         url.origin() == self.base.origin()
     }
 
-    fn progress(&self) -> Option<&ProgressHook> {
-        self.options.progress.as_ref()
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.exchange.options
     }
 
     fn send_authorized(&self, request: &Request<'_>, url: &Url) -> Result<Response, ClientError> {
@@ -278,9 +279,7 @@ impl Transport {
             authorization: first.as_ref(),
             sent_at: Instant::now(),
         };
-        let response = self
-            .exchange
-            .send(request, url, first.as_ref(), self.progress())?;
+        let response = self.exchange.send(request, url, first.as_ref())?;
         if response.status() != 401 {
             return Ok(response);
         }
@@ -292,9 +291,7 @@ impl Transport {
             &refused,
         )?;
         match second {
-            Some(second) => self
-                .exchange
-                .send(request, url, Some(&second), self.progress()),
+            Some(second) => self.exchange.send(request, url, Some(&second)),
             None => Ok(response),
         }
     }

@@ -96,16 +96,30 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Removes files nobody has written to for `age`. Two processes may sweep at the same time.
 pub(super) fn remove_older_than(folder: &Path, age: Duration) -> Result<(), StoreError> {
-    let now = SystemTime::now();
     for name in names(folder)? {
         let path = folder.join(name);
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|past| past > age));
-        if old {
+        if is_older_than(&path, age) {
             remove_if_present(&path)?;
         }
     }
     Ok(())
+}
+
+/// Whether nobody has written to or touched a file for `age`. One that is gone is not old.
+pub(super) fn is_older_than(path: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| {
+        SystemTime::now()
+            .duration_since(at)
+            .is_ok_and(|past| past > age)
+    })
+}
+
+/// Makes a file look new, so that no collection takes it; says whether it is still there.
+pub(super) fn touch(path: &Path) -> bool {
+    File::open(path)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .is_ok()
 }
 
 fn sync_folder(file: &Path) -> Result<(), StoreError> {

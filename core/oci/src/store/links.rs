@@ -17,7 +17,7 @@ impl Store {
     /// Lets a repository read a blob.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_link(repository, digest);
-        if path.is_file() {
+        if files::touch(&path) {
             return Ok(());
         }
         files::write_atomically(&self.temporary(), &path, "")
@@ -32,6 +32,11 @@ impl Store {
     /// Takes a blob from a repository; says whether it had it. The content stays.
     pub fn unlink(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
         files::remove_if_present(&self.blob_link(repository, digest))
+    }
+
+    /// The blobs a repository may read, sorted.
+    pub fn linked_blobs(&self, repository: &Repository) -> Result<Vec<Digest>, StoreError> {
+        digests(&self.folder(repository, "_blobs"))
     }
 
     /// Adds a manifest to a repository. The media type is kept, because OCI lets a manifest leave it out.
@@ -195,7 +200,7 @@ impl Store {
             .join(part)
     }
 
-    fn blob_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+    pub(super) fn blob_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
         self.folder(repository, "_blobs").join(digest.hex())
     }
 

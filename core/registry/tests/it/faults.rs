@@ -434,3 +434,145 @@ fn content_that_is_not_what_it_should_be_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn an_interruption_ends_an_upload_and_a_pause() {
+    use std::sync::atomic::AtomicBool;
+    let server = Server::start();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (asked, told) = (Arc::clone(&interrupted), Arc::clone(&interrupted));
+    let options = oci::ClientOptions {
+        interrupt: Some(Arc::new(move || asked.load(Ordering::SeqCst))),
+        progress: Some(Arc::new(move |progress| {
+            told.fetch_or(progress.sent > 1_000_000, Ordering::SeqCst);
+        })),
+        ..options(Some(ALICE))
+    };
+    let client = oci::Client::new(&server.host(), options).unwrap();
+    let bytes = noise(67, 20_000_000);
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);
+    let error = client
+        .push_blob(&repository("alice/app"), &descriptor, &bytes)
+        .unwrap_err();
+    assert!(matches!(error, ClientError::Interrupted), "{error}");
+    assert!(client.counters().bytes_sent < 5_000_000);
+
+    let failed = || {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, "200")],
+        )
+            .into_response()
+    };
+    let wrap = |router| failing_first(router, Method::HEAD, usize::MAX, failed);
+    let server = Server::with(Limits::default(), wrap);
+    let started = Instant::now();
+    let options = oci::ClientOptions {
+        interrupt: Some(Arc::new(move || {
+            started.elapsed() > Duration::from_millis(300)
+        })),
+        ..self::options(Some(ALICE))
+    };
+    let client = oci::Client::new(&server.host(), options).unwrap();
+    let error = client
+        .manifest_exists(&repository("alice/app"), &tag("v1"))
+        .unwrap_err();
+    assert!(matches!(error, ClientError::Interrupted), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+/// Between the look and the manifest, the registry cleaned up a blob that it had said it had.
+#[test]
+fn a_blob_that_vanishes_is_sent_again() {
+    let server = Server::start();
+    let client = client(&server.host(), Some(ALICE));
+    let image = TestImage::new(68, &[1000, 2000]);
+    let name = repository("alice/app");
+    let (descriptor, bytes) = &image.blobs[0];
+    client.push_blob(&name, descriptor, bytes).unwrap();
+
+    let store = oci::Store::open(server.folder.path()).unwrap();
+    let digest = descriptor.digest;
+    let vanishing = Vanishing {
+        bytes: image.blobs[1].1.clone(),
+        vanish: Box::new(move || {
+            store.unlink(&repository("alice/app"), &digest).unwrap();
+        }),
+    };
+    let mut sources = image.sources();
+    sources.insert(image.blobs[1].0.digest, Box::new(vanishing));
+    let tag = tag("v1");
+    let push = oci::ImagePush {
+        repository: &name,
+        manifest: &image.manifest,
+        sources: &sources,
+        tag: Some(&tag),
+        mount_from: &[],
+    };
+    let pushed = oci::push_image(&client, &push).unwrap();
+    assert_eq!(
+        client.manifest_exists(&name, &tag).unwrap().unwrap().digest,
+        pushed.digest
+    );
+}
+
+/// A blob whose first reading takes another blob away.
+struct Vanishing {
+    bytes: Vec<u8>,
+    vanish: Box<dyn Fn() + Send + Sync>,
+}
+
+impl oci::BlobSource for Vanishing {
+    fn open_at(&self, offset: u64) -> std::io::Result<Box<dyn Read + '_>> {
+        (self.vanish)();
+        self.bytes.open_at(offset)
+    }
+}
+
+/// A client that stops sending holds neither the connection nor the upload; what came is kept.
+#[test]
+fn a_body_that_stalls_is_given_up() {
+    let limits = Limits {
+        idle: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = Server::with(limits, |router| router);
+    let mut connection = TcpStream::connect(server.address).unwrap();
+    connection
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut ask = |text: String| {
+        let authorization = "Basic YWxpY2U6Y29ycmVjdCBob3JzZQ==";
+        let text = text.replace('\n', "\r\n");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let host = "host: test";
+        write!(
+            connection,
+            "{head}\r\n{host}\r\nauthorization: {authorization}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = vec![0; 4096];
+        let count = connection.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..count]).into_owned()
+    };
+    let begun = ask("POST /v2/alice/app/blobs/uploads/ HTTP/1.1\ncontent-length: 0\n\n".to_owned());
+    let location = begun
+        .lines()
+        .find_map(|line| line.strip_prefix("location: "))
+        .unwrap()
+        .to_owned();
+    let stalled = ask(format!(
+        "PATCH {location} HTTP/1.1\ncontent-length: 100\n\nhalf of it"
+    ));
+    assert!(stalled.starts_with("HTTP/1.1 408"), "{stalled}");
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build();
+    let status = config
+        .new_agent()
+        .get(format!("http://{}{location}", server.address))
+        .header("authorization", "Basic YWxpY2U6Y29ycmVjdCBob3JzZQ==")
+        .call()
+        .unwrap();
+    assert_eq!(status.headers()["range"], "0-9");
+}

@@ -1,5 +1,5 @@
 //! The registry server and the client of `oci`, over real connections: against each other, against
-//! Debian's `docker-registry`, and through servers and connections that fail on purpose.
+//! Debian's `docker-registry`, against Docker, and through servers and connections that fail on purpose.
 
 #[cfg(test)]
 mod faults;
@@ -7,6 +7,8 @@ mod faults;
 mod image;
 #[cfg(test)]
 mod own;
+#[cfg(test)]
+mod real_docker_engine;
 #[cfg(test)]
 mod real_docker_registry;
 #[cfg(test)]

@@ -5,8 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use oci::{Client, ClientError};
 use tempfile::TempDir;
 
+use crate::image::{TestImage, options, repository, tag};
+use crate::server::ALICE;
 use crate::shared;
 
 /// `alice` with the password of `server::ALICE`, as `htpasswd -Bbn` writes it.
@@ -20,12 +23,25 @@ struct DockerRegistry {
 
 impl DockerRegistry {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With certificates for `localhost`.
+    fn with_tls() -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/certificates");
+        let tls =
+            format!("  tls:\n    certificate: {folder}/server.pem\n    key: {folder}/server.key\n");
+        Self::with(&tls)
+    }
+
+    /// With more lines in the section `http` of its configuration.
+    fn with(http: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().display();
         std::fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
         let config = format!(
             "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {root}/data\n  \
-             delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:0\nauth:\n  htpasswd:\n    \
+             delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:0\n{http}auth:\n  htpasswd:\n    \
              realm: test\n    path: {root}/htpasswd\n"
         );
         let path = folder.path().join("config.yml");
@@ -103,4 +119,34 @@ fn a_broken_upload_ends_whole() {
     let registry = DockerRegistry::start();
     // This registry refuses to go on with an upload that broke, so all of it is sent anew.
     crate::faults::broken_upload(&registry.address);
+}
+
+/// Over TLS, with an authority that only the caller trusts.
+#[test]
+fn the_callers_root_certificates_count() {
+    let registry = DockerRegistry::with_tls();
+    let authority = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/it/certificates/authority.pem"
+    );
+    let name = repository("alice/app");
+    let mut options = options(Some(ALICE));
+    // A registry on loopback is taken for one without TLS unless told otherwise.
+    options.plain_http.loopback = false;
+    let stranger = Client::new(&registry.address, options.clone()).unwrap();
+    let error = stranger.manifest_exists(&name, &tag("v1")).unwrap_err();
+    assert!(matches!(error, ClientError::Untrusted { .. }), "{error:?}");
+    assert_eq!(stranger.counters().requests, 1);
+
+    options.root_certificates = Some(authority.into());
+    let client = Client::new(&registry.address, options.clone()).unwrap();
+    TestImage::new(70, &[200_000]).push(&client, "alice/app", "v1");
+    assert!(client.manifest_exists(&name, &tag("v1")).unwrap().is_some());
+
+    options.root_certificates = Some("/dev/null".into());
+    let error = Client::new(&registry.address, options).unwrap_err();
+    assert!(
+        matches!(error, ClientError::RootCertificates { .. }),
+        "{error}"
+    );
 }
