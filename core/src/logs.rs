@@ -57,19 +57,35 @@ fn read_until(
     filter: &Filter,
     end: impl Fn(u64) -> u64,
 ) -> io::Result<Vec<LogLine>> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<LogLine> = Vec::new();
     for deployment in deployments(folder)?.into_iter().rev() {
-        let mut older = read_deployment(folder, deployment, filter, end(deployment))?;
-        older.append(&mut lines);
-        lines = older;
-        if lines.len() >= filter.tail {
-            break;
+        // Two instances write at once during a rollout, so the number alone says nothing about
+        // which line is younger; the time of the file's last line does.
+        let oldest = lines.len().checked_sub(filter.tail);
+        let oldest = oldest.and_then(|at| lines.get(at)).map(|line| line.at);
+        let changed = changed(&file(folder, deployment));
+        if oldest
+            .zip(changed)
+            .is_some_and(|(oldest, changed)| changed < oldest)
+        {
+            continue;
         }
+        lines.extend(read_deployment(
+            folder,
+            deployment,
+            filter,
+            end(deployment),
+        )?);
+        lines.sort_by_key(|line| line.at);
     }
-    // Two instances write at once during a rollout.
-    lines.sort_by_key(|line| line.at);
     lines.drain(..lines.len().saturating_sub(filter.tail));
     Ok(lines)
+}
+
+/// When a file was written to last.
+fn changed(path: &Path) -> Option<DateTime<Utc>> {
+    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.ok().map(DateTime::from)
 }
 
 /// Numbers of the deployments that have a log, in order.

@@ -81,9 +81,9 @@ mod tests {
 
     use super::super::token::{Issue, issue};
     use super::*;
-    use crate::store::TokenKind;
     use crate::store::deployment_fixtures::tenant;
     use crate::store::fixtures::store;
+    use crate::store::{TenantRow, TokenKind};
 
     async fn header(store: &Store, role: Role, tenant: Option<&str>) -> String {
         let wanted = Issue {
@@ -102,6 +102,13 @@ mod tests {
     async fn repositories_belong_to_tenants() {
         let (store, _folder) = store();
         tenant(&store).await;
+        let another = TenantRow {
+            id: "a-2".into(),
+            name: "a-2".into(),
+            port: 2001,
+            live: None,
+        };
+        store.create_tenant(another).await.unwrap();
         let access = RegistryAccess::new(store.clone());
         let operator = header(&store, Role::Operator, None).await;
         let deployer = header(&store, Role::Deployer, Some("a")).await;

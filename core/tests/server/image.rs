@@ -67,6 +67,8 @@ fn layer() -> Vec<u8> {
     header.set_size(program.len() as u64);
     header.set_mode(0o755);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     archive
         .append_data(&mut header, "app", program.as_slice())
         .unwrap();
