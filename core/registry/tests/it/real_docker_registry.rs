@@ -56,12 +56,14 @@ impl DockerRegistry {
             panic!("docker-registry is missing: run `cargo xtask test --setup`")
         });
         let log = BufReader::new(child.stderr.take().unwrap());
-        let address = wait_for_address(log);
-        Self {
+        // Made first: should the wait fail, dropping it ends the registry.
+        let mut registry = Self {
             child,
-            address,
+            address: String::new(),
             _folder: folder,
-        }
+        };
+        registry.address = wait_for_address(log);
+        registry
     }
 }
 
