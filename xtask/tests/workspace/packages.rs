@@ -2,7 +2,7 @@
 
 use cargo_metadata::Package;
 
-use crate::world::{manifest, members, read_toml, root};
+use crate::world::{files, manifest, members, read_toml, root};
 
 /// In two pieces, so that this file does not hold the word that it looks for.
 const LINT: &str = concat!("unsafe", "_code");
@@ -52,7 +52,7 @@ fn no_source_file_takes_that_ban_back() {
     for package in members() {
         for folder in ["src", "tests", "benches", "examples"] {
             let folder = package.manifest_path.with_file_name(folder);
-            for file in sources(folder.as_std_path()) {
+            for file in files(folder.as_std_path(), "rs") {
                 let text = std::fs::read_to_string(&file).unwrap();
                 assert!(!text.contains(LINT), "{} names {LINT}", file.display());
             }
@@ -81,20 +81,4 @@ fn dependencies_are_described_in_the_workspace_alone() {
             }
         }
     }
-}
-
-fn sources(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut files = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    files
 }
