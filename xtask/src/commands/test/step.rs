@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -59,7 +60,8 @@ impl Run<'_> {
             return Ending::Interrupted;
         }
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = match command.spawn() {
+        // A group of its own, so that Ctrl-C reaches it once, from here, whoever was told.
+        let mut child = match command.process_group(0).spawn() {
             Ok(child) => child,
             Err(error) => return Ending::Failed(format!("cannot start {name}: {error}")),
         };
@@ -105,12 +107,13 @@ fn end(child: &mut Child) {
     let Ok(id) = i32::try_from(child.id()) else {
         return;
     };
-    let _ = signal::kill(Pid::from_raw(id), Signal::SIGINT);
+    let group = Pid::from_raw(id);
+    let _ = signal::killpg(group, Signal::SIGINT);
     let deadline = Instant::now() + GRACE;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
         thread::sleep(POLL);
     }
-    let _ = child.kill();
+    let _ = signal::killpg(group, Signal::SIGKILL);
     let _ = child.wait();
 }
 
@@ -178,6 +181,20 @@ mod tests {
             Duration::from_millis(1),
             &Ending::Failed("not over after 1ms".to_owned()),
         );
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_command_and_all_that_follow() {
+        let interrupts = Interrupts::catch().unwrap();
+        let run = Run {
+            root: Path::new("/"),
+            interrupts: &interrupts,
+            variables: Vec::new(),
+        };
+        let mut command = run.command("sh");
+        command.args(["-c", "trap 'exit 1' INT; kill -INT $PPID; sleep 300 & wait"]);
+        assert_eq!(run.finish(command, GRACE), Ending::Interrupted);
+        assert_eq!(run.finish(run.command("true"), GRACE), Ending::Interrupted);
     }
 
     #[test]
