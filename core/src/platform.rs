@@ -82,7 +82,10 @@ impl Platform {
             return Ok(());
         };
         tenant.changed();
-        self.close(&tenant, DELETE_GRACE).await;
+        if let Some(proxy) = tenant.proxy() {
+            proxy.shutdown(DELETE_GRACE).await;
+        }
+        self.stop_live(&tenant).await;
         let folder = self.data.logs(id);
         // Blocking, and nobody waits for it.
         tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder).ok());
@@ -106,11 +109,8 @@ impl Platform {
         rollout::restore_live(self, &tenant).await
     }
 
-    /// Lets requests end, then stops the tenant's instance.
-    pub(crate) async fn close(&self, tenant: &Tenant, grace: Duration) {
-        if let Some(proxy) = tenant.proxy() {
-            proxy.shutdown(grace).await;
-        }
+    /// Stops the tenant's instance and does not start another.
+    pub(crate) async fn stop_live(&self, tenant: &Tenant) {
         if let Some(live) = tenant.live()
             && let Some(instance) = live.let_go().await
         {

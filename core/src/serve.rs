@@ -21,6 +21,7 @@ use crate::platform::{App, Platform};
 use crate::rollout;
 use crate::settings::Settings;
 use crate::store::{Store, TokenKind};
+use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 
 /// The tenant that every server has from its first start.
@@ -171,16 +172,17 @@ async fn end(app: &App, serving: tokio::task::JoinHandle<()>, mut stop: StopSign
     app.data.withdraw();
     app.shutdown.cancel();
     let orderly = async {
+        for_all_tenants(app, async |_, tenant| {
+            if let Some(proxy) = tenant.proxy() {
+                proxy.shutdown(DRAIN).await;
+            }
+        })
+        .await;
         // Its own errors were logged; a panic in it must not keep the instances running.
         let _ = serving.await;
-        let mut closing = tokio::task::JoinSet::new();
-        for tenant in app.tenants.all() {
-            let app = App::clone(app);
-            closing.spawn(async move { app.close(&tenant, DRAIN).await });
-        }
-        closing.join_all().await;
         app.tasks.close();
         app.tasks.wait().await;
+        for_all_tenants(app, async |app, tenant| app.stop_live(&tenant).await).await;
     };
     tokio::select! {
         done = tokio::time::timeout(WIND_DOWN, orderly) => {
@@ -190,6 +192,15 @@ async fn end(app: &App, serving: tokio::task::JoinHandle<()>, mut stop: StopSign
         }
         () = stop.first() => tracing::warn!("ended at once"),
     }
+}
+
+/// Does `work` for all tenants at once.
+async fn for_all_tenants(app: &App, work: impl AsyncFn(App, Arc<Tenant>)) {
+    let tenants = app.tenants.all();
+    let all = tenants
+        .into_iter()
+        .map(|tenant| work(App::clone(app), tenant));
+    futures_util::future::join_all(all).await;
 }
 
 /// SIGTERM and SIGINT, from the moment on that they are listened to.

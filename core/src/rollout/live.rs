@@ -58,7 +58,8 @@ impl Live {
             None => LiveState::Starting,
         };
         let (sender, state) = watch::channel(first);
-        let stop = CancellationToken::new();
+        // The end of the server ends the keeping too.
+        let stop = app.shutdown.child_token();
         let keeper = Keeper {
             app: App::clone(app),
             tenant: Arc::clone(tenant),

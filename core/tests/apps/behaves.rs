@@ -22,8 +22,9 @@ fn main() {
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
     match mode.as_str() {
         "exit" => {
+            // All on one stream: the order of two is nobody's.
             for line in 1..=30 {
-                println!("line {line}");
+                eprintln!("line {line}");
             }
             eprintln!("fatal: told to end");
             std::process::exit(number("EXIT_CODE", 3) as i32);

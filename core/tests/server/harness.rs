@@ -37,7 +37,11 @@ impl Server {
 
     /// A server on a folder that may have been another's.
     pub(crate) fn start_in(data: &Path) -> Self {
-        let child = command(data).spawn().unwrap();
+        Self::spawn(command(data), data)
+    }
+
+    fn spawn(mut command: Command, data: &Path) -> Self {
+        let child = command.spawn().unwrap();
         let mut server = Self {
             child,
             url: String::new(),
@@ -68,6 +72,23 @@ impl Server {
         let mut server = Self::start_in(&self.data);
         server.folder = folder;
         server
+    }
+
+    /// Starts another server on the folder of one that has ended.
+    pub(crate) fn restart_with(mut self, env: &[(&str, &str)]) -> Self {
+        self.kill();
+        let folder = self.folder.take();
+        let mut command = command(&self.data);
+        command.envs(env.iter().copied());
+        let mut server = Self::spawn(command, &self.data);
+        server.folder = folder;
+        server
+    }
+
+    /// Waits until the server has ended by itself, and not well.
+    pub(crate) fn wait_for_death(&mut self) {
+        let status = until("the server dies", || self.child.try_wait().unwrap());
+        assert!(!status.success(), "{status}");
     }
 
     pub(crate) fn kill(&mut self) {

@@ -2,9 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use management_api::types::is_final;
-
-use crate::harness::{Server, command, get, health, log_file, until};
+use crate::harness::{Server, command, get, log_file, until};
 use crate::image::push;
 
 #[test]
@@ -92,72 +90,140 @@ fn after_a_kill_the_last_good_release_serves_again_at_the_same_url() {
     assert_eq!(server.deploy(&server.request("v1")).deployment, Some(1));
 }
 
-/// Kills the server once its second deployment has reached `state`, or as soon as it was accepted.
-fn kill_at(state: &str) {
-    let server = Server::start();
+/// A server that dies right after its second deployment has reached `state`, and what the next one
+/// makes of that.
+fn die_at(state: &str, env: &[(&str, &str)], expected: &str) {
+    let mut server = Server::start();
     push(&server, "local", "v1", &[("VERSION", "one")]);
-    // Slow enough to be caught in every state.
-    push(
-        &server,
-        "local",
-        "v2",
-        &[("VERSION", "two"), ("MODE", "slow"), ("START_MS", "300")],
-    );
+    let mut new = vec![("VERSION", "two")];
+    new.extend(env);
+    push(&server, "local", "v2", &new);
     server.deploy_and_wait("v1");
+    assert!(server.terminate().success());
+    let mut server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", state)]);
+    until("the first release serves again", || server.version());
     let number = server.deploy(&server.request("v2")).deployment.unwrap();
-    server.wait_for(number, |deployment| {
-        deployment.state == state || is_final(&deployment.state)
-    });
+    server.wait_for_death();
     let server = server.kill_and_restart();
     let done = server.client().deployment("local", number).unwrap();
-    let expected = match done.state.as_str() {
-        "succeeded" => "two",
-        "rolled_back" => {
-            assert_eq!(done.failure.unwrap().code, "interrupted");
-            "one"
-        }
-        other => panic!("killed at {state}, ended {other}"),
+    assert_eq!(done.state, expected, "{done:?}");
+    let (version, code) = match expected {
+        "succeeded" => ("two", None),
+        _ => ("one", Some("interrupted")),
     };
+    // A deployment that was being undone keeps the reason for that.
+    if env.is_empty() {
+        assert_eq!(done.failure.map(|failure| failure.code).as_deref(), code);
+    }
     until("a release serves again", || {
-        server.version().filter(|version| version == expected)
+        server.version().filter(|found| found == version)
     });
     assert!(server.client().status("local").unwrap().running.is_none());
     // And it is not stuck.
     let mut request = server.request("v1");
     request.force = true;
-    request.health = Some(health());
     let number = server.deploy(&request).deployment.unwrap();
     assert_eq!(server.wait(number).state, "succeeded");
 }
 
 #[test]
-fn killed_when_a_deployment_was_accepted() {
-    kill_at("requested");
-}
-
-#[test]
 fn killed_while_the_new_instance_starts() {
-    kill_at("provisioned");
+    die_at("provisioned", &[], "rolled_back");
 }
 
 #[test]
 fn killed_when_the_new_instance_is_healthy() {
-    kill_at("healthy");
+    die_at("healthy", &[], "rolled_back");
 }
 
 #[test]
 fn killed_while_the_traffic_moves() {
-    kill_at("shifting");
+    die_at("shifting", &[], "rolled_back");
 }
 
 #[test]
 fn killed_after_the_commit() {
-    kill_at("verified");
+    die_at("verified", &[], "succeeded");
 }
 
 #[test]
 fn killed_while_the_old_instance_drains() {
-    kill_at("draining");
+    die_at("draining", &[], "succeeded");
+}
+
+#[test]
+fn killed_when_it_was_done() {
+    die_at("succeeded", &[], "succeeded");
+}
+
+#[test]
+fn killed_while_a_bad_release_is_undone() {
+    die_at("rolling_back", &[("MODE", "exit")], "rolled_back");
+}
+
+#[test]
+fn killed_when_a_bad_release_was_undone() {
+    die_at("rolled_back", &[("MODE", "exit")], "rolled_back");
+}
+
+#[test]
+fn killed_as_soon_as_a_deployment_was_accepted() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    server.deploy_and_wait("v1");
+    let number = server.deploy(&server.request("v2")).deployment.unwrap();
+    let server = server.kill_and_restart();
+    let done = server.client().deployment("local", number).unwrap();
+    let version = match done.state.as_str() {
+        "succeeded" => "two",
+        "rolled_back" => "one",
+        other => panic!("a deployment that was accepted ended {other}"),
+    };
+    until("a release serves again", || {
+        server.version().filter(|found| found == version)
+    });
+}
+
+#[test]
+fn a_state_that_cannot_be_written_stops_the_rollout_before_it_matters() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    server.deploy_and_wait("v1");
+    let database = rusqlite::Connection::open(server.data().join("state.db")).unwrap();
+    database.busy_timeout(crate::harness::BOUND).unwrap();
+    let refuse = |state: &str| {
+        format!(
+            "CREATE TRIGGER refuse_{state} BEFORE UPDATE ON deployments WHEN NEW.state = '{state}'
+             BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    };
+    database.execute_batch(&refuse("verified")).unwrap();
+    let done = server.deploy_and_wait("v2");
+    assert_eq!(done.state, "rolled_back");
+    assert_eq!(done.failure.unwrap().code, "internal");
+    assert_eq!(server.version().as_deref(), Some("one"));
+    // The end of a deployment is written as soon as the disk takes it again.
+    database
+        .execute_batch(&format!(
+            "DROP TRIGGER refuse_verified; {}",
+            refuse("succeeded")
+        ))
+        .unwrap();
+    let number = server.deploy(&server.request("v2")).deployment.unwrap();
+    server.wait_for(number, |deployment| deployment.state == "draining");
+    until("the end was tried", || {
+        server
+            .log()
+            .contains("a state could not be written")
+            .then_some(())
+    });
+    assert_eq!(server.version().as_deref(), Some("two"));
+    database
+        .execute_batch("DROP TRIGGER refuse_succeeded")
+        .unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
 }
 
 #[test]
