@@ -82,7 +82,7 @@ impl Drop for Machine {
 }
 
 /// The platform's binary, built into the same target folder as the tool.
-fn server() -> PathBuf {
+pub(crate) fn server() -> PathBuf {
     let path = Path::new(XTASK).with_file_name("systemprompt");
     assert!(
         path.is_file(),

@@ -3,6 +3,7 @@
 
 mod failing;
 mod history;
+mod itself;
 mod load;
 mod machine;
 mod releases;

@@ -14,7 +14,8 @@ use oci::{
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
 use crate::image::Made;
-use crate::run::Run;
+use crate::interrupt::Interrupts;
+use crate::run::{Run, interrupted};
 
 /// How many tags are named when the one wanted is not there.
 const LATEST: usize = 5;
@@ -99,8 +100,11 @@ fn client(
     destination: &Destination,
     insecure: &[String],
     progress: Option<ProgressHook>,
+    interrupts: &Interrupts,
 ) -> Result<Client, Failure> {
+    let interrupts = interrupts.clone();
     let options = ClientOptions {
+        interrupt: Some(Arc::new(move || interrupts.any())),
         credentials: Some(destination.credentials.clone()),
         plain_http: PlainHttp {
             loopback: true,
@@ -118,7 +122,7 @@ pub fn verify(
     destination: &Destination,
     insecure: &[String],
 ) -> Result<Digest, Failure> {
-    let client = client(destination, insecure, None)?;
+    let client = client(destination, insecure, None, run.interrupts)?;
     let found = client
         .manifest_exists(&destination.repository, TagOrDigest::Tag(&destination.tag))
         .map_err(|e| failure(&e))?;
@@ -167,7 +171,7 @@ pub fn push(
             size: progress.total,
         });
     });
-    let client = client(destination, insecure, Some(progress))?;
+    let client = client(destination, insecure, Some(progress), run.interrupts)?;
     let pushed = oci::push_image(
         &client,
         &ImagePush {
@@ -190,6 +194,9 @@ pub fn short(digest: &Digest) -> String {
 }
 
 fn failure(error: &ClientError) -> Failure {
+    if matches!(error, ClientError::Interrupted) {
+        return interrupted(Step::Push);
+    }
     let (code, exit, resolution) = match error {
         ClientError::Unauthorized { .. } | ClientError::Denied { .. } => (
             "registry_unauthorized",

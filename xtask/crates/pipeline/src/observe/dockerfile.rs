@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use deploy_image::{Context, Dockerfile, Ignore, Options, finds_anything};
+use deploy_image::{Context, Dockerfile, Ignore, Options, Outline, finds_anything};
 use deploy_plan::config::Config;
 use deploy_plan::observed::{self, Copy, NeedsEngine};
 
@@ -54,11 +54,8 @@ fn read(
             reason: need.reason,
         })
         .collect();
-    let from = dockerfile
-        .stages
-        .last()
-        .map(|stage| stage.from.image.clone())
-        .unwrap_or_default();
+    let outline = Outline::new(&dockerfile, options)?;
+    let from = outline.base_image().unwrap_or("scratch").to_owned();
     Ok(observed::Dockerfile::Read {
         copies,
         needs_engine,
