@@ -3,6 +3,7 @@
 //!
 //! One program, because each is linked by itself. Needs what `cargo xtask test --setup` installs.
 
+mod commands;
 mod docker;
 mod faults;
 mod preflight;
