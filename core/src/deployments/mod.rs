@@ -3,6 +3,7 @@
 //! Nothing here runs anything: the rollout does.
 
 mod capsule;
+mod healthcheck;
 mod image;
 mod request;
 mod rollback;
@@ -11,6 +12,7 @@ mod state;
 pub(crate) use capsule::Capsule;
 #[cfg(test)]
 pub(crate) use capsule::fixtures::capsule as capsule_fixture;
+pub(crate) use healthcheck::from_image as health_check_of_image;
 pub(crate) use image::{holds, resolve};
 pub(crate) use request::{
     Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, strategy_of, timeout_of,

@@ -15,7 +15,8 @@ use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, capsule_of, holds, resolve, restored_release, strategy_of, timeout_of,
+    Kind, Refusal, capsule_of, health_check_of_image, holds, resolve, restored_release,
+    strategy_of, timeout_of,
 };
 use crate::platform::App;
 use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
@@ -93,12 +94,15 @@ async fn requested(
 ) -> Result<NewDeployment, ApiError> {
     let (images, owner) = (Arc::clone(&app.images), tenant.to_owned());
     let (image, expected) = (request.image.clone(), request.digest.clone());
-    let found = tokio::task::spawn_blocking(move || {
-        resolve(&images, &owner, &image, expected.as_deref(), &hosts)
-    })
-    .await
-    .map_err(|error| ApiError::internal(&error))??;
-    let defaults = app.settings.request_defaults();
+    let mut defaults = app.settings.request_defaults();
+    let health = defaults.health.clone();
+    let look = tokio::task::spawn_blocking(move || {
+        let found = resolve(&images, &owner, &image, expected.as_deref(), &hosts)?;
+        let health = health_check_of_image(&images, found.digest, health);
+        Ok::<_, Refusal>((found, health))
+    });
+    let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
+    defaults.health = health;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
         kind: Kind::Deploy,
