@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +26,8 @@ use serde::Deserialize;
 /// The first port that is tried when none was given.
 const FIRST_PORT: u16 = 7480;
 const LAST_PORT: u16 = 7579;
+/// How often another port is tried when one is taken under our hands.
+const TRIES: u32 = 5;
 /// How long the server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take to drain and end after SIGTERM. Its own limits are 30 s and 10 s.
@@ -144,20 +147,48 @@ impl Platform {
 
     /// Starts the server in the background and waits until it answers.
     pub fn start(&self, start: &Start<'_>) -> Result<Running, Failure> {
-        let binary = self.keep_binary(start.binary).map_err(|e| {
-            start_failure(format!("cannot copy {}: {e}", start.binary.display()))
-        })?;
-        let listen = self.address(start.listen)?;
-        let log = self.fresh_log().map_err(|e| {
-            start_failure(format!("cannot write {}: {e}", self.log().display()))
-        })?;
-        let mut command = Command::new(&binary);
+        self.make_folder()
+            .map_err(|e| start_failure(format!("cannot make {}: {e}", self.folder.display())))?;
+        let binary = self
+            .keep_binary(start.binary)
+            .map_err(|e| start_failure(format!("cannot copy {}: {e}", start.binary.display())))?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let listen = self.address(start.listen)?;
+            let child = self.spawn(&binary, listen, start)?;
+            match self.await_answer(child) {
+                // Between our look at the port and the server's, somebody else may take it.
+                Err(_) if start.listen.is_none() && tries < TRIES && is_taken(listen) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// For its owner only: the operator's token is in it.
+    fn make_folder(&self) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+    }
+
+    fn spawn(
+        &self,
+        binary: &Path,
+        listen: SocketAddr,
+        start: &Start<'_>,
+    ) -> Result<Child, Failure> {
+        let unwritable =
+            |e: io::Error| start_failure(format!("cannot write {}: {e}", self.log().display()));
+        let log = self.fresh_log().map_err(unwritable)?;
+        let mut command = Command::new(binary);
         command
             .args(["serve", "--data"])
             .arg(&self.folder)
             .args(["--listen", &listen.to_string()])
             .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(|e| start_failure(e.to_string()))?)
+            .stdout(log.try_clone().map_err(unwritable)?)
             .stderr(log)
             // Its own group: the Ctrl-C that ends us must not end it.
             .process_group(0);
@@ -168,10 +199,9 @@ impl Platform {
             command.arg("--services").arg(services);
         }
         forget_own_settings(&mut command);
-        let child = command
+        command
             .spawn()
-            .map_err(|e| start_failure(format!("cannot run {}: {e}", binary.display())))?;
-        self.await_answer(child)
+            .map_err(|e| start_failure(format!("cannot run {}: {e}", binary.display())))
     }
 
     fn await_answer(&self, mut child: Child) -> Result<Running, Failure> {
@@ -261,12 +291,14 @@ impl Platform {
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
 
-    /// The address asked for, else that of last time, else the first free port. Kept, so that the
-    /// URL stays the same.
+    /// The address asked for, else that of last time, else — or when somebody else has taken it —
+    /// the first free port. Kept, so that it stays the same.
     fn address(&self, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
         let kept = self.folder.join("listen");
         let last = fs::read_to_string(&kept).ok();
-        let last = last.and_then(|text| text.trim().parse::<SocketAddr>().ok());
+        let last = last
+            .and_then(|text| text.trim().parse::<SocketAddr>().ok())
+            .filter(|address| !is_taken(*address));
         let address = match wanted.or(last) {
             Some(address) => address,
             None => first_free_port().ok_or_else(|| {
@@ -279,10 +311,14 @@ impl Platform {
     }
 }
 
+fn is_taken(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_err()
+}
+
 fn first_free_port() -> Option<SocketAddr> {
     (FIRST_PORT..=LAST_PORT)
         .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-        .find(|address| TcpListener::bind(address).is_ok())
+        .find(|address| !is_taken(*address))
 }
 
 /// The server must not take our settings for its own, nor our token into its environment.

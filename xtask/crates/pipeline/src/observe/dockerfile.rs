@@ -6,6 +6,8 @@ use std::path::Path;
 use deploy_image::{Context, Dockerfile, Ignore, Options, Outline, finds_anything};
 use deploy_plan::config::Config;
 use deploy_plan::observed::{self, Copy, NeedsEngine};
+use deploy_plan::plan::artifact_name;
+use deploy_plan::preflight::profile_folder;
 
 use super::Observation;
 
@@ -63,7 +65,8 @@ fn read(
     })
 }
 
-/// Notes which `COPY` sources match something that is not hidden from the image.
+/// Notes which `COPY` sources match something that is not hidden from the image. A binary may lie
+/// where cargo's target folder really is instead of where the Dockerfile names it.
 fn present(root: &Path, config: &Config, found: &mut Observation) {
     let observed::Dockerfile::Read { copies, .. } = &found.observed.dockerfile else {
         return;
@@ -75,8 +78,15 @@ fn present(root: &Path, config: &Config, found: &mut Observation) {
     let present = copies
         .iter()
         .flat_map(|copy| &copy.sources)
-        .filter(|source| finds_anything(&context, source))
+        .filter(|source| finds_anything(&context, source) || is_built(source, config, found))
         .cloned()
         .collect();
     found.observed.present = present;
+}
+
+fn is_built(source: &str, config: &Config, found: &Observation) -> bool {
+    let folder = found
+        .target_folder
+        .join(profile_folder(&config.build.profile));
+    artifact_name(source).is_some_and(|binary| folder.join(binary).is_file())
 }
