@@ -61,7 +61,8 @@ pub(crate) fn find_root(project_path: Option<&Path>) -> Result<PathBuf, Failure>
         Some(folder) => std::path::absolute(folder),
         None => std::env::current_dir(),
     };
-    let start = start.map_err(|e| project_failure(format!("cannot find the current folder: {e}")))?;
+    let start =
+        start.map_err(|e| project_failure(format!("cannot find the current folder: {e}")))?;
     project::find_root(&start).map_err(|e| project_failure(e.to_string()))
 }
 

@@ -104,7 +104,12 @@ pub(crate) fn bytes(count: u64) -> String {
 mod tests {
     #[test]
     fn bytes_as_people_read_them() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (27_000_000, "27.0 MB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1500, "1.5 kB"),
+            (27_000_000, "27.0 MB"),
+        ] {
             assert_eq!(super::bytes(count), text);
         }
     }

@@ -129,13 +129,19 @@ mod tests {
 
     #[test]
     fn an_event_cut_off_by_the_end_is_dropped() {
-        assert_eq!(events("data: whole\n\ndata: hal"), [(None, "message".into(), "whole".into())]);
+        assert_eq!(
+            events("data: whole\n\ndata: hal"),
+            [(None, "message".into(), "whole".into())]
+        );
     }
 
     #[test]
     fn an_endless_line_is_refused() {
         let text = "x".repeat(2 * 1024 * 1024);
-        let error = EventReader::new(text.as_bytes()).next().unwrap().unwrap_err();
+        let error = EventReader::new(text.as_bytes())
+            .next()
+            .unwrap()
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -123,7 +123,9 @@ fn perform(
     let result = execute(&mut run, execution);
     let mut outcome = run.outcome;
     if let Err(failure) = result {
-        outcome.failures.push(context.redactor.clean_failure(failure));
+        outcome
+            .failures
+            .push(context.redactor.clean_failure(failure));
     }
     outcome
 }

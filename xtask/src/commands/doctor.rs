@@ -88,7 +88,11 @@ fn facts(context: &Context, observed: &Observed) -> Vec<Finding> {
     let config = &context.settings.config;
     let mut facts = vec![good("project", context.root.display().to_string())];
     if let Some(git) = &observed.git {
-        let state = if git.dirty { "uncommitted changes" } else { "clean" };
+        let state = if git.dirty {
+            "uncommitted changes"
+        } else {
+            "clean"
+        };
         facts.push(good("git", format!("{}, {state}", git.sha)));
     }
     let binaries: usize = observed.packages.iter().map(|p| p.binaries.len()).sum();
@@ -97,7 +101,10 @@ fn facts(context: &Context, observed: &Observed) -> Vec<Finding> {
         format!("{} packages, {binaries} binaries", observed.packages.len()),
     ));
     if let Dockerfile::Read { copies, from, .. } = &observed.dockerfile {
-        facts.push(good("dockerfile", format!("FROM {from}, {} COPY lines", copies.len())));
+        facts.push(good(
+            "dockerfile",
+            format!("FROM {from}, {} COPY lines", copies.len()),
+        ));
     }
     let enabled = observed.extensions.iter().filter(|e| e.enabled).count();
     facts.push(good("extensions", format!("{enabled} enabled")));
@@ -111,7 +118,10 @@ fn facts(context: &Context, observed: &Observed) -> Vec<Finding> {
     ));
     if let Some(live) = &observed.live {
         let tag = live.tag.as_deref().unwrap_or("no tag");
-        facts.push(good("live", format!("deployment {}, {tag}", live.deployment)));
+        facts.push(good(
+            "live",
+            format!("deployment {}, {tag}", live.deployment),
+        ));
     }
     facts
 }

@@ -16,8 +16,10 @@ use crate::render;
 use crate::render::table::{ago, table};
 
 pub(crate) fn run(project: Option<&Path>, flags: &History) -> Result<(), Failures> {
-    let context = Context::load(project, |overrides| target_overrides(&flags.target, overrides))
-        .map_err(|failure| vec![failure])?;
+    let context = Context::load(project, |overrides| {
+        target_overrides(&flags.target, overrides)
+    })
+    .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
     let output = flags.target.output;
     let deployments = if control.offers("history") {

@@ -23,8 +23,10 @@ use crate::render;
 const LONGEST: u64 = 64 * 1024;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Login) -> Result<(), Failures> {
-    let context = Context::load(project, |overrides| target_overrides(&flags.target, overrides))
-        .map_err(|failure| vec![failure])?;
+    let context = Context::load(project, |overrides| {
+        target_overrides(&flags.target, overrides)
+    })
+    .map_err(|failure| vec![failure])?;
     perform(&context).map_err(|failure| vec![context.redactor.clean_failure(failure)])
 }
 
@@ -33,7 +35,10 @@ fn perform(context: &Context) -> Result<(), Failure> {
     if config.control_plane == ControlPlane::Embedded {
         return Err(failure(
             "login_not_needed",
-            format!("environment {} needs no login", context.settings.environment),
+            format!(
+                "environment {} needs no login",
+                context.settings.environment
+            ),
             "name another one: cargo xtask login -e production",
         ));
     }
@@ -61,7 +66,13 @@ fn read_token() -> Result<SecretString, Failure> {
     std::io::stdin()
         .take(LONGEST)
         .read_to_string(&mut text)
-        .map_err(|e| failure("token_unreadable", format!("cannot read the token: {e}"), PIPE))?;
+        .map_err(|e| {
+            failure(
+                "token_unreadable",
+                format!("cannot read the token: {e}"),
+                PIPE,
+            )
+        })?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
         let details = "standard input holds no token".to_owned();
@@ -79,9 +90,15 @@ fn keep(context: &Context, token: SecretString, url: &str, me: &Me) -> Result<()
     credentials.user_email = Some(me.user.email.clone());
     credentials.last_validated_at = Some(now.clone());
     let unwritten = |e: &dyn std::error::Error| {
-        failure("credentials_not_kept", control::with_causes(e), "make .systemprompt/ writable")
+        failure(
+            "credentials_not_kept",
+            control::with_causes(e),
+            "make .systemprompt/ writable",
+        )
     };
-    credentials.write(&context.root).map_err(|e| unwritten(&e))?;
+    credentials
+        .write(&context.root)
+        .map_err(|e| unwritten(&e))?;
     // Tenants that are known from elsewhere, local ones among them, stay.
     let known = Tenants::read(&context.root).ok().flatten();
     let mut tenants = known.map(|(tenants, _)| tenants).unwrap_or_default();

@@ -18,8 +18,10 @@ use crate::render;
 const LONGEST: Duration = Duration::from_hours(24);
 
 pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> {
-    let context = Context::load(project, |overrides| target_overrides(&flags.target, overrides))
-        .map_err(|failure| vec![failure])?;
+    let context = Context::load(project, |overrides| {
+        target_overrides(&flags.target, overrides)
+    })
+    .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
     let query = LogQuery {
         since: flags.since.clone(),

@@ -64,7 +64,9 @@ fn perform(context: &Context, flags: &Rollback) -> Outcome {
     let result: Result<(), Failure> = execute(&mut run, &control, &context.state(), &wanted);
     let mut outcome = run.outcome;
     if let Err(failure) = result {
-        outcome.failures.push(context.redactor.clean_failure(failure));
+        outcome
+            .failures
+            .push(context.redactor.clean_failure(failure));
     }
     outcome
 }

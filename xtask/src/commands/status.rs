@@ -65,7 +65,10 @@ pub(super) fn connected(
         .collect())
 }
 
-fn no_credentials(context: &Context, observed: &deploy_plan::observed::Observed) -> Option<Failure> {
+fn no_credentials(
+    context: &Context,
+    observed: &deploy_plan::observed::Observed,
+) -> Option<Failure> {
     let request = Request {
         environment: context.settings.environment.to_string(),
         ..Request::default()
@@ -98,7 +101,11 @@ fn text(context: &Context, control: &Control, status: &TenantStatus) -> String {
         lines.push(format!("live         {}", release(live)));
     }
     if let Some(running) = &status.running {
-        lines.push(format!("in progress  {} — {}", release(running), running.state));
+        lines.push(format!(
+            "in progress  {} — {}",
+            release(running),
+            running.state
+        ));
     }
     if let Some(url) = &status.app_url {
         lines.push(format!("url          {url}"));

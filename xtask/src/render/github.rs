@@ -39,7 +39,9 @@ fn append(variable: &str, text: &str) {
     };
     let file = OpenOptions::new().create(true).append(true).open(&path);
     if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
-        err(&format!("::warning::{variable} cannot be written: {error}\n"));
+        err(&format!(
+            "::warning::{variable} cannot be written: {error}\n"
+        ));
     }
 }
 
@@ -66,11 +68,17 @@ fn outputs(report: &Report) -> String {
 
 fn summary(report: &Report) -> String {
     use std::fmt::Write as _;
-    let mut text = format!("### Deploy to {}: {}\n\n", report.environment, report.status);
+    let mut text = format!(
+        "### Deploy to {}: {}\n\n",
+        report.environment, report.status
+    );
     if let Some(url) = &report.url {
         let _ = writeln!(text, "<{url}>\n");
     }
-    let _ = writeln!(text, "| step | status | seconds | |\n| --- | --- | ---: | --- |");
+    let _ = writeln!(
+        text,
+        "| step | status | seconds | |\n| --- | --- | ---: | --- |"
+    );
     for step in &report.steps {
         let summary = step.summary.replace('|', "\\|");
         let _ = writeln!(
@@ -110,7 +118,10 @@ mod tests {
             ..Outcome::default()
         }
         .report();
-        assert_eq!(outputs(&report), "status=failed\nenvironment=production\ntag=v1\n");
+        assert_eq!(
+            outputs(&report),
+            "status=failed\nenvironment=production\ntag=v1\n"
+        );
     }
 
     #[test]

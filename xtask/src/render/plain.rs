@@ -32,7 +32,10 @@ impl Plain {
                 seconds,
             } => {
                 let end = if self.groups { "::endgroup::\n" } else { "" };
-                format!("{end}ok      {:<9} {seconds:>7.2} s  {summary}\n", step.name())
+                format!(
+                    "{end}ok      {:<9} {seconds:>7.2} s  {summary}\n",
+                    step.name()
+                )
             }
             Event::Failed(step, seconds) => {
                 let end = if self.groups { "::endgroup::\n" } else { "" };

@@ -115,8 +115,16 @@ impl Document {
         } = &self.target;
         let api = api_url.as_deref().unwrap_or("the platform on this machine");
         let tenant = tenant.as_deref().unwrap_or("the only one the token sees");
-        let _ = writeln!(text, "environment  {} ({api}, tenant {tenant})", self.environment);
-        let pinned = if self.tag.pinned { "" } else { ", unless the server sends one" };
+        let _ = writeln!(
+            text,
+            "environment  {} ({api}, tenant {tenant})",
+            self.environment
+        );
+        let pinned = if self.tag.pinned {
+            ""
+        } else {
+            ", unless the server sends one"
+        };
         let _ = writeln!(text, "tag          {}{pinned}", self.tag.value);
         self.build_text(&mut text);
         self.image_text(&mut text);
@@ -126,7 +134,10 @@ impl Document {
             health,
             ..
         } = &self.rollout;
-        let _ = writeln!(text, "rollout      {strategy}, at most {timeout_seconds} s, {health}");
+        let _ = writeln!(
+            text,
+            "rollout      {strategy}, at most {timeout_seconds} s, {health}"
+        );
         if !self.rollout.env.is_empty() {
             let _ = writeln!(text, "env          {}", self.rollout.env.join(", "));
         }
@@ -171,8 +182,14 @@ impl Document {
             image.dockerfile, image.base
         );
         for layer in &image.layers {
-            let size = layer.bytes.map_or_else(|| "not built yet".to_owned(), bytes);
-            let _ = writeln!(text, "  line {:>3}   {} ({size})", layer.line, layer.instruction);
+            let size = layer
+                .bytes
+                .map_or_else(|| "not built yet".to_owned(), bytes);
+            let _ = writeln!(
+                text,
+                "  line {:>3}   {} ({size})",
+                layer.line, layer.instruction
+            );
             for file in layer.files.iter().take(FILES_SHOWN) {
                 let _ = writeln!(text, "             {file}");
             }
@@ -206,7 +223,10 @@ fn build(build: &deploy_plan::plan::Build) -> Build {
     Build {
         profile: build.profile.clone(),
         locked: build.locked,
-        web: build.web.as_ref().map(|folder| folder.display().to_string()),
+        web: build
+            .web
+            .as_ref()
+            .map(|folder| folder.display().to_string()),
         packages: build
             .invocations
             .iter()
@@ -244,7 +264,10 @@ fn changes(plan: &Plan) -> Vec<String> {
             changes.push(format!("no commit since {sha}, which is live"));
         }
         Some(commits) => {
-            changes.push(format!("{} commits since {sha}, which is live:", commits.len()));
+            changes.push(format!(
+                "{} commits since {sha}, which is live:",
+                commits.len()
+            ));
             let shown = commits.iter().take(COMMITS_SHOWN);
             changes.extend(shown.map(|commit| format!("  {commit}")));
         }

@@ -59,7 +59,10 @@ fn failures(failures: &[Failure], log_tail: &[String]) {
         }
     }
     if failures.len() > 1 {
-        err(&format!("\n{} problems, all found before anything was begun:\n", failures.len()));
+        err(&format!(
+            "\n{} problems, all found before anything was begun:\n",
+            failures.len()
+        ));
     }
     for failure in failures {
         err(&format!("\n{}", text(failure)));

@@ -14,7 +14,9 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths);
-        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
     }
@@ -39,7 +41,12 @@ mod tests {
     #[test]
     fn how_long_ago() {
         let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
-        for (seconds, text) in [(5, "5 s ago"), (150, "2 min ago"), (7200, "2 h ago"), (200_000, "2 d ago")] {
+        for (seconds, text) in [
+            (5, "5 s ago"),
+            (150, "2 min ago"),
+            (7200, "2 h ago"),
+            (200_000, "2 d ago"),
+        ] {
             assert_eq!(ago(at(0), at(seconds)), text);
         }
     }

@@ -81,7 +81,8 @@ impl Reporter for Terminal {
                 self.ended(&self.paint("2", "·"), step.name(), None, &why);
             }
             Event::Built { done, total, name } => {
-                self.bar.set_message(format!("{} {name}", gauge(done, total)));
+                self.bar
+                    .set_message(format!("{} {name}", gauge(done, total)));
             }
             Event::Progress(text) => self.bar.set_message(text),
             Event::Output(text) => self.line(&text),

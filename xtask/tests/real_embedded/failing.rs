@@ -21,17 +21,26 @@ fn after_a_good_one(behaviour: Behaviour, more: &[&str]) -> serde_json::Value {
 fn a_release_that_exits() {
     let error = after_a_good_one(Behaviour::Exits(3), &[]);
     let details = error["details"].as_str().unwrap();
-    assert!(details.contains("exited with code 3") || details.contains("exit code 3"), "{details}");
+    assert!(
+        details.contains("exited with code 3") || details.contains("exit code 3"),
+        "{details}"
+    );
     assert_eq!(error["code"], "release_rolled_back");
     let tail = error["log_tail"].to_string();
-    assert!(tail.contains("cannot go on: the configuration is wrong"), "{error:#}");
+    assert!(
+        tail.contains("cannot go on: the configuration is wrong"),
+        "{error:#}"
+    );
 }
 
 #[test]
 fn a_release_that_is_killed_by_a_signal() {
     let error = after_a_good_one(Behaviour::Aborts, &[]);
     let details = error["details"].as_str().unwrap();
-    assert!(details.contains("signal 6") || details.contains("SIGABRT"), "{details}");
+    assert!(
+        details.contains("signal 6") || details.contains("SIGABRT"),
+        "{details}"
+    );
 }
 
 #[test]
@@ -45,7 +54,10 @@ fn a_release_that_listens_elsewhere() {
 fn a_release_that_is_never_healthy() {
     let error = after_a_good_one(Behaviour::NeverHealthy, &["--timeout", "4s"]);
     let details = error["details"].as_str().unwrap();
-    assert!(details.contains("503") || details.contains("healthy"), "{details}");
+    assert!(
+        details.contains("503") || details.contains("healthy"),
+        "{details}"
+    );
 }
 
 #[test]
@@ -53,7 +65,12 @@ fn a_first_release_that_fails_has_nothing_to_return_to() {
     let machine = Machine::laid_out(&Layout::behaving(Behaviour::Exits(3)));
     let finished = machine.xtask(&["deploy"]);
     finished.expect_code(10);
-    for part in ["Step:       wait", "Details:", "Resolution:", "cannot go on"] {
+    for part in [
+        "Step:       wait",
+        "Details:",
+        "Resolution:",
+        "cannot go on",
+    ] {
         finished.expect_stderr(part);
     }
     assert_eq!(finished.stdout, "");
@@ -73,9 +90,11 @@ fn a_slow_start_is_waited_for() {
 fn code_that_does_not_compile_changes_nothing() {
     let machine = Machine::new();
     let url = machine.deploy_well()["url"].as_str().unwrap().to_owned();
-    machine
-        .workspace
-        .edit("core/src/main.rs", "fn main() {", "fn main() {\n    let x: u8 = \"\";");
+    machine.workspace.edit(
+        "core/src/main.rs",
+        "fn main() {",
+        "fn main() {\n    let x: u8 = \"\";",
+    );
     let finished = machine.xtask(&["deploy"]);
     finished.expect_code(5);
     finished.expect_stderr("mismatched types");

@@ -33,7 +33,11 @@ fn back_to_the_release_before_and_on_to_any_other() {
         .iter()
         .map(|row| {
             let number = row["number"].as_u64().unwrap();
-            (number, row["kind"].as_str().unwrap(), row["live"].as_bool().unwrap())
+            (
+                number,
+                row["kind"].as_str().unwrap(),
+                row["live"].as_bool().unwrap(),
+            )
         })
         .collect();
     assert_eq!(
@@ -83,7 +87,11 @@ fn status_and_logs_tell_of_the_live_release() {
     assert!(human.stdout.contains("deployment 1"), "{}", human.stdout);
     let logs = machine.xtask(&["logs", "--filter", "starting release"]);
     logs.expect_success();
-    assert!(logs.stdout.contains("starting release one on port"), "{}", logs.stdout);
+    assert!(
+        logs.stdout.contains("starting release one on port"),
+        "{}",
+        logs.stdout
+    );
     let none = machine.xtask(&["logs", "--filter", "no such words"]);
     assert_eq!(none.stdout, "");
 }

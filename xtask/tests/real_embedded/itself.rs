@@ -30,7 +30,12 @@ impl Copy {
         for part in ["core", "extensions", "services", ".systemprompt/Dockerfile"] {
             copy(&project.join(part), &folder.path().join(part));
         }
-        for file in [".systemprompt/deploy.toml", "Cargo.toml", "Cargo.lock", "xtask"] {
+        for file in [
+            ".systemprompt/deploy.toml",
+            "Cargo.toml",
+            "Cargo.lock",
+            "xtask",
+        ] {
             copy(&project.join(file), &folder.path().join(file));
         }
         Self { folder }
@@ -61,10 +66,20 @@ impl Drop for Copy {
 fn this_workspace_deploys_itself() {
     for binary in BINARIES {
         let path = server().with_file_name(binary);
-        assert!(path.is_file(), "{binary} is missing: run `cargo build --workspace`");
+        assert!(
+            path.is_file(),
+            "{binary} is missing: run `cargo build --workspace`"
+        );
     }
     let copy = Copy::new();
-    let arguments = ["deploy", "--skip-build", "--profile", "dev", "--output", "json"];
+    let arguments = [
+        "deploy",
+        "--skip-build",
+        "--profile",
+        "dev",
+        "--output",
+        "json",
+    ];
     let finished = copy.xtask(&arguments);
     finished.expect_success();
     let report = finished.json();

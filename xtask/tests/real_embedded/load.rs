@@ -1,7 +1,7 @@
 //! Requests while releases change: none may fail.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::machine::{Machine, get};
 
@@ -39,7 +39,12 @@ fn no_request_fails_during_twenty_deployments() {
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} requests failed, first: {:?}", failed.len(), failed.first());
+    assert!(
+        failed.is_empty(),
+        "{} requests failed, first: {:?}",
+        failed.len(),
+        failed.first()
+    );
     let served = served.into_inner();
     assert!(served > DEPLOYMENTS, "only {served} requests were made");
 }

@@ -11,11 +11,18 @@ fn from_a_clone_to_a_live_url() {
     let finished = machine.xtask(&["deploy"]);
     finished.expect_success();
     let url = finished.stdout.trim();
-    assert_eq!(finished.stdout, format!("{url}\n"), "standard output is the URL alone");
+    assert_eq!(
+        finished.stdout,
+        format!("{url}\n"),
+        "standard output is the URL alone"
+    );
     assert_eq!(version(url), "one");
     // Out of the image and not out of the project: the page comes from /app, which only exists there.
     let (status, page) = get(&format!("{url}/")).unwrap();
-    assert_eq!((status, page.as_str()), (200, "<!doctype html><title>Example</title>\n"));
+    assert_eq!(
+        (status, page.as_str()),
+        (200, "<!doctype html><title>Example</title>\n")
+    );
     let (_, services) = get(&format!("{url}/services")).unwrap();
     assert_eq!(services, "name: example\n");
 }
@@ -46,9 +53,15 @@ fn a_second_deploy_without_changes_does_nothing() {
     for same in ["digest", "tag", "url", "deployment"] {
         assert_eq!(first[same], second[same], "{same}");
     }
-    assert!(summary(&second, "build").contains("nothing to compile"), "{second:#}");
+    assert!(
+        summary(&second, "build").contains("nothing to compile"),
+        "{second:#}"
+    );
     // The protocol's minimum: one HEAD of the manifest.
-    assert!(summary(&second, "push").contains("nothing sent (1 requests)"), "{second:#}");
+    assert!(
+        summary(&second, "push").contains("nothing sent (1 requests)"),
+        "{second:#}"
+    );
 }
 
 #[test]
@@ -63,7 +76,10 @@ fn one_changed_line_is_one_layer_sent() {
     assert_eq!(version(second["url"].as_str().unwrap()), "two");
     assert!(summary(&second, "image").contains(" 1 made"), "{second:#}");
     // The layer and the configuration that names it.
-    assert!(summary(&second, "push").contains("in 2 blobs"), "{second:#}");
+    assert!(
+        summary(&second, "push").contains("in 2 blobs"),
+        "{second:#}"
+    );
     assert_eq!(second["previous"]["tag"], first["tag"]);
 }
 
@@ -73,8 +89,14 @@ fn a_dry_run_touches_nothing() {
     let before = files(machine.workspace.root());
     let finished = machine.xtask(&["deploy", "--dry-run"]);
     finished.expect_success();
-    assert!(finished.stdout.contains("(built by systemprompt)"), "{}", finished.stdout);
-    let document = machine.xtask(&["deploy", "--dry-run", "--output", "json"]).json();
+    assert!(
+        finished.stdout.contains("(built by systemprompt)"),
+        "{}",
+        finished.stdout
+    );
+    let document = machine
+        .xtask(&["deploy", "--dry-run", "--output", "json"])
+        .json();
     assert_eq!(document["status"], "planned");
     assert_eq!(document["image"]["layers"].as_array().unwrap().len(), 6);
     assert_eq!(files(machine.workspace.root()), before);

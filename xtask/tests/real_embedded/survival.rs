@@ -14,7 +14,10 @@ fn stopped_and_started_it_serves_at_the_same_address() {
     let machine = Machine::new();
     let url = machine.deploy_well()["url"].as_str().unwrap().to_owned();
     machine.xtask(&["local", "down"]).expect_success();
-    assert!(get(&format!("{url}/api/v1/health")).is_err(), "nothing serves");
+    assert!(
+        get(&format!("{url}/api/v1/health")).is_err(),
+        "nothing serves"
+    );
     machine.xtask(&["local", "status"]).expect_code(1);
     machine.xtask(&["local", "up"]).expect_success();
     assert!(eventually(LIMIT, || get(&format!("{url}/api/v1/health"))

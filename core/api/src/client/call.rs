@@ -179,14 +179,18 @@ impl Client {
         send: impl Fn(&SecretString) -> Result<Response, ureq::Error>,
     ) -> Result<Response, ApiError> {
         match self.try_within_budget(call, &send) {
-            Err(ApiError::Unauthorized { call: name, message })
-                if call.tenant && self.authenticator.can_try_otherwise() =>
-            {
+            Err(ApiError::Unauthorized {
+                call: name,
+                message,
+            }) if call.tenant && self.authenticator.can_try_otherwise() => {
                 // Either the exchanged token has ended, or this server wants one. A server
                 // without an exchange leaves the first refusal standing.
                 match self.exchange() {
                     Ok(()) => self.try_within_budget(call, &send),
-                    Err(_) => Err(ApiError::Unauthorized { call: name, message }),
+                    Err(_) => Err(ApiError::Unauthorized {
+                        call: name,
+                        message,
+                    }),
                 }
             }
             other => other,
@@ -241,7 +245,9 @@ impl Client {
             (_, 429 | 503) | (Retry::Always, 500 | 502 | 504) => true,
             _ => false,
         };
-        if call.retry == Retry::WhenRefused && matches!(status, 500 | 502 | 504) && call.key.is_some()
+        if call.retry == Retry::WhenRefused
+            && matches!(status, 500 | 502 | 504)
+            && call.key.is_some()
         {
             return Err(Failed::finally(ApiError::OutcomeUnknown {
                 call: call.name(),
@@ -316,7 +322,10 @@ impl Client {
     fn exchange(&self) -> Result<(), ApiError> {
         let call = Call::post(paths::TOKEN_EXCHANGE);
         let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair(
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            )
             .append_pair(
                 "subject_token",
                 self.authenticator.own_token().expose_secret(),

@@ -67,10 +67,12 @@ impl<T: serde::de::DeserializeOwned> Typed<T> {
                 }));
             }
         };
-        Some(serde_json::from_str(&event.data).map_err(|e| ApiError::Malformed {
-            call: self.call.clone(),
-            why: e.to_string(),
-            snippet: event.data.chars().take(500).collect(),
-        }))
+        Some(
+            serde_json::from_str(&event.data).map_err(|e| ApiError::Malformed {
+                call: self.call.clone(),
+                why: e.to_string(),
+                snippet: event.data.chars().take(500).collect(),
+            }),
+        )
     }
 }

@@ -33,7 +33,10 @@ pub fn web(run: &mut Run<'_>, root: &Path, folder: &Path) -> Result<(), Failure>
             .map_err(|e| web_failure(folder, &format!("cannot run `{shown}`: {e}")))?;
         run.stop_if_interrupted(Step::Web)?;
         if !status.success() {
-            return Err(web_failure(folder, &format!("`{shown}` ended with {status}")));
+            return Err(web_failure(
+                folder,
+                &format!("`{shown}` ended with {status}"),
+            ));
         }
     }
     Ok(())
@@ -171,8 +174,17 @@ fn diagnostic(line: &str) -> Event {
     let word = plain.trim_start();
     let status = plain.starts_with("  ")
         && [
-            "Compiling", "Finished", "Fresh", "Blocking", "Downloading", "Downloaded", "Updating",
-            "Locking", "Adding", "Building", "Dirty",
+            "Compiling",
+            "Finished",
+            "Fresh",
+            "Blocking",
+            "Downloading",
+            "Downloaded",
+            "Updating",
+            "Locking",
+            "Adding",
+            "Building",
+            "Dirty",
         ]
         .iter()
         .any(|verb| word.starts_with(verb));
@@ -211,12 +223,22 @@ mod tests {
     fn status_lines_pass_and_diagnostics_stay() {
         for (line, passes) in [
             ("   Compiling oci v0.1.0", true),
-            ("\u{1b}[1m\u{1b}[32m    Finished\u{1b}[0m `dev` profile", true),
-            ("    Blocking waiting for file lock on build directory", true),
+            (
+                "\u{1b}[1m\u{1b}[32m    Finished\u{1b}[0m `dev` profile",
+                true,
+            ),
+            (
+                "    Blocking waiting for file lock on build directory",
+                true,
+            ),
             ("error[E0308]: mismatched types", false),
             ("  --> src/main.rs:1:1", false),
         ] {
-            assert_eq!(matches!(diagnostic(line), Event::Progress(_)), passes, "{line}");
+            assert_eq!(
+                matches!(diagnostic(line), Event::Progress(_)),
+                passes,
+                "{line}"
+            );
         }
     }
 }

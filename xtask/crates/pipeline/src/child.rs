@@ -135,8 +135,13 @@ fn inherited_from_cargo() -> Vec<OsString> {
     let ours = |name: &str| {
         matches!(
             name,
-            "CARGO" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "RUSTUP_TOOLCHAIN"
-                | "LD_LIBRARY_PATH" | "OUT_DIR" | "CARGO_MAKEFLAGS"
+            "CARGO"
+                | "CARGO_CRATE_NAME"
+                | "CARGO_PRIMARY_PACKAGE"
+                | "RUSTUP_TOOLCHAIN"
+                | "LD_LIBRARY_PATH"
+                | "OUT_DIR"
+                | "CARGO_MAKEFLAGS"
         ) || name.starts_with("CARGO_MANIFEST_")
             || name.starts_with("CARGO_PKG_")
             || name.starts_with("CARGO_BIN_")
@@ -167,7 +172,10 @@ mod tests {
             )
             .unwrap();
         assert_eq!(status.code(), Some(3));
-        assert_eq!((out, err), (vec!["a".into(), "from input".into()], vec!["b".to_owned()]));
+        assert_eq!(
+            (out, err),
+            (vec!["a".into(), "from input".into()], vec!["b".to_owned()])
+        );
     }
 
     #[test]

@@ -160,7 +160,9 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
             Exit::Other,
             "check the tenant (SYSTEMPROMPT_TENANT_ID) and the address (SYSTEMPROMPT_API_URL)",
         ),
-        ApiError::Refused { status: 409 | 423, .. } => (
+        ApiError::Refused {
+            status: 409 | 423, ..
+        } => (
             "deployment_in_progress",
             Exit::Locked,
             "wait until the running deployment has ended, then deploy again",

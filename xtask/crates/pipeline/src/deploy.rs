@@ -8,8 +8,8 @@ use deploy_config::Settings;
 use deploy_plan::config::{Auth, Config, ControlPlane};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::plan::Tag as PlannedTag;
+use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
 use management_api::types::{DeployAnswer, DeployRequest, HealthCheck, Source};
 use oci::Digest;
@@ -130,10 +130,7 @@ fn control(
     })
 }
 
-fn start_embedded(
-    execution: &Execution<'_>,
-    built: Option<PathBuf>,
-) -> Result<Running, Failure> {
+fn start_embedded(execution: &Execution<'_>, built: Option<PathBuf>) -> Result<Running, Failure> {
     let configured = execution.config().local.server.is_some();
     let there = execution.found.server.clone();
     // What was just built is what its builder wants to see, unless a server is configured.
@@ -243,12 +240,23 @@ fn release_it(
     let answer = run.step(Step::Deploy, |_| {
         let answer = control
             .client
-            .deploy(&control.tenant, &request, &key(), control.offers("idempotency"))
+            .deploy(
+                &control.tenant,
+                &request,
+                &key(),
+                control.offers("idempotency"),
+            )
             .map_err(|e| control::failure(Step::Deploy, &e))?;
         let summary = accepted(&answer);
         Ok((answer, summary))
     })?;
-    finish(run, control, &answer, execution.plan.rollout.wait, timeout(execution))
+    finish(
+        run,
+        control,
+        &answer,
+        execution.plan.rollout.wait,
+        timeout(execution),
+    )
 }
 
 fn timeout(execution: &Execution<'_>) -> Duration {

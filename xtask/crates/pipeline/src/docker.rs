@@ -40,7 +40,11 @@ pub(crate) fn build_and_push(
     })?;
     run.step(Step::Push, |run| {
         let configuration = Configuration::new().map_err(|e| {
-            failure(Step::Push, "docker_push_failed", format!("cannot make a temporary folder: {e}"))
+            failure(
+                Step::Push,
+                "docker_push_failed",
+                format!("cannot make a temporary folder: {e}"),
+            )
         })?;
         let pushed = login(run, root, &configuration, destination)
             .and_then(|()| push(run, root, &configuration, &name));
@@ -67,7 +71,11 @@ fn place_binaries(root: &Path, image: &Image, binaries: &Binaries) -> Result<(),
             failure(
                 Step::Image,
                 "binary_not_placed",
-                format!("cannot copy {} to {}: {e}", built.display(), place.display()),
+                format!(
+                    "cannot copy {} to {}: {e}",
+                    built.display(),
+                    place.display()
+                ),
             )
         })?;
     }
@@ -104,12 +112,15 @@ fn login(
         .arguments(["login", "--username", &destination.credentials.username])
         .arguments(["--password-stdin", &destination.registry])
         .input(password.as_bytes().to_vec());
-    docker(run, Step::Push, program).map(drop).map_err(|mut error| {
-        error.code = "registry_unauthorized";
-        error.exit = Exit::Authentication;
-        "check your credentials and log in again: cargo xtask login".clone_into(&mut error.resolution);
-        error
-    })
+    docker(run, Step::Push, program)
+        .map(drop)
+        .map_err(|mut error| {
+            error.code = "registry_unauthorized";
+            error.exit = Exit::Authentication;
+            "check your credentials and log in again: cargo xtask login"
+                .clone_into(&mut error.resolution);
+            error
+        })
 }
 
 fn push(
@@ -163,7 +174,11 @@ fn docker(run: &Run<'_>, step: Step, program: Program<'_>) -> Result<Vec<String>
 }
 
 fn failure(step: Step, code: &'static str, details: String) -> Failure {
-    let exit = if step == Step::Image { Exit::Build } else { Exit::Push };
+    let exit = if step == Step::Image {
+        Exit::Build
+    } else {
+        Exit::Push
+    };
     Failure::new(
         step,
         code,
@@ -181,7 +196,11 @@ struct Configuration {
 
 impl Configuration {
     fn new() -> io::Result<Self> {
-        let name = format!("systemprompt-docker-{}-{}", std::process::id(), crate::deploy::key());
+        let name = format!(
+            "systemprompt-docker-{}-{}",
+            std::process::id(),
+            crate::deploy::key()
+        );
         let folder = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self {
@@ -231,7 +250,10 @@ mod tests {
     fn the_digest_that_docker_push_tells() {
         let hex = "ab".repeat(32);
         let line = format!("deploy-1-a: digest: sha256:{hex} size: 1234");
-        assert_eq!(digest_of(&line).unwrap().to_string(), format!("sha256:{hex}"));
+        assert_eq!(
+            digest_of(&line).unwrap().to_string(),
+            format!("sha256:{hex}")
+        );
         assert!(digest_of("abc: Pushed").is_none());
     }
 }

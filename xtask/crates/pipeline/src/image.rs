@@ -58,7 +58,10 @@ impl Made {
 #[must_use]
 pub fn push_summary(image: &str, pushed: &Pushed) -> String {
     if pushed.uploaded == 0 && pushed.mounted == 0 {
-        return format!("{image} is there, nothing sent ({} requests)", pushed.requests);
+        return format!(
+            "{image} is there, nothing sent ({} requests)",
+            pushed.requests
+        );
     }
     format!(
         "{image}: {} sent in {} blobs, {} there, {} mounted ({} requests)",
@@ -129,9 +132,7 @@ pub fn preview(
             .files
             .iter()
             .filter_map(|file| match (&file.built_by, &file.from) {
-                (Some(package), _) => {
-                    Some(format!("{} (built by {package})", file.path.display()))
-                }
+                (Some(package), _) => Some(format!("{} (built by {package})", file.path.display())),
                 (None, Some(from)) => {
                     let from = from.strip_prefix(&settings.root).unwrap_or(from);
                     Some(from.display().to_string())
@@ -173,10 +174,13 @@ pub(crate) fn make(
             e.resolution(),
         )
     })?;
-    if !image.verify && let Err(error) = cache.save() {
+    if !image.verify
+        && let Err(error) = cache.save()
+    {
         // The next run is slower, that is all.
-        run.reporter
-            .event(Event::Warning(format!("the layer cache cannot be written: {error}")));
+        run.reporter.event(Event::Warning(format!(
+            "the layer cache cannot be written: {error}"
+        )));
     }
     sweep(&cache_folder, &assembled);
     made(&assembled, &store)
@@ -222,11 +226,7 @@ fn overlay(
     overlay
 }
 
-fn there(
-    settings: &Settings,
-    image: &Image,
-    target_folder: &Path,
-) -> BTreeMap<PathBuf, PathBuf> {
+fn there(settings: &Settings, image: &Image, target_folder: &Path) -> BTreeMap<PathBuf, PathBuf> {
     let profile = deploy_plan::preflight::profile_folder(&settings.config.build.profile);
     let context = settings.root.join(&image.context);
     image
@@ -265,7 +265,13 @@ fn assembly_plan(
             PlanError::Base { .. } => Exit::Other,
             _ => Exit::Configuration,
         };
-        Failure::new(Step::Image, "image_unplannable", exit, with_causes(&e), e.resolution())
+        Failure::new(
+            Step::Image,
+            "image_unplannable",
+            exit,
+            with_causes(&e),
+            e.resolution(),
+        )
     };
     let name = image.dockerfile.display().to_string();
     let dockerfile = Dockerfile::parse(&name, &text).map_err(|e| invalid(e.into()))?;
@@ -302,13 +308,15 @@ fn epoch() -> Result<u64, Failure> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else {
         return Ok(DEFAULT_EPOCH);
     };
-    text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Failure::preflight(
-            "epoch_invalid",
-            format!("SOURCE_DATE_EPOCH is {}, not a number", text.display()),
-            "set it to seconds since 1970, or unset it",
-        )
-    })
+    text.to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| {
+            Failure::preflight(
+                "epoch_invalid",
+                format!("SOURCE_DATE_EPOCH is {}, not a number", text.display()),
+                "set it to seconds since 1970, or unset it",
+            )
+        })
 }
 
 fn store_failure(error: &oci::StoreError) -> Failure {

@@ -199,7 +199,8 @@ impl Observer<'_> {
     }
 
     fn warn(&self, text: &str) {
-        self.reporter.event(Event::Warning(self.redactor.clean(text)));
+        self.reporter
+            .event(Event::Warning(self.redactor.clean(text)));
     }
 
     fn embedded_control(&self, found: &mut Observation) {

@@ -210,7 +210,9 @@ impl Platform {
         loop {
             if let Ok(Some(status)) = child.try_wait() {
                 let words = self.last_words();
-                return Err(start_failure(format!("the server ended with {status}: {words}")));
+                return Err(start_failure(format!(
+                    "the server ended with {status}: {words}"
+                )));
             }
             if self.recorded().is_some_and(|recorded| recorded.pid == pid)
                 && let Some(running) = self.running()

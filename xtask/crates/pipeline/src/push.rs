@@ -229,5 +229,11 @@ fn failure(error: &ClientError) -> Failure {
             "run the same command again; if it fails again, check the registry's status",
         ),
     };
-    Failure::new(Step::Push, code, exit, control::with_causes(error), resolution)
+    Failure::new(
+        Step::Push,
+        code,
+        exit,
+        control::with_causes(error),
+        resolution,
+    )
 }

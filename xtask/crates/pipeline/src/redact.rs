@@ -74,7 +74,11 @@ impl Redactor {
 
     fn clean_event(&self, event: Event) -> Event {
         match event {
-            Event::Done { step, summary, seconds } => Event::Done {
+            Event::Done {
+                step,
+                summary,
+                seconds,
+            } => Event::Done {
                 step,
                 summary: self.clean(&summary),
                 seconds,

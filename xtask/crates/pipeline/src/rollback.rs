@@ -168,6 +168,9 @@ mod tests {
         assert_eq!(chosen(Some("b")).unwrap(), "b");
         assert_eq!(chosen(Some("1")).unwrap(), "a");
         assert_eq!(chosen(Some("nope")).unwrap_err().code, "release_unknown");
-        assert_eq!(choose(&newest_first[..2], None).unwrap_err().code, "nothing_to_roll_back");
+        assert_eq!(
+            choose(&newest_first[..2], None).unwrap_err().code,
+            "nothing_to_roll_back"
+        );
     }
 }

@@ -70,7 +70,10 @@ mod tests {
         let store = Store::open(folder.path().join("oci")).unwrap();
         let put = |text: &str| {
             let digest = store.put_bytes(text.as_bytes()).unwrap();
-            (digest, Descriptor::of("application/octet-stream", text.as_bytes()))
+            (
+                digest,
+                Descriptor::of("application/octet-stream", text.as_bytes()),
+            )
         };
         let (shared, shared_layer) = put("shared");
         let mut first = None;

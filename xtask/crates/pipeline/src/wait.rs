@@ -104,17 +104,18 @@ fn follow_events(
             return Err(too_late(limit));
         }
         let before = follower.last;
-        let events =
-            control
-                .client
-                .deployment_events(&control.tenant, number, follower.last, left);
+        let events = control
+            .client
+            .deployment_events(&control.tenant, number, follower.last, left);
         match events {
             Ok(events) => {
                 if follower.drain(run, control, events)? {
                     return conclude_deployment(run, control, number);
                 }
             }
-            Err(error) if !error.is_transient() => return Err(control::failure(Step::Wait, &error)),
+            Err(error) if !error.is_transient() => {
+                return Err(control::failure(Step::Wait, &error));
+            }
             Err(_) => follower.heed_interrupts(run, control)?,
         }
         pause = if follower.last > before {
@@ -180,7 +181,8 @@ impl Follower {
             1 if control.offers("abort") => {
                 self.aborted = true;
                 let note = match control.client.abort(&control.tenant, self.number) {
-                    Ok(()) => "interrupted: undoing the deployment; once more to leave it alone".to_owned(),
+                    Ok(()) => "interrupted: undoing the deployment; once more to leave it alone"
+                        .to_owned(),
                     Err(error) => format!("interrupted, but it cannot be undone now: {error}"),
                 };
                 run.reporter.event(Event::Warning(note));
@@ -191,11 +193,7 @@ impl Follower {
     }
 }
 
-fn conclude_deployment(
-    run: &mut Run<'_>,
-    control: &Control,
-    number: u64,
-) -> Result<Live, Failure> {
+fn conclude_deployment(run: &mut Run<'_>, control: &Control, number: u64) -> Result<Live, Failure> {
     let deployment = control
         .client
         .deployment(&control.tenant, number)
@@ -228,7 +226,9 @@ fn poll(
                     return conclude(run, seen);
                 }
             }
-            Err(error) if !error.is_transient() => return Err(control::failure(Step::Wait, &error)),
+            Err(error) if !error.is_transient() => {
+                return Err(control::failure(Step::Wait, &error));
+            }
             Err(error) => silence = Some(error),
         }
         if run.interrupts.any() {
@@ -317,7 +317,10 @@ fn too_late(limit: Duration) -> Failure {
 }
 
 fn detached(number: Option<u64>) -> Failure {
-    let which = number.map_or_else(|| "the deployment".to_owned(), |n| format!("deployment {n}"));
+    let which = number.map_or_else(
+        || "the deployment".to_owned(),
+        |n| format!("deployment {n}"),
+    );
     Failure::new(
         Step::Wait,
         "detached",

@@ -14,7 +14,10 @@ use crate::{preflight, tag};
 
 /// What the user asked for on this run, beside the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Request {
     /// Name of the environment.
     pub environment: String,

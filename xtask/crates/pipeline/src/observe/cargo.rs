@@ -31,15 +31,20 @@ pub(super) fn observe(root: &Path, build: &Build) -> Result<Cargo, Failure> {
     }
     for manifest in &build.manifests {
         if !root.join(manifest).exists() {
-            cargo
-                .unknown
-                .push(format!("build.manifests: there is no {}", manifest.display()));
+            cargo.unknown.push(format!(
+                "build.manifests: there is no {}",
+                manifest.display()
+            ));
             continue;
         }
         let (packages, _) = read(root, Some(manifest))?;
         for package in packages {
             // A manifest may name a member of the workspace after all.
-            if cargo.packages.iter().all(|known| known.name != package.name) {
+            if cargo
+                .packages
+                .iter()
+                .all(|known| known.name != package.name)
+            {
                 cargo.packages.push(package);
             }
         }
@@ -69,7 +74,11 @@ fn read(root: &Path, manifest: Option<&Path>) -> Result<(Vec<Package>, PathBuf),
                 Step::Preflight,
                 "cargo_metadata_failed",
                 Exit::Configuration,
-                format!("cargo cannot read {}: {}", path.display(), e.to_string().trim()),
+                format!(
+                    "cargo cannot read {}: {}",
+                    path.display(),
+                    e.to_string().trim()
+                ),
                 "correct the manifest that cargo names",
             )
         })?;

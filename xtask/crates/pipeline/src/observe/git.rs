@@ -37,11 +37,14 @@ pub(super) fn since(root: &Path, sha: &str) -> Option<Vec<String>> {
     let shell = Shell::new().ok()?;
     shell.change_dir(root);
     let range = format!("{sha}..HEAD");
-    let log = cmd!(shell, "git --no-optional-locks log --oneline --no-decorate -n {MOST} {range}")
-        .quiet()
-        .ignore_stderr()
-        .read()
-        .ok()?;
+    let log = cmd!(
+        shell,
+        "git --no-optional-locks log --oneline --no-decorate -n {MOST} {range}"
+    )
+    .quiet()
+    .ignore_stderr()
+    .read()
+    .ok()?;
     Some(log.lines().map(str::to_owned).collect())
 }
 
@@ -63,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_three_states() {
-        let clean = parse("# branch.oid a1b2c3d4e5f60718293a4b5c6d7e8f9012345678\n# branch.head main");
+        let clean =
+            parse("# branch.oid a1b2c3d4e5f60718293a4b5c6d7e8f9012345678\n# branch.head main");
         assert_eq!((clean.sha.as_str(), clean.dirty), ("a1b2c3d", false));
         let dirty = parse("# branch.oid a1b2c3d4e5\n# branch.head main\n? new.txt");
         assert!(dirty.dirty);
