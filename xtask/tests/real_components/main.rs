@@ -3,6 +3,8 @@
 //!
 //! One program, because each is linked by itself. Needs what `cargo xtask test --setup` installs.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod commands;
 mod docker;
 mod faults;

@@ -173,7 +173,9 @@ fn sighting(process: &Path, needles: &[String]) -> Option<String> {
 
 fn program_of(process: &Path) -> Option<String> {
     let file = fs::read_link(process.join("exe")).ok()?;
-    Some(file.file_name()?.to_string_lossy().into_owned())
+    // A program that was built anew while it ran is marked as deleted.
+    let name = file.file_name()?.to_string_lossy().into_owned();
+    Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
 fn line_with(text: &str, needles: &[String]) -> Option<String> {
