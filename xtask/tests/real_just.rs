@@ -32,11 +32,12 @@ fn just(arguments: &[&str], record: &Path, path: &str) -> Finished {
 
 /// What cargo is given when `just` is.
 fn handed_over(arguments: &[&str]) -> Vec<String> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let record: PathBuf = folder.path().join("record");
     let cargo = folder.path().join("cargo");
-    std::fs::write(&cargo, CARGO).unwrap();
-    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(&cargo, CARGO).expect("write a script");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&cargo, executable).expect("make it executable");
     let path = format!(
         "{}:{}",
         folder.path().display(),

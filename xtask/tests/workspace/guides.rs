@@ -137,8 +137,7 @@ fn codes() -> BTreeSet<String> {
     {
         let text = read(&file);
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        // `fn failure(` has no literal, and `_failure(` is a function with a code inside.
-        for made in ["Failure::new(", "Failure::preflight(", " failure("] {
+        for made in ["Failure::new(", "Failure::preflight(", "failure("] {
             let calls = text.split(made).skip(1);
             codes.extend(calls.filter_map(first_word));
         }
