@@ -93,6 +93,10 @@ pub(crate) enum Output {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub(crate) struct Deploy {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -29,8 +29,10 @@ pub(crate) fn run(project: Option<&Path>, action: &Config) -> Result<(), Failure
 }
 
 fn show(project: Option<&Path>, target: &Target, origin: bool) -> Result<(), Failures> {
-    let context = Context::load(project, |overrides| target_overrides(target, overrides))
-        .map_err(|failure| vec![failure])?;
+    let context = Context::load(project, |overrides| {
+        target_overrides(target, overrides);
+    })
+    .map_err(|failure| vec![failure])?;
     let explained = context.settings.explain();
     if target.output != Output::Human {
         let document: Vec<_> = explained

@@ -19,11 +19,13 @@ use crate::render;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
     let output = flags.target.output;
-    let context = match Context::load(project, |overrides| deploy_overrides(flags, overrides)) {
+    let context = match Context::load(project, |overrides| {
+        deploy_overrides(flags, overrides);
+    }) {
         Ok(context) => context,
         Err(failure) => {
             let environment = flags.target.environment.clone().unwrap_or_default();
-            return conclude(failed(&environment, vec![failure]), output);
+            return conclude(&failed(&environment, vec![failure]), output);
         }
     };
     let request = request(flags, &context);
@@ -37,13 +39,13 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
     .everything(&request);
     let (plan, layers) = match planned(&request, &context, &found) {
         Ok(planned) => planned,
-        Err(failures) => return conclude(failed(&request.environment, failures), output),
+        Err(failures) => return conclude(&failed(&request.environment, failures), output),
     };
     if flags.dry_run {
         return dry_run(&context, &plan, &layers, output);
     }
     let outcome = perform(&context, &plan, found, &reporter);
-    conclude(outcome, output)
+    conclude(&outcome, output)
 }
 
 fn request(flags: &Deploy, context: &Context) -> Request {
@@ -141,8 +143,8 @@ pub(super) fn failed(environment: &str, failures: Vec<Failure>) -> Outcome {
 }
 
 /// Shows an outcome and says how the command ends.
-pub(super) fn conclude(outcome: Outcome, output: Output) -> Exit {
-    render::result::outcome(&outcome, output);
+pub(super) fn conclude(outcome: &Outcome, output: Output) -> Exit {
+    render::result::outcome(outcome, output);
     if outcome.failures.is_empty() {
         Exit::Done
     } else {

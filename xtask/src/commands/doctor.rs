@@ -24,7 +24,9 @@ struct Finding {
 }
 
 pub(crate) fn run(project: Option<&Path>, target: &Target) -> Exit {
-    let context = match Context::load(project, |o| target_overrides(target, o)) {
+    let context = match Context::load(project, |o| {
+        target_overrides(target, o);
+    }) {
         Ok(context) => context,
         Err(failure) => {
             render::result::failed(std::slice::from_ref(&failure), target.output);

@@ -21,26 +21,23 @@ fn command(words: &[&str]) -> Exit {
     command.build();
     let mut found = &mut command;
     for word in words {
-        match found.find_subcommand_mut(word) {
-            Some(next) => found = next,
-            None => {
-                render::err(&format!(
-                    "error: there is no command or topic `{}`; topics: exit-codes, environment\n",
-                    words.join(" ")
-                ));
-                return Exit::Usage;
-            }
-        }
+        let Some(next) = found.find_subcommand_mut(word) else {
+            render::err(&format!(
+                "error: there is no command or topic `{}`; topics: exit-codes, environment\n",
+                words.join(" ")
+            ));
+            return Exit::Usage;
+        };
+        found = next;
     }
     render::out(&found.render_long_help().to_string());
     Exit::Done
 }
 
 fn exit_codes() -> String {
-    Exit::ALL
-        .iter()
-        .map(|exit| format!("{:>3}  {}\n", exit.code(), exit.meaning()))
-        .collect()
+    let line = |exit: &Exit| format!("{:>3}  {}", exit.code(), exit.meaning());
+    let lines: Vec<String> = Exit::ALL.iter().map(line).collect();
+    format!("{}\n", lines.join("\n"))
 }
 
 const ENVIRONMENT: &str = "\

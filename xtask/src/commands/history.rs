@@ -17,7 +17,7 @@ use crate::render::table::{ago, table};
 
 pub(crate) fn run(project: Option<&Path>, flags: &History) -> Result<(), Failures> {
     let context = Context::load(project, |overrides| {
-        target_overrides(&flags.target, overrides)
+        target_overrides(&flags.target, overrides);
     })
     .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
@@ -30,18 +30,15 @@ pub(crate) fn run(project: Option<&Path>, flags: &History) -> Result<(), Failure
     } else {
         None
     };
-    match deployments {
-        Some(mut deployments) => {
-            deployments.truncate(flags.limit);
-            show(&deployments, output, of_platform);
-        }
-        None => {
-            let mut entries = Journal::of(&context.state())
-                .entries(control.client.base_url(), &control.tenant)
-                .map_err(|e| vec![unreadable(&e)])?;
-            entries.truncate(flags.limit);
-            show(&entries, output, of_journal);
-        }
+    if let Some(mut deployments) = deployments {
+        deployments.truncate(flags.limit);
+        show(&deployments, output, of_platform);
+    } else {
+        let mut entries = Journal::of(&context.state())
+            .entries(control.client.base_url(), &control.tenant)
+            .map_err(|e| vec![unreadable(&e)])?;
+        entries.truncate(flags.limit);
+        show(&entries, output, of_journal);
     }
     Ok(())
 }

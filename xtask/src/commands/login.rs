@@ -24,7 +24,7 @@ const LONGEST: u64 = 64 * 1024;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Login) -> Result<(), Failures> {
     let context = Context::load(project, |overrides| {
-        target_overrides(&flags.target, overrides)
+        target_overrides(&flags.target, overrides);
     })
     .map_err(|failure| vec![failure])?;
     perform(&context).map_err(|failure| vec![context.redactor.clean_failure(failure)])

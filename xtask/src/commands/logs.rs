@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 
 pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> {
     let context = Context::load(project, |overrides| {
-        target_overrides(&flags.target, overrides)
+        target_overrides(&flags.target, overrides);
     })
     .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
@@ -34,7 +34,8 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
             .client
             .logs(&control.tenant, &query)
             .map_err(failure)?;
-        return show_all(&lines, flags.target.output, &context);
+        show_all(&lines, flags.target.output, &context);
+        return Ok(());
     }
     let lines = control
         .client
@@ -59,7 +60,7 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
     Ok(())
 }
 
-fn show_all(lines: &[LogLine], output: Output, context: &Context) -> Result<(), Failures> {
+fn show_all(lines: &[LogLine], output: Output, context: &Context) {
     if output == Output::Human {
         for line in lines {
             show(line, output, context);
@@ -67,7 +68,6 @@ fn show_all(lines: &[LogLine], output: Output, context: &Context) -> Result<(), 
     } else {
         render::result::document(&lines, output);
     }
-    Ok(())
 }
 
 /// A followed log has no end: in machine-readable form it is one document a line.

@@ -29,7 +29,7 @@ pub(crate) fn run(project: Option<&Path>, flags: &Rollback) -> Exit {
             failed(&environment, vec![failure])
         }
     };
-    conclude(outcome, output)
+    conclude(&outcome, output)
 }
 
 fn perform(context: &Context, flags: &Rollback) -> Outcome {

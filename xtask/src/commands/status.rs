@@ -18,8 +18,10 @@ use crate::context::{Context, target_overrides};
 use crate::render;
 
 pub(crate) fn run(project: Option<&Path>, target: &Target) -> Result<(), Failures> {
-    let context = Context::load(project, |overrides| target_overrides(target, overrides))
-        .map_err(|failure| vec![failure])?;
+    let context = Context::load(project, |overrides| {
+        target_overrides(target, overrides);
+    })
+    .map_err(|failure| vec![failure])?;
     let control = connect(&context)?;
     let status = control
         .client

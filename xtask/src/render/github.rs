@@ -1,8 +1,9 @@
 //! GitHub Actions: masks, outputs and the step summary.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::Write as _;
 
 use deploy_plan::report::Report;
 
@@ -58,16 +59,16 @@ fn outputs(report: &Report) -> String {
         ("tag", report.tag.as_deref()),
         ("url", report.url.as_deref()),
     ];
-    fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .filter(|(_, value)| !value.contains(['\n', '\r']))
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect()
+    let mut text = String::new();
+    for (name, value) in fields {
+        if let Some(value) = value.filter(|value| !value.contains(['\n', '\r'])) {
+            let _ = writeln!(text, "{name}={value}");
+        }
+    }
+    text
 }
 
 fn summary(report: &Report) -> String {
-    use std::fmt::Write as _;
     let mut text = format!(
         "### Deploy to {}: {}\n\n",
         report.environment, report.status

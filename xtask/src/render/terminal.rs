@@ -85,8 +85,7 @@ impl Reporter for Terminal {
                     .set_message(format!("{} {name}", gauge(done, total)));
             }
             Event::Progress(text) => self.bar.set_message(text),
-            Event::Output(text) => self.line(&text),
-            Event::LogLine(text) => self.line(&text),
+            Event::Output(text) | Event::LogLine(text) | Event::Note(text) => self.line(&text),
             Event::Layer { .. } => {
                 if let Some((sent, size)) = layers.take(&event) {
                     self.bar
@@ -97,7 +96,6 @@ impl Reporter for Terminal {
                 self.bar.set_message(format!("{state}: {message}"));
             }
             Event::Warning(text) => self.line(&format!("{} {text}", self.paint("33", "warning:"))),
-            Event::Note(text) => self.line(&text),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The whole way from a clone to a live URL on this machine: the real tool, the real platform, a
 //! small real project.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod failing;
 mod history;
 mod itself;
