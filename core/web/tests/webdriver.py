@@ -1,6 +1,7 @@
 """A browser, driven over the WebDriver protocol (W3C) with nothing but the standard library."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +25,9 @@ class Browser:
         if not (shutil.which("chromedriver") and shutil.which("chromium")):
             raise RuntimeError("the dashboard's tests need a browser: apt-get install --no-install-recommends chromium chromium-driver")
         self._profile = tempfile.mkdtemp(prefix="dashboard-browser-")
-        self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        # It leaves some of its temporary files behind: they go with the profile.
+        environment = os.environ | {"TMPDIR": self._profile}
+        self._driver = subprocess.Popen(["chromedriver", "--port=0"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             self._base = f"http://127.0.0.1:{self._port()}"
             options = {"args": [*FLAGS, f"--user-data-dir={self._profile}"]}

@@ -317,7 +317,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = read::<u8>(folder.path()).unwrap_err();
         assert!(matches!(error, PrivateFileError::Read { .. }), "{error}");
-        let error = write(&folder.path().join("."), &1).unwrap_err();
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        let error = write(&taken, &1).unwrap_err();
         assert!(matches!(error, PrivateFileError::Write { .. }), "{error}");
         fs::write(folder.path().join("file"), "").unwrap();
         let error = write(&folder.path().join("file/below.json"), &1).unwrap_err();
