@@ -61,6 +61,8 @@ async fn a_log_outlives_its_instance_and_is_added_to() {
     let image = bench.app(command(&["/bin/sh", "-c", "echo again"]));
     for _ in 0..2 {
         let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+        let exit = tokio::time::timeout(PATIENCE, instance.wait()).await;
+        assert_eq!(exit.unwrap(), Exit::Code(0));
         instance.stop(PATIENCE).await;
     }
     let file = fs::read_to_string(bench.folder.path().join("one.log")).unwrap();
