@@ -57,20 +57,21 @@ impl Made {
 /// What a push did, in words.
 #[must_use]
 pub fn push_summary(image: &str, pushed: &Pushed) -> String {
+    let requests = match pushed.requests {
+        1 => "1 request".to_owned(),
+        many => format!("{many} requests"),
+    };
     if pushed.uploaded == 0 && pushed.mounted == 0 {
-        return format!(
-            "{image} is there, nothing sent ({} requests)",
-            pushed.requests
-        );
+        return format!("{image} is there, nothing sent ({requests})");
     }
-    format!(
-        "{image}: {} sent in {} blobs, {} there, {} mounted ({} requests)",
-        megabytes(pushed.bytes),
-        pushed.uploaded,
-        pushed.existing,
-        pushed.mounted,
-        pushed.requests
-    )
+    let mut others = String::new();
+    for (count, what) in [(pushed.existing, "there"), (pushed.mounted, "mounted")] {
+        if count > 0 {
+            others = format!("{others}, {count} {what}");
+        }
+    }
+    let (sent, blobs) = (megabytes(pushed.bytes), pushed.uploaded);
+    format!("{image}: {sent} in {blobs} blobs{others} ({requests})")
 }
 
 fn megabytes(bytes: u64) -> String {
