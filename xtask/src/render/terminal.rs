@@ -5,27 +5,56 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deploy_pipeline::events::{Event, Reporter};
+use deploy_plan::failure::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Layers, bytes};
 
-/// The moving line and what it is made from.
+/// The lines of a run.
 pub(crate) struct Terminal {
-    bar: ProgressBar,
     colour: bool,
-    layers: Mutex<Layers>,
+    /// Held while an event is shown, so that the lines of two threads do not mix.
+    moving: Mutex<Moving>,
 }
 
-impl Terminal {
-    pub(crate) fn new() -> Self {
+/// The line of the step that runs; hidden between two steps.
+struct Moving {
+    bar: ProgressBar,
+    layers: Layers,
+}
+
+impl Moving {
+    fn hidden() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            layers: Layers::default(),
+        }
+    }
+
+    fn of(name: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{spinner} {prefix:<9} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         bar.set_style(style);
+        bar.set_prefix(name);
+        bar.enable_steady_tick(Duration::from_millis(100));
         Self {
             bar,
+            layers: Layers::default(),
+        }
+    }
+
+    /// A lasting line above the moving one.
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| super::err(&format!("{text}\n")));
+    }
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        Self {
             colour: std::env::var_os("NO_COLOR").is_none(),
-            layers: Mutex::default(),
+            moving: Mutex::new(Moving::hidden()),
         }
     }
 
@@ -37,65 +66,59 @@ impl Terminal {
         }
     }
 
-    fn started(&self, name: &'static str) {
-        self.bar.set_prefix(name);
-        self.bar.set_message("");
-        self.bar.enable_steady_tick(Duration::from_millis(100));
-    }
-
-    /// Nothing moves between two steps: the lasting lines are all there is.
-    fn line(&self, text: &str) {
-        self.bar.suspend(|| super::err(&format!("{text}\n")));
-    }
-
-    fn ended(&self, mark: &str, name: &str, seconds: Option<f64>, summary: &str) {
-        self.bar.disable_steady_tick();
-        self.bar.set_message("");
-        let time = seconds.map_or_else(|| " ".repeat(9), |seconds| format!("{seconds:>7.2} s"));
+    /// The moving line makes way for the lasting one.
+    fn ended(&self, moving: &mut Moving, mark: &str, step: Step, time: Option<f64>, words: &str) {
+        moving.bar.finish_and_clear();
+        *moving = Moving::hidden();
+        let time = time.map_or_else(|| " ".repeat(9), |seconds| format!("{seconds:>7.2} s"));
         let time = self.paint("2", &time);
-        self.line(&format!("{mark} {name:<9} {time}  {summary}"));
-        self.bar.finish_and_clear();
-        self.bar.reset();
+        moving.line(&format!("{mark} {:<9} {time}  {words}", step.name()));
     }
 }
 
 impl Reporter for Terminal {
     fn event(&self, event: Event) {
-        // Held throughout, so that the lines of two threads do not mix.
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let moving = &mut *guard;
         match event {
-            Event::Started(step) => {
-                *layers = Layers::default();
-                self.started(step.name());
-            }
+            Event::Started(step) => *moving = Moving::of(step.name()),
             Event::Done {
                 step,
                 summary,
                 seconds,
-            } => self.ended(&self.paint("32", "✓"), step.name(), Some(seconds), &summary),
+            } => self.ended(
+                moving,
+                &self.paint("32", "✓"),
+                step,
+                Some(seconds),
+                &summary,
+            ),
             Event::Failed(step, seconds) => {
-                self.ended(&self.paint("31", "✗"), step.name(), Some(seconds), "");
+                self.ended(moving, &self.paint("31", "✗"), step, Some(seconds), "");
             }
             Event::Skipped(step, why) => {
                 let why = self.paint("2", &format!("skipped: {why}"));
-                self.ended(&self.paint("2", "·"), step.name(), None, &why);
+                self.ended(moving, &self.paint("2", "·"), step, None, &why);
             }
             Event::Built { done, total, name } => {
-                self.bar
+                moving
+                    .bar
                     .set_message(format!("{} {name}", gauge(done, total)));
             }
-            Event::Progress(text) => self.bar.set_message(text),
-            Event::Output(text) | Event::LogLine(text) | Event::Note(text) => self.line(&text),
+            Event::Progress(text) => moving.bar.set_message(text),
+            Event::Output(text) | Event::LogLine(text) | Event::Note(text) => moving.line(&text),
             Event::Layer { .. } => {
-                if let Some((sent, size)) = layers.take(&event) {
-                    self.bar
-                        .set_message(format!("{} of {}", bytes(sent), bytes(size)));
+                if let Some((sent, size)) = moving.layers.take(&event) {
+                    let message = format!("{} of {}", bytes(sent), bytes(size));
+                    moving.bar.set_message(message);
                 }
             }
             Event::State { state, message } => {
-                self.bar.set_message(format!("{state}: {message}"));
+                moving.bar.set_message(format!("{state}: {message}"));
             }
-            Event::Warning(text) => self.line(&format!("{} {text}", self.paint("33", "warning:"))),
+            Event::Warning(text) => {
+                moving.line(&format!("{} {text}", self.paint("33", "warning:")));
+            }
         }
     }
 }
