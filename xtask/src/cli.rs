@@ -10,8 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "cargo xtask",
     bin_name = "cargo xtask",
     version,
-    disable_help_subcommand = true,
-    max_term_width = 100
+    disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
     /// Work on the project in this folder instead of the one around the current folder.

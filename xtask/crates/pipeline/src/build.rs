@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::Message;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Build, Invocation};
+
+use serde::Deserialize;
 
 use crate::child::Program;
 use crate::events::Event;
@@ -159,13 +160,35 @@ fn take_message(
     tally.done += 1;
     tally.fresh += usize::from(artifact.fresh);
     if let Some(executable) = &artifact.executable {
-        binaries.insert(artifact.target.name.clone(), executable.into());
+        binaries.insert(artifact.target.name.clone(), executable.clone());
     }
     reporter.event(Event::Built {
         done: tally.done,
         total: tally.expected.max(tally.done),
         name: artifact.target.name,
     });
+}
+
+/// A message of `cargo build --message-format json`, as far as it is of use here. Source: the Cargo
+/// book, "External tools".
+#[derive(Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Message {
+    CompilerArtifact(Artifact),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<PathBuf>,
+    fresh: bool,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
 }
 
 /// Cargo's own status lines (`   Compiling …`) pass by; diagnostics stay.

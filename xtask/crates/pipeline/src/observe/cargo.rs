@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{MetadataCommand, TargetKind};
-use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::config::Build;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::observed::Package;
+use serde::Deserialize;
+
+use crate::child::Program;
+use crate::interrupt::Interrupts;
 
 /// What cargo knows about the project.
 pub(super) struct Cargo {
@@ -59,42 +61,69 @@ pub(super) fn observe(root: &Path, build: &Build) -> Result<Cargo, Failure> {
     Ok(cargo)
 }
 
+/// The answer of `cargo metadata --format-version 1 --no-deps`, as far as it is of use here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<MetadataPackage>,
+    target_directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct MetadataPackage {
+    name: String,
+    targets: Vec<MetadataTarget>,
+}
+
+#[derive(Deserialize)]
+struct MetadataTarget {
+    name: String,
+    kind: Vec<String>,
+}
+
 fn read(root: &Path, manifest: Option<&Path>) -> Result<(Vec<Package>, PathBuf), Failure> {
     let path = root.join(manifest.unwrap_or(Path::new("Cargo.toml")));
-    let metadata = MetadataCommand::new()
-        .cargo_path("cargo")
-        .manifest_path(&path)
-        .current_dir(root)
-        .no_deps()
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove(TOKEN_VARIABLE)
-        .exec()
-        .map_err(|e| {
-            Failure::new(
-                Step::Preflight,
-                "cargo_metadata_failed",
-                Exit::Configuration,
-                format!(
-                    "cargo cannot read {}: {}",
-                    path.display(),
-                    e.to_string().trim()
-                ),
-                "correct the manifest that cargo names",
-            )
-        })?;
-    let packages = metadata
-        .packages
-        .iter()
-        .map(|package| Package {
-            name: package.name.to_string(),
-            binaries: package
-                .targets
-                .iter()
-                .filter(|target| target.kind.contains(&TargetKind::Bin))
-                .map(|target| target.name.clone())
-                .collect(),
-            manifest: manifest.map(Path::to_owned),
-        })
-        .collect();
-    Ok((packages, metadata.target_directory.into()))
+    let metadata = ask(root, &path).map_err(|words| {
+        Failure::new(
+            Step::Preflight,
+            "cargo_metadata_failed",
+            Exit::Configuration,
+            format!("cargo cannot read {}: {words}", path.display()),
+            "correct the manifest that cargo names",
+        )
+    })?;
+    let packages = metadata.packages.into_iter().map(|package| Package {
+        name: package.name,
+        binaries: package
+            .targets
+            .into_iter()
+            .filter(|target| target.kind.iter().any(|kind| kind == "bin"))
+            .map(|target| target.name)
+            .collect(),
+        manifest: manifest.map(Path::to_owned),
+    });
+    Ok((packages.collect(), metadata.target_directory))
+}
+
+/// Asks cargo; what it complained of when it does not answer.
+fn ask(root: &Path, manifest: &Path) -> Result<Metadata, String> {
+    let (mut answer, mut complaints) = (String::new(), Vec::new());
+    let status = Program::new("cargo", root)
+        .arguments([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--manifest-path",
+        ])
+        .arguments([manifest])
+        .stream(
+            &Interrupts::default(),
+            |line| answer.push_str(line),
+            |line| complaints.push(line.to_owned()),
+        )
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !status.success() {
+        return Err(complaints.join("\n"));
+    }
+    serde_json::from_str(&answer).map_err(|e| format!("its answer cannot be read: {e}"))
 }
