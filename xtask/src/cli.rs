@@ -238,7 +238,7 @@ pub(crate) struct Test {
     /// Install what is missing first.
     #[arg(long)]
     pub(crate) setup: bool,
-    /// Only the tests that need nothing but Rust.
+    /// Only the quick tests, which need nothing but Rust.
     #[arg(long)]
     pub(crate) unit: bool,
     /// Only tests whose names hold one of these.
