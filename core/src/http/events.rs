@@ -14,7 +14,6 @@ use tokio::sync::watch;
 
 use super::extract::Segments;
 use super::{ApiError, history};
-use crate::deployments::State as DeploymentState;
 use crate::platform::App;
 
 /// Between two signs of life on a quiet stream: below the idle limits of common proxies.
@@ -78,15 +77,11 @@ impl Follower {
     async fn read(&mut self) -> Option<()> {
         self.changes.mark_unchanged();
         let store = &self.app.store;
+        // Looked at before the events: a deployment that is over by now has its last event by now.
+        let row = store.deployment(&self.tenant, self.number).await.ok()??;
         let events = store.events_after(&self.tenant, self.number, self.last);
         self.queued = events.await.ok()?.into();
-        self.over = if let Some(event) = self.queued.back() {
-            DeploymentState::parse(&event.state)?.is_final()
-        } else {
-            // Whoever has seen the final event already gets an empty stream, not an endless one.
-            let row = store.deployment(&self.tenant, self.number).await.ok()??;
-            row.state.is_final()
-        };
+        self.over = row.state.is_final();
         Some(())
     }
 
