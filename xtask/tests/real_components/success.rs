@@ -219,6 +219,28 @@ fn a_dry_run_touches_nothing_here_or_elsewhere() {
     assert!(!world.workspace.exists("target/release"));
 }
 
+/// Ctrl-C between the request and its answer: the deployment exists, and is spoken of.
+#[test]
+fn an_interrupt_while_the_deployment_is_asked_for_is_not_taken_for_nothing_done() {
+    let world = World::new(Variant::Current);
+    world.api.statuses(&["deploying"]);
+    let gate = testkit::Gate::closed(std::time::Duration::from_mins(1));
+    let path = World::tenant_path("deploy");
+    let held = testkit::Rule::on("POST", &path, testkit::Fault::Slow(gate.clone()));
+    world.api.inject(held);
+    let running = world.start(&["deploy", "-e", "production", "--output", "json"]);
+    let asked = testkit::process::eventually(std::time::Duration::from_mins(2), || {
+        !world.api.deployed().is_empty()
+    });
+    assert!(asked, "{}", running.stderr_so_far());
+    running.signal_group(nix::sys::signal::Signal::SIGINT);
+    gate.open();
+    let finished = running.wait(std::time::Duration::from_mins(1));
+    let failed = assert_failed(&finished, 130, "wait", "detached");
+    assert!(failed.details.contains("goes on"), "{}", failed.details);
+    assert_eq!(world.api.deployed().len(), 1);
+}
+
 #[test]
 fn an_interrupted_wait_leaves_the_deployment_to_the_platform() {
     let world = World::new(Variant::Current);

@@ -36,4 +36,10 @@ impl Interrupts {
     pub fn any(&self) -> bool {
         self.count() > 0
     }
+
+    /// As after one Ctrl-C.
+    #[cfg(test)]
+    pub(crate) fn raised() -> Self {
+        Self(Arc::new(AtomicUsize::new(1)))
+    }
 }

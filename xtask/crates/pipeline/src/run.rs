@@ -44,13 +44,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs one step. Its closure returns what it made and what it did, in words.
+    /// Runs one step. Its closure returns what it made and what it did, in words. An interrupt
+    /// keeps a step from beginning, but for the wait: what it follows has been asked for, so it
+    /// undoes the deployment or leaves it to the platform, and says which.
     pub fn step<T>(
         &mut self,
         step: Step,
         act: impl FnOnce(&mut Self) -> Result<(T, String), Failure>,
     ) -> Result<T, Failure> {
-        self.stop_if_interrupted(step)?;
+        if step != Step::Wait {
+            self.stop_if_interrupted(step)?;
+        }
         self.reporter.event(Event::Started(step));
         let begun = Instant::now();
         let result = act(self);
@@ -106,4 +110,22 @@ pub fn interrupted(step: Step) -> Failure {
         "interrupted before the deployment was asked for: nothing has changed",
         "run the same command again; finished work is reused",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Silent;
+
+    #[test]
+    fn an_interrupt_keeps_a_step_from_beginning_but_never_hides_a_deployment() {
+        let (redactor, interrupts) = (Redactor::default(), Interrupts::raised());
+        let mut run = Run::new(&Silent, &redactor, &interrupts, "local");
+        let push = run.step(Step::Push, |_| Ok(((), String::new())));
+        assert_eq!(push.unwrap_err().code, "interrupted");
+        let wait = run.step(Step::Wait, |_| Ok(("followed", String::new())));
+        assert_eq!(wait.unwrap(), "followed");
+        let steps: Vec<_> = run.outcome.steps.iter().map(|s| s.name).collect();
+        assert_eq!(steps, ["wait"]);
+    }
 }
