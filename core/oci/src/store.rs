@@ -98,6 +98,12 @@ impl Store {
         Ok(store)
     }
 
+    /// The store at `root` if there is one; creates and clears nothing.
+    pub fn existing(root: impl Into<PathBuf>) -> Option<Self> {
+        let store = Self { root: root.into() };
+        store.blobs().is_dir().then_some(store)
+    }
+
     /// The folder that holds everything.
     #[must_use]
     pub fn root(&self) -> &Path {

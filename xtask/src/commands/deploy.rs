@@ -37,11 +37,12 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
         reporter: reporter.as_ref(),
     }
     .everything(&request);
-    let (plan, layers) = match planned(&request, &context, &found) {
+    let (plan, mut layers) = match planned(&request, &context, &found) {
         Ok(planned) => planned,
         Err(failures) => return conclude(&failed(&request.environment, failures), output),
     };
     if flags.dry_run {
+        image::compare(&context.settings, &plan, &found.target_folder, &mut layers);
         return dry_run(&context, &plan, &layers, output);
     }
     let outcome = perform(&context, &plan, found, &reporter);

@@ -62,6 +62,21 @@ struct Layer {
     destination: String,
     files: Vec<String>,
     bytes: Option<u64>,
+    live: Option<bool>,
+}
+
+impl Layer {
+    /// Its size, and what it would change.
+    fn state(&self) -> String {
+        match (self.bytes, self.live) {
+            (Some(size), Some(true)) => format!("{}, the same as live", bytes(size)),
+            (Some(size), Some(false)) => format!("{}, changed", bytes(size)),
+            (Some(size), None) => bytes(size),
+            (None, Some(true)) => "as last built it is live".to_owned(),
+            (None, Some(false)) => "as last built it differs from live".to_owned(),
+            (None, None) => "not built yet".to_owned(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -182,13 +197,12 @@ impl Document {
             image.dockerfile, image.base
         );
         for layer in &image.layers {
-            let size = layer
-                .bytes
-                .map_or_else(|| "not built yet".to_owned(), bytes);
             let _ = writeln!(
                 text,
-                "  line {:>3}   {} ({size})",
-                layer.line, layer.instruction
+                "  line {:>3}   {} ({})",
+                layer.line,
+                layer.instruction,
+                layer.state()
             );
             for file in layer.files.iter().take(FILES_SHOWN) {
                 let _ = writeln!(text, "             {file}");
@@ -243,6 +257,7 @@ fn layer(preview: &LayerPreview) -> Layer {
         destination: preview.destination.clone(),
         files: preview.files.clone(),
         bytes: preview.size,
+        live: preview.live,
     }
 }
 

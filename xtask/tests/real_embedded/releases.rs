@@ -101,6 +101,35 @@ fn a_dry_run_touches_nothing() {
     assert_eq!(files(machine.workspace.root()), before);
 }
 
+/// Of each layer: whether the image that serves now has it.
+#[test]
+fn a_dry_run_tells_which_layers_would_change() {
+    let machine = Machine::new();
+    machine.deploy(&[]);
+    let live = |machine: &Machine| -> Vec<serde_json::Value> {
+        let plan = machine
+            .xtask(&["deploy", "--dry-run", "--output", "json"])
+            .json();
+        let layers = plan["image"]["layers"].as_array().unwrap().clone();
+        layers.iter().map(|layer| layer["live"].clone()).collect()
+    };
+    assert_eq!(live(&machine), vec![serde_json::json!(true); 6]);
+    machine
+        .workspace
+        .write("services/app.yaml", "name: another\n");
+    let before = files(machine.workspace.root());
+    let changed = live(&machine);
+    assert_eq!(changed.iter().filter(|live| **live == false).count(), 1);
+    let text = machine.xtask(&["deploy", "--dry-run"]).stdout;
+    assert!(text.contains("as last built it is live"), "{text}");
+    let line = text
+        .lines()
+        .find(|line| line.contains("COPY services/"))
+        .unwrap();
+    assert!(line.ends_with(", changed)"), "{text}");
+    assert_eq!(files(machine.workspace.root()), before);
+}
+
 #[test]
 fn a_tag_of_ones_own_and_the_same_image_again() {
     let machine = Machine::new();

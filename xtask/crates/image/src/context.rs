@@ -89,10 +89,10 @@ impl Context {
     }
 
     fn visible(&self, path: &Path) -> Result<Option<Node>, FilesError> {
-        if let Some(metadata) = self.metadata(path)? {
-            return self.on_disk(path, &metadata);
-        }
-        if let Some(package) = self.expected.get(path) {
+        // What an older build left there is not what the image will hold.
+        if let Some(package) = self.expected.get(path)
+            && !self.overlay.contains_key(path)
+        {
             let content = Content::Unbuilt {
                 package: package.clone(),
             };
@@ -105,6 +105,9 @@ impl Context {
                 mode: 0o755,
                 owner: Owner::default(),
             }));
+        }
+        if let Some(metadata) = self.metadata(path)? {
+            return self.on_disk(path, &metadata);
         }
         let implied = self.overlaid_below(path).next().is_some();
         Ok(implied.then(|| Node::directory(Owner::default())))

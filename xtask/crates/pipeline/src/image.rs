@@ -14,7 +14,7 @@ use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, Plan};
-use oci::{BlobSources, Digest, ImageManifest, Pushed, Store, StoredBlob};
+use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Pushed, Store, StoredBlob};
 
 use crate::base::Bases;
 use crate::build::Binaries;
@@ -22,6 +22,9 @@ use crate::control::with_causes;
 use crate::deploy::Execution;
 use crate::events::Event;
 use crate::run::Run;
+
+/// No manifest or configuration of ours is longer.
+const METADATA_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// An image in the local store.
 pub struct Made {
@@ -93,6 +96,9 @@ pub struct LayerPreview {
     pub files: Vec<String>,
     /// Bytes, once everything is built.
     pub size: Option<u64>,
+    /// Whether the image that serves now has this very layer; of what is still to be built, as
+    /// the last build left it. `None` when that cannot be told here.
+    pub live: Option<bool>,
 }
 
 /// The layers that a plan would make, without making them. Docker's are Docker's affair.
@@ -107,11 +113,7 @@ pub fn preview(
     if image.builder == ImageBuilder::Docker {
         return Ok(Vec::new());
     }
-    let expected = image
-        .artifacts
-        .iter()
-        .map(|(source, artifact)| (normal(source), artifact.package.clone()))
-        .collect();
+    let expected = expected(image);
     let built = if plan.build.is_none() {
         there(settings, image, target_folder)
     } else {
@@ -129,6 +131,7 @@ pub fn preview(
         instruction: layer.source.clone(),
         destination: layer.destination.clone(),
         size: layer.size(),
+        live: None,
         files: layer
             .files
             .iter()
@@ -145,6 +148,46 @@ pub fn preview(
     Ok(layers.collect())
 }
 
+/// Notes on each layer whether the image that serves now has it, as far as that image is in the
+/// local store. Reads files that have changed since an image was made last; writes nothing.
+pub fn compare(
+    settings: &Settings,
+    plan: &Plan,
+    target_folder: &Path,
+    previews: &mut [LayerPreview],
+) {
+    let (Some(image), Some(live)) = (&plan.image, &plan.live) else {
+        return;
+    };
+    let Some(live) = diff_ids(settings, &live.digest) else {
+        return;
+    };
+    let built = there(settings, image, target_folder);
+    // What cannot be planned is told by the preview.
+    let Ok(planned) = assembly_plan(settings, image, built, expected(image), &Bases::offline())
+    else {
+        return;
+    };
+    let mut cache = Cache::open(cache_folder(settings).join("layers.json"));
+    for (preview, layer) in previews.iter_mut().zip(&planned.layers) {
+        let diff_id = planned.diff_id(layer, &mut cache);
+        preview.live = diff_id.map(|diff_id| live.contains(&diff_id));
+    }
+}
+
+/// The uncompressed layers of an image in the local store.
+fn diff_ids(settings: &Settings, image: &str) -> Option<Vec<Digest>> {
+    let store = Store::existing(cache_folder(settings).join("oci"))?;
+    let manifest = store.read_small(&image.parse().ok()?, METADATA_LIMIT).ok()?;
+    let config = ImageManifest::from_slice(&manifest).ok()?.config.digest;
+    let config = store.read_small(&config, METADATA_LIMIT).ok()?;
+    Some(ImageConfig::from_slice(&config).ok()?.rootfs.diff_ids)
+}
+
+fn cache_folder(settings: &Settings) -> PathBuf {
+    settings.root.join(project::FOLDER).join("cache")
+}
+
 /// Makes the image.
 pub(crate) fn make(
     run: &mut Run<'_>,
@@ -153,7 +196,7 @@ pub(crate) fn make(
     binaries: &Binaries,
 ) -> Result<Made, Failure> {
     let settings = execution.settings;
-    let cache_folder = settings.root.join(project::FOLDER).join("cache");
+    let cache_folder = cache_folder(settings);
     let store = Store::open(cache_folder.join("oci")).map_err(|e| store_failure(&e))?;
     let overlay = overlay(settings, image, binaries, &execution.found.target_folder);
     let bases = Bases::online(&store, &settings.config.api.insecure_registries);
@@ -239,6 +282,14 @@ fn there(settings: &Settings, image: &Image, target_folder: &Path) -> BTreeMap<P
             let real = [named, elsewhere].into_iter().find(|path| path.is_file())?;
             Some((normal(source), real))
         })
+        .collect()
+}
+
+/// What the build will make, and the package that makes it.
+fn expected(image: &Image) -> BTreeMap<PathBuf, String> {
+    let artifacts = image.artifacts.iter();
+    artifacts
+        .map(|(source, artifact)| (normal(source), artifact.package.clone()))
         .collect()
 }
 

@@ -83,7 +83,7 @@ pub(crate) struct LayerBuilder<'a> {
 impl LayerBuilder<'_> {
     /// Makes the layer of `nodes`, or finds it made; says which.
     pub(crate) fn build(&mut self, nodes: &Nodes) -> Result<(CachedLayer, bool), LayerError> {
-        let key = self.key(nodes);
+        let key = key(nodes, self.compression, self.epoch);
         if let Some(known) = self.cache.layer(&key)
             && self.store.contains(&known.digest)
         {
@@ -103,7 +103,7 @@ impl LayerBuilder<'_> {
 
     fn plain(&mut self, nodes: &Nodes) -> Result<CachedLayer, LayerError> {
         let out = BufWriter::with_capacity(BUFFER, self.store.begin()?);
-        let out = self.archive(nodes, out)?;
+        let out = self.contents().archive(nodes, out)?;
         let blob = out
             .into_inner()
             .map_err(|error| write(error.into_error()))?;
@@ -124,7 +124,7 @@ impl LayerBuilder<'_> {
             flate2::Compression::new(level.clamp(1, 9)),
         );
         let out = BufWriter::with_capacity(BUFFER, DigestWriter::new(encoder));
-        let out = self.archive(nodes, out)?;
+        let out = self.contents().archive(nodes, out)?;
         let hashing = out
             .into_inner()
             .map_err(|error| write(error.into_error()))?;
@@ -139,6 +139,39 @@ impl LayerBuilder<'_> {
         })
     }
 
+    fn contents(&mut self) -> Contents<'_> {
+        Contents {
+            epoch: self.epoch,
+            counters: &mut self.counters,
+        }
+    }
+}
+
+/// The digest of a layer's archive, without making it: remembered, or found by reading the files.
+pub(crate) fn diff_id(
+    nodes: &Nodes,
+    compression: Compression,
+    epoch: u64,
+    cache: &mut Cache,
+) -> Result<Digest, LayerError> {
+    if let Some(known) = cache.layer(&key(nodes, compression, epoch)) {
+        return Ok(known.diff_id);
+    }
+    let mut contents = Contents {
+        epoch,
+        counters: &mut Counters::default(),
+    };
+    let out = contents.archive(nodes, DigestWriter::new(io::sink()))?;
+    Ok(out.finish().0)
+}
+
+/// Writes the files of a layer as an archive.
+struct Contents<'a> {
+    epoch: u64,
+    counters: &'a mut Counters,
+}
+
+impl Contents<'_> {
     fn archive<W: Write>(&mut self, nodes: &Nodes, out: W) -> Result<W, LayerError> {
         let mut archive = TarWriter::new(out);
         for (path, node) in nodes {
@@ -198,47 +231,47 @@ impl LayerBuilder<'_> {
             }
         }
     }
+}
 
-    /// Identifies the layer by what is known of its files without reading them.
-    fn key(&self, nodes: &Nodes) -> String {
-        let mut hasher = Hasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(format!("{LAYOUT} {:?} {}", self.compression, self.epoch).as_bytes());
-        for (path, node) in nodes {
-            field(path.as_os_str().as_encoded_bytes());
-            field(format!("{:o} {:?}", node.mode, node.owner).as_bytes());
-            match &node.kind {
-                Kind::Directory => field(b"directory"),
-                Kind::Symlink(target) => {
-                    field(b"link");
-                    field(target.as_os_str().as_encoded_bytes());
-                }
-                Kind::File {
-                    content: Content::Inline(bytes),
-                    ..
-                } => {
-                    field(Digest::of(bytes).to_string().as_bytes());
-                }
-                Kind::File {
-                    content: Content::Disk { stat, .. },
-                    ..
-                } => {
-                    field(stat_key(stat).as_bytes());
-                }
-                Kind::File {
-                    content: Content::Unbuilt { package },
-                    ..
-                } => {
-                    field(b"unbuilt");
-                    field(package.as_bytes());
-                }
+/// Identifies the layer by what is known of its files without reading them.
+fn key(nodes: &Nodes, compression: Compression, epoch: u64) -> String {
+    let mut hasher = Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(format!("{LAYOUT} {compression:?} {epoch}").as_bytes());
+    for (path, node) in nodes {
+        field(path.as_os_str().as_encoded_bytes());
+        field(format!("{:o} {:?}", node.mode, node.owner).as_bytes());
+        match &node.kind {
+            Kind::Directory => field(b"directory"),
+            Kind::Symlink(target) => {
+                field(b"link");
+                field(target.as_os_str().as_encoded_bytes());
+            }
+            Kind::File {
+                content: Content::Inline(bytes),
+                ..
+            } => {
+                field(Digest::of(bytes).to_string().as_bytes());
+            }
+            Kind::File {
+                content: Content::Disk { stat, .. },
+                ..
+            } => {
+                field(stat_key(stat).as_bytes());
+            }
+            Kind::File {
+                content: Content::Unbuilt { package },
+                ..
+            } => {
+                field(b"unbuilt");
+                field(package.as_bytes());
             }
         }
-        hasher.finish().hex()
     }
+    hasher.finish().hex()
 }
 
 fn settled(node: &Node) -> bool {

@@ -8,11 +8,13 @@ mod planner;
 
 use std::path::{Path, PathBuf};
 
-use oci::{ImageConfig, Platform};
+use oci::{Digest, ImageConfig, Platform};
 
 use crate::base::{BaseImage, BaseSource, Nodes};
+use crate::cache::Cache;
 use crate::context::Context;
 use crate::dockerfile::Dockerfile;
+use crate::layer;
 use crate::options::{Compression, Options};
 use crate::outline::{Outline, needs_engine};
 use crate::tree::Tree;
@@ -96,6 +98,13 @@ impl AssemblyPlan {
     pub fn unbuilt(&self) -> impl Iterator<Item = (&Path, &str)> {
         let files = self.layers.iter().flat_map(|layer| &layer.files);
         files.filter_map(|file| Some((file.path.as_path(), file.built_by.as_deref()?)))
+    }
+
+    /// The digest of the uncompressed bytes that a layer of this plan would have; `None` while it
+    /// is not built or cannot be read. Makes nothing.
+    pub fn diff_id(&self, layer: &PlannedLayer, cache: &mut Cache) -> Option<Digest> {
+        layer.size()?;
+        layer::diff_id(&layer.nodes, self.compression, self.epoch, cache).ok()
     }
 }
 
