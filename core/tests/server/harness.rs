@@ -180,6 +180,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The overlay of an instance that was killed has a directory that not even its owner may read;
+    /// the folder could not be removed with it.
+    fn open_closed_directories(&self) {
+        if let Some(folder) = &self.folder {
+            let mut chmod = Command::new("chmod");
+            // Files that go meanwhile are no failure: the removal itself shows what is left.
+            let _ = chmod.args(["-R", "u+rwX"]).arg(folder.path()).output();
+        }
+    }
+}
+
 impl Drop for Server {
     #[expect(
         clippy::print_stderr,
@@ -190,6 +202,7 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log());
         }
         self.kill();
+        self.open_closed_directories();
     }
 }
 

@@ -132,7 +132,12 @@ async fn it_is_told_what_is_missing() {
     let isolation = bench.engine.isolation();
     let notes = isolation.notes.join("\n");
     let found = format!("{:?}/{:?}", isolation.level, isolation.root);
-    let expected = std::env::var("ENGINES_EXPECTED").unwrap_or("Namespaces/Overlay".to_owned());
+    let usual = if nix::unistd::geteuid().is_root() {
+        "Namespaces/Overlay"
+    } else {
+        "UserNamespaces/Overlay"
+    };
+    let expected = std::env::var("ENGINES_EXPECTED").unwrap_or(usual.to_owned());
     assert_eq!(found, expected, "{notes}");
     let wanted = match (isolation.level, isolation.root) {
         (Level::Namespaces, RootDirectory::Overlay) => "",
