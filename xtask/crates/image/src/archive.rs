@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use oci::{Digest, Store, StoreError};
+use oci::Digest;
 
 use crate::assemble::Image;
 use crate::files::Content;
@@ -13,15 +13,12 @@ use crate::layer::tar::{Metadata, TarWriter};
 /// Why an image cannot be written as an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// A layer is not in the store: base layers stay in their registry.
-    #[error("layer {digest} is not in the store")]
+    /// A layer is not here: base layers stay in their registry.
+    #[error("layer {digest} is not here")]
     MissingLayer {
         /// Which one.
         digest: Digest,
     },
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The archive cannot be written.
     #[error("cannot write the archive")]
     Write(#[from] io::Error),
@@ -32,7 +29,6 @@ pub enum ArchiveError {
 pub fn write_docker_archive(
     image: &Image,
     tags: &[String],
-    store: &Store,
     out: impl Write,
 ) -> Result<(), ArchiveError> {
     let mut archive = TarWriter::new(out);
@@ -44,12 +40,11 @@ pub fn write_docker_archive(
         let name = format!("{folder}/layer.tar");
         if !layers.contains(&name) {
             archive.directory(Path::new(&folder), metadata(0o755))?;
-            if !store.contains(&layer.digest) {
-                return Err(ArchiveError::MissingLayer {
-                    digest: layer.digest,
-                });
-            }
-            let mut blob = store.open_blob(&layer.digest)?;
+            let digest = layer.digest;
+            let source = image.sources.get(&digest);
+            let mut blob = source
+                .ok_or(ArchiveError::MissingLayer { digest })?
+                .open_at(0)?;
             archive.file(Path::new(&name), metadata(0o644), layer.size, &mut blob)?;
         }
         layers.push(name);

@@ -1,15 +1,18 @@
 //! Carries a plan out: layers into the store, then configuration and manifest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use oci::{Descriptor, Digest, History, ImageConfig, ImageManifest, Store, StoreError, media_type};
+use oci::{
+    BlobSources, Descriptor, Digest, History, ImageConfig, ImageManifest, Store, StoreError,
+    StoredBlob, media_type,
+};
 
 use crate::base::{self, ClosureError, HostError, Nodes, Program};
 use crate::cache::{Cache, CachedLayer};
 use crate::files::{Content, Kind};
-use crate::layer::{Counters, LayerBuilder, LayerError};
-use crate::options::Compression;
+use crate::layer::{Built, Counters, LayerBuilder, LayerError};
 use crate::plan::{AssemblyPlan, PlannedBase};
 use crate::time;
 
@@ -110,8 +113,7 @@ fn build_command(files: &[(PathBuf, String)]) -> String {
     format!("cargo build --release -p {}", packages.join(" -p "))
 }
 
-/// An image in the store.
-#[derive(Debug, Clone)]
+/// An image: its metadata in the store, its layers where they can be read from.
 pub struct Image {
     /// The bytes of its manifest.
     pub manifest: Vec<u8>,
@@ -125,6 +127,17 @@ pub struct Image {
     pub layers: Vec<LayerReport>,
     /// What it cost.
     pub counters: Counters,
+    /// How to get the bytes of everything but the base's layers.
+    pub sources: BlobSources,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("digest", &self.digest)
+            .field("layers", &self.layers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A layer of an image.
@@ -171,11 +184,10 @@ pub fn assemble(
         },
         layers: Vec::new(),
         base_history: Vec::new(),
+        sources: BlobSources::new(),
     };
-    assembling.base(&programs)?;
-    for layer in &plan.layers {
-        assembling.layer(&layer.source, &layer.nodes)?;
-    }
+    let base = assembling.base(&programs)?;
+    assembling.layers(base.as_ref())?;
     assembling.finish()
 }
 
@@ -225,21 +237,25 @@ struct Assembling<'a> {
     layers: Vec<LayerReport>,
     /// History of layers that no line of the Dockerfile asks for.
     base_history: Vec<History>,
+    sources: BlobSources,
 }
 
+/// A layer of the base that is made here: what it is, and its files.
+type BaseLayer = (&'static str, Nodes);
+
 impl Assembling<'_> {
-    fn base(&mut self, programs: &[Program]) -> Result<(), AssembleError> {
+    fn base(&mut self, programs: &[Program]) -> Result<Option<BaseLayer>, AssembleError> {
         match &self.plan.base {
             PlannedBase::Scratch => self.scratch(programs),
-            PlannedBase::Host => self.host(programs),
-            PlannedBase::Image(image) => self.image(image),
+            PlannedBase::Host => self.host(programs).map(Some),
+            PlannedBase::Image(image) => self.image(image).map(|()| None),
             PlannedBase::Unavailable(reference) => Err(AssembleError::BaseUnavailable {
                 reference: reference.clone(),
             }),
         }
     }
 
-    fn scratch(&mut self, programs: &[Program]) -> Result<(), AssembleError> {
+    fn scratch(&self, programs: &[Program]) -> Result<Option<BaseLayer>, AssembleError> {
         for program in programs {
             if let Some(loader) = &program.facts.interpreter
                 && self
@@ -253,22 +269,17 @@ impl Assembling<'_> {
             }
         }
         let nodes = self.missing_directories();
-        if nodes.is_empty() {
-            return Ok(());
-        }
-        self.base_layer("directories that the files of the image stand in", &nodes)
+        let what = "directories that the files of the image stand in";
+        Ok((!nodes.is_empty()).then_some((what, nodes)))
     }
 
-    fn host(&mut self, programs: &[Program]) -> Result<(), AssembleError> {
+    fn host(&mut self, programs: &[Program]) -> Result<BaseLayer, AssembleError> {
         let accounts = base::accounts(self.plan.config.config.user.as_deref());
         let mut nodes = base::gather(programs, &accounts, self.builder.cache)?;
         for (path, node) in self.missing_directories() {
             nodes.entry(path).or_insert(node);
         }
-        self.base_layer(
-            "loader and libraries of the machine it was built on",
-            &nodes,
-        )
+        Ok(("loader and libraries of the machine it was built on", nodes))
     }
 
     fn image(&mut self, image: &base::BaseImage) -> Result<(), AssembleError> {
@@ -307,45 +318,51 @@ impl Assembling<'_> {
             .collect()
     }
 
-    fn base_layer(&mut self, what: &str, nodes: &Nodes) -> Result<(), AssembleError> {
-        self.base_history.push(History {
-            created: Some(time::rfc3339(self.plan.epoch)),
-            created_by: Some(what.to_owned()),
-            ..History::default()
-        });
-        self.layer(what, nodes)
+    fn layers(&mut self, base: Option<&BaseLayer>) -> Result<(), AssembleError> {
+        if let Some((what, _)) = base {
+            self.base_history.push(History {
+                created: Some(time::rfc3339(self.plan.epoch)),
+                created_by: Some((*what).to_owned()),
+                ..History::default()
+            });
+        }
+        let of_base = base.into_iter().map(|(what, nodes)| (*what, nodes));
+        let planned = self.plan.layers.iter();
+        let (sources, nodes): (Vec<&str>, Vec<&Nodes>) = of_base
+            .chain(planned.map(|layer| (layer.source.as_str(), &layer.nodes)))
+            .unzip();
+        let built = self.builder.build(&nodes).map_err(|(index, source)| {
+            let source_line = sources[index].to_owned();
+            AssembleError::Layer {
+                source_line,
+                source,
+            }
+        })?;
+        for (built, source) in built.into_iter().zip(sources) {
+            self.note(built, source);
+        }
+        Ok(())
     }
 
-    fn layer(&mut self, source_line: &str, nodes: &Nodes) -> Result<(), AssembleError> {
-        let (built, cached) = self
-            .builder
-            .build(nodes)
-            .map_err(|source| AssembleError::Layer {
-                source_line: source_line.to_owned(),
-                source,
-            })?;
+    fn note(&mut self, built: Built, source: &str) {
         let CachedLayer {
             digest,
             size,
             diff_id,
-        } = built;
-        let media_type = match self.plan.compression {
-            Compression::None => media_type::OCI_LAYER,
-            Compression::Gzip(_) => media_type::OCI_LAYER_GZIP,
-        };
+        } = built.layer;
+        self.sources.insert(digest, built.source);
         self.layers.push(LayerReport {
             digest,
             size,
             diff_id,
-            media_type: media_type.to_owned(),
-            source: source_line.to_owned(),
-            cached,
+            media_type: self.plan.compression.media_type().to_owned(),
+            source: source.to_owned(),
+            cached: built.cached,
             of_base: false,
         });
-        Ok(())
     }
 
-    fn finish(self) -> Result<Image, AssembleError> {
+    fn finish(mut self) -> Result<Image, AssembleError> {
         let mut config = self.plan.config.clone();
         config.rootfs.diff_ids = self.layers.iter().map(|layer| layer.diff_id).collect();
         // Only bases without a history of their own get layers that no line asks for.
@@ -361,6 +378,10 @@ impl Assembling<'_> {
         let config_descriptor = Descriptor::of(media_type::OCI_CONFIG, &config_bytes);
         let manifest = ImageManifest::new(config_descriptor, descriptors).to_vec();
         let digest = store.put_bytes(&manifest)?;
+        for blob in [&config_digest, &digest] {
+            let source = StoredBlob::new(store, blob);
+            self.sources.insert(*blob, Box::new(source));
+        }
         let counters = self.builder.counters;
         Ok(Image {
             manifest,
@@ -369,6 +390,7 @@ impl Assembling<'_> {
             config_digest,
             layers: self.layers,
             counters,
+            sources: self.sources,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::files::{Content, FileStat, Files, FilesError, Kind, Node, Owner};
+use crate::files::{Artifact, Content, FileStat, Files, FilesError, Kind, Node, Owner};
 use crate::ignore::Ignore;
 
 /// Where `COPY` takes its sources from.
@@ -18,6 +18,7 @@ pub struct Context {
     ignore: Ignore,
     overlay: BTreeMap<PathBuf, PathBuf>,
     expected: BTreeMap<PathBuf, String>,
+    own_crates: BTreeMap<PathBuf, usize>,
 }
 
 impl Context {
@@ -45,6 +46,14 @@ impl Context {
         self
     }
 
+    /// Says of how many of the project's own crates each build output is made: the more, the more
+    /// often it changes.
+    #[must_use]
+    pub fn with_own_crates(mut self, own_crates: BTreeMap<PathBuf, usize>) -> Self {
+        self.own_crates = own_crates;
+        self
+    }
+
     /// The package that makes the file at `path`.
     #[must_use]
     pub fn package_of(&self, path: &Path) -> Option<&str> {
@@ -69,8 +78,11 @@ impl Context {
             .unwrap_or_else(|| self.root.join(path))
     }
 
-    fn is_artifact(&self, path: &Path) -> bool {
-        self.overlay.contains_key(path) || self.expected.contains_key(path)
+    fn artifact(&self, path: &Path) -> Option<Artifact> {
+        let built = self.overlay.contains_key(path) || self.expected.contains_key(path);
+        built.then(|| Artifact {
+            own_crates: self.own_crates.get(path).copied().unwrap_or_default(),
+        })
     }
 
     /// What is on disk at `path`; links of an overlaid file are followed, it is the caller's choice.
@@ -98,7 +110,7 @@ impl Context {
             };
             let kind = Kind::File {
                 content,
-                artifact: true,
+                artifact: self.artifact(path),
             };
             return Ok(Some(Node {
                 kind,
@@ -130,7 +142,7 @@ impl Context {
             };
             Kind::File {
                 content,
-                artifact: self.is_artifact(path),
+                artifact: self.artifact(path),
             }
         } else if metadata.file_type().is_socket() {
             // Docker leaves sockets out: they mean nothing without the process behind them.

@@ -98,7 +98,7 @@ impl Copying<'_> {
         for (name, content) in &self.inline {
             let kind = Kind::File {
                 content: content.clone(),
-                artifact: false,
+                artifact: None,
             };
             let node = Node {
                 kind,

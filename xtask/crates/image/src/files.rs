@@ -82,6 +82,13 @@ impl Content {
     }
 }
 
+/// A file that the build makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Artifact {
+    /// How many of the project's own crates it is made of: the more, the more often it changes.
+    pub(crate) own_crates: usize,
+}
+
 /// What a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -91,8 +98,8 @@ pub(crate) enum Kind {
     File {
         /// What is in it.
         content: Content,
-        /// Whether the build makes it: such files get a layer of their own.
-        artifact: bool,
+        /// That the build makes it: such files get a layer of their own.
+        artifact: Option<Artifact>,
     },
     /// A symbolic link and what it says.
     Symlink(PathBuf),

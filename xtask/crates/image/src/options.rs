@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::Platform;
+use oci::{Platform, media_type};
 
 /// The time given to everything in an image when `SOURCE_DATE_EPOCH` is not set: one second after
 /// the epoch, because some tools take 0 for "no time".
@@ -56,4 +56,18 @@ pub enum Compression {
     None,
     /// gzip, level 1 to 9: what every registry and engine takes.
     Gzip(u32),
+    /// zstd, level 1 to 19: what newer engines take. Needs the program `zstd`.
+    Zstd(u32),
+}
+
+impl Compression {
+    /// What a manifest calls such a layer.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::None => media_type::OCI_LAYER,
+            Self::Gzip(_) => media_type::OCI_LAYER_GZIP,
+            Self::Zstd(_) => media_type::OCI_LAYER_ZSTD,
+        }
+    }
 }

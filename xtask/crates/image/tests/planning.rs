@@ -58,10 +58,10 @@ fn report(error: &dyn std::error::Error, resolution: &str) -> String {
     format!("{text} | {resolution}")
 }
 
-fn tree(project: &Project, image: &Image) -> Tree {
+fn tree(image: &Image) -> Tree {
     let mut tree = Tree::new();
     for layer in &image.layers {
-        apply(&mut tree, project.store().open_blob(&layer.digest).unwrap());
+        apply(&mut tree, image.sources[&layer.digest].open_at(0).unwrap());
     }
     tree
 }
@@ -69,7 +69,7 @@ fn tree(project: &Project, image: &Image) -> Tree {
 /// The files and links, without directories, that a Dockerfile yields.
 fn files(project: &Project, lines: &str) -> Vec<String> {
     let image = build(project, &format!("FROM scratch\n{lines}")).unwrap();
-    let rows = tree(project, &image).into_iter();
+    let rows = tree(&image).into_iter();
     rows.filter(|(_, row)| !row.starts_with("directory"))
         .map(|(path, _)| path)
         .collect()
@@ -121,7 +121,7 @@ fn heredocs_become_files() {
     let text = "FROM scratch\nARG WHO=world\nCOPY <<one <<'two' a.txt /x/\nhello \"$WHO\" \\$WHO\none\n$WHO\ntwo\n\
                 COPY --chmod=755 --chown=3:4 <<EOF /bin/run\n#!/bin/sh\nEOF\n";
     let image = build(&project, text).unwrap();
-    let tree = tree(&project, &image);
+    let tree = tree(&image);
     let file = |text: &str| oci::Digest::of(text.as_bytes()).short();
     assert_eq!(
         tree["x/one"],
@@ -150,7 +150,7 @@ fn no_link_leads_out_of_the_context() {
     // Inside a directory a link is copied as what it is.
     fs::rename(project.root().join("leak"), project.root().join("dir/leak")).unwrap();
     let image = build(&project, "FROM scratch\nCOPY dir /x/\n").unwrap();
-    assert_eq!(tree(&project, &image)["x/leak"], "link 0:0 -> ../outside");
+    assert_eq!(tree(&image)["x/leak"], "link 0:0 -> ../outside");
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn a_host_base_without_programs_has_no_libraries() {
     };
     let plan = plan(&dockerfile, &project.context(), &options, &NoImages).unwrap();
     let image = assemble(&plan, &project.store(), &mut Cache::none()).unwrap();
-    let tree = tree(&project, &image);
+    let tree = tree(&image);
     assert!(
         !tree
             .keys()
@@ -536,7 +536,7 @@ fn the_time_of_everything_is_the_given_one() {
         image.config.created.as_deref(),
         Some("2023-11-14T22:13:20Z")
     );
-    let blob = project.store().open_blob(&image.layers[0].digest).unwrap();
+    let blob = image.sources[&image.layers[0].digest].open_at(0).unwrap();
     for entry in tar::Archive::new(blob).entries().unwrap() {
         assert_eq!(entry.unwrap().header().mtime().unwrap(), 1_700_000_000);
     }
@@ -587,7 +587,7 @@ fn names_need_not_be_utf8() {
     let name = std::ffi::OsStr::from_bytes(b"dir/\xff\xfe");
     fs::write(project.root().join(name), "x").unwrap();
     let image = build(&project, "FROM scratch\nCOPY dir /x\n").unwrap();
-    let blob = project.store().open_blob(&image.layers[0].digest).unwrap();
+    let blob = image.sources[&image.layers[0].digest].open_at(0).unwrap();
     let mut archive = tar::Archive::new(blob);
     let mut entries = archive.entries().unwrap();
     assert!(entries.any(|entry| entry.unwrap().path_bytes().as_ref() == b"x/\xff\xfe"));

@@ -158,19 +158,57 @@ fn nothing_changed_reads_nothing() {
 }
 
 #[test]
-fn a_cached_layer_that_left_the_store_is_made_again() {
+fn a_compressed_layer_that_left_the_store_is_made_again() {
     let project = project();
     let overlay = with_binaries(&project, "hello");
     project.age();
     let dockerfile = Dockerfile::parse("Dockerfile", DOCKERFILE).unwrap();
     let context = project.context().with_overlay(overlay);
-    let plan = plan(&dockerfile, &context, &host(), &NoImages).unwrap();
+    let options = Options {
+        compression: Compression::Gzip(1),
+        ..host()
+    };
+    let plan = plan(&dockerfile, &context, &options, &NoImages).unwrap();
     let (store, mut cache) = (project.store(), Cache::none());
     let first = assemble(&plan, &store, &mut cache).unwrap();
     store.remove(&first.layers[1].digest).unwrap();
     let second = assemble(&plan, &store, &mut cache).unwrap();
     assert_eq!(second.counters.layers_built, 1);
     assert!(store.contains(&first.layers[1].digest));
+}
+
+/// Several binaries in one `COPY`: a layer each, and last the one that is likely to change most.
+#[test]
+fn what_changes_often_comes_last() {
+    let project = project();
+    let own_crates = [4, 1, 9, 2];
+    let named = |name: &str| PathBuf::from("target/release").join(name);
+    let context = project
+        .context()
+        .with_overlay(with_binaries(&project, "hello"))
+        .with_own_crates(BINARIES.map(named).into_iter().zip(own_crates).collect());
+    let line = format!(
+        "FROM scratch\nCOPY {} /bin/\n",
+        BINARIES
+            .map(|name| format!("target/release/{name}"))
+            .join(" ")
+    );
+    let dockerfile = Dockerfile::parse("Dockerfile", &line).unwrap();
+    let plan = plan(&dockerfile, &context, &host(), &NoImages).unwrap();
+    let binaries: Vec<_> = plan
+        .layers
+        .iter()
+        .filter_map(|layer| layer.files.last()?.path.file_name())
+        .collect();
+    assert_eq!(
+        binaries,
+        [
+            "system-tools",
+            "systemprompt-admin",
+            "systemprompt",
+            "systemprompt-infrastructure"
+        ]
+    );
 }
 
 #[test]
@@ -239,13 +277,7 @@ fn a_docker_archive_names_what_it_holds() {
     let plan = plan(&dockerfile, &context, &host(), &NoImages).unwrap();
     let image = assemble(&plan, &project.store(), &mut Cache::none()).unwrap();
     let mut bytes = Vec::new();
-    write_docker_archive(
-        &image,
-        &["app:test".to_owned()],
-        &project.store(),
-        &mut bytes,
-    )
-    .unwrap();
+    write_docker_archive(&image, &["app:test".to_owned()], &mut bytes).unwrap();
     let names: Vec<String> = tar::Archive::new(bytes.as_slice())
         .entries()
         .unwrap()

@@ -513,10 +513,10 @@ mod real_engine {
         assemble(&plan, &project.store(), &mut Cache::none()).map_err(|error| error.to_string())
     }
 
-    fn our_tree(project: &Project, image: &Image) -> Tree {
+    fn our_tree(image: &Image) -> Tree {
         let mut tree = Tree::new();
         for layer in &image.layers {
-            apply(&mut tree, project.store().open_blob(&layer.digest).unwrap());
+            apply(&mut tree, image.sources[&layer.digest].open_at(0).unwrap());
         }
         tree
     }
@@ -526,7 +526,7 @@ mod real_engine {
         let image = ours(project, &Base(None), BASE_FILES).unwrap();
         let archive = project.path("base.tar");
         let file = fs::File::create(&archive).unwrap();
-        write_docker_archive(&image, &[BASE.to_owned()], &project.store(), file).unwrap();
+        write_docker_archive(&image, &[BASE.to_owned()], file).unwrap();
         run(Command::new(docker).args(["load", "-i"]).arg(&archive)).unwrap();
         let read = |path: &str| fs::read_to_string(project.root().join(path)).unwrap();
         let accounts = Accounts {
@@ -574,8 +574,8 @@ mod real_engine {
             .collect()
     }
 
-    fn compare(project: &Project, image: &Image, theirs: &Theirs) -> Vec<String> {
-        let mut found = differences(&our_tree(project, image), &theirs.tree);
+    fn compare(image: &Image, theirs: &Theirs) -> Vec<String> {
+        let mut found = differences(&our_tree(image), &theirs.tree);
         let config: Value = serde_json::from_slice(&image.config.to_vec()).unwrap();
         let (left, right) = (comparable(&config["config"]), comparable(&theirs.config));
         if left != right {
@@ -599,7 +599,7 @@ mod real_engine {
                 ours(&project, &base, text),
                 build_with_docker(&docker, &project, text),
             ) {
-                (Ok(image), Ok(theirs)) => compare(&project, &image, &theirs),
+                (Ok(image), Ok(theirs)) => compare(&image, &theirs),
                 (Err(error), Ok(_)) => vec![format!("only docker builds it; ours: {error}")],
                 (_, Err(error)) => vec![format!("docker refuses it: {error}")],
             };
@@ -635,7 +635,7 @@ mod real_engine {
             let image = assemble(&plan, &project.store(), &mut Cache::none()).unwrap();
             let archive = project.path("image.tar");
             let file = fs::File::create(&archive).unwrap();
-            write_docker_archive(&image, &[NAME.to_owned()], &project.store(), file).unwrap();
+            write_docker_archive(&image, &[NAME.to_owned()], file).unwrap();
             run(Command::new(&docker).args(["load", "-i"]).arg(&archive)).unwrap();
             let output = run(Command::new(&docker).args(["run", "--rm", "--network=none", NAME]));
             run(Command::new(&docker).args(["rmi", "-f", NAME])).unwrap();

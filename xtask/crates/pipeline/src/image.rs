@@ -13,7 +13,7 @@ use deploy_image::{
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder, Plan};
+use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
 use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Pushed, Store, StoredBlob};
 
 use crate::base::Bases;
@@ -178,7 +178,9 @@ pub fn compare(
 /// The uncompressed layers of an image in the local store.
 fn diff_ids(settings: &Settings, image: &str) -> Option<Vec<Digest>> {
     let store = Store::existing(cache_folder(settings).join("oci"))?;
-    let manifest = store.read_small(&image.parse().ok()?, METADATA_LIMIT).ok()?;
+    let manifest = store
+        .read_small(&image.parse().ok()?, METADATA_LIMIT)
+        .ok()?;
     let config = ImageManifest::from_slice(&manifest).ok()?.config.digest;
     let config = store.read_small(&config, METADATA_LIMIT).ok()?;
     Some(ImageConfig::from_slice(&config).ok()?.rootfs.diff_ids)
@@ -227,10 +229,10 @@ pub(crate) fn make(
         )));
     }
     sweep(&cache_folder, &assembled);
-    made(&assembled, &store)
+    made(assembled, &store)
 }
 
-fn made(assembled: &Assembled, store: &Store) -> Result<Made, Failure> {
+fn made(mut assembled: Assembled, store: &Store) -> Result<Made, Failure> {
     let manifest = ImageManifest::from_slice(&assembled.manifest).map_err(|e| {
         Failure::new(
             Step::Image,
@@ -240,9 +242,11 @@ fn made(assembled: &Assembled, store: &Store) -> Result<Made, Failure> {
             "this is a fault of the tool: please report it",
         )
     })?;
-    let mut sources = BlobSources::new();
+    let mut sources = std::mem::take(&mut assembled.sources);
     for blob in manifest.blobs() {
-        sources.insert(blob.digest, Box::new(StoredBlob::new(store, &blob.digest)));
+        sources
+            .entry(blob.digest)
+            .or_insert_with(|| Box::new(StoredBlob::new(store, &blob.digest)));
     }
     let size = manifest.layers.iter().map(|layer| layer.size).sum();
     Ok(Made {
@@ -293,6 +297,13 @@ fn expected(image: &Image) -> BTreeMap<PathBuf, String> {
         .collect()
 }
 
+fn own_crates(image: &Image) -> BTreeMap<PathBuf, usize> {
+    let artifacts = image.artifacts.iter();
+    artifacts
+        .map(|(source, artifact)| (normal(source), artifact.own_crates))
+        .collect()
+}
+
 fn normal(source: &str) -> PathBuf {
     PathBuf::from(source.trim_start_matches("./").trim_start_matches('/'))
 }
@@ -333,7 +344,8 @@ fn assembly_plan(
     })?;
     let context = Context::new(root, ignore)
         .with_overlay(overlay)
-        .with_expected(expected);
+        .with_expected(expected)
+        .with_own_crates(own_crates(image));
     let bases = match &image.base {
         Base::Image(reference) => bases.in_place_of_all(reference),
         _ => bases.clone(),
@@ -349,7 +361,11 @@ fn options(image: &Image) -> Result<Options, Failure> {
             Base::Host => BaseChoice::Host,
             Base::Scratch => BaseChoice::Scratch,
         },
-        compression: Compression::None,
+        compression: match image.compression {
+            LayerCompression::None => Compression::None,
+            LayerCompression::Gzip(level) => Compression::Gzip(level),
+            LayerCompression::Zstd(level) => Compression::Zstd(level),
+        },
         epoch: epoch()?,
         ..Options::default()
     })

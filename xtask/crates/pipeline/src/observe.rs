@@ -163,6 +163,13 @@ impl Observer<'_> {
             Builder::Native => false,
         };
         found.observed.docker = wanted && docker::observe(self.root());
+        found.observed.zstd = self.has_program("zstd");
+        found.observed.takes_zstd = match &found.control {
+            _ if self.embedded() => Some(false),
+            // A server of another kind does not say.
+            Some(control) if control.capabilities.is_some() => Some(control.offers("zstd")),
+            _ => None,
+        };
     }
 
     /// Secrets that the application gets through `[env]` must not show up in our own output.
@@ -311,12 +318,16 @@ impl Observer<'_> {
         on_path(self.variables.get("PATH")?, SERVER_BINARY)
     }
 
+    fn has_program(&self, name: &str) -> bool {
+        let path = self.variables.get("PATH");
+        path.is_some_and(|path| on_path(path, name).is_some())
+    }
+
     fn web(&self) -> Web {
         let folder = self.config().build.web.clone();
         let package_json = self.root().join(&folder).join("package.json").is_file();
-        let path = self.variables.get("PATH");
         Web {
-            npm: package_json && path.is_some_and(|path| on_path(path, "npm").is_some()),
+            npm: package_json && self.has_program("npm"),
             package_json,
             folder,
         }

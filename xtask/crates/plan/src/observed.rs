@@ -31,6 +31,10 @@ pub struct Observed {
     pub variables: BTreeSet<String>,
     /// Whether a Docker Engine answers.
     pub docker: bool,
+    /// Whether the program `zstd` is there.
+    pub zstd: bool,
+    /// Whether the platform runs images with zstd layers, where it says.
+    pub takes_zstd: Option<bool>,
     /// Whether a `systemprompt` binary is there to serve as the embedded platform, before any build.
     pub server_binary: bool,
     /// The tenant named by flag, variable, file or the list of tenants kept beside it.
@@ -57,6 +61,8 @@ pub struct Package {
     pub binaries: Vec<String>,
     /// The manifest to build it with; `None` for members of the workspace.
     pub manifest: Option<PathBuf>,
+    /// How many of the project's own crates it is made of, itself included.
+    pub own_crates: usize,
 }
 
 /// The Dockerfile, as far as the plan needs it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{Builder, Config, ControlPlane};
+use crate::config::{Builder, Compression, Config, ControlPlane};
 use crate::exit::Exit;
 use crate::failure::{Failure, Step};
 use crate::observed::{Copy, Credential, Dockerfile, Extension, Observed};
@@ -24,6 +24,7 @@ pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
         failures.extend(sources(request, config, observed));
         failures.extend(extensions(config, observed));
         failures.extend(engine(config, observed));
+        failures.extend(compression(config, observed));
         failures.extend(server(request, config, observed));
         failures.extend(web(request, observed));
     }
@@ -313,6 +314,37 @@ fn engine(config: &Config, observed: &Observed) -> Vec<Failure> {
             )
         })
         .collect()
+}
+
+/// Compression that cannot be done here, or not be undone there.
+fn compression(config: &Config, observed: &Observed) -> Vec<Failure> {
+    const RESOLUTION: &str = "set image.compression to gzip or auto";
+    let mut failures = Vec::new();
+    if config.image.compression == Compression::Gzip && config.image.compression_level > 9 {
+        failures.push(Failure::preflight(
+            "compression_level_invalid",
+            format!("gzip has no level {}", config.image.compression_level),
+            "set image.compression_level to 1 to 9, or to 0 for the default",
+        ));
+    }
+    if config.image.compression != Compression::Zstd {
+        return failures;
+    }
+    if observed.takes_zstd == Some(false) {
+        failures.push(Failure::preflight(
+            "zstd_refused",
+            "image.compression is zstd, and the platform does not run images with zstd layers",
+            RESOLUTION,
+        ));
+    }
+    if !observed.zstd {
+        failures.push(Failure::preflight(
+            "zstd_missing",
+            "image.compression is zstd, and the program zstd is not there",
+            format!("install zstd, or {RESOLUTION}"),
+        ));
+    }
+    failures
 }
 
 /// The embedded platform needs a server to run.

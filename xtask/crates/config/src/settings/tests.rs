@@ -91,6 +91,8 @@ fn every_key_has_a_default() {
     image.context = "."
     image.base = "host"
     image.builder = "auto"
+    image.compression = "auto"
+    image.compression_level = 0
     image.repository = ""
     deploy.strategy = "rolling"
     deploy.timeout = "5m"

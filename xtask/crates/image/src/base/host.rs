@@ -160,7 +160,7 @@ fn settings(nodes: &mut Nodes, accounts: &Accounts) {
 fn text(nodes: &mut Nodes, path: &str, text: &str) {
     let kind = Kind::File {
         content: Content::Inline(text.as_bytes().into()),
-        artifact: false,
+        artifact: None,
     };
     nodes.insert(
         path.into(),
@@ -239,7 +239,7 @@ fn place(nodes: &mut Nodes, in_image: &Path, here: &Path) -> Result<(), HostErro
     let stat = FileStat::from(&fs::metadata(&real).map_err(look)?);
     let kind = Kind::File {
         content: Content::Disk { path: real, stat },
-        artifact: false,
+        artifact: None,
     };
     let target = crate::paths::below_root(in_image);
     add_parents(nodes, &target);

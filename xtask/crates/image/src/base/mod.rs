@@ -98,7 +98,7 @@ impl Files for HostFiles {
             (
                 Kind::File {
                     content,
-                    artifact: false,
+                    artifact: None,
                 },
                 mode,
             )

@@ -1,26 +1,29 @@
 //! From a list of files to a layer in the store: its bytes depend on nothing but the files, their
 //! modes and owners, and the one time that all of them get.
 
+mod gzip;
+mod recipe;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
+mod zstd;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use flate2::GzBuilder;
-use oci::{Digest, DigestWriter, Hasher, Store, StoreError};
+use oci::{BlobSource, Digest, DigestReader, Hasher, Store, StoreError, StoredBlob};
 
 use crate::base::Nodes;
 use crate::cache::{Cache, CachedLayer, is_settled, stat_key};
-use crate::files::{Content, FileStat, Kind, Node};
+use crate::files::{Content, Kind, Node};
 use crate::options::Compression;
-use tar::{Metadata, TarWriter};
+use recipe::Recipe;
 
 /// Raised whenever the same files would give other bytes than before.
 const LAYOUT: u32 = 1;
-const BUFFER: usize = 256 * 1024;
 
 /// Why a layer cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,16 @@ pub enum LayerError {
     Store(#[from] StoreError),
 }
 
+impl LayerError {
+    /// What went wrong while an archive was read or written: the layer's own failure if it was one.
+    fn from_io(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(own) => own,
+            Err(source) => Self::Write { source },
+        }
+    }
+}
+
 /// What assembling cost: the same input twice must read nothing the second time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -67,12 +80,13 @@ pub struct Counters {
     pub bytes_read: u64,
     /// Layers made.
     pub layers_built: usize,
-    /// Layers that were in the store already and whose files had not changed.
+    /// Layers whose files had not changed since they were made last.
     pub layers_cached: usize,
 }
 
-/// Makes layers into a store.
+/// Makes layers.
 pub(crate) struct LayerBuilder<'a> {
+    /// Holds compressed layers; uncompressed ones stay where their files are.
     pub(crate) store: &'a Store,
     pub(crate) cache: &'a mut Cache,
     pub(crate) epoch: u64,
@@ -80,56 +94,98 @@ pub(crate) struct LayerBuilder<'a> {
     pub(crate) counters: Counters,
 }
 
+/// A layer, and how to get its bytes.
+pub(crate) struct Built {
+    pub(crate) layer: CachedLayer,
+    pub(crate) cached: bool,
+    pub(crate) source: Box<dyn BlobSource>,
+}
+
 impl LayerBuilder<'_> {
-    /// Makes the layer of `nodes`, or finds it made; says which.
-    pub(crate) fn build(&mut self, nodes: &Nodes) -> Result<(CachedLayer, bool), LayerError> {
-        let key = key(nodes, self.compression, self.epoch);
-        if let Some(known) = self.cache.layer(&key)
-            && self.store.contains(&known.digest)
-        {
-            self.counters.layers_cached += 1;
-            return Ok((known, true));
+    /// Makes the layers of these files, or finds them made. Several at a time, and none read whose
+    /// files are those of the last time. An error comes with the number of its layer.
+    pub(crate) fn build(&mut self, layers: &[&Nodes]) -> Result<Vec<Built>, (usize, LayerError)> {
+        let mut drafts = Vec::new();
+        for (index, nodes) in layers.iter().enumerate() {
+            drafts.push(self.draft(nodes).map_err(|error| (index, error))?);
         }
-        let layer = match self.compression {
-            Compression::None => self.plain(nodes)?,
-            Compression::Gzip(level) => self.gzip(nodes, level)?,
-        };
-        self.counters.layers_built += 1;
-        if nodes.values().all(settled) {
-            self.cache.remember_layer(key, layer);
-        }
-        Ok((layer, false))
+        self.make(&mut drafts)?;
+        let built = drafts.into_iter().zip(layers);
+        Ok(built
+            .map(|(draft, nodes)| self.conclude(draft, nodes))
+            .collect())
     }
 
-    fn plain(&mut self, nodes: &Nodes) -> Result<CachedLayer, LayerError> {
-        let out = BufWriter::with_capacity(BUFFER, self.store.begin()?);
-        let out = self.contents().archive(nodes, out)?;
-        let blob = out
-            .into_inner()
-            .map_err(|error| write(error.into_error()))?;
-        let size = blob.length();
-        let digest = blob.commit(None)?;
-        Ok(CachedLayer {
-            digest,
-            size,
-            diff_id: digest,
+    fn draft(&mut self, nodes: &Nodes) -> Result<Draft, LayerError> {
+        let key = key(nodes, self.compression, self.epoch);
+        let there = |known: &CachedLayer| {
+            self.compression == Compression::None || self.store.contains(&known.digest)
+        };
+        let known = self.cache.layer(&key).filter(there);
+        Ok(Draft {
+            recipe: Recipe::of(nodes, self.epoch)?,
+            key,
+            cached: known.is_some(),
+            made: known,
         })
     }
 
-    fn gzip(&mut self, nodes: &Nodes, level: u32) -> Result<CachedLayer, LayerError> {
-        // No name, no time, no operating system: the header says the same everywhere.
-        let header = GzBuilder::new().mtime(0).operating_system(255);
-        let encoder = header.write(
-            self.store.begin()?,
-            flate2::Compression::new(level.clamp(1, 9)),
-        );
-        let out = BufWriter::with_capacity(BUFFER, DigestWriter::new(encoder));
-        let out = self.contents().archive(nodes, out)?;
-        let hashing = out
-            .into_inner()
-            .map_err(|error| write(error.into_error()))?;
-        let (diff_id, encoder) = hashing.finish();
-        let blob = encoder.finish().map_err(write)?;
+    fn make(&mut self, drafts: &mut [Draft]) -> Result<(), (usize, LayerError)> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let mut missing: Vec<(usize, &mut Draft)> = drafts
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, draft)| draft.made.is_none())
+            .collect();
+        self.counters.layers_built += missing.len();
+        self.counters.bytes_read += missing
+            .iter()
+            .map(|(_, draft)| draft.recipe.file_bytes())
+            .sum::<u64>();
+        if self.compression == Compression::None {
+            return hash_all(missing, threads);
+        }
+        for (index, draft) in &mut missing {
+            let made = self.compress(&draft.recipe, threads);
+            draft.made = Some(made.map_err(|error| (*index, error))?);
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self, draft: Draft, nodes: &Nodes) -> Built {
+        let Draft {
+            recipe,
+            key,
+            made,
+            cached,
+        } = draft;
+        self.counters.layers_cached += usize::from(cached);
+        let layer = made.expect("a draft is made, or its failure has been returned");
+        if !cached && nodes.values().all(settled) {
+            self.cache.remember_layer(key, layer);
+        }
+        let source: Box<dyn BlobSource> = match self.compression {
+            Compression::None => Box::new(recipe),
+            _ => Box::new(StoredBlob::new(self.store, &layer.digest)),
+        };
+        Built {
+            layer,
+            cached,
+            source,
+        }
+    }
+
+    /// Reads the archive once: it is hashed on its way into the compressor, and what comes out on
+    /// its way into the store.
+    fn compress(&self, recipe: &Recipe, threads: usize) -> Result<CachedLayer, LayerError> {
+        let mut blob = self.store.begin()?;
+        let input = DigestReader::new(recipe.reader(0));
+        let compressed = match self.compression {
+            Compression::Zstd(level) => zstd::compress(input, &mut blob, level),
+            Compression::Gzip(level) => gzip::compress(input, &mut blob, level, threads),
+            Compression::None => return Ok(CachedLayer::plain(recipe, recipe.digest()?)),
+        };
+        let (diff_id, _) = compressed.map_err(LayerError::from_io)?.finish();
         let size = blob.length();
         let digest = blob.commit(None)?;
         Ok(CachedLayer {
@@ -138,13 +194,56 @@ impl LayerBuilder<'_> {
             diff_id,
         })
     }
+}
 
-    fn contents(&mut self) -> Contents<'_> {
-        Contents {
-            epoch: self.epoch,
-            counters: &mut self.counters,
+/// A layer on its way.
+struct Draft {
+    recipe: Recipe,
+    key: String,
+    made: Option<CachedLayer>,
+    cached: bool,
+}
+
+impl CachedLayer {
+    fn plain(recipe: &Recipe, digest: Digest) -> Self {
+        Self {
+            digest,
+            size: recipe.length(),
+            diff_id: digest,
         }
     }
+}
+
+/// Hashes several layers at a time, the largest first: it should not be the one that the others
+/// have to wait for.
+fn hash_all(
+    mut drafts: Vec<(usize, &mut Draft)>,
+    threads: usize,
+) -> Result<(), (usize, LayerError)> {
+    drafts.sort_by_key(|(_, draft)| draft.recipe.length());
+    let threads = threads.min(drafts.len());
+    let queue = Mutex::new(drafts);
+    let failure = Mutex::new(None);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::scope(|scope| {
+        let work = || {
+            while let Some((index, draft)) = next() {
+                match draft.recipe.digest() {
+                    Ok(digest) => draft.made = Some(CachedLayer::plain(&draft.recipe, digest)),
+                    Err(error) => _ = failed().get_or_insert((index, error)),
+                }
+            }
+        };
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failure
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
 }
 
 /// The digest of a layer's archive, without making it: remembered, or found by reading the files.
@@ -154,82 +253,9 @@ pub(crate) fn diff_id(
     epoch: u64,
     cache: &mut Cache,
 ) -> Result<Digest, LayerError> {
-    if let Some(known) = cache.layer(&key(nodes, compression, epoch)) {
-        return Ok(known.diff_id);
-    }
-    let mut contents = Contents {
-        epoch,
-        counters: &mut Counters::default(),
-    };
-    let out = contents.archive(nodes, DigestWriter::new(io::sink()))?;
-    Ok(out.finish().0)
-}
-
-/// Writes the files of a layer as an archive.
-struct Contents<'a> {
-    epoch: u64,
-    counters: &'a mut Counters,
-}
-
-impl Contents<'_> {
-    fn archive<W: Write>(&mut self, nodes: &Nodes, out: W) -> Result<W, LayerError> {
-        let mut archive = TarWriter::new(out);
-        for (path, node) in nodes {
-            self.entry(&mut archive, path, node)?;
-        }
-        archive.finish().map_err(write)
-    }
-
-    fn entry<W: Write>(
-        &mut self,
-        archive: &mut TarWriter<W>,
-        path: &Path,
-        node: &Node,
-    ) -> Result<(), LayerError> {
-        let metadata = Metadata {
-            mode: node.mode,
-            user: node.owner.user,
-            group: node.owner.group,
-            modified: self.epoch,
-        };
-        match &node.kind {
-            Kind::Directory => archive.directory(path, metadata).map_err(write),
-            Kind::Symlink(target) => archive.symlink(path, target, metadata).map_err(write),
-            Kind::File { content, .. } => self.file(archive, path, metadata, content),
-        }
-    }
-
-    fn file<W: Write>(
-        &mut self,
-        archive: &mut TarWriter<W>,
-        path: &Path,
-        metadata: Metadata,
-        content: &Content,
-    ) -> Result<(), LayerError> {
-        match content {
-            Content::Inline(bytes) => {
-                let size = bytes.len() as u64;
-                archive
-                    .file(path, metadata, size, &mut bytes.as_ref())
-                    .map_err(write)
-            }
-            Content::Unbuilt { package } => Err(LayerError::Unbuilt {
-                path: path.to_owned(),
-                package: package.clone(),
-            }),
-            Content::Disk { path: real, stat } => {
-                let mut file = open(real, stat)?;
-                archive
-                    .file(path, metadata, stat.size, &mut file)
-                    .map_err(|source| LayerError::Read {
-                        path: real.clone(),
-                        source,
-                    })?;
-                unchanged(&file, real, stat)?;
-                self.counters.bytes_read += stat.size;
-                Ok(())
-            }
-        }
+    match cache.layer(&key(nodes, compression, epoch)) {
+        Some(known) => Ok(known.diff_id),
+        None => Recipe::of(nodes, epoch)?.digest(),
     }
 }
 
@@ -282,35 +308,6 @@ fn settled(node: &Node) -> bool {
         } => is_settled(stat),
         _ => true,
     }
-}
-
-/// Opens the file that was planned, and no other that has taken its name since.
-fn open(path: &Path, stat: &FileStat) -> Result<File, LayerError> {
-    let file = File::open(path).map_err(|source| LayerError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    unchanged(&file, path, stat)?;
-    Ok(file)
-}
-
-fn unchanged(file: &File, path: &Path, stat: &FileStat) -> Result<(), LayerError> {
-    let read = |source| LayerError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let now = FileStat::from(&file.metadata().map_err(read)?);
-    if now == *stat {
-        Ok(())
-    } else {
-        Err(LayerError::Changed {
-            path: path.to_owned(),
-        })
-    }
-}
-
-fn write(source: io::Error) -> LayerError {
-    LayerError::Write { source }
 }
 
 /// Reads a small file of the image, `/etc/passwd` for instance.

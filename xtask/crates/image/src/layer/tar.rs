@@ -65,6 +65,27 @@ impl<W: Write> TarWriter<W> {
         })
     }
 
+    /// Begins a file; its `size` bytes and their padding are for the caller to write.
+    pub(crate) fn file_header(
+        &mut self,
+        path: &Path,
+        metadata: Metadata,
+        size: u64,
+    ) -> io::Result<()> {
+        self.header(&Entry {
+            name: path.as_os_str().as_bytes(),
+            link: b"",
+            kind: b'0',
+            size,
+            metadata,
+        })
+    }
+
+    /// Where the archive goes.
+    pub(crate) fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes a file of exactly `size` bytes; fails when `content` has more or fewer.
     pub(crate) fn file(
         &mut self,
@@ -73,14 +94,7 @@ impl<W: Write> TarWriter<W> {
         size: u64,
         content: &mut dyn Read,
     ) -> io::Result<()> {
-        let name = path.as_os_str().as_bytes();
-        self.header(&Entry {
-            name,
-            link: b"",
-            kind: b'0',
-            size,
-            metadata,
-        })?;
+        self.file_header(path, metadata, size)?;
         let copied = copy(content, &mut self.out, size)?;
         if copied != size || content.read(&mut [0])? != 0 {
             return Err(io::Error::other(
@@ -107,7 +121,8 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(&entry.block())
     }
 
-    fn pad(&mut self, written: u64) -> io::Result<()> {
+    /// Fills up the last block of a file.
+    pub(crate) fn pad(&mut self, written: u64) -> io::Result<()> {
         let block = BLOCK as u64;
         let missing = usize::try_from((block - written % block) % block).unwrap_or_default();
         self.out.write_all(&[0; BLOCK][..missing])

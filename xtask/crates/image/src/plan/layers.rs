@@ -10,29 +10,31 @@ use crate::files::{Content, Kind};
 use crate::tree::{Tree, belongs_to_base};
 
 /// The layers of one `COPY`: what the build makes gets a layer for each file, so that one changed
-/// binary is one changed layer; the rest stays together.
+/// binary is one changed layer; the rest stays together. What is likely to change comes last:
+/// engines keep what they unpacked of the layers below a changed one.
 pub(super) fn layers(
     tree: &Tree,
     line: &Line,
     destination: &str,
     mut paths: BTreeSet<PathBuf>,
 ) -> Vec<PlannedLayer> {
-    let artifact = |path: &PathBuf| {
-        let kind = tree.get(path).map(|node| &node.kind);
-        matches!(kind, Some(Kind::File { artifact: true, .. }))
+    let artifact = |path: &PathBuf| match tree.get(path).map(|node| &node.kind) {
+        Some(Kind::File { artifact, .. }) => *artifact,
+        _ => None,
     };
-    let artifacts: Vec<PathBuf> = paths
+    let mut artifacts: Vec<PathBuf> = paths
         .iter()
-        .filter(|path| artifact(path))
+        .filter(|path| artifact(path).is_some())
         .cloned()
         .collect();
+    artifacts.sort_by_key(|path| artifact(path).map(|artifact| artifact.own_crates));
     let others = paths
         .iter()
-        .any(|path| !artifact(path) && !leads_to(path, &artifacts));
+        .any(|path| artifact(path).is_none() && !leads_to(path, &artifacts));
     if artifacts.len() + usize::from(others) < 2 {
         return layer(tree, line, destination, &paths).into_iter().collect();
     }
-    paths.retain(|path| !artifact(path) && !leads_to(path, &artifacts));
+    paths.retain(|path| artifact(path).is_none() && !leads_to(path, &artifacts));
     let alone = artifacts.into_iter().map(|path| BTreeSet::from([path]));
     let groups = std::iter::once(paths).chain(alone);
     groups

@@ -100,7 +100,7 @@ pub(crate) fn unpack(project: &Project, image: &Image) -> PathBuf {
     let root = project.path("root");
     fs::create_dir(&root).unwrap();
     for layer in &image.layers {
-        let blob = project.store().open_blob(&layer.digest).unwrap();
+        let blob = image.sources[&layer.digest].open_at(0).unwrap();
         let mut archive = tar::Archive::new(blob);
         archive.set_preserve_permissions(true);
         archive.unpack(&root).unwrap();

@@ -1,5 +1,6 @@
 //! Packages and their binaries, asked of cargo.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use deploy_plan::config::Build;
@@ -72,6 +73,17 @@ struct Metadata {
 struct MetadataPackage {
     name: String,
     targets: Vec<MetadataTarget>,
+    #[serde(default)]
+    dependencies: Vec<MetadataDependency>,
+}
+
+#[derive(Deserialize)]
+struct MetadataDependency {
+    name: String,
+    /// None for a normal dependency.
+    kind: Option<String>,
+    /// There for what is in the project itself.
+    path: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +103,9 @@ fn read(root: &Path, manifest: Option<&Path>) -> Result<(Vec<Package>, PathBuf),
             "correct the manifest that cargo names",
         )
     })?;
+    let own_crates = own_crates(&metadata.packages);
     let packages = metadata.packages.into_iter().map(|package| Package {
+        own_crates: own_crates.get(&package.name).copied().unwrap_or(1),
         name: package.name,
         binaries: package
             .targets
@@ -102,6 +116,34 @@ fn read(root: &Path, manifest: Option<&Path>) -> Result<(Vec<Package>, PathBuf),
         manifest: manifest.map(Path::to_owned),
     });
     Ok((packages.collect(), metadata.target_directory))
+}
+
+/// Of each package: how many of the project's own crates it is made of, itself included.
+fn own_crates(packages: &[MetadataPackage]) -> BTreeMap<String, usize> {
+    let below: BTreeMap<&str, Vec<&str>> = packages
+        .iter()
+        .map(|package| {
+            let own = package.dependencies.iter().filter(|dependency| {
+                dependency.path.is_some() && dependency.kind.as_deref() != Some("dev")
+            });
+            let names = own.map(|dependency| dependency.name.as_str()).collect();
+            (package.name.as_str(), names)
+        })
+        .collect();
+    let count = |name: &str| {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![name.to_owned()]);
+        while let Some(name) = todo.pop() {
+            let below = below.get(name.as_str()).into_iter().flatten();
+            if seen.insert(name.clone()) {
+                todo.extend(below.map(|name| (*name).to_owned()));
+            }
+        }
+        seen.len()
+    };
+    below
+        .keys()
+        .map(|name| ((*name).to_owned(), count(name)))
+        .collect()
 }
 
 /// Asks cargo; what it complained of when it does not answer.
@@ -126,4 +168,33 @@ fn ask(root: &Path, manifest: &Path) -> Result<Metadata, String> {
         return Err(complaints.join("\n"));
     }
     serde_json::from_str(&answer).map_err(|e| format!("its answer cannot be read: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_crates_are_counted_once_and_without_those_for_tests() {
+        let packages: Vec<MetadataPackage> = serde_json::from_str(
+            r#"[
+            {"name": "server", "targets": [], "dependencies": [
+                {"name": "api", "kind": null, "path": "/p/api"},
+                {"name": "store", "kind": null, "path": "/p/store"},
+                {"name": "testkit", "kind": "dev", "path": "/p/testkit"},
+                {"name": "serde", "kind": null}]},
+            {"name": "store", "targets": [], "dependencies": [
+                {"name": "api", "kind": "build", "path": "/p/api"}]},
+            {"name": "api", "targets": []},
+            {"name": "testkit", "targets": [], "dependencies": [
+                {"name": "server", "kind": null, "path": "/p/server"}]}]"#,
+        )
+        .unwrap();
+        let counted = own_crates(&packages);
+        let expected = [("api", 1), ("server", 3), ("store", 2), ("testkit", 4)];
+        assert_eq!(
+            counted,
+            expected.map(|(name, n)| (name.to_owned(), n)).into()
+        );
+    }
 }

@@ -24,7 +24,7 @@ pub use environment_name::{EnvironmentName, InvalidEnvironmentName};
 pub use schema_version::SchemaVersion;
 pub use sections::{Api, Build, Deploy, Health, Image, Local};
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
-pub use words::{Auth, Builder, ControlPlane, Strategy, UnknownWord};
+pub use words::{Auth, Builder, Compression, ControlPlane, Strategy, UnknownWord};
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiUrl, Auth, Base, Builder, Duration, Strategy, rules};
+use super::{ApiUrl, Auth, Base, Builder, Compression, Duration, Strategy, rules};
 
 /// How the programs are built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +59,11 @@ pub struct Image {
     pub base: Base,
     /// Who assembles the image.
     pub builder: Builder,
+    /// How layers are sent.
+    pub compression: Compression,
+    /// How hard to compress: 1 (fast) to 9 for gzip, to 19 for zstd; 0 for the default, which is 3.
+    #[schemars(range(min = 0, max = 19))]
+    pub compression_level: u32,
     /// Values of the Dockerfile's `ARG`s.
     #[serde(deserialize_with = "rules::variable_names")]
     pub build_args: BTreeMap<String, String>,
@@ -75,6 +80,8 @@ impl Default for Image {
             context: PathBuf::from("."),
             base: Base::Dockerfile,
             builder: Builder::Auto,
+            compression: Compression::Auto,
+            compression_level: 0,
             build_args: BTreeMap::new(),
             repository: None,
         }

@@ -101,6 +101,21 @@ words! {
 }
 
 words! {
+    /// How the image's layers are sent.
+    Compression ("compression") {
+        /// As they are to this machine, gzip to others.
+        #[default]
+        Auto = "auto",
+        /// As they are.
+        None = "none",
+        /// gzip: what every registry and engine takes.
+        Gzip = "gzip",
+        /// zstd: smaller and faster, for engines that take it. Needs the program `zstd`.
+        Zstd = "zstd",
+    }
+}
+
+words! {
     /// How tenant calls of the Management API are authenticated.
     Auth ("way to authenticate") {
         /// The token as it is, and exchanged if the server asks for that.

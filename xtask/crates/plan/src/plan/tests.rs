@@ -16,6 +16,7 @@ fn member(name: &str, binary: &str) -> Package {
         name: name.to_owned(),
         binaries: vec![binary.to_owned()],
         manifest: None,
+        own_crates: 1,
     }
 }
 
@@ -260,4 +261,61 @@ fn where_cargo_puts_binaries() {
     ] {
         assert_eq!(artifact_name(source), name, "{source}");
     }
+}
+
+/// How layers are sent to a place, with a change to the configuration.
+fn sent(url: Option<&str>, change: impl FnOnce(&mut Config)) -> LayerCompression {
+    let mut config = embedded();
+    if let Some(url) = url {
+        config.control_plane = ControlPlane::ManagementApi;
+        config.api.url = url.parse().unwrap();
+    }
+    change(&mut config);
+    let observed = Observed {
+        zstd: true,
+        ..project()
+    };
+    let plan = plan(&request(), &config, &observed).unwrap();
+    plan.image.unwrap().compression
+}
+
+#[test]
+fn layers_are_compressed_for_the_network() {
+    assert_eq!(sent(None, |_| ()), LayerCompression::None);
+    for near in [
+        "http://127.0.0.1:8080",
+        "http://localhost",
+        "http://[::1]:1",
+    ] {
+        assert_eq!(sent(Some(near), |_| ()), LayerCompression::None, "{near}");
+    }
+    let far = Some("https://api.example.com");
+    assert_eq!(sent(far, |_| ()), LayerCompression::Gzip(3));
+    assert_eq!(
+        sent(far, |config| config.image.compression_level = 9),
+        LayerCompression::Gzip(9)
+    );
+    let zstd = |config: &mut Config| config.image.compression = Compression::Zstd;
+    assert_eq!(sent(far, zstd), LayerCompression::Zstd(3));
+    let none = |config: &mut Config| config.image.compression = Compression::None;
+    assert_eq!(sent(far, none), LayerCompression::None);
+}
+
+#[test]
+fn compression_that_cannot_be_is_refused() {
+    let zstd = |there, taken| {
+        codes(|_, config, observed| {
+            config.image.compression = Compression::Zstd;
+            (observed.zstd, observed.takes_zstd) = (there, taken);
+        })
+    };
+    assert_eq!(zstd(true, None), [""; 0]);
+    assert_eq!(zstd(true, Some(true)), [""; 0]);
+    assert_eq!(zstd(true, Some(false)), ["zstd_refused"]);
+    assert_eq!(zstd(false, None), ["zstd_missing"]);
+    let level = codes(|_, config, _| {
+        config.image.compression = Compression::Gzip;
+        config.image.compression_level = 10;
+    });
+    assert_eq!(level, ["compression_level_invalid"]);
 }
