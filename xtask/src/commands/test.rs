@@ -54,7 +54,7 @@ pub(crate) fn run(root: &Path, arguments: &Test, interrupts: &Interrupts) -> Res
     {
         summary.failed("stopping the Docker Engine", format!("{error:#}"));
     }
-    remains.report(&mut summary);
+    remains.report(&mut summary, interrupts.any());
     conclude(&summary, &missing, interrupts)
 }
 

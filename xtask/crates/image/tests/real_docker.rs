@@ -513,10 +513,13 @@ mod real_engine {
         assemble(&plan, &project.store(), &mut Cache::none()).map_err(|error| error.to_string())
     }
 
-    fn our_tree(image: &Image) -> Tree {
+    fn our_tree(project: &Project, image: &Image) -> Tree {
         let mut tree = Tree::new();
         for layer in &image.layers {
-            apply(&mut tree, image.sources[&layer.digest].open_at(0).unwrap());
+            match image.sources.get(&layer.digest) {
+                Some(own) => apply(&mut tree, own.open_at(0).unwrap()),
+                None => apply(&mut tree, project.store().open_blob(&layer.digest).unwrap()),
+            }
         }
         tree
     }
@@ -528,6 +531,13 @@ mod real_engine {
         let file = fs::File::create(&archive).unwrap();
         write_docker_archive(&image, &[BASE.to_owned()], file).unwrap();
         run(Command::new(docker).args(["load", "-i"]).arg(&archive)).unwrap();
+        // As a base its layers are those of a registry: somewhere else than the project's files.
+        let store = project.store();
+        for source in image.sources.values() {
+            let mut blob = store.begin().unwrap();
+            std::io::copy(&mut source.open_at(0).unwrap(), &mut blob).unwrap();
+            blob.commit(None).unwrap();
+        }
         let read = |path: &str| fs::read_to_string(project.root().join(path)).unwrap();
         let accounts = Accounts {
             passwd: read("base/etc/passwd"),
@@ -574,8 +584,8 @@ mod real_engine {
             .collect()
     }
 
-    fn compare(image: &Image, theirs: &Theirs) -> Vec<String> {
-        let mut found = differences(&our_tree(image), &theirs.tree);
+    fn compare(project: &Project, image: &Image, theirs: &Theirs) -> Vec<String> {
+        let mut found = differences(&our_tree(project, image), &theirs.tree);
         let config: Value = serde_json::from_slice(&image.config.to_vec()).unwrap();
         let (left, right) = (comparable(&config["config"]), comparable(&theirs.config));
         if left != right {
@@ -599,7 +609,7 @@ mod real_engine {
                 ours(&project, &base, text),
                 build_with_docker(&docker, &project, text),
             ) {
-                (Ok(image), Ok(theirs)) => compare(&image, &theirs),
+                (Ok(image), Ok(theirs)) => compare(&project, &image, &theirs),
                 (Err(error), Ok(_)) => vec![format!("only docker builds it; ours: {error}")],
                 (_, Err(error)) => vec![format!("docker refuses it: {error}")],
             };

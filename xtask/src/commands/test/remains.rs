@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -39,8 +40,9 @@ impl Remains {
         &self.mark
     }
 
-    /// Says what is left, and then removes it all the same.
-    pub(super) fn report(self, summary: &mut Summary) {
+    /// Says what is left, and then removes it all the same. Tests that were interrupted could not
+    /// tidy up: there it is no fault of theirs.
+    pub(super) fn report(self, summary: &mut Summary, interrupted: bool) {
         let mut left = Vec::new();
         for (id, name) in marked_processes(&self.mark) {
             left.push(describe(id, &name));
@@ -49,14 +51,26 @@ impl Remains {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             left.push(entry.path().display().to_string());
         }
-        let _ = fs::remove_dir_all(&self.folder);
-        let ending = if left.is_empty() {
-            Ending::Passed
-        } else {
-            Ending::Failed(left.join(", "))
+        remove(&self.folder);
+        let ending = match left.is_empty() || interrupted {
+            _ if self.folder.exists() => {
+                Ending::Failed(format!("{} cannot be removed", self.folder.display()))
+            }
+            true => Ending::Passed,
+            false => Ending::Failed(left.join(", ")),
         };
         summary.add("nothing left behind", ending);
     }
+}
+
+/// Removes a folder with directories that not even their owner may look into: overlays have them.
+fn remove(folder: &Path) {
+    // Whether it is gone is looked at afterwards.
+    let _ = Command::new("chmod")
+        .args(["-R", "u+rwX"])
+        .arg(folder)
+        .output();
+    let _ = fs::remove_dir_all(folder);
 }
 
 fn describe(id: i32, name: &str) -> String {
