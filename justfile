@@ -74,6 +74,10 @@ doc *FLAGS:
 lint:
     @.ci/run lint
 
+# How long it takes to make an image and push it, beside docker, buildah and skopeo; writes docs/benchmarks.md.
+bench-image *FLAGS:
+    @docs/tools/bench-image "$@"
+
 # All that CI runs.
 ci:
     @.ci/run

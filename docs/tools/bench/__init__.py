@@ -1,0 +1,1 @@
+"""What `bench-image` consists of: material, daemons, contestants, baselines, report."""
