@@ -18,8 +18,7 @@ use deploy_image::{
     Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, assemble, plan,
 };
 use oci::{
-    BlobSources, Client, ClientOptions, Credentials, ImageManifest, ImagePush, Reference,
-    Repository, Store, StoredBlob, Tag,
+    Client, ClientOptions, Credentials, ImageManifest, ImagePush, Reference, Repository, Store, Tag,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +32,7 @@ fn main() -> Result<(), Failure> {
     let job = Job::from_arguments(std::env::args().skip(1))?;
     let store = Store::open(job.store.join("oci"))?;
     let (image, assembled) = job.assemble(&store)?;
-    let pushes = job.push(&image, &store)?;
+    let pushes = job.push(&image)?;
     let report = json!({
         "digest": image.digest.to_string(),
         "assembled": assembled,
@@ -109,12 +108,8 @@ impl Job {
     }
 
     /// The image to every repository, one after the other, with one client as a server would.
-    fn push(&self, image: &Image, store: &Store) -> Result<Vec<Value>, Failure> {
+    fn push(&self, image: &Image) -> Result<Vec<Value>, Failure> {
         let manifest = ImageManifest::from_slice(&image.manifest)?;
-        let mut sources = BlobSources::new();
-        for blob in manifest.blobs() {
-            sources.insert(blob.digest, Box::new(StoredBlob::new(store, &blob.digest)));
-        }
         let options = ClientOptions {
             credentials: credentials(),
             ..ClientOptions::default()
@@ -129,7 +124,7 @@ impl Job {
                 &ImagePush {
                     repository: &repository,
                     manifest: &manifest,
-                    sources: &sources,
+                    sources: &image.sources,
                     tag: Some(&self.tag),
                     mount_from: if number == 1 {
                         &[]
