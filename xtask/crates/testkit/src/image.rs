@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
@@ -102,7 +102,7 @@ impl Tree {
     fn apply(&mut self, layer: &[u8]) {
         let mut plain = Vec::new();
         if layer.starts_with(&[0x1f, 0x8b]) {
-            GzDecoder::new(layer)
+            MultiGzDecoder::new(layer)
                 .read_to_end(&mut plain)
                 .expect("a gzip layer");
         } else {

@@ -61,7 +61,8 @@ pub struct Image {
     pub builder: Builder,
     /// How layers are sent.
     pub compression: Compression,
-    /// How hard to compress: 1 (fast) to 9 for gzip, to 19 for zstd; 0 for the default, which is 3.
+    /// How hard to compress: 1 (fast) to 9 for gzip, to 19 for zstd; 0 for the default,
+    /// which is 1 for gzip and 3 for zstd.
     #[schemars(range(min = 0, max = 19))]
     pub compression_level: u32,
     /// Values of the Dockerfile's `ARG`s.

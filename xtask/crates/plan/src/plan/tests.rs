@@ -290,7 +290,7 @@ fn layers_are_compressed_for_the_network() {
         assert_eq!(sent(Some(near), |_| ()), LayerCompression::None, "{near}");
     }
     let far = Some("https://api.example.com");
-    assert_eq!(sent(far, |_| ()), LayerCompression::Gzip(3));
+    assert_eq!(sent(far, |_| ()), LayerCompression::Gzip(1));
     assert_eq!(
         sent(far, |config| config.image.compression_level = 9),
         LayerCompression::Gzip(9)
