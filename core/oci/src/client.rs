@@ -7,6 +7,7 @@ mod auth;
 mod blobs;
 mod body;
 mod challenge;
+mod chunks;
 mod counters;
 mod error;
 mod manifests;
@@ -24,6 +25,7 @@ pub use options::{
     ClientOptions, Credentials, Interrupt, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
 };
 
+use chunks::Chunks;
 use retry::Patience;
 use transport::Transport;
 
@@ -31,6 +33,7 @@ use transport::Transport;
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
+    chunks: Chunks,
 }
 
 impl Client {
@@ -38,6 +41,7 @@ impl Client {
     pub fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
         Ok(Self {
             transport: Transport::new(registry, options)?,
+            chunks: Chunks::of(registry),
         })
     }
 

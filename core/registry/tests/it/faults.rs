@@ -508,6 +508,7 @@ fn a_blob_that_vanishes_is_sent_again() {
         sources: &sources,
         tag: Some(&tag),
         mount_from: &[],
+        known: &oci::Known::new(),
     };
     let pushed = oci::push_image(&client, &push).unwrap();
     assert_eq!(

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use oci::{
     BlobSources, Client, ClientOptions, Credentials, Descriptor, ImageConfig, ImageManifest,
-    ImagePush, Pushed, Repository, RetryPolicy, RootFs, Tag, Timeouts, media_type, push_image,
+    ImagePush, Known, Pushed, Repository, RetryPolicy, RootFs, Tag, Timeouts, media_type,
+    push_image,
 };
 
 pub(crate) struct TestImage {
@@ -61,6 +62,17 @@ impl TestImage {
         tag: &str,
         mount_from: &[Repository],
     ) -> Result<Pushed, oci::ClientError> {
+        self.push_knowing(client, name, tag, mount_from, &Known::new())
+    }
+
+    pub(crate) fn push_knowing(
+        &self,
+        client: &Client,
+        name: &str,
+        tag: &str,
+        mount_from: &[Repository],
+        known: &Known,
+    ) -> Result<Pushed, oci::ClientError> {
         let (repository, tag, sources) = (repository(name), self::tag(tag), self.sources());
         let push = ImagePush {
             repository: &repository,
@@ -68,6 +80,7 @@ impl TestImage {
             sources: &sources,
             tag: Some(&tag),
             mount_from,
+            known,
         };
         push_image(client, &push)
     }

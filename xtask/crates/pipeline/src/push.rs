@@ -180,6 +180,7 @@ pub fn push(
             sources: &made.sources,
             tag: Some(&destination.tag),
             mount_from: &[],
+            known: &oci::Known::new(),
         },
     )
     .map_err(|e| failure(&e))?;
