@@ -8,6 +8,7 @@ mod blobs;
 mod body;
 mod challenge;
 mod chunks;
+mod connection;
 mod counters;
 mod error;
 mod manifests;

@@ -12,11 +12,14 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use ureq::http::{self, HeaderMap, HeaderValue, Method};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
 use super::auth::{self, Authenticator, Authorization, Refused, Scope};
 use super::body::{Payload, PayloadReader};
+use super::connection::Hearing;
 use super::counters::Meter;
 use super::error::{Answer, CallSite, ClientError};
 use super::options::{ClientOptions, PlainHttp};
@@ -374,7 +377,9 @@ fn agent(registry: &str, options: &ClientOptions) -> Result<Agent, ClientError> 
         // A proxy from the environment would look for the registry on its own machine.
         config = config.proxy(None);
     }
-    Ok(config.build().new_agent())
+    let connector = DefaultConnector::new().chain(Hearing);
+    let resolver = DefaultResolver::default();
+    Ok(Agent::with_parts(config.build(), connector, resolver))
 }
 
 fn root_certificates(path: &Path) -> Result<RootCerts, ClientError> {

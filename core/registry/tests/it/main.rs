@@ -2,7 +2,11 @@
 //! Debian's `docker-registry`, against Docker, and through servers and connections that fail on purpose.
 
 #[cfg(test)]
+mod fault_properties;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod image;
 #[cfg(test)]

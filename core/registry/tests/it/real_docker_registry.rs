@@ -123,6 +123,12 @@ fn a_broken_upload_ends_whole() {
     crate::faults::broken_upload(&registry.address);
 }
 
+#[test]
+fn any_schedule_of_faults_ends_whole_or_named() {
+    let registry = DockerRegistry::start();
+    crate::fault_properties::any_schedule_ends_whole_or_named(&registry.address);
+}
+
 /// Over TLS, with an authority that only the caller trusts.
 #[test]
 fn the_callers_root_certificates_count() {
