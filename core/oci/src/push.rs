@@ -11,6 +11,7 @@
 //! | the tag means the image | 1: the tag |
 //! | the image is there, the tag is new | 3: the tag, the digest, the manifest |
 //! | all layers are new and known to be | 2L + 4: the tag; begin and send each layer and the configuration; the manifest |
+//! | one layer has changed | L + 5: the tag; begin and send that layer and the configuration; a look for each other; the manifest |
 //! | nothing is known | 3L + 5: the digest and a look for each layer come on top |
 //! | another repository is known to have it | L + 3: the tag, a mount of each blob, the manifest |
 //!

@@ -16,11 +16,15 @@ pub(crate) struct TestImage {
 impl TestImage {
     /// Layers of these lengths; the seed makes their content.
     pub(crate) fn new(seed: u64, lengths: &[usize]) -> Self {
-        let mut blobs = Vec::new();
-        for (index, length) in lengths.iter().enumerate() {
+        let blobs = lengths.iter().enumerate().map(|(index, length)| {
             let bytes = noise(seed * 1000 + index as u64, *length);
-            blobs.push((Descriptor::of(media_type::OCI_LAYER_GZIP, &bytes), bytes));
-        }
+            (Descriptor::of(media_type::OCI_LAYER_GZIP, &bytes), bytes)
+        });
+        Self::of(blobs.collect())
+    }
+
+    /// Of these layers.
+    pub(crate) fn of(mut blobs: Vec<(Descriptor, Vec<u8>)>) -> Self {
         let layers: Vec<_> = blobs
             .iter()
             .map(|(descriptor, _)| descriptor.clone())

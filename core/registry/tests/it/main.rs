@@ -2,6 +2,8 @@
 //! Debian's `docker-registry`, against Docker, and through servers and connections that fail on purpose.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod fault_properties;
 #[cfg(test)]
 mod faults;

@@ -32,6 +32,16 @@ against_own_server!(
     progress_is_reported,
 );
 
+#[test]
+fn pushes_keep_to_their_budget() {
+    crate::budget::pushes_keep_to_their_budget(&Server::start().host());
+}
+
+#[test]
+fn ten_repositories_get_the_blobs_once() {
+    crate::budget::further_repositories_send_no_blobs(&Server::start().host(), 10);
+}
+
 /// A client without conveniences.
 struct Raw {
     agent: Agent,
