@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
+mod child;
+#[cfg(test)]
 mod fault_properties;
 #[cfg(test)]
 mod faults;

@@ -137,6 +137,11 @@ fn one_ten_and_a_hundred_repositories_get_the_blobs_once() {
 }
 
 #[test]
+fn a_killed_push_goes_on() {
+    crate::child::a_killed_push_goes_on(&DockerRegistry::start().address);
+}
+
+#[test]
 fn any_schedule_of_faults_ends_whole_or_named() {
     let registry = DockerRegistry::start();
     crate::fault_properties::any_schedule_ends_whole_or_named(&registry.address);
