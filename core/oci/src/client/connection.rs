@@ -4,6 +4,8 @@
 //! 401 or 413 for instance. The HTTP library reads that answer while it waits for the word, and then
 //! looks at it only once more input comes, if nothing has been consumed on the connection before. On
 //! a new connection that the server keeps open, that is never, and the request ends in a time-out.
+//! (ureq 3.5; what is used of it here is outside its promise of compatibility, and a test of the
+//! registry's tells whether it is still needed and still does its work.)
 
 use ureq::Error;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Transport};

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use oci::{Known, Pushed};
+use oci::{ImagePush, Known, Pushed, push_image};
 
 use crate::faulty::Faulty;
 use crate::image::{TestImage, client, repository};
@@ -139,6 +139,27 @@ pub(crate) fn further_repositories_send_no_blobs(address: &str, repositories: us
     }
     let sent = watched.door.seen().blob_bytes.load(Ordering::SeqCst);
     assert_eq!(sent, size(&image) as u64);
+}
+
+/// Without a tag the digest is all there is to look for.
+#[test]
+fn a_push_by_digest_asks_for_the_digest() {
+    let server = Server::start();
+    let client = client(&server.host(), Some(ALICE));
+    let image = TestImage::new(85, &LAYERS);
+    let push = ImagePush {
+        repository: &repository("alice/a"),
+        manifest: &image.manifest,
+        sources: &image.sources(),
+        tag: None,
+        mount_from: &[],
+        known: &Known::new(),
+    };
+    let first = push_image(&client, &push).unwrap();
+    // One look less than with a tag.
+    assert_eq!(first.requests, 3 * L as u64 + 4);
+    let again = push_image(&client, &push).unwrap();
+    assert_eq!((again.requests, again.bytes), (1, 0));
 }
 
 /// What is known may be wrong: it costs requests, and nothing else.

@@ -6,6 +6,8 @@ mod budget;
 #[cfg(test)]
 mod child;
 #[cfg(test)]
+mod chunks;
+#[cfg(test)]
 mod fault_properties;
 #[cfg(test)]
 mod faults;
