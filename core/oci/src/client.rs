@@ -7,6 +7,8 @@ mod auth;
 mod blobs;
 mod body;
 mod challenge;
+mod chunks;
+mod connection;
 mod counters;
 mod error;
 mod manifests;
@@ -24,6 +26,7 @@ pub use options::{
     ClientOptions, Credentials, Interrupt, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
 };
 
+use chunks::Chunks;
 use retry::Patience;
 use transport::Transport;
 
@@ -31,6 +34,7 @@ use transport::Transport;
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
+    chunks: Chunks,
 }
 
 impl Client {
@@ -38,6 +42,7 @@ impl Client {
     pub fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
         Ok(Self {
             transport: Transport::new(registry, options)?,
+            chunks: Chunks::of(registry),
         })
     }
 

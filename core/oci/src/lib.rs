@@ -21,6 +21,6 @@ pub use client::{
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
-pub use push::{BlobSources, ImagePush, Pushed, push_image};
+pub use push::{BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
 pub use store::{BlobWriter, Collected, Store, StoreError};

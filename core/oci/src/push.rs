@@ -3,22 +3,35 @@
 //! One `HEAD` of the manifest comes first: when the tag means it already, nothing else is sent. Then
 //! each blob is looked for, mounted from a repository that may have it, or uploaded, several at a
 //! time and none twice; the manifest comes last, so that a broken push leaves no broken image.
+//!
+//! The requests of a push, `L` being the image's layers; `core/registry/tests/it/budget.rs` holds them:
+//!
+//! | | |
+//! | --- | --- |
+//! | the tag means the image | 1: the tag |
+//! | the image is there, the tag is new | 3: the tag, the digest, the manifest |
+//! | all layers are new and known to be | 2L + 4: the tag; begin and send each layer and the configuration; the manifest |
+//! | one layer has changed | L + 5: the tag; begin and send that layer and the configuration; a look for each other; the manifest |
+//! | nothing is known | 3L + 5: the digest and a look for each layer come on top |
+//! | another repository is known to have it | L + 3: the tag, a mount of each blob, the manifest |
+//!
+//! The look for the manifest by digest is left out when a blob is new for sure, because then the
+//! manifest is new too. A blob in one `POST` without a `PUT` is not tried: the registry that most
+//! run (distribution 2.8) reads such a body to its end, drops it, and wants it again.
+
+mod blobs;
+mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use url::Url;
-
-use crate::client::{BlobSource, Client, ClientError, Mounted};
+use crate::client::{BlobSource, Client, ClientError};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, ImageManifest};
 use crate::media_type;
 use crate::reference::{Repository, Tag};
 
-/// Blobs handled at the same time. More gains little on one connection to the outside and makes
-/// registries throttle.
-const PARALLEL: usize = 4;
+use blobs::{Tally, push_blobs};
+pub use known::Known;
 
 /// Where the blobs of an image come from. Blobs the registry has need no source.
 pub type BlobSources = BTreeMap<Digest, Box<dyn BlobSource>>;
@@ -34,8 +47,10 @@ pub struct ImagePush<'a> {
     pub sources: &'a BlobSources,
     /// None pushes by digest alone.
     pub tag: Option<&'a Tag>,
-    /// Repositories of the same registry that may have some of the blobs.
+    /// Repositories of the same registry that may have some of the blobs; which, nobody knows.
     pub mount_from: &'a [Repository],
+    /// What is known of the blobs.
+    pub known: &'a Known,
 }
 
 /// What a push did.
@@ -63,8 +78,7 @@ pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, Clien
     let bytes = push.manifest.to_vec();
     let digest = Digest::of(&bytes);
     let mut tally = Tally::default();
-    let state = registry_state(client, push, &digest)?;
-    match state {
+    match registry_state(client, push, &digest)? {
         RegistryState::Complete => tally.existing = distinct_blobs(push.manifest).len(),
         RegistryState::Untagged => {
             tally.existing = distinct_blobs(push.manifest).len();
@@ -73,9 +87,8 @@ pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, Clien
         RegistryState::Missing => {
             tally = push_blobs(client, push)?;
             match put_manifest(client, push, &digest, &bytes) {
-                // A registry that cleans up may take a blob away after it has said that it has it.
-                Err(error) if error.has_code("MANIFEST_BLOB_UNKNOWN") => {
-                    tally = push_blobs(client, push)?;
+                Err(error) if misses_a_blob(&error) => {
+                    tally = push_doubted_blobs(client, push)?;
                     put_manifest(client, push, &digest, &bytes)?;
                 }
                 done => done?,
@@ -111,12 +124,37 @@ fn registry_state(
         if tagged.is_some_and(|found| found.digest == *digest) {
             return Ok(RegistryState::Complete);
         }
+        if is_new_here(push) {
+            return Ok(RegistryState::Missing);
+        }
     }
     match (client.manifest_exists(push.repository, digest)?, push.tag) {
         (None, _) => Ok(RegistryState::Missing),
         (Some(_), None) => Ok(RegistryState::Complete),
         (Some(_), Some(_)) => Ok(RegistryState::Untagged),
     }
+}
+
+/// Whether the repository cannot have the manifest, because it does not have a blob of it.
+fn is_new_here(push: &ImagePush<'_>) -> bool {
+    push.manifest.blobs().any(|blob| {
+        push.known.is_new(&blob.digest) || push.known.is_elsewhere(&blob.digest, push.repository)
+    })
+}
+
+/// A registry that cleans up may take a blob away after it has said that it has it.
+fn misses_a_blob(error: &ClientError) -> bool {
+    error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN")
+}
+
+/// Once more, and nothing is believed but what the registry says now.
+fn push_doubted_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally, ClientError> {
+    let known = Known::new();
+    let doubting = ImagePush {
+        known: &known,
+        ..*push
+    };
+    push_blobs(client, &doubting)
 }
 
 fn put_manifest(
@@ -140,115 +178,4 @@ fn distinct_blobs(manifest: &ImageManifest) -> Vec<&Descriptor> {
         .blobs()
         .filter(|blob| media_type::is_distributable(&blob.media_type));
     ours.filter(|blob| seen.insert(blob.digest)).collect()
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    uploaded: usize,
-    existing: usize,
-    mounted: usize,
-}
-
-enum Outcome {
-    Uploaded,
-    Existing,
-    Mounted,
-}
-
-fn push_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally, ClientError> {
-    let mut blobs = distinct_blobs(push.manifest);
-    // The largest first: it should not be the one everybody waits for.
-    blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
-    let queue = Queue {
-        client,
-        push,
-        blobs,
-        next: AtomicUsize::new(0),
-        failed: AtomicBool::new(false),
-        results: Mutex::new(Ok(Tally::default())),
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..PARALLEL.min(queue.blobs.len()) {
-            scope.spawn(|| queue.work());
-        }
-        queue.work();
-    });
-    queue
-        .results
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Blobs that several threads work off.
-struct Queue<'a> {
-    client: &'a Client,
-    push: &'a ImagePush<'a>,
-    blobs: Vec<&'a Descriptor>,
-    next: AtomicUsize,
-    failed: AtomicBool,
-    results: Mutex<Result<Tally, ClientError>>,
-}
-
-impl Queue<'_> {
-    fn work(&self) {
-        while !self.failed.load(Ordering::Relaxed) {
-            let Some(blob) = self.blobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
-                return;
-            };
-            self.note(push_blob(self.client, self.push, blob));
-        }
-    }
-
-    /// Of several errors the first is kept.
-    fn note(&self, outcome: Result<Outcome, ClientError>) {
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        match (outcome, results.as_mut()) {
-            (Ok(Outcome::Uploaded), Ok(tally)) => tally.uploaded += 1,
-            (Ok(Outcome::Existing), Ok(tally)) => tally.existing += 1,
-            (Ok(Outcome::Mounted), Ok(tally)) => tally.mounted += 1,
-            (Err(error), Ok(_)) => {
-                self.failed.store(true, Ordering::Relaxed);
-                *results = Err(error);
-            }
-            (_, Err(_)) => {}
-        }
-    }
-}
-
-fn push_blob(
-    client: &Client,
-    push: &ImagePush<'_>,
-    blob: &Descriptor,
-) -> Result<Outcome, ClientError> {
-    if client.blob_exists(push.repository, &blob.digest)? {
-        return Ok(Outcome::Existing);
-    }
-    let mut begun: Option<Url> = None;
-    for from in push
-        .mount_from
-        .iter()
-        .filter(|from| *from != push.repository)
-    {
-        match client.try_mount(push.repository, &blob.digest, from)? {
-            Mounted::Done => {
-                forget(client, push, begun);
-                return Ok(Outcome::Mounted);
-            }
-            Mounted::UploadBegun(location) => forget(client, push, begun.replace(location)),
-        }
-    }
-    let Some(source) = push.sources.get(&blob.digest) else {
-        forget(client, push, begun);
-        return Err(ClientError::NoSource {
-            digest: blob.digest,
-        });
-    };
-    client.push_blob_to(push.repository, blob, source.as_ref(), begun)?;
-    Ok(Outcome::Uploaded)
-}
-
-fn forget(client: &Client, push: &ImagePush<'_>, begun: Option<Url>) {
-    if let Some(location) = begun {
-        client.cancel_upload(push.repository, location);
-    }
 }

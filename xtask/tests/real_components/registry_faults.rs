@@ -184,3 +184,51 @@ fn an_interrupted_push_deploys_nothing() {
     assert!(world.api.deployed().is_empty(), "{finished}");
     assert!(world.workspace.left_behind().is_empty());
 }
+
+/// What was put before the end is not put again, but for the configuration, which nobody asks for.
+#[test]
+fn a_killed_push_leaves_nothing_in_the_way() {
+    let world = World::new(Variant::Current);
+    let gate = testkit::Gate::closed(std::time::Duration::from_mins(5));
+    let second_blob = Rule::on("PUT", "/v2/*/blobs/uploads/*", Fault::Slow(gate)).nth(2);
+    world.proxy.inject(second_blob);
+    let running = world.start(&["deploy", "-e", "production", "--tag", "x"]);
+    let pushing = testkit::process::eventually(std::time::Duration::from_mins(2), || {
+        !blobs_put(&world).is_empty()
+    });
+    assert!(pushing, "{}", running.stderr_so_far());
+    running.signal_group(nix::sys::signal::Signal::SIGKILL);
+    running.wait(std::time::Duration::from_mins(1));
+    let before = blobs_put(&world);
+    assert!(!world.has_tag("x"));
+    world.proxy.heal();
+    world.proxy.forget();
+
+    world
+        .deploy(&["--skip-build", "--tag", "x"])
+        .expect_success();
+    is_whole(&world, "x");
+    let (manifest, _) = world.registry.manifest(world.variant.repository(), "x");
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let twice: Vec<String> = blobs_put(&world)
+        .into_iter()
+        .filter(|digest| before.contains(digest) && digest != config)
+        .collect();
+    assert!(twice.is_empty(), "sent again: {twice:?}");
+    assert_eq!(world.api.deployed().len(), 1);
+}
+
+/// The digests of the blobs whose upload was answered.
+fn blobs_put(world: &World) -> Vec<String> {
+    let exchanges = world.proxy.exchanges();
+    let put = exchanges.iter().filter(|e| {
+        e.request.method == "PUT"
+            && e.status == Some(201)
+            && e.request.path().contains("/blobs/uploads/")
+    });
+    let digests = put.filter_map(|e| {
+        let (_, digest) = e.request.target.split_once("digest=")?;
+        Some(digest.replace("%3A", ":"))
+    });
+    digests.collect()
+}

@@ -75,6 +75,33 @@ fn the_url_alone_is_on_standard_output() {
 }
 
 #[test]
+fn another_repository_of_the_registry_gets_the_layers_without_sending() {
+    let world = World::new(Variant::Current);
+    world.deploy(&[]).expect_success();
+    world.proxy.forget();
+    let again = world.run_with(
+        &[
+            "deploy",
+            "-e",
+            "production",
+            "--output",
+            "json",
+            "--skip-build",
+            "--tag",
+            "x",
+        ],
+        &[("SYSTEMPROMPT_IMAGE_REPOSITORY", "another/tenant")],
+    );
+    again.expect_success();
+    assert_eq!(world.proxy.uploaded(), 0, "{again}");
+    let (manifest, _) = world.registry.manifest("another/tenant", "x");
+    let layers = manifest["layers"].as_array().unwrap().len();
+    // The tag, a mount of each layer and of the configuration, the manifest.
+    assert_eq!(world.proxy.exchanges().len(), layers + 3, "{again}");
+    world.assert_nothing_leaked();
+}
+
+#[test]
 fn the_second_deployment_sends_no_layer() {
     let world = World::new(Variant::Current);
     world.deploy(&[]).expect_success();

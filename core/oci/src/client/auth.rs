@@ -5,7 +5,8 @@
 //! answers with its challenge, which the first request would have met anyway.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -81,14 +82,38 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone)]
 pub(super) enum Authorization {
     Basic(SecretString),
-    Bearer(SecretString),
+    Bearer(Arc<Token>),
 }
 
 impl Authorization {
     pub(super) fn header(&self) -> SecretString {
         match self {
             Self::Basic(encoded) => format!("Basic {}", encoded.expose_secret()).into(),
-            Self::Bearer(token) => format!("Bearer {}", token.expose_secret()).into(),
+            Self::Bearer(token) => format!("Bearer {}", token.text.expose_secret()).into(),
+        }
+    }
+
+    /// Notes that the registry has answered a request that carried it.
+    pub(super) fn accepted(&self) {
+        if let Self::Bearer(token) = self {
+            token.accepted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A token, and whether the registry has ever taken it: one that was taken and then is not has
+/// ended, one that never was will not be.
+#[derive(Debug)]
+pub(super) struct Token {
+    text: SecretString,
+    accepted: AtomicBool,
+}
+
+impl Token {
+    fn new(text: SecretString) -> Self {
+        Self {
+            text,
+            accepted: AtomicBool::new(false),
         }
     }
 }
@@ -97,6 +122,21 @@ impl Authorization {
 pub(super) struct Refused<'a> {
     pub(super) authorization: Option<&'a Authorization>,
     pub(super) sent_at: Instant,
+    /// How often it was refused before this time.
+    pub(super) before: usize,
+}
+
+impl Refused<'_> {
+    /// Whether another token promises anything. Of many uploads that share a token, some use it up
+    /// before the others come to it, so that the first refusals say little.
+    fn may_have_ended(&self) -> bool {
+        match self.authorization {
+            Some(Authorization::Bearer(token)) => {
+                self.before < 2 || token.accepted.load(Ordering::Relaxed)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Knows the credentials and the tokens got with them.
@@ -128,7 +168,7 @@ struct TokenServer {
 #[derive(Debug)]
 struct CachedToken {
     scopes: Vec<Scope>,
-    token: SecretString,
+    token: Arc<Token>,
     got_at: Instant,
     renew_at: Instant,
 }
@@ -177,6 +217,9 @@ impl Authenticator {
     ) -> Result<Option<Authorization>, ClientError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = token_server(challenges) {
+            if !refused.may_have_ended() {
+                return Ok(None);
+            }
             state.scheme = Scheme::Bearer(server.clone());
             // Tokens tend to end together. One that another thread has got since is fresh.
             state.tokens.retain(|kept| kept.got_at > refused.sent_at);
@@ -226,14 +269,15 @@ impl Authenticator {
             .iter()
             .find(|kept| covers_all(&kept.scopes, scopes))
         {
-            return Ok(Authorization::Bearer(kept.token.clone()));
+            return Ok(Authorization::Bearer(Arc::clone(&kept.token)));
         }
         let (token, life) = self.fetch(exchange, server, scopes)?;
+        let token = Arc::new(Token::new(token));
         let got_at = Instant::now();
         let renew_at = got_at + life.saturating_sub(MARGIN.min(life / 4));
         state.tokens.push(CachedToken {
             scopes: scopes.to_vec(),
-            token: token.clone(),
+            token: Arc::clone(&token),
             got_at,
             renew_at,
         });

@@ -24,10 +24,12 @@ pub(crate) enum Mounted {
     Done,
     /// The registry does not mount it, and has begun an upload instead.
     UploadBegun(Url),
+    /// Nothing came of it.
+    Refused,
 }
 
 impl Client {
-    /// Asks for a blob with a single `HEAD`.
+    /// Asks for a blob with a single `HEAD`. An answer that names another digest is no.
     pub fn blob_exists(
         &self,
         repository: &Repository,
@@ -36,7 +38,8 @@ impl Client {
         let url = self.transport.url(&format!("{repository}/blobs/{digest}"));
         let scope = Scope::pull(repository);
         let request = Request::new("look for a blob", Method::HEAD, url, scope).answers(&[404]);
-        Ok(self.transport.send(&request)?.status() != 404)
+        let response = self.transport.send(&request)?;
+        Ok(response.status() != 404 && names_no_other(&response, digest))
     }
 
     /// Lets `repository` have a blob of `from` without an upload; says whether the registry did it.
@@ -52,6 +55,7 @@ impl Client {
                 self.cancel_upload(repository, location);
                 Ok(false)
             }
+            Mounted::Refused => Ok(false),
         }
     }
 
@@ -108,12 +112,34 @@ impl Client {
         let mut request = Request::new("mount a blob", Method::POST, url, Scope::push(repository))
             .payload(Payload::Empty);
         request.scopes.push(Scope::pull(from));
-        let response = self.transport.send(&request)?;
-        if response.status() == 201 {
-            return Ok(Mounted::Done);
+        let response = match self.transport.send(&request) {
+            Ok(response) => response,
+            // A mount saves an upload, and the upload is still there to be made: who may push here
+            // but not read there, for instance, gets no token for both.
+            Err(error) if error.answer().is_some() && !error.is_transient() => {
+                return Ok(Mounted::Refused);
+            }
+            Err(error) => return Err(error),
+        };
+        if response.status() != 201 {
+            return request.location(&response).map(Mounted::UploadBegun);
         }
-        request.location(&response).map(Mounted::UploadBegun)
+        if names_no_other(&response, digest) {
+            Ok(Mounted::Done)
+        } else {
+            Ok(Mounted::Refused)
+        }
     }
+}
+
+/// Most registries name the digest of what they answer about; some use other algorithms.
+fn names_no_other(response: &Response, digest: &Digest) -> bool {
+    named_digest(response).is_none_or(|named| named == *digest)
+}
+
+/// What the registry says that the content's digest is, if it does.
+pub(super) fn named_digest(response: &Response) -> Option<Digest> {
+    header(response, "docker-content-digest")?.parse().ok()
 }
 
 /// One blob on its way here.

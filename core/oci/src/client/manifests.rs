@@ -8,6 +8,7 @@ use url::Url;
 
 use super::Client;
 use super::auth::Scope;
+use super::blobs::named_digest;
 use super::body::Payload;
 use super::error::ClientError;
 use super::transport::{Request, Response, header, read_limited};
@@ -140,7 +141,7 @@ impl Client {
             .payload(Payload::Bytes(bytes));
         let response = self.transport.send(&request)?;
         let digest = Digest::of(bytes);
-        match header(&response, "docker-content-digest").and_then(|text| text.parse().ok()) {
+        match named_digest(&response) {
             Some(actual) if actual != digest => Err(ClientError::DigestMismatch {
                 site: Box::new(request.site()),
                 expected: digest,

@@ -12,11 +12,14 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use ureq::http::{self, HeaderMap, HeaderValue, Method};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
 use super::auth::{self, Authenticator, Authorization, Refused, Scope};
 use super::body::{Payload, PayloadReader};
+use super::connection::Hearing;
 use super::counters::Meter;
 use super::error::{Answer, CallSite, ClientError};
 use super::options::{ClientOptions, PlainHttp};
@@ -28,6 +31,10 @@ const REDIRECT_LIMIT: usize = 5;
 const ERROR_LIMIT: u64 = 64 * 1024;
 /// As many characters of a foreign error text as a person wants to read.
 const MESSAGE_LIMIT: usize = 300;
+/// How often one request may find its token ended.
+const RENEWALS: usize = 5;
+/// Connections kept open: as many as a push uses at the same time, so that none is opened twice.
+const IDLE_CONNECTIONS: usize = 8;
 /// From this size on, a refusal is worth waiting for before the body is sent.
 const EXPECT_FROM: u64 = 64 * 1024;
 
@@ -252,6 +259,7 @@ impl Transport {
             let Some(next) = redirect_target(request, &url, &response) else {
                 return self.judge(request, &url, &mut response).map(|()| response);
             };
+            drain(&mut response);
             // Once away, never home again: a foreign server must not direct our token.
             at_home = at_home && self.is_home(&next);
             url = next;
@@ -271,28 +279,36 @@ impl Transport {
         &self.exchange.options
     }
 
+    /// With what the registry asks for. A token that has ended in between is renewed, and the body
+    /// is read again from its source.
     fn send_authorized(&self, request: &Request<'_>, url: &Url) -> Result<Response, ClientError> {
-        let first = self
-            .authenticator
-            .authorization(&self.exchange, &request.scopes)?;
-        let refused = Refused {
-            authorization: first.as_ref(),
-            sent_at: Instant::now(),
-        };
-        let response = self.exchange.send(request, url, first.as_ref())?;
-        if response.status() != 401 {
-            return Ok(response);
-        }
-        let challenges = auth::challenges(response.headers());
-        let second = self.authenticator.after_refusal(
-            &self.exchange,
-            &request.scopes,
-            &challenges,
-            &refused,
-        )?;
-        match second {
-            Some(second) => self.exchange.send(request, url, Some(&second)),
-            None => Ok(response),
+        let (exchange, scopes) = (&self.exchange, &request.scopes);
+        let mut authorization = self.authenticator.authorization(exchange, scopes)?;
+        let mut before = 0;
+        loop {
+            let sent_at = Instant::now();
+            let mut response = exchange.send(request, url, authorization.as_ref())?;
+            if response.status() != 401 {
+                if let Some(authorization) = &authorization {
+                    authorization.accepted();
+                }
+                return Ok(response);
+            }
+            let refused = Refused {
+                authorization: authorization.as_ref(),
+                sent_at,
+                before,
+            };
+            let challenges = auth::challenges(response.headers());
+            let next = self
+                .authenticator
+                .after_refusal(exchange, scopes, &challenges, &refused)?;
+            if next.is_none() || before == RENEWALS {
+                return Ok(response);
+            }
+            drain(&mut response);
+            authorization = next;
+            before += 1;
         }
     }
 
@@ -349,6 +365,8 @@ fn agent(registry: &str, options: &ClientOptions) -> Result<Agent, ClientError> 
         .max_redirects_will_error(false)
         .user_agent(options.user_agent.as_str())
         .tls_config(tls.build())
+        .max_idle_connections(2 * IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .timeout_resolve(Some(options.timeouts.connect))
         .timeout_connect(Some(options.timeouts.connect))
         .timeout_send_request(Some(options.timeouts.idle))
@@ -359,7 +377,9 @@ fn agent(registry: &str, options: &ClientOptions) -> Result<Agent, ClientError> 
         // A proxy from the environment would look for the registry on its own machine.
         config = config.proxy(None);
     }
-    Ok(config.build().new_agent())
+    let connector = DefaultConnector::new().chain(Hearing);
+    let resolver = DefaultResolver::default();
+    Ok(Agent::with_parts(config.build(), connector, resolver))
 }
 
 fn root_certificates(path: &Path) -> Result<RootCerts, ClientError> {
@@ -456,6 +476,13 @@ fn redirect_target(request: &Request<'_>, at: &Url, response: &Response) -> Opti
         return None;
     }
     at.join(header(response, "location")?).ok()
+}
+
+/// Reads what nobody wants to know: a connection with an unread answer cannot be used again.
+fn drain(response: &mut Response) {
+    let mut rest = response.body_mut().as_reader().take(ERROR_LIMIT);
+    // One that breaks off here is merely not used again.
+    let _ = std::io::copy(&mut rest, &mut std::io::sink());
 }
 
 fn failure(site: CallSite, response: &mut Response) -> ClientError {

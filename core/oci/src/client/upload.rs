@@ -2,24 +2,23 @@
 //!
 //! - The connection broke: look whether the blob has arrived, else ask how much has, and continue
 //!   there; a registry that has forgotten the upload gets a new one.
-//! - 413: something on the way bounds the size of a request; the blob goes in chunks, smaller and
-//!   smaller ones while even those are refused.
+//! - 413, or 416 at the right place: something on the way bounds the size of a request; the blob goes
+//!   in chunks, smaller and smaller ones while even those are refused.
 
 use ureq::http::Method;
 use url::Url;
 
 use super::Client;
 use super::auth::Scope;
+use super::blobs::named_digest;
 use super::body::{BlobPart, BlobSource, Payload};
 use super::error::ClientError;
-use super::retry::PROGRESS;
-use super::transport::{Request, header};
+use super::retry::{PROGRESS, Patience};
+use super::transport::{Request, Response, header};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::reference::Repository;
 
-const FIRST_CHUNK: u64 = 16 * 1024 * 1024;
-const SMALLEST_CHUNK: u64 = 256 * 1024;
 const OCTETS: &str = "application/octet-stream";
 
 impl Client {
@@ -42,10 +41,7 @@ impl Client {
         begun: Option<Url>,
     ) -> Result<(), ClientError> {
         let position = match begun {
-            Some(location) => Position {
-                location,
-                offset: 0,
-            },
+            Some(location) => Position::start(location),
             None => self.begin_upload(repository)?,
         };
         let upload = Upload {
@@ -55,7 +51,8 @@ impl Client {
             size: descriptor.size,
             source,
             position,
-            chunk: None,
+            chunk: self.chunks.for_blob(descriptor.size),
+            furthest: 0,
         };
         upload.run()
     }
@@ -77,10 +74,9 @@ impl Client {
         )
         .payload(Payload::Empty);
         let response = self.transport.send(&request)?;
-        Ok(Position {
-            location: request.location(&response)?,
-            offset: 0,
-        })
+        let mut position = Position::start(request.location(&response)?);
+        position.least = least_chunk(&response);
+        Ok(position)
     }
 }
 
@@ -88,6 +84,18 @@ impl Client {
 struct Position {
     location: Url,
     offset: u64,
+    /// The smallest chunk, but for the last, that the registry takes.
+    least: u64,
+}
+
+impl Position {
+    fn start(location: Url) -> Self {
+        Self {
+            location,
+            offset: 0,
+            least: 0,
+        }
+    }
 }
 
 /// One blob on its way to the registry.
@@ -100,35 +108,93 @@ struct Upload<'a> {
     position: Position,
     /// None while whole bodies pass.
     chunk: Option<u64>,
+    /// The furthest offset that patience began anew at: a registry that loses and finds an upload
+    /// again and again makes no progress.
+    furthest: u64,
 }
 
 impl Upload<'_> {
     fn run(mut self) -> Result<(), ClientError> {
         let mut patience = self.client.patience();
         loop {
-            let before = self.position.offset;
             let Err(error) = self.attempt() else {
                 return Ok(());
             };
-            if error.has_status(413) && self.shrink() {
-                self.position = self.client.begin_upload(self.repository)?;
-            } else if error.is_transient() {
-                patience.wait_after(error)?;
-                if self.arrived_or_continue()? {
-                    return Ok(());
-                }
-                if self.position.offset >= before + PROGRESS {
-                    patience = self.client.patience();
-                }
-            } else if error.has_status(413) {
-                return Err(error);
-            } else if before > 0 || self.position.offset > before || is_lost(&error) {
-                // The registry does not agree about what it has: once more, from the start.
-                patience.wait_after(as_transient(error))?;
-                self.position = self.client.begin_upload(self.repository)?;
-            } else {
-                return Err(error);
+            if self.recover(error, &mut patience)? {
+                return Ok(());
             }
+            if self.position.offset >= self.furthest + PROGRESS {
+                self.furthest = self.position.offset;
+                patience = self.client.patience();
+            }
+        }
+    }
+
+    /// After a failure: true when the blob is there all the same, else the position is where to go
+    /// on; the error, when there is nothing to be done about it.
+    fn recover(
+        &mut self,
+        error: ClientError,
+        patience: &mut Patience<'_>,
+    ) -> Result<bool, ClientError> {
+        if error.is_transient() {
+            patience.wait_after(error)?;
+            return self.arrived_or_continue();
+        }
+        let there = match error.answer().map(|answer| answer.status) {
+            Some(413) => None,
+            Some(416) => self.ask_position()?,
+            // The registry has lost the upload, or does not agree about what it has of it.
+            Some(404) => return self.again(error, patience),
+            _ if self.position.offset > 0 => return self.again(error, patience),
+            _ => return Err(error),
+        };
+        match there {
+            Some(there) if there.offset != self.position.offset => {
+                patience.wait_after(as_transient(error))?;
+                self.position = there;
+                Ok(false)
+            }
+            None if error.has_status(416) && self.position.offset > 0 => {
+                self.again(error, patience)
+            }
+            _ => self.smaller(error),
+        }
+    }
+
+    /// Once more, from the start.
+    fn again(
+        &mut self,
+        error: ClientError,
+        patience: &mut Patience<'_>,
+    ) -> Result<bool, ClientError> {
+        patience.wait_after(as_transient(error))?;
+        self.position = self.client.begin_upload(self.repository)?;
+        Ok(false)
+    }
+
+    /// From the start in smaller chunks; the refusal, when they are as small as is sensible.
+    fn smaller(&mut self, error: ClientError) -> Result<bool, ClientError> {
+        let refused = self.next_length();
+        let Some(chunk) = self.client.chunks.below(refused) else {
+            return Err(error);
+        };
+        self.chunk = Some(chunk);
+        self.position = self.client.begin_upload(self.repository)?;
+        // A registry that wants larger chunks than it takes is beyond help.
+        if self.next_length() < refused {
+            Ok(false)
+        } else {
+            Err(error)
+        }
+    }
+
+    /// How long the next body is.
+    fn next_length(&self) -> u64 {
+        let left = self.size - self.position.offset;
+        match self.chunk {
+            Some(chunk) => left.min(chunk.max(self.position.least)),
+            None => left,
         }
     }
 
@@ -138,8 +204,7 @@ impl Upload<'_> {
             return self.finish(Payload::Blob(part));
         }
         while self.position.offset < self.size {
-            let left = self.size - self.position.offset;
-            self.patch(left.min(self.chunk.unwrap_or(left)))?;
+            self.patch(self.next_length())?;
         }
         self.finish(Payload::Empty)
     }
@@ -156,6 +221,7 @@ impl Upload<'_> {
 
     fn patch(&mut self, length: u64) -> Result<(), ClientError> {
         let (start, end) = (self.position.offset, self.position.offset + length);
+        let least = self.position.least;
         let location = {
             let payload = Payload::Blob(self.part(length));
             let request = self
@@ -173,6 +239,7 @@ impl Upload<'_> {
         self.position = Position {
             location,
             offset: end,
+            least,
         };
         Ok(())
     }
@@ -186,10 +253,18 @@ impl Upload<'_> {
             .header("content-type", OCTETS)
             .payload(payload);
         let response = self.client.transport.send_once(&request)?;
-        match response.status().as_u16() {
-            201 | 204 => Ok(()),
-            other => Err(ClientError::Protocol {
-                site: Box::new(request.site()),
+        let site = Box::new(request.site());
+        match (response.status().as_u16(), named_digest(&response)) {
+            (201 | 204, Some(actual)) if actual != self.digest => {
+                Err(ClientError::DigestMismatch {
+                    site,
+                    expected: self.digest,
+                    actual,
+                })
+            }
+            (201 | 204, _) => Ok(()),
+            (other, _) => Err(ClientError::Protocol {
+                site,
                 detail: format!("status {other} where 201 was expected"),
             }),
         }
@@ -221,23 +296,15 @@ impl Upload<'_> {
                 // Without a new address the old one stays good.
                 let moved = request.location(&response).ok();
                 let location = moved.unwrap_or_else(|| self.position.location.clone());
-                Ok(Some(Position { location, offset }))
+                let least = self.position.least;
+                Ok(Some(Position {
+                    location,
+                    offset,
+                    least,
+                }))
             }
             _ => Ok(None),
         }
-    }
-
-    /// Smaller chunks from now on; false when they are as small as is sensible.
-    fn shrink(&mut self) -> bool {
-        let next = match self.chunk {
-            None => FIRST_CHUNK.min(self.size / 2),
-            Some(chunk) => chunk / 4,
-        };
-        let smaller = next >= SMALLEST_CHUNK;
-        if smaller {
-            self.chunk = Some(next);
-        }
-        smaller
     }
 
     fn request<'p>(&self, call: &'static str, method: Method, url: Url) -> Request<'p> {
@@ -252,9 +319,12 @@ fn received_bytes(range: &str) -> Option<u64> {
     if last == 0 { None } else { last.checked_add(1) }
 }
 
-/// Whether the registry has lost the upload, or our place in it.
-fn is_lost(error: &ClientError) -> bool {
-    error.has_status(404) || error.has_status(416)
+/// `OCI-Chunk-Min-Length` of the distribution specification, "Pushing a blob in chunks".
+fn least_chunk(response: &Response) -> u64 {
+    let length = header(response, "oci-chunk-min-length");
+    length
+        .and_then(|length| length.trim().parse().ok())
+        .unwrap_or_default()
 }
 
 /// Lets a disagreement about the position use up patience like a failure of the registry.

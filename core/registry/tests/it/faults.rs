@@ -331,6 +331,43 @@ fn a_bounded_request_size_makes_chunks() {
     assert!(matches!(error, ClientError::Refused { .. }), "{error}");
 }
 
+/// A server that refuses a body before it came, on a connection that it keeps: the answer counts at once.
+#[test]
+fn a_refusal_is_heard_on_a_connection_that_stays() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut head = vec![0; 4096];
+            let count = connection.read(&mut head).unwrap();
+            let denied: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+            let begun: &[u8] = b"HTTP/1.1 202 Accepted\r\nlocation: /v2/a/blobs/uploads/1\r\n\
+                content-length: 0\r\nconnection: close\r\n\r\n";
+            let is_put = head[..count].starts_with(b"PUT");
+            connection
+                .write_all(if is_put { denied } else { begun })
+                .unwrap();
+            held.push(connection);
+            if is_put {
+                return held;
+            }
+        }
+        held
+    });
+    let client = client(&address, None);
+    let bytes = noise(69, 100_000);
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);
+    let started = Instant::now();
+    let error = client
+        .push_blob(&repository("a"), &descriptor, &bytes)
+        .unwrap_err();
+    assert!(matches!(error, ClientError::Denied { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    drop(serving.join().unwrap());
+}
+
 /// Where blobs lie elsewhere, the registry redirects; the other host must not see the credentials.
 #[test]
 fn a_redirect_takes_no_credentials_along() {
@@ -508,6 +545,7 @@ fn a_blob_that_vanishes_is_sent_again() {
         sources: &sources,
         tag: Some(&tag),
         mount_from: &[],
+        known: &oci::Known::new(),
     };
     let pushed = oci::push_image(&client, &push).unwrap();
     assert_eq!(

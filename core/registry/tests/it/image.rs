@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use oci::{
     BlobSources, Client, ClientOptions, Credentials, Descriptor, ImageConfig, ImageManifest,
-    ImagePush, Pushed, Repository, RetryPolicy, RootFs, Tag, Timeouts, media_type, push_image,
+    ImagePush, Known, Pushed, Repository, RetryPolicy, RootFs, Tag, Timeouts, media_type,
+    push_image,
 };
 
 pub(crate) struct TestImage {
@@ -15,11 +16,15 @@ pub(crate) struct TestImage {
 impl TestImage {
     /// Layers of these lengths; the seed makes their content.
     pub(crate) fn new(seed: u64, lengths: &[usize]) -> Self {
-        let mut blobs = Vec::new();
-        for (index, length) in lengths.iter().enumerate() {
+        let blobs = lengths.iter().enumerate().map(|(index, length)| {
             let bytes = noise(seed * 1000 + index as u64, *length);
-            blobs.push((Descriptor::of(media_type::OCI_LAYER_GZIP, &bytes), bytes));
-        }
+            (Descriptor::of(media_type::OCI_LAYER_GZIP, &bytes), bytes)
+        });
+        Self::of(blobs.collect())
+    }
+
+    /// Of these layers.
+    pub(crate) fn of(mut blobs: Vec<(Descriptor, Vec<u8>)>) -> Self {
         let layers: Vec<_> = blobs
             .iter()
             .map(|(descriptor, _)| descriptor.clone())
@@ -61,6 +66,17 @@ impl TestImage {
         tag: &str,
         mount_from: &[Repository],
     ) -> Result<Pushed, oci::ClientError> {
+        self.push_knowing(client, name, tag, mount_from, &Known::new())
+    }
+
+    pub(crate) fn push_knowing(
+        &self,
+        client: &Client,
+        name: &str,
+        tag: &str,
+        mount_from: &[Repository],
+        known: &Known,
+    ) -> Result<Pushed, oci::ClientError> {
         let (repository, tag, sources) = (repository(name), self::tag(tag), self.sources());
         let push = ImagePush {
             repository: &repository,
@@ -68,6 +84,7 @@ impl TestImage {
             sources: &sources,
             tag: Some(&tag),
             mount_from,
+            known,
         };
         push_image(client, &push)
     }

@@ -2,7 +2,17 @@
 //! Debian's `docker-registry`, against Docker, and through servers and connections that fail on purpose.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
+mod child;
+#[cfg(test)]
+mod chunks;
+#[cfg(test)]
+mod fault_properties;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod image;
 #[cfg(test)]

@@ -32,6 +32,21 @@ against_own_server!(
     progress_is_reported,
 );
 
+#[test]
+fn pushes_keep_to_their_budget() {
+    crate::budget::pushes_keep_to_their_budget(&Server::start().host());
+}
+
+#[test]
+fn ten_repositories_get_the_blobs_once() {
+    crate::budget::further_repositories_send_no_blobs(&Server::start().host(), 10);
+}
+
+#[test]
+fn a_killed_push_goes_on() {
+    crate::child::a_killed_push_goes_on(&Server::start().host());
+}
+
 /// A client without conveniences.
 struct Raw {
     agent: Agent,
@@ -528,7 +543,7 @@ fn a_large_blob_does_not_fill_memory() {
 }
 
 /// The process's largest memory so far, in kB.
-fn peak_memory() -> u64 {
+pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()

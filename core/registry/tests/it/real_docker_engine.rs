@@ -175,6 +175,7 @@ fn push_an_image(host: &str) -> ImageManifest {
         sources: &sources,
         tag: Some(&tag),
         mount_from: &[],
+        known: &oci::Known::new(),
     };
     push_image(&client(host, Some(ALICE)), &push).unwrap();
     manifest

@@ -123,6 +123,30 @@ fn a_broken_upload_ends_whole() {
     crate::faults::broken_upload(&registry.address);
 }
 
+#[test]
+fn pushes_keep_to_their_budget() {
+    crate::budget::pushes_keep_to_their_budget(&DockerRegistry::start().address);
+}
+
+#[test]
+fn one_ten_and_a_hundred_repositories_get_the_blobs_once() {
+    for repositories in [1, 10, 100] {
+        let registry = DockerRegistry::start();
+        crate::budget::further_repositories_send_no_blobs(&registry.address, repositories);
+    }
+}
+
+#[test]
+fn a_killed_push_goes_on() {
+    crate::child::a_killed_push_goes_on(&DockerRegistry::start().address);
+}
+
+#[test]
+fn any_schedule_of_faults_ends_whole_or_named() {
+    let registry = DockerRegistry::start();
+    crate::fault_properties::any_schedule_ends_whole_or_named(&registry.address);
+}
+
 /// Over TLS, with an authority that only the caller trusts.
 #[test]
 fn the_callers_root_certificates_count() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
+use axum::serve::ListenerExt as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oci::Store;
@@ -131,6 +132,8 @@ fn serve(listener: std::net::TcpListener, router: Router, stopped: oneshot::Rece
         .unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        // As the real server does: an answer's last segment waits for nothing.
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
         // Without grace: a client's idle connection must not hold up the end of a test.
         tokio::select! {
             served = axum::serve(listener, router).into_future() => served.unwrap(),

@@ -18,7 +18,8 @@ use deploy_image::{
     Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, assemble, plan,
 };
 use oci::{
-    Client, ClientOptions, Credentials, ImageManifest, ImagePush, Reference, Repository, Store, Tag,
+    Client, ClientOptions, Credentials, ImageManifest, ImagePush, Known, Reference, Repository,
+    Store, Tag,
 };
 use serde_json::{Value, json};
 
@@ -126,11 +127,8 @@ impl Job {
                     manifest: &manifest,
                     sources: &image.sources,
                     tag: Some(&self.tag),
-                    mount_from: if number == 1 {
-                        &[]
-                    } else {
-                        std::slice::from_ref(&self.repository)
-                    },
+                    mount_from: &[],
+                    known: &self.known(image, &manifest, number),
                 },
             )?;
             reports.push(json!({
@@ -144,6 +142,19 @@ impl Job {
             }));
         }
         Ok(reports)
+    }
+
+    /// What the tool knows: which layers it has just made and, once pushed, where they are.
+    fn known(&self, image: &Image, manifest: &ImageManifest, number: usize) -> Known {
+        let mut known = Known::new();
+        if number == 1 {
+            let made = image.layers.iter().filter(|layer| !layer.cached);
+            made.for_each(|layer| known.produced(layer.digest));
+        } else {
+            let blobs = manifest.blobs();
+            blobs.for_each(|blob| known.held_by(blob.digest, self.repository.clone()));
+        }
+        known
     }
 
     fn repository(&self, number: usize) -> Result<Repository, Failure> {

@@ -186,7 +186,9 @@ fn ship(
     let mut destination = token(run, execution, control)?;
     reuse_live_tag(execution.plan, &made, &mut destination);
     run.step(Step::Push, |run| {
-        let pushed = push::push(run, &destination, &made, insecure, &execution.shared)?;
+        let cache = execution.state().join("cache");
+        let reporter = &execution.shared;
+        let pushed = push::push(run, &destination, &made, insecure, &cache, reporter)?;
         let summary = image::push_summary(&destination.image(), &pushed);
         Ok(((), summary))
     })?;

@@ -1,7 +1,7 @@
 //! The image, made natively: from a Dockerfile and what cargo has just built, into a store under
 //! `.systemprompt/cache/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
-use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Pushed, Store, StoredBlob};
+use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Pushed, Store, StoredBlob, media_type};
 
 use crate::base::Bases;
 use crate::build::Binaries;
@@ -34,12 +34,25 @@ pub struct Made {
     pub manifest: ImageManifest,
     /// Where its blobs are.
     pub sources: BlobSources,
+    /// Those of them that were made now, and not found in the cache.
+    pub produced: Vec<Digest>,
     /// What it took.
     counters: Counters,
     size: u64,
 }
 
 impl Made {
+    /// The blobs that a registry has to have for it.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<Digest> {
+        let ours = self
+            .manifest
+            .blobs()
+            .filter(|blob| media_type::is_distributable(&blob.media_type));
+        let blobs: BTreeSet<Digest> = ours.map(|blob| blob.digest).collect();
+        blobs.into_iter().collect()
+    }
+
     /// What was made, in words.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -249,8 +262,13 @@ fn made(mut assembled: Assembled, store: &Store) -> Result<Made, Failure> {
             .or_insert_with(|| Box::new(StoredBlob::new(store, &blob.digest)));
     }
     let size = manifest.layers.iter().map(|layer| layer.size).sum();
+    let produced = assembled
+        .layers
+        .iter()
+        .filter(|layer| !layer.cached && !layer.of_base);
     Ok(Made {
         digest: assembled.digest,
+        produced: produced.map(|layer| layer.digest).collect(),
         manifest,
         sources,
         counters: assembled.counters,

@@ -11,6 +11,7 @@ pub mod control;
 pub mod deploy;
 pub mod docker;
 pub mod events;
+mod holdings;
 pub mod image;
 pub mod interrupt;
 pub mod journal;

@@ -1,5 +1,6 @@
 //! The registry: credentials for it, what it holds, sending an image to it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use deploy_plan::exit::Exit;
@@ -13,6 +14,7 @@ use oci::{
 
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
+use crate::holdings::Holdings;
 use crate::image::Made;
 use crate::interrupt::Interrupts;
 use crate::run::{Run, interrupted};
@@ -149,16 +151,51 @@ pub fn verify(
     ))
 }
 
-/// Sends an image; what the registry has is not sent again.
+/// Sends an image; what the registry has is not sent again. What it has then is noted in the cache
+/// folder, so that its other repositories get the same blobs without sending.
 pub fn push(
     run: &mut Run<'_>,
     destination: &Destination,
     made: &Made,
     insecure: &[String],
+    cache_folder: &Path,
     reporter: &Arc<dyn Fn(Event) + Send + Sync>,
 ) -> Result<Pushed, Failure> {
+    let client = client(
+        destination,
+        insecure,
+        Some(progress(reporter)),
+        run.interrupts,
+    )?;
+    let (host, repository) = (destination.registry.as_str(), &destination.repository);
+    let mut holdings = Holdings::open(cache_folder);
+    let blobs = made.blobs();
+    let known = holdings.known(host, repository, &blobs, &made.produced);
+    let pushed = oci::push_image(
+        &client,
+        &ImagePush {
+            repository,
+            manifest: &made.manifest,
+            sources: &made.sources,
+            tag: Some(&destination.tag),
+            mount_from: &[],
+            known: &known,
+        },
+    )
+    .map_err(|e| failure(&e))?;
+    if let Err(error) = holdings.note(host, repository, &blobs) {
+        // The next push asks more questions, that is all.
+        run.reporter.event(Event::Warning(format!(
+            "what the registry has cannot be noted: {error}"
+        )));
+    }
+    run.stop_if_interrupted(Step::Push)?;
+    Ok(pushed)
+}
+
+fn progress(reporter: &Arc<dyn Fn(Event) + Send + Sync>) -> ProgressHook {
     let tell = Arc::clone(reporter);
-    let progress: ProgressHook = Arc::new(move |progress: oci::Progress| {
+    Arc::new(move |progress: oci::Progress| {
         let state = if progress.sent == progress.total {
             LayerState::Sent
         } else {
@@ -170,21 +207,7 @@ pub fn push(
             sent: progress.sent,
             size: progress.total,
         });
-    });
-    let client = client(destination, insecure, Some(progress), run.interrupts)?;
-    let pushed = oci::push_image(
-        &client,
-        &ImagePush {
-            repository: &destination.repository,
-            manifest: &made.manifest,
-            sources: &made.sources,
-            tag: Some(&destination.tag),
-            mount_from: &[],
-        },
-    )
-    .map_err(|e| failure(&e))?;
-    run.stop_if_interrupted(Step::Push)?;
-    Ok(pushed)
+    })
 }
 
 /// The first characters of a digest, as people know them.

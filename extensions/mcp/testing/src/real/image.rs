@@ -75,6 +75,7 @@ pub(super) fn push(
         sources: &sources,
         tag: Some(&tag.parse().expect("a tag")),
         mount_from: &[],
+        known: &oci::Known::new(),
     };
     oci::push_image(&registry, &push).expect("push an image");
     reference(client, tenant, tag)
