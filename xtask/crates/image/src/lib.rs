@@ -37,7 +37,10 @@ mod variables;
 
 pub use archive::{ArchiveError, write_docker_archive};
 pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble};
-pub use base::{BaseImage, BaseSource, ClosureError, HostError, NoImages};
+pub use base::{
+    BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,
+    NoImages, Shortfall, check_libraries, loads_libraries,
+};
 pub use cache::Cache;
 pub use context::Context;
 pub use copying::{CopyError, finds_anything};
