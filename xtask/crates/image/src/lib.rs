@@ -51,6 +51,6 @@ pub use ignore::{Ignore, IgnoreError};
 pub use layer::{Counters, LayerError};
 pub use needs::NeedsEngine;
 pub use options::{BaseChoice, Compression, DEFAULT_EPOCH, Options};
-pub use outline::{Origin, Outline, copies, needs_engine};
+pub use outline::{Origin, Outline, base_images, copies, needs_engine};
 pub use owners::{Accounts, OwnerError};
 pub use plan::{AssemblyPlan, Place, PlanError, PlannedBase, PlannedFile, PlannedLayer, plan};

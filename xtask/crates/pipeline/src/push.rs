@@ -11,6 +11,7 @@ use oci::{
     Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
+use crate::base::BaseError;
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
 use crate::image::Made;
@@ -172,6 +173,9 @@ pub fn push(
         });
     });
     let client = client(destination, insecure, Some(progress), run.interrupts)?;
+    let here = made.origins.iter();
+    let here = here.filter(|(registry, _)| *registry == destination.registry);
+    let mounts: Vec<Repository> = here.map(|(_, repository)| repository.clone()).collect();
     let pushed = oci::push_image(
         &client,
         &ImagePush {
@@ -179,7 +183,7 @@ pub fn push(
             manifest: &made.manifest,
             sources: &made.sources,
             tag: Some(&destination.tag),
-            mount_from: &[],
+            mount_from: &mounts,
         },
     )
     .map_err(|e| failure(&e))?;
@@ -196,6 +200,9 @@ pub fn short(digest: &Digest) -> String {
 fn failure(error: &ClientError) -> Failure {
     if matches!(error, ClientError::Interrupted) {
         return interrupted(Step::Push);
+    }
+    if let Some(failure) = BaseError::behind_push(error) {
+        return failure;
     }
     let (code, exit, resolution) = match error {
         ClientError::Unauthorized { .. } | ClientError::Denied { .. } => (

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci::{ImageConfig, Platform};
+use oci::ImageConfig;
 
 use super::layers::{layer, layers};
 use super::{AssemblyPlan, PlanError, PlannedBase, PlannedLayer};
@@ -123,7 +123,9 @@ impl Planner<'_> {
 
     fn image(&self, index: usize, reference: &str) -> Result<PlannedBase, PlanError> {
         let line = &self.dockerfile.stages[index].line;
-        let platform = self.platform(index)?;
+        let platform = self
+            .outline
+            .platform(self.dockerfile, self.options, index)?;
         let found = self
             .images
             .image(reference, &platform)
@@ -134,32 +136,6 @@ impl Planner<'_> {
             })?;
         let unavailable = || PlannedBase::Unavailable(reference.to_owned());
         Ok(found.map_or_else(unavailable, |image| PlannedBase::Image(Box::new(image))))
-    }
-
-    /// The platform of a stage's base image: that of the image unless `FROM` says otherwise.
-    fn platform(&self, index: usize) -> Result<Platform, PlanError> {
-        let Some(text) = &self.outline.platforms[index] else {
-            return Ok(self.options.platform.clone());
-        };
-        let mut parts = text.split('/');
-        let (Some(os), Some(architecture)) = (parts.next(), parts.next()) else {
-            let reason = "write it as linux/amd64".to_owned();
-            let problem = Problem::Value {
-                what: "the platform",
-                value: text.clone(),
-                reason,
-            };
-            return Err(self
-                .dockerfile
-                .fault(&self.dockerfile.stages[index].line, problem)
-                .into());
-        };
-        Ok(Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            os_version: None,
-            variant: parts.next().map(str::to_owned),
-        })
     }
 
     fn line(
