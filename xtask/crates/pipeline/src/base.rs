@@ -65,6 +65,17 @@ pub(crate) fn update(folder: &Path, access: &Access, pin: &Pin) -> Result<Digest
     Ok(found.digest)
 }
 
+/// Who has a layer: in the same registry it can be mounted from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The layer.
+    pub layer: Digest,
+    /// `host[:port]`
+    pub registry: String,
+    /// The repository in it.
+    pub repository: Repository,
+}
+
 /// Where the layers of an image are.
 #[derive(Debug, Clone)]
 struct Given {
@@ -121,13 +132,17 @@ impl<'a> Bases<'a> {
         )))
     }
 
-    /// The registries and repositories of the images given: others may mount layers from there.
-    pub(crate) fn origins(&self) -> Vec<(String, Repository)> {
+    /// Who has the layers of the images given.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
         let given = self.given.borrow();
-        let origins = given
-            .values()
-            .map(|given| (given.registry.name().to_owned(), given.repository.clone()));
-        origins.collect()
+        let held = given.values().flat_map(|given| {
+            given.layers.iter().map(|layer| Holder {
+                layer: layer.digest,
+                registry: given.registry.name().to_owned(),
+                repository: given.repository.clone(),
+            })
+        });
+        held.collect()
     }
 
     /// What is in an image: from the record, or by fetching its layers once and reading them.

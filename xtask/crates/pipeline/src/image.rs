@@ -17,12 +17,9 @@ use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
-use oci::{
-    BlobSources, Digest, ImageConfig, ImageManifest, Platform, Pushed, Repository, Store,
-    StoredBlob,
-};
+use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Platform, Pushed, Store, StoredBlob};
 
-use crate::base::{Access, BaseError, Bases, Online};
+use crate::base::{Access, BaseError, Bases, Holder, Online};
 use crate::build::Binaries;
 use crate::control::with_causes;
 use crate::deploy::Execution;
@@ -41,8 +38,8 @@ pub struct Made {
     pub manifest: ImageManifest,
     /// Where its blobs are.
     pub sources: BlobSources,
-    /// Registries and repositories that have some of the blobs: those of base images.
-    pub origins: Vec<(String, Repository)>,
+    /// Who has the layers of base images.
+    pub holders: Vec<Holder>,
     /// What it took.
     counters: Counters,
     size: u64,
@@ -284,7 +281,7 @@ fn made(mut assembled: Assembled, store: &Store, bases: &Bases<'_>) -> Result<Ma
         digest: assembled.digest,
         manifest,
         sources,
-        origins: bases.origins(),
+        holders: bases.holders(),
         counters: assembled.counters,
         size,
     })

@@ -4,7 +4,7 @@
 //! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
-mod base;
+pub mod base;
 pub mod build;
 mod child;
 pub mod control;

@@ -9,7 +9,7 @@ use deploy_image::{Dockerfile, base_images};
 use deploy_plan::config::{Base, Config};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder};
+use deploy_plan::plan::{Image, ImageBuilder, LayerCompression};
 use oci::{Digest, Platform, Reference};
 
 use crate::base::{self, Access, BaseError};
@@ -201,6 +201,7 @@ fn planned(config: &Config) -> Image {
         context: image.context.clone(),
         build_args: image.build_args.clone(),
         artifacts: BTreeMap::new(),
+        compression: LayerCompression::None,
         verify: false,
     }
 }

@@ -1,5 +1,6 @@
 //! The registry: credentials for it, what it holds, sending an image to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deploy_plan::exit::Exit;
@@ -173,9 +174,10 @@ pub fn push(
         });
     });
     let client = client(destination, insecure, Some(progress), run.interrupts)?;
-    let here = made.origins.iter();
-    let here = here.filter(|(registry, _)| *registry == destination.registry);
-    let mounts: Vec<Repository> = here.map(|(_, repository)| repository.clone()).collect();
+    let here = made.holders.iter();
+    let here = here.filter(|holder| holder.registry == destination.registry);
+    let mounts: BTreeSet<Repository> = here.map(|holder| holder.repository.clone()).collect();
+    let mounts: Vec<Repository> = mounts.into_iter().collect();
     let pushed = oci::push_image(
         &client,
         &ImagePush {

@@ -75,6 +75,8 @@ impl Files {
             let mut header = Header::new_gnu();
             header.set_mode(0o755);
             header.set_mtime(1);
+            header.set_uid(0);
+            header.set_gid(0);
             header.set_size(0);
             let written = match node {
                 Node::File(content) => {

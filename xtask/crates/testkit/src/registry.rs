@@ -92,6 +92,13 @@ impl DockerRegistry {
         }
     }
 
+    /// Name and password as Docker's configuration holds them.
+    #[must_use]
+    pub fn encoded_credentials(&self) -> String {
+        let (username, password) = self.credentials.clone().unwrap_or_default();
+        STANDARD.encode(format!("{username}:{password}"))
+    }
+
     /// Whether a manifest exists, by tag or digest.
     #[must_use]
     pub fn has(&self, repository: &str, reference: &str) -> bool {

@@ -34,7 +34,7 @@ pub enum Lacks {
     Loader(String),
     /// A library.
     Library(String),
-    /// A version of the symbols of a library that is there.
+    /// A version of the symbols of a library that is there; the newest of those missing.
     Version {
         /// The library.
         library: String,
@@ -161,9 +161,7 @@ impl Check<'_> {
                     self.note(&program, Lacks::Library(name.to_owned()));
                 }
             }
-            for wanted in wanted {
-                self.version(&program, wanted)?;
-            }
+            self.versions(&program, wanted)?;
         }
         Ok(())
     }
@@ -192,23 +190,38 @@ impl Check<'_> {
         }))
     }
 
-    fn version(&mut self, program: &Program, wanted: Wanted) -> Result<(), AssembleError> {
-        let Some(offered) = self.offered(program, &wanted.library)? else {
-            return Ok(());
-        };
-        if offered.contains(&wanted.version) {
-            return Ok(());
+    /// Of the versions that a library lacks the newest says all: who has it has the older ones.
+    fn versions(
+        &mut self,
+        program: &Program,
+        wanted: BTreeSet<Wanted>,
+    ) -> Result<(), AssembleError> {
+        let mut lacking: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+        for Wanted { library, version } in wanted {
+            let offered = self.offered(program, &library)?;
+            if offered.is_some_and(|offered| !offered.contains(&version)) {
+                let kind = kind(&version).to_owned();
+                lacking.entry((library, kind)).or_default().insert(version);
+            }
         }
-        let kind = wanted.version.split('_').next().unwrap_or_default();
-        let same = offered.iter().map(String::as_str);
-        let same = same.filter(|offered| offered.split('_').next() == Some(kind));
-        let lacks = Lacks::Version {
-            symbol: read(&program.path, |path| versions::symbol(path, &wanted))?,
-            offered: newest(same).map(str::to_owned),
-            library: wanted.library,
-            version: wanted.version,
-        };
-        self.note(program, lacks);
+        for ((library, wanted_kind), versions) in lacking {
+            let Some(version) = newest(versions.iter().map(String::as_str)) else {
+                continue;
+            };
+            let version = version.to_owned();
+            let wanted = Wanted { library, version };
+            let symbol = read(&program.path, |path| versions::symbol(path, &wanted))?;
+            let offered = self.offered(program, &wanted.library)?.unwrap_or_default();
+            let same = offered.iter().map(String::as_str);
+            let same = same.filter(|offered| kind(offered) == wanted_kind);
+            let lacks = Lacks::Version {
+                symbol,
+                offered: newest(same).map(str::to_owned),
+                library: wanted.library,
+                version: wanted.version,
+            };
+            self.note(program, lacks);
+        }
         Ok(())
     }
 
@@ -252,6 +265,11 @@ impl Check<'_> {
             lacks,
         });
     }
+}
+
+/// `GLIBC` of `GLIBC_2.34`.
+fn kind(version: &str) -> &str {
+    version.split('_').next().unwrap_or_default()
 }
 
 fn read<T>(path: &Path, how: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, ClosureError> {

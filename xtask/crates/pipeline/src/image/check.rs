@@ -12,7 +12,7 @@ use crate::events::Event;
 use crate::run::Run;
 
 /// As many problems as a person wants to read.
-const SHOWN: usize = 5;
+const SHOWN: usize = 8;
 
 /// Refuses programs that need what neither the base image nor the image itself has.
 pub(super) fn check_base(
