@@ -441,12 +441,12 @@ fn epoch() -> Result<u64, Failure> {
 }
 
 fn image_failure(error: &AssembleError) -> Failure {
-    let code = match error {
-        AssembleError::NoLoader { .. } => "loader_missing",
-        _ => "image_failed",
+    let (code, exit) = match error {
+        AssembleError::NoLoader { .. } => ("loader_missing", Exit::Build),
+        _ => ("image_failed", Exit::Build),
     };
     let details = with_causes(error);
-    Failure::new(Step::Image, code, Exit::Build, details, error.resolution())
+    Failure::new(Step::Image, code, exit, details, error.resolution())
 }
 
 fn store_failure(error: &oci::StoreError) -> Failure {

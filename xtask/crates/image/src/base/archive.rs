@@ -250,11 +250,12 @@ fn text(bytes: &[u8]) -> String {
 /// A number in octal digits, or in GNU tar's binary form for large ones.
 fn number(field: &[u8]) -> io::Result<u64> {
     if field[0] & 0x80 != 0 {
-        let (low, high) = (&field[field.len() - 8..], &field[1..field.len() - 8]);
-        if field[0] != 0x80 || high.iter().any(|byte| *byte != 0) {
-            return Err(invalid("a number is too large"));
-        }
-        return Ok(low.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
+        let digits = field.iter().enumerate();
+        let digits = digits.map(|(at, byte)| if at == 0 { byte & 0x7f } else { *byte });
+        let sum = digits.into_iter().try_fold(0_u64, |sum, byte| {
+            sum.checked_mul(256)?.checked_add(u64::from(byte))
+        });
+        return sum.ok_or_else(|| invalid("a number is too large"));
     }
     let digits = text(field);
     let digits = digits.trim_matches([' ', '\0']);
@@ -403,6 +404,13 @@ mod tests {
             header.set_cksum();
             let mut archive = header.as_bytes().to_vec();
             archive[at] = bytes.pop().unwrap_or_default();
+            // A right sum, so that more than the sum is put to the test.
+            if !(148..156).contains(&at) {
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&archive);
+                header.set_cksum();
+                archive = header.as_bytes().to_vec();
+            }
             archive.append(&mut bytes);
             let mut archive = Archive::new(archive.as_slice());
             while let Ok(Some(_)) = archive.next() {}
