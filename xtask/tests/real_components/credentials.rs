@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use testkit::base::{BaseImage, Files};
 use testkit::management::Variant;
-use testkit::{DockerRegistry, Finished, Watch};
+use testkit::{DockerRegistry, Finished, Tunnel, Watch};
 
 use crate::world::{World, assert_failed};
 
@@ -136,4 +136,37 @@ fn a_helper_that_hangs_is_ended() {
     );
     let helper = fs::read_to_string(&pid).unwrap();
     assert!(!fs::exists(format!("/proc/{}", helper.trim())).unwrap());
+}
+
+#[test]
+fn a_proxy_of_the_environment_leads_to_the_registry_of_a_base() {
+    let registry = DockerRegistry::open();
+    let files = Files::default().file("etc/motd", "hello");
+    BaseImage::default()
+        .layer(&files)
+        .push(&registry, "base", "1");
+    let tunnel = Tunnel::to(registry.address());
+    let world = World::new(Variant::Current);
+    world.workspace.edit(
+        ".systemprompt/Dockerfile",
+        "FROM scratch",
+        "FROM registry.test:8080/base:1",
+    );
+    let deploy = ["deploy", "-e", "production", "--output", "json"];
+    let proxied = |proxy: &str| {
+        let variables = [
+            ("HTTP_PROXY", proxy),
+            ("NO_PROXY", "127.0.0.1,localhost"),
+            ("SYSTEMPROMPT_API_INSECURE_REGISTRIES", "registry.test:8080"),
+        ];
+        world.run_with(&deploy, &variables)
+    };
+    proxied(&tunnel.url()).expect_success();
+    let targets = tunnel.targets();
+    assert!(!targets.is_empty(), "the proxy was not used");
+    // Neither the API nor the registry on this machine were looked for through it.
+    assert!(
+        targets.iter().all(|target| target == "registry.test:8080"),
+        "{targets:?}"
+    );
 }

@@ -22,6 +22,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod server;
+pub mod tunnel;
 pub mod workspace;
 
 pub use docker::DockerEngine;
@@ -31,4 +32,5 @@ pub use management::{ManagementApi, Variant};
 pub use process::Finished;
 pub use proxy::FaultProxy;
 pub use registry::DockerRegistry;
+pub use tunnel::Tunnel;
 pub use workspace::Workspace;
