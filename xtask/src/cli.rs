@@ -37,6 +37,8 @@ pub(crate) enum Command {
     /// The platform on this machine, which the environment `local` deploys to.
     #[command(subcommand)]
     Local(Local),
+    /// Pin the base images to digests in `.systemprompt/deploy.lock`.
+    Lock(Lock),
     /// The configuration and where its values come from.
     #[command(subcommand)]
     Config(Config),
@@ -144,7 +146,7 @@ pub(crate) struct BuildFlags {
     /// Cargo profile.
     #[arg(long)]
     pub(crate) profile: Option<String>,
-    /// Fail when `Cargo.lock` is not up to date.
+    /// Fail when `Cargo.lock` is not up to date, or `.systemprompt/deploy.lock` lacks a base image.
     #[arg(long)]
     pub(crate) locked: bool,
 }
@@ -209,6 +211,18 @@ pub(crate) enum Local {
     Status,
     /// Stop it and remove its state: images, history, tokens.
     Reset,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Look for newer images: of all names in the lock, or of the one given.
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// Update the pin of this image alone.
+    #[arg(requires = "update")]
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod doctor;
 mod help;
 mod history;
 mod local;
+mod lock;
 mod login;
 mod logs;
 mod manual;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Status(target) => ended(target.output, status::run(project, &target)),
         Command::Logs(flags) => ended(flags.target.output, logs::run(project, &flags)),
         Command::Local(action) => ended(Output::Human, local::run(project, &action)),
+        Command::Lock(flags) => ended(flags.target.output, lock::run(project, &flags)),
         Command::Config(action) => ended(config::output(&action), config::run(project, &action)),
         Command::Login(flags) => ended(flags.target.output, login::run(project, &flags)),
         Command::Doctor(target) => doctor::run(project, &target),

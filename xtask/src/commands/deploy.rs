@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use deploy_pipeline::deploy::{Execution, execute};
 use deploy_pipeline::image::{self, LayerPreview};
+use deploy_pipeline::locking::{Pinned, pinned};
 use deploy_pipeline::observe::{Observation, Observer};
 use deploy_pipeline::outcome::{End, Outcome};
 use deploy_pipeline::redact::Redacting;
 use deploy_pipeline::run::Run;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::Failure;
-use deploy_plan::plan::{Plan, Request, plan};
+use deploy_plan::plan::{ImageBuilder, Plan, Request, plan};
 
 use crate::cli::{Deploy, Output};
 use crate::context::{Context, deploy_overrides};
@@ -89,12 +90,29 @@ fn clean(failures: Vec<Failure>, context: &Context) -> Vec<Failure> {
 }
 
 fn dry_run(context: &Context, plan: &Plan, layers: &[LayerPreview], output: Output) -> Exit {
-    let document = render::plan::Document::new(plan, layers, &context.settings.config);
+    let bases = match bases(context, plan) {
+        Ok(bases) => bases,
+        Err(failure) => {
+            return conclude(
+                &failed(&plan.environment, clean(vec![failure], context)),
+                output,
+            );
+        }
+    };
+    let document = render::plan::Document::new(plan, layers, &bases, &context.settings.config);
     match output {
         Output::Human => render::out(&document.text()),
         _ => render::result::document(&document, output),
     }
     Exit::Done
+}
+
+/// The base images of the plan, which Docker finds by itself.
+fn bases(context: &Context, plan: &Plan) -> Result<Vec<Pinned>, Failure> {
+    match &plan.image {
+        Some(image) if image.builder == ImageBuilder::Native => pinned(&context.settings, image),
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn perform(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use deploy_pipeline::image::LayerPreview;
+use deploy_pipeline::locking::Pinned;
 use deploy_plan::config::{Config, ControlPlane};
 use deploy_plan::plan::{ImageBuilder, Plan, Tag};
 use serde::Serialize;
@@ -52,7 +53,17 @@ struct Image {
     builder: ImageBuilder,
     dockerfile: String,
     base: String,
+    bases: Vec<BaseImage>,
     layers: Vec<Layer>,
+}
+
+/// An image of a registry that the image stands on.
+#[derive(Serialize)]
+struct BaseImage {
+    reference: String,
+    platform: String,
+    /// None until it is pinned.
+    digest: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -90,7 +101,12 @@ struct Rollout {
 }
 
 impl Document {
-    pub(crate) fn new(plan: &Plan, layers: &[LayerPreview], config: &Config) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        layers: &[LayerPreview],
+        bases: &[Pinned],
+        config: &Config,
+    ) -> Self {
         Self {
             schema: "deploy-plan/1",
             status: "planned",
@@ -107,6 +123,7 @@ impl Document {
                 builder: image.builder,
                 dockerfile: image.dockerfile.display().to_string(),
                 base: image.base.to_string(),
+                bases: bases.iter().map(base_image).collect(),
                 layers: layers.iter().map(layer).collect(),
             }),
             rollout: Rollout {
@@ -196,6 +213,18 @@ impl Document {
             "image        {}, base {}, {builder}",
             image.dockerfile, image.base
         );
+        for base in &image.bases {
+            let BaseImage {
+                reference,
+                platform,
+                digest,
+            } = base;
+            let pinned = match digest {
+                Some(digest) => format!("pinned to {digest}"),
+                None => "not in deploy.lock yet: it would be looked up and pinned".to_owned(),
+            };
+            let _ = writeln!(text, "  base       {reference} {platform}, {pinned}");
+        }
         for layer in &image.layers {
             let _ = writeln!(
                 text,
@@ -247,6 +276,14 @@ fn build(build: &deploy_plan::plan::Build) -> Build {
             .flat_map(|invocation| invocation.packages.iter().cloned())
             .collect(),
         cargo_runs: build.invocations.len(),
+    }
+}
+
+fn base_image(pinned: &Pinned) -> BaseImage {
+    BaseImage {
+        reference: pinned.pin.reference.clone(),
+        platform: pinned.pin.platform.clone(),
+        digest: pinned.digest.map(|digest| digest.to_string()),
     }
 }
 

@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bases;
 mod commands;
+mod credentials;
 mod docker;
 mod faults;
 mod preflight;

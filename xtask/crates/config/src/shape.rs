@@ -181,6 +181,8 @@ mod tests {
         image.dockerfile Text
         image.context Text
         image.base Text
+        image.platform Text
+        image.check_libraries Boolean
         image.builder auto|native|docker
         image.compression auto|none|gzip|zstd
         image.compression_level Integer { minimum: Some(0), maximum: Some(19) }

@@ -192,7 +192,10 @@ pub fn assemble(
 }
 
 /// The programs of the image, each checked to be for its platform.
-fn programs(plan: &AssemblyPlan, cache: &mut Cache) -> Result<Vec<Program>, AssembleError> {
+pub(crate) fn programs(
+    plan: &AssemblyPlan,
+    cache: &mut Cache,
+) -> Result<Vec<Program>, AssembleError> {
     let mut programs = BTreeMap::new();
     for (path, node) in plan.layers.iter().flat_map(|layer| &layer.nodes) {
         let Kind::File {

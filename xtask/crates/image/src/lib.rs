@@ -37,7 +37,10 @@ mod variables;
 
 pub use archive::{ArchiveError, write_docker_archive};
 pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble};
-pub use base::{BaseImage, BaseSource, ClosureError, HostError, NoImages};
+pub use base::{
+    BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,
+    NoImages, Shortfall, check_libraries, loads_libraries,
+};
 pub use cache::Cache;
 pub use context::Context;
 pub use copying::{CopyError, finds_anything};
@@ -48,6 +51,6 @@ pub use ignore::{Ignore, IgnoreError};
 pub use layer::{Counters, LayerError};
 pub use needs::NeedsEngine;
 pub use options::{BaseChoice, Compression, DEFAULT_EPOCH, Options};
-pub use outline::{Origin, Outline, copies, needs_engine};
+pub use outline::{Origin, Outline, base_images, copies, needs_engine};
 pub use owners::{Accounts, OwnerError};
 pub use plan::{AssemblyPlan, Place, PlanError, PlannedBase, PlannedFile, PlannedLayer, plan};

@@ -1,8 +1,10 @@
 //! Which stages an image needs and what each stands on, found from the Dockerfile alone.
 
+use oci::Platform;
+
 use crate::dockerfile::{Copy, CopyLine, Dockerfile, DockerfileError, Instruction, Line, Problem};
 use crate::needs::{self, NeedsEngine};
-use crate::options::Options;
+use crate::options::{BaseChoice, Options};
 use crate::stage::{StageState, Step};
 use crate::variables::Variables;
 
@@ -119,6 +121,57 @@ impl Outline {
                 self.mark(dockerfile, earlier);
             }
         }
+    }
+}
+
+/// The images in registries that an image made from `dockerfile` stands on or copies from, each for
+/// its platform.
+pub fn base_images(
+    dockerfile: &Dockerfile,
+    options: &Options,
+) -> Result<Vec<(String, Platform)>, DockerfileError> {
+    let outline = Outline::new(dockerfile, options)?;
+    if options.base != BaseChoice::Dockerfile {
+        return Ok(Vec::new());
+    }
+    let mut images = Vec::new();
+    for (index, origin) in outline.origins.iter().enumerate() {
+        if let Origin::Image(reference) = origin
+            && outline.needed[index]
+        {
+            let platform = outline.platform(dockerfile, options, index)?;
+            images.push((reference.clone(), platform));
+        }
+    }
+    Ok(images)
+}
+
+impl Outline {
+    /// The platform of a stage's base image: that of the image unless `FROM` says otherwise.
+    pub(crate) fn platform(
+        &self,
+        dockerfile: &Dockerfile,
+        options: &Options,
+        stage: usize,
+    ) -> Result<Platform, DockerfileError> {
+        let Some(text) = &self.platforms[stage] else {
+            return Ok(options.platform.clone());
+        };
+        let mut parts = text.split('/');
+        let (Some(os), Some(architecture)) = (parts.next(), parts.next()) else {
+            let problem = Problem::Value {
+                what: "the platform",
+                value: text.clone(),
+                reason: "write it as linux/amd64".to_owned(),
+            };
+            return Err(dockerfile.fault(&dockerfile.stages[stage].line, problem));
+        };
+        Ok(Platform {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            os_version: None,
+            variant: parts.next().map(str::to_owned),
+        })
     }
 }
 

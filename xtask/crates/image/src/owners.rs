@@ -12,6 +12,9 @@ pub enum OwnerError {
     /// A group's name, and no group file that has it.
     #[error("the group {0} is not in the image's /etc/group, as far as that is known here")]
     Group(String),
+    /// A name, and an image that cannot be looked into.
+    #[error("whether {0} is a user of the base image cannot be told: {1}")]
+    Unreadable(String, String),
 }
 
 /// The contents of `/etc/passwd` and `/etc/group`, empty where they are not known.

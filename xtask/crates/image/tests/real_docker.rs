@@ -17,7 +17,7 @@ mod real_engine {
     use std::process::{Command, Output};
 
     use deploy_image::{
-        Accounts, BaseChoice, BaseImage, BaseSource, Cache, Compression, Dockerfile, Image,
+        Accounts, BaseChoice, BaseImage, BaseSource, Cache, Compression, Dockerfile, Image, Looked,
         Options, assemble, plan, write_docker_archive,
     };
     use oci::{Descriptor, ImageConfig, Platform};
@@ -493,7 +493,7 @@ mod real_engine {
     }
 
     /// Gives the one base image of these tests.
-    struct Base(Option<BaseImage>);
+    struct Base(Option<BaseImage>, Accounts);
 
     impl BaseSource for Base {
         fn image(
@@ -502,6 +502,13 @@ mod real_engine {
             _: &Platform,
         ) -> Result<Option<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
             Ok(self.0.clone())
+        }
+
+        fn accounts(
+            &self,
+            _: &BaseImage,
+        ) -> Result<Looked<Accounts>, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(Looked::Found(self.1.clone()))
         }
     }
 
@@ -526,7 +533,7 @@ mod real_engine {
 
     /// Makes the base image here and loads it into the engine.
     fn base(docker: &Path, project: &Project) -> Base {
-        let image = ours(project, &Base(None), BASE_FILES).unwrap();
+        let image = ours(project, &Base(None, Accounts::default()), BASE_FILES).unwrap();
         let archive = project.path("base.tar");
         let file = fs::File::create(&archive).unwrap();
         write_docker_archive(&image, &[BASE.to_owned()], file).unwrap();
@@ -548,12 +555,13 @@ mod real_engine {
             .iter()
             .map(|layer| Descriptor::new(layer.media_type.clone(), layer.digest, layer.size));
         let layers = layers.collect();
-        Base(Some(BaseImage {
+        let image = BaseImage {
             reference: BASE.into(),
+            digest: Some(image.digest),
             config: image.config,
             layers,
-            accounts,
-        }))
+        };
+        Base(Some(image), accounts)
     }
 
     /// Configuration as both write it: what is empty is absent.
@@ -641,7 +649,13 @@ mod real_engine {
                 compression,
                 ..Options::default()
             };
-            let plan = plan(&dockerfile, &context, &options, &Base(None)).unwrap();
+            let plan = plan(
+                &dockerfile,
+                &context,
+                &options,
+                &Base(None, Accounts::default()),
+            )
+            .unwrap();
             let image = assemble(&plan, &project.store(), &mut Cache::none()).unwrap();
             let archive = project.path("image.tar");
             let file = fs::File::create(&archive).unwrap();
@@ -662,7 +676,7 @@ mod real_engine {
         let project = project();
         let mut failures = Vec::new();
         for (name, text) in REFUSED {
-            if ours(&project, &Base(None), text).is_ok() {
+            if ours(&project, &Base(None, Accounts::default()), text).is_ok() {
                 failures.push(format!("{name}: ours builds it"));
             }
             if build_with_docker(&docker, &project, text).is_ok() {

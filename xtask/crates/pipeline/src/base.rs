@@ -1,135 +1,510 @@
-//! Base images from registries: manifest, configuration and layers, kept in the local store by
-//! digest.
+//! Base images from registries. Which image a name means is in `deploy.lock`; manifest,
+//! configuration and what was found in the layers are kept by digest, so that a base that is known
+//! needs its registry no more. Layers are fetched when the target has them neither already nor by a
+//! mount, and once to look into them.
 
-use std::error::Error;
+mod error;
+mod kept;
+mod registry;
 
-use deploy_image::{BaseImage, BaseSource};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use deploy_image::{Accounts, BaseFacts, BaseImage, BaseSource, Look, Looked};
 use oci::{
-    Client, ClientOptions, Digest, ImageConfig, ImageIndex, ImageManifest, PlainHttp, Platform,
-    Reference, Repository, Store, Tag, TagOrDigest, media_type,
+    BlobSource, Client, ClientError, Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest,
+    Platform, Reference, Repository, Store, Tag, TagOrDigest, media_type,
 };
 
-type Failed = Box<dyn Error + Send + Sync>;
+pub(crate) use error::BaseError;
+pub(crate) use registry::Access;
+
+use crate::events::Event;
+use crate::lock::{Lock, Pin, platform_text};
+use kept::Kept;
+use registry::{BaseLayer, Registry};
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// No configuration of an image is longer.
 const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Where base images come from.
-#[derive(Clone)]
 pub(crate) struct Bases<'a> {
-    store: Option<&'a Store>,
-    insecure: &'a [String],
+    /// `.systemprompt`
+    folder: PathBuf,
+    kept: Kept,
+    online: Option<Online<'a>>,
     replacement: Option<String>,
+    /// The images given, by their manifests.
+    given: RefCell<BTreeMap<Digest, Given>>,
+    registries: RefCell<BTreeMap<String, Arc<Registry>>>,
+}
+
+/// What it takes to ask registries.
+pub(crate) struct Online<'a> {
+    /// Where layers go.
+    pub(crate) store: &'a Store,
+    pub(crate) access: Access,
+    /// Refuse what `deploy.lock` does not pin.
+    pub(crate) locked: bool,
+}
+
+/// Asks a registry what a name means now, and notes it in the lock of the project whose
+/// `.systemprompt` is `folder`.
+pub(crate) fn update(folder: &Path, access: &Access, pin: &Pin) -> Result<Digest, BaseError> {
+    let reference = parse(&pin.reference)?;
+    let fetch = Fetch {
+        kept: &Kept::below(&folder.join("cache")),
+        registry: Arc::new(Registry::new(reference.registry(), access.clone())),
+        reference: &reference,
+    };
+    let found = fetch.by_tag(&pin.machines())?;
+    Lock::read(folder)?.set(pin.clone(), found.digest)?;
+    Ok(found.digest)
+}
+
+/// Who has a layer: in the same registry it can be mounted from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The layer.
+    pub layer: Digest,
+    /// `host[:port]`
+    pub registry: String,
+    /// The repository in it.
+    pub repository: Repository,
+}
+
+/// Where the layers of an image are.
+#[derive(Debug, Clone)]
+struct Given {
+    registry: Arc<Registry>,
+    repository: Repository,
+    layers: Vec<Descriptor>,
+}
+
+/// An image as its registry or the cache has it.
+struct Found {
+    digest: Digest,
+    manifest: ImageManifest,
+    config: ImageConfig,
 }
 
 impl<'a> Bases<'a> {
-    /// From nowhere: a plan is made without looking at them.
-    pub(crate) fn offline() -> Self {
+    /// Those that are known here: no registry is asked, nothing is written.
+    pub(crate) fn known(folder: PathBuf) -> Self {
         Self {
-            store: None,
-            insecure: &[],
+            kept: Kept::below(&folder.join("cache")),
+            folder,
+            online: None,
             replacement: None,
+            given: RefCell::default(),
+            registries: RefCell::default(),
         }
     }
 
-    /// From their registries, into the store.
-    pub(crate) fn online(store: &'a Store, insecure: &'a [String]) -> Self {
+    /// Those that are known, and all others from their registries.
+    pub(crate) fn online(folder: PathBuf, online: Online<'a>) -> Self {
         Self {
-            store: Some(store),
-            insecure,
-            replacement: None,
+            online: Some(online),
+            ..Self::known(folder)
         }
     }
 
     /// The image given stands in for whatever a Dockerfile's `FROM` names (`image.base`).
-    pub(crate) fn in_place_of_all(&self, reference: &str) -> Self {
-        Self {
-            replacement: Some(reference.to_owned()),
-            ..self.clone()
+    pub(crate) fn in_place_of_all(mut self, reference: Option<&str>) -> Self {
+        self.replacement = reference.map(str::to_owned);
+        self
+    }
+
+    /// Where a layer is sent from, if it belongs to one of the images given.
+    pub(crate) fn source(&self, store: &Store, layer: &Digest) -> Option<Box<dyn BlobSource>> {
+        let given = self.given.borrow();
+        let (manifest, found) = given
+            .iter()
+            .find(|(_, given)| given.layers.iter().any(|known| known.digest == *layer))?;
+        let layer = found.layers.iter().find(|known| known.digest == *layer)?;
+        Some(Box::new(found.layer(
+            manifest,
+            layer,
+            store.root().to_owned(),
+        )))
+    }
+
+    /// Who has the layers of the images given.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
+        let given = self.given.borrow();
+        let held = given.values().flat_map(|given| {
+            given.layers.iter().map(|layer| Holder {
+                layer: layer.digest,
+                registry: given.registry.name().to_owned(),
+                repository: given.repository.clone(),
+            })
+        });
+        held.collect()
+    }
+
+    /// What is in an image: from the record, or by fetching its layers once and reading them.
+    pub(crate) fn facts(&self, image: &BaseImage) -> Result<Looked<BaseFacts>, BaseError> {
+        let Some(digest) = &image.digest else {
+            return Ok(Looked::Later);
+        };
+        if let Some(facts) = self.kept.facts(digest) {
+            return Ok(Looked::Found(facts));
+        }
+        let unreadable = image
+            .layers
+            .iter()
+            .find_map(|layer| Look::check_readable(&layer.media_type).err());
+        if let Some(error) = unreadable {
+            return Ok(Looked::Impossible(error.to_string()));
+        }
+        let Some(online) = &self.online else {
+            return Ok(Looked::Later);
+        };
+        let given = self.given.borrow().get(digest).cloned();
+        let Some(given) = given else {
+            return Ok(Looked::Later);
+        };
+        let facts = self.look(online, &given, digest, image)?;
+        if let Err(error) = self.kept.keep_facts(digest, &facts) {
+            // The next run looks again, that is all.
+            online.access.tell(Event::Warning(format!(
+                "what was found in {} cannot be kept: {error}",
+                image.reference
+            )));
+        }
+        Ok(Looked::Found(facts))
+    }
+
+    fn look(
+        &self,
+        online: &Online<'_>,
+        given: &Given,
+        digest: &Digest,
+        image: &BaseImage,
+    ) -> Result<BaseFacts, BaseError> {
+        let failed = |source| BaseError::Look {
+            image: image.reference.clone(),
+            source,
+        };
+        // The scratch folder is the store's.
+        self.kept.store().map_err(|source| BaseError::Store {
+            image: image.reference.clone(),
+            source,
+        })?;
+        let mut look = Look::begin(&self.kept.scratch()).map_err(failed)?;
+        for layer in &image.layers {
+            let source = given.layer(digest, layer, online.store.root().to_owned());
+            look.layer(&layer.media_type, source.file()?)
+                .map_err(failed)?;
+        }
+        Ok(look.finish())
+    }
+
+    fn find(&self, text: &str, platform: &Platform) -> Result<Option<BaseImage>, BaseError> {
+        let reference = parse(text)?;
+        let pin = Pin::of(&reference, platform);
+        let pinned = match reference.digest() {
+            Some(digest) => Some(*digest),
+            None => Lock::read(&self.folder)?.get(&pin),
+        };
+        let known = match &pinned {
+            Some(digest) => self.remembered(&reference, digest, platform)?,
+            None => None,
+        };
+        let found = match (known, &self.online, pinned) {
+            (Some(found), ..) => found,
+            (None, None, _) => return Ok(None),
+            (None, Some(online), Some(digest)) => {
+                Fetch::new(self, online, &reference).by_digest(&digest, platform)?
+            }
+            (None, Some(online), None) if online.locked => {
+                return Err(BaseError::NotLocked { pin });
+            }
+            (None, Some(online), None) => self.pin(online, &reference, pin, platform)?,
+        };
+        self.give(&reference, &found);
+        Ok(Some(BaseImage {
+            reference: text.to_owned(),
+            digest: Some(found.digest),
+            config: found.config,
+            layers: found.manifest.layers,
+        }))
+    }
+
+    /// Finds out what a tag means now, and writes it into the lock.
+    fn pin(
+        &self,
+        online: &Online<'_>,
+        reference: &Reference,
+        pin: Pin,
+        platform: &Platform,
+    ) -> Result<Found, BaseError> {
+        let found = Fetch::new(self, online, reference).by_tag(platform)?;
+        let note = format!(
+            "{} is pinned to {} in .systemprompt/deploy.lock: commit it",
+            pin.reference,
+            crate::push::short(&found.digest)
+        );
+        Lock::read(&self.folder)?.set(pin, found.digest)?;
+        online.access.tell(Event::Note(note));
+        Ok(found)
+    }
+
+    /// The image with this digest, or of the index with it, as it is kept here.
+    fn remembered(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<Option<Found>, BaseError> {
+        let Some(bytes) = self.kept.read(digest) else {
+            return Ok(None);
+        };
+        if let Ok(index) = ImageIndex::from_slice(&bytes)
+            && !index.manifests.is_empty()
+        {
+            let digest = of_platform(reference, &index, platform)?;
+            let Some(bytes) = self.kept.read(&digest) else {
+                return Ok(None);
+            };
+            return self.complete(reference, digest, &bytes, platform);
+        }
+        self.complete(reference, *digest, &bytes, platform)
+    }
+
+    fn complete(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        manifest: &[u8],
+        platform: &Platform,
+    ) -> Result<Option<Found>, BaseError> {
+        let manifest = read_manifest(reference, manifest)?;
+        let Some(config) = self.kept.read(&manifest.config.digest) else {
+            return Ok(None);
+        };
+        let config = read_config(reference, &config, platform)?;
+        Ok(Some(Found {
+            digest,
+            manifest,
+            config,
+        }))
+    }
+
+    /// The registry of this name: one connection and one look for credentials for all images.
+    fn registry(&self, online: &Online<'_>, name: &str) -> Arc<Registry> {
+        let mut registries = self.registries.borrow_mut();
+        let registry = registries
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Registry::new(name, online.access.clone())));
+        Arc::clone(registry)
+    }
+
+    fn give(&self, reference: &Reference, found: &Found) {
+        let Some(online) = &self.online else {
+            return;
+        };
+        let mut given = self.given.borrow_mut();
+        given.entry(found.digest).or_insert_with(|| Given {
+            registry: self.registry(online, reference.registry()),
+            repository: reference.repository().clone(),
+            layers: found.manifest.layers.clone(),
+        });
+    }
+}
+
+impl Given {
+    fn layer(&self, manifest: &Digest, layer: &Descriptor, store: PathBuf) -> BaseLayer {
+        let (name, repository) = (self.registry.name(), &self.repository);
+        BaseLayer {
+            registry: Arc::clone(&self.registry),
+            repository: repository.clone(),
+            image: format!("{name}/{repository}@{manifest}"),
+            layer: layer.clone(),
+            store,
         }
     }
 }
 
 impl BaseSource for Bases<'_> {
     fn image(&self, reference: &str, platform: &Platform) -> Result<Option<BaseImage>, Failed> {
-        let Some(store) = self.store else {
-            return Ok(None);
-        };
         let name = self.replacement.as_deref().unwrap_or(reference);
-        let fetch = Fetch {
-            store,
-            reference: name.parse::<Reference>()?,
-            insecure: self.insecure,
-        };
-        fetch.image(name, platform).map(Some)
+        Ok(self.find(name, platform)?)
+    }
+
+    fn accounts(&self, image: &BaseImage) -> Result<Looked<Accounts>, Failed> {
+        Ok(match self.facts(image)? {
+            Looked::Found(facts) => Looked::Found(facts.accounts()),
+            Looked::Later => Looked::Later,
+            Looked::Impossible(reason) => Looked::Impossible(reason),
+        })
     }
 }
 
-struct Fetch<'a> {
-    store: &'a Store,
-    reference: Reference,
-    insecure: &'a [String],
+fn parse(text: &str) -> Result<Reference, BaseError> {
+    text.parse().map_err(|source| BaseError::Reference {
+        text: text.to_owned(),
+        source,
+    })
 }
 
-impl Fetch<'_> {
-    fn image(&self, name: &str, platform: &Platform) -> Result<BaseImage, Failed> {
-        let client = Client::new(self.reference.registry(), self.options())?;
-        let repository = self.reference.repository();
-        let manifest = self.manifest(&client, repository, platform)?;
-        client.fetch_blob(repository, &manifest.config, self.store)?;
-        for layer in &manifest.layers {
-            client.fetch_blob(repository, layer, self.store)?;
+fn read_manifest(reference: &Reference, bytes: &[u8]) -> Result<ImageManifest, BaseError> {
+    ImageManifest::from_slice(bytes).map_err(|source| BaseError::Manifest {
+        image: reference.to_string(),
+        source,
+    })
+}
+
+/// Reads a configuration and sees to it that it is for the right machines: only an index says so
+/// before.
+fn read_config(
+    reference: &Reference,
+    bytes: &[u8],
+    platform: &Platform,
+) -> Result<ImageConfig, BaseError> {
+    let image = reference.to_string();
+    let config = ImageConfig::from_slice(bytes).map_err(|error| BaseError::Configuration {
+        image: image.clone(),
+        reason: error.to_string(),
+    })?;
+    let unsaid = config.os.is_empty() || config.architecture.is_empty();
+    let right = config.os == platform.os && config.architecture == platform.architecture;
+    if unsaid || right {
+        return Ok(config);
+    }
+    Err(BaseError::OtherPlatform {
+        image,
+        found: format!("{}/{}", config.os, config.architecture),
+        wanted: platform_text(platform),
+    })
+}
+
+fn of_platform(
+    reference: &Reference,
+    index: &ImageIndex,
+    platform: &Platform,
+) -> Result<Digest, BaseError> {
+    let found = index.for_platform(platform);
+    found.map(|found| found.digest).ok_or_else(|| {
+        let offered = index.manifests.iter();
+        let offered = offered.filter_map(|entry| entry.platform.as_ref());
+        let offered: Vec<String> = offered
+            // What is attached to images stands in the list as well.
+            .filter(|platform| platform.os != "unknown")
+            .map(platform_text)
+            .collect();
+        BaseError::NoPlatform {
+            image: reference.to_string(),
+            wanted: platform_text(platform),
+            offered: match offered[..] {
+                [] => "none that is named".to_owned(),
+                _ => offered.join(", "),
+            },
         }
-        let config = self
-            .store
-            .read_small(&manifest.config.digest, CONFIG_LIMIT)?;
-        Ok(BaseImage {
-            reference: name.to_owned(),
-            config: serde_json::from_slice::<ImageConfig>(&config)?,
-            layers: manifest.layers,
-            accounts: deploy_image::Accounts::default(),
+    })
+}
+
+/// One image on its way here: manifest and configuration, not its layers.
+struct Fetch<'a> {
+    kept: &'a Kept,
+    registry: Arc<Registry>,
+    reference: &'a Reference,
+}
+
+impl<'a> Fetch<'a> {
+    fn new(bases: &'a Bases<'_>, online: &Online<'_>, reference: &'a Reference) -> Self {
+        Self {
+            kept: &bases.kept,
+            registry: bases.registry(online, reference.registry()),
+            reference,
+        }
+    }
+
+    fn by_tag(&self, platform: &Platform) -> Result<Found, BaseError> {
+        // Docker's meaning of a reference without a tag.
+        let latest = || parse_tag("latest");
+        let tag = self.reference.tag().cloned().map_or_else(latest, Ok)?;
+        self.image(
+            TagOrDigest::Tag(&tag),
+            &self.reference.to_string(),
+            platform,
+        )
+    }
+
+    fn by_digest(&self, digest: &Digest, platform: &Platform) -> Result<Found, BaseError> {
+        let image = self.reference.pinned(*digest).to_string();
+        self.image(TagOrDigest::Digest(digest), &image, platform)
+    }
+
+    fn image(
+        &self,
+        wanted: TagOrDigest<'_>,
+        image: &str,
+        platform: &Platform,
+    ) -> Result<Found, BaseError> {
+        let unkept = |source| BaseError::Store {
+            image: image.to_owned(),
+            source,
+        };
+        let repository = self.reference.repository();
+        let ask = |wanted: TagOrDigest<'_>| {
+            let question = |client: &Client| client.get_manifest(repository, wanted);
+            self.registry.ask(image, question)
+        };
+        let store = self.kept.store().map_err(unkept)?;
+        let mut received = ask(wanted)?;
+        store.put_bytes(&received.bytes).map_err(unkept)?;
+        if media_type::is_index(&received.media_type) {
+            let index =
+                ImageIndex::from_slice(&received.bytes).map_err(|source| BaseError::Manifest {
+                    image: image.to_owned(),
+                    source,
+                })?;
+            let digest = of_platform(self.reference, &index, platform)?;
+            received = ask(TagOrDigest::Digest(&digest))?;
+            store.put_bytes(&received.bytes).map_err(unkept)?;
+        }
+        let manifest = read_manifest(self.reference, &received.bytes)?;
+        let config = self.config(image, &manifest.config, &store)?;
+        Ok(Found {
+            digest: received.digest,
+            config: read_config(self.reference, &config, platform)?,
+            manifest,
         })
     }
 
-    fn options(&self) -> ClientOptions {
-        ClientOptions {
-            plain_http: PlainHttp {
-                loopback: true,
-                registries: self.insecure.to_vec(),
-            },
-            ..ClientOptions::default()
-        }
-    }
-
-    fn manifest(
+    fn config(
         &self,
-        client: &Client,
-        repository: &Repository,
-        platform: &Platform,
-    ) -> Result<ImageManifest, Failed> {
-        let latest = "latest".parse::<Tag>()?;
-        let wanted = match (self.reference.digest(), self.reference.tag()) {
-            (Some(digest), _) => TagOrDigest::Digest(digest),
-            (None, Some(tag)) => TagOrDigest::Tag(tag),
-            // Docker's meaning of a reference without a tag.
-            (None, None) => TagOrDigest::Tag(&latest),
-        };
-        let received = client.get_manifest(repository, wanted)?;
-        if !media_type::is_index(&received.media_type) {
-            return Ok(ImageManifest::from_slice(&received.bytes)?);
+        image: &str,
+        config: &Descriptor,
+        store: &Store,
+    ) -> Result<Vec<u8>, BaseError> {
+        if config.size > CONFIG_LIMIT {
+            return Err(BaseError::Configuration {
+                image: image.to_owned(),
+                reason: "it has more than 4 MiB".to_owned(),
+            });
         }
-        let digest = self.of_platform(&received.bytes, platform)?;
-        let received = client.get_manifest(repository, &digest)?;
-        Ok(ImageManifest::from_slice(&received.bytes)?)
+        let repository = self.reference.repository();
+        let fetch = |client: &Client| -> Result<(), ClientError> {
+            client.fetch_blob(repository, config, store)
+        };
+        self.registry.ask(image, fetch)?;
+        store
+            .read_small(&config.digest, CONFIG_LIMIT)
+            .map_err(|source| BaseError::Store {
+                image: image.to_owned(),
+                source,
+            })
     }
+}
 
-    fn of_platform(&self, index: &[u8], platform: &Platform) -> Result<Digest, Failed> {
-        let index = ImageIndex::from_slice(index)?;
-        let found = index.for_platform(platform).ok_or_else(|| {
-            format!(
-                "{} has no image for {}/{}",
-                self.reference, platform.os, platform.architecture
-            )
-        })?;
-        Ok(found.digest)
-    }
+fn parse_tag(text: &str) -> Result<Tag, BaseError> {
+    text.parse().map_err(|source| BaseError::Reference {
+        text: text.to_owned(),
+        source,
+    })
 }

@@ -92,6 +92,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 fn build_command<'a>(root: &'a Path, image: &Image, name: &str) -> Program<'a> {
     let mut program = Program::new("docker", root).arguments(["build", "--file"]);
     program = program.arguments([&image.dockerfile]);
+    if let Some(platform) = &image.platform {
+        program = program.arguments(["--platform".to_owned(), platform.to_string()]);
+    }
     for (key, value) in &image.build_args {
         program = program.arguments(["--build-arg".to_owned(), format!("{key}={value}")]);
     }

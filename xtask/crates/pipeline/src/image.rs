@@ -1,25 +1,32 @@
 //! The image, made natively: from a Dockerfile and what cargo has just built, into a store under
 //! `.systemprompt/cache/`.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use deploy_config::{Settings, project};
 use deploy_image::{
-    AssemblyPlan, BaseChoice, Cache, Compression, Context, Counters, DEFAULT_EPOCH, Dockerfile,
-    Ignore, Image as Assembled, Options, PlanError, assemble,
+    AssembleError, AssemblyPlan, BaseChoice, Cache, Compression, Context, Counters, DEFAULT_EPOCH,
+    Dockerfile, Ignore, Image as Assembled, Options, PlanError, assemble,
 };
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
-use oci::{BlobSources, Digest, ImageConfig, ImageManifest, Pushed, Store, StoredBlob, media_type};
+use oci::{
+    BlobSources, Digest, ImageConfig, ImageManifest, Platform, Pushed, Store, StoredBlob,
+    media_type,
+};
 
-use crate::base::Bases;
+use crate::base::{Access, BaseError, Bases, Holder, Online};
 use crate::build::Binaries;
 use crate::control::with_causes;
 use crate::deploy::Execution;
+use crate::docker_config::DockerConfig;
 use crate::events::Event;
 use crate::run::Run;
 
@@ -36,6 +43,8 @@ pub struct Made {
     pub sources: BlobSources,
     /// Those of them that were made now, and not found in the cache.
     pub produced: Vec<Digest>,
+    /// Who has the layers of base images.
+    pub holders: Vec<Holder>,
     /// What it took.
     counters: Counters,
     size: u64,
@@ -132,7 +141,7 @@ pub fn preview(
     } else {
         BTreeMap::new()
     };
-    let planned = match assembly_plan(settings, image, built, expected, &Bases::offline()) {
+    let planned = match assembly_plan(settings, image, built, expected, &known(settings, image)) {
         // What is missing may be what npm makes; the image step will know.
         Err(_) if plan.build.as_ref().is_some_and(|build| build.web.is_some()) => {
             return Ok(Vec::new());
@@ -177,8 +186,8 @@ pub fn compare(
     };
     let built = there(settings, image, target_folder);
     // What cannot be planned is told by the preview.
-    let Ok(planned) = assembly_plan(settings, image, built, expected(image), &Bases::offline())
-    else {
+    let bases = known(settings, image);
+    let Ok(planned) = assembly_plan(settings, image, built, expected(image), &bases) else {
         return;
     };
     let mut cache = Cache::open(cache_folder(settings).join("layers.json"));
@@ -200,7 +209,12 @@ fn diff_ids(settings: &Settings, image: &str) -> Option<Vec<Digest>> {
 }
 
 fn cache_folder(settings: &Settings) -> PathBuf {
-    settings.root.join(project::FOLDER).join("cache")
+    state(settings).join("cache")
+}
+
+/// `.systemprompt`
+fn state(settings: &Settings) -> PathBuf {
+    settings.root.join(project::FOLDER)
 }
 
 /// Makes the image.
@@ -214,7 +228,12 @@ pub(crate) fn make(
     let cache_folder = cache_folder(settings);
     let store = Store::open(cache_folder.join("oci")).map_err(|e| store_failure(&e))?;
     let overlay = overlay(settings, image, binaries, &execution.found.target_folder);
-    let bases = Bases::online(&store, &settings.config.api.insecure_registries);
+    let online = Online {
+        store: &store,
+        access: access(run, execution),
+        locked: image.locked,
+    };
+    let bases = Bases::online(state(settings), online).in_place_of_all(replacement(image));
     let planned = assembly_plan(settings, image, overlay, BTreeMap::new(), &bases)?;
     for warning in &planned.warnings {
         run.reporter.event(Event::Warning(warning.clone()));
@@ -224,15 +243,10 @@ pub(crate) fn make(
     } else {
         Cache::open(cache_folder.join("layers.json"))
     };
-    let assembled = assemble(&planned, &store, &mut cache).map_err(|e| {
-        Failure::new(
-            Step::Image,
-            "image_failed",
-            Exit::Build,
-            with_causes(&e),
-            e.resolution(),
-        )
-    })?;
+    if image.check_libraries {
+        check::check_base(run, &planned, &bases, &mut cache)?;
+    }
+    let assembled = assemble(&planned, &store, &mut cache).map_err(|e| image_failure(&e))?;
     if !image.verify
         && let Err(error) = cache.save()
     {
@@ -242,10 +256,25 @@ pub(crate) fn make(
         )));
     }
     sweep(&cache_folder, &assembled);
-    made(assembled, &store)
+    made(assembled, &store, &bases)
 }
 
-fn made(mut assembled: Assembled, store: &Store) -> Result<Made, Failure> {
+/// The base images that are known here.
+fn known(settings: &Settings, image: &Image) -> Bases<'static> {
+    Bases::known(state(settings)).in_place_of_all(replacement(image))
+}
+
+fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
+    Access {
+        insecure: execution.settings.config.api.insecure_registries.clone(),
+        docker: DockerConfig::of_environment(),
+        redactor: run.redactor.clone(),
+        interrupts: run.interrupts.clone(),
+        tell: Arc::clone(&execution.shared),
+    }
+}
+
+fn made(mut assembled: Assembled, store: &Store, bases: &Bases<'_>) -> Result<Made, Failure> {
     let manifest = ImageManifest::from_slice(&assembled.manifest).map_err(|e| {
         Failure::new(
             Step::Image,
@@ -257,9 +286,11 @@ fn made(mut assembled: Assembled, store: &Store) -> Result<Made, Failure> {
     })?;
     let mut sources = std::mem::take(&mut assembled.sources);
     for blob in manifest.blobs() {
-        sources
-            .entry(blob.digest)
-            .or_insert_with(|| Box::new(StoredBlob::new(store, &blob.digest)));
+        sources.entry(blob.digest).or_insert_with(|| {
+            let stored = || Box::new(StoredBlob::new(store, &blob.digest));
+            let source = bases.source(store, &blob.digest);
+            source.unwrap_or_else(|| stored())
+        });
     }
     let size = manifest.layers.iter().map(|layer| layer.size).sum();
     let produced = assembled
@@ -271,6 +302,7 @@ fn made(mut assembled: Assembled, store: &Store) -> Result<Made, Failure> {
         produced: produced.map(|layer| layer.digest).collect(),
         manifest,
         sources,
+        holders: bases.holders(),
         counters: assembled.counters,
         size,
     })
@@ -342,6 +374,9 @@ fn assembly_plan(
         )
     })?;
     let invalid = |e: PlanError| {
+        if let Some(failure) = BaseError::behind(&e) {
+            return failure;
+        }
         let exit = match e {
             PlanError::Base { .. } => Exit::Other,
             _ => Exit::Configuration,
@@ -364,14 +399,10 @@ fn assembly_plan(
         .with_overlay(overlay)
         .with_expected(expected)
         .with_own_crates(own_crates(image));
-    let bases = match &image.base {
-        Base::Image(reference) => bases.in_place_of_all(reference),
-        _ => bases.clone(),
-    };
-    deploy_image::plan(&dockerfile, &context, &options(image)?, &bases).map_err(invalid)
+    deploy_image::plan(&dockerfile, &context, &options(image)?, bases).map_err(invalid)
 }
 
-fn options(image: &Image) -> Result<Options, Failure> {
+pub(crate) fn options(image: &Image) -> Result<Options, Failure> {
     Ok(Options {
         build_arguments: image.build_args.clone(),
         base: match image.base {
@@ -379,6 +410,7 @@ fn options(image: &Image) -> Result<Options, Failure> {
             Base::Host => BaseChoice::Host,
             Base::Scratch => BaseChoice::Scratch,
         },
+        platform: platform(image),
         compression: match image.compression {
             LayerCompression::None => Compression::None,
             LayerCompression::Gzip(level) => Compression::Gzip(level),
@@ -387,6 +419,30 @@ fn options(image: &Image) -> Result<Options, Failure> {
         epoch: epoch()?,
         ..Options::default()
     })
+}
+
+/// What is asked for, else Linux on the processor of this machine.
+pub(crate) fn platform(image: &Image) -> Platform {
+    match &image.platform {
+        Some(platform) => Platform {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            os_version: None,
+            variant: platform.variant.clone(),
+        },
+        None => Platform {
+            os: "linux".to_owned(),
+            ..Platform::host()
+        },
+    }
+}
+
+/// The image that `image.base` puts in the place of what the Dockerfile names.
+fn replacement(image: &Image) -> Option<&str> {
+    match &image.base {
+        Base::Image(reference) => Some(reference),
+        _ => None,
+    }
 }
 
 /// `SOURCE_DATE_EPOCH`, as reproducible-builds.org specifies it.
@@ -403,6 +459,15 @@ fn epoch() -> Result<u64, Failure> {
                 "set it to seconds since 1970, or unset it",
             )
         })
+}
+
+fn image_failure(error: &AssembleError) -> Failure {
+    let (code, exit) = match error {
+        AssembleError::NoLoader { .. } => ("loader_missing", Exit::Build),
+        _ => ("image_failed", Exit::Build),
+    };
+    let details = with_causes(error);
+    Failure::new(Step::Image, code, exit, details, error.resolution())
 }
 
 fn store_failure(error: &oci::StoreError) -> Failure {

@@ -4,17 +4,20 @@
 //! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
-mod base;
+pub mod base;
 pub mod build;
 mod child;
 pub mod control;
 pub mod deploy;
 pub mod docker;
+mod docker_config;
 pub mod events;
 mod holdings;
 pub mod image;
 pub mod interrupt;
 pub mod journal;
+pub mod lock;
+pub mod locking;
 pub mod observe;
 pub mod outcome;
 pub mod platform;

@@ -12,6 +12,7 @@ use oci::{
     Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
+use crate::base::BaseError;
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
 use crate::holdings::Holdings;
@@ -170,7 +171,10 @@ pub fn push(
     let (host, repository) = (destination.registry.as_str(), &destination.repository);
     let mut holdings = Holdings::open(cache_folder);
     let blobs = made.blobs();
-    let known = holdings.known(host, repository, &blobs, &made.produced);
+    let mut known = holdings.known(host, repository, &blobs, &made.produced);
+    for base in made.holders.iter().filter(|base| base.registry == host) {
+        known.held_by(base.layer, base.repository.clone());
+    }
     let pushed = oci::push_image(
         &client,
         &ImagePush {
@@ -219,6 +223,9 @@ pub fn short(digest: &Digest) -> String {
 fn failure(error: &ClientError) -> Failure {
     if matches!(error, ClientError::Interrupted) {
         return interrupted(Step::Push);
+    }
+    if let Some(failure) = BaseError::behind_push(error) {
+        return failure;
     }
     let (code, exit, resolution) = match error {
         ClientError::Unauthorized { .. } | ClientError::Denied { .. } => (

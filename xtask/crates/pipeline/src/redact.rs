@@ -1,6 +1,6 @@
 //! The redactor: nothing that is known to be a secret passes a sink.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use deploy_plan::config::REDACTED;
 use deploy_plan::failure::Failure;
@@ -11,21 +11,21 @@ use crate::events::{Event, Reporter};
 /// Shorter texts occur by accident; hiding them would only garble messages.
 const SHORTEST: usize = 6;
 
-/// Knows the secrets of this run and takes them out of texts.
-#[derive(Default)]
+/// Knows the secrets of this run and takes them out of texts. A clone knows and learns the same.
+#[derive(Clone, Default)]
 pub struct Redactor {
-    secrets: RwLock<Vec<String>>,
+    secrets: Arc<RwLock<Vec<String>>>,
     on_learn: Option<OnLearn>,
 }
 
-type OnLearn = Box<dyn Fn(&str) + Send + Sync>;
+type OnLearn = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Redactor {
     /// A redactor that passes on what it learns, for CI systems that mask texts themselves.
     #[must_use]
     pub fn telling(on_learn: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self {
-            on_learn: Some(Box::new(on_learn)),
+            on_learn: Some(Arc::new(on_learn)),
             ..Self::default()
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Base, Builder, Compression, Config, ControlPlane, Strategy};
+use crate::config::{Base, Builder, Compression, Config, ControlPlane, Platform, Strategy};
 use crate::failure::Failure;
 use crate::observed::{Dockerfile, Live, Observed, Package};
 use crate::{preflight, tag};
@@ -116,6 +116,12 @@ pub struct Image {
     pub builder: ImageBuilder,
     /// What it stands on.
     pub base: Base,
+    /// The machines it is for; Linux on this machine's processor when absent.
+    pub platform: Option<Platform>,
+    /// Whether the base must have what the programs need.
+    pub check_libraries: bool,
+    /// Refuse a base image that `deploy.lock` does not pin.
+    pub locked: bool,
     /// Relative to the project.
     pub dockerfile: PathBuf,
     /// Relative to the project.
@@ -282,6 +288,9 @@ fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
     Image {
         builder: builder(config, observed),
         base: config.image.base.clone(),
+        platform: config.image.platform.clone(),
+        check_libraries: config.image.check_libraries,
+        locked: config.build.locked,
         dockerfile: config.image.dockerfile.clone(),
         context: config.image.context.clone(),
         build_args: config.image.build_args.clone(),

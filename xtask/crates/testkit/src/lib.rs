@@ -11,6 +11,7 @@
     reason = "every item of a test kit panics when the world is not as the test needs it"
 )]
 
+pub mod base;
 pub mod docker;
 pub mod fault;
 pub mod http;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod server;
+pub mod tunnel;
 pub mod workspace;
 
 pub use docker::DockerEngine;
@@ -30,4 +32,5 @@ pub use management::{ManagementApi, Variant};
 pub use process::Finished;
 pub use proxy::FaultProxy;
 pub use registry::DockerRegistry;
+pub use tunnel::Tunnel;
 pub use workspace::Workspace;

@@ -92,6 +92,13 @@ impl DockerRegistry {
         }
     }
 
+    /// Name and password as Docker's configuration holds them.
+    #[must_use]
+    pub fn encoded_credentials(&self) -> String {
+        let (username, password) = self.credentials.clone().unwrap_or_default();
+        STANDARD.encode(format!("{username}:{password}"))
+    }
+
     /// Whether a manifest exists, by tag or digest.
     #[must_use]
     pub fn has(&self, repository: &str, reference: &str) -> bool {
@@ -119,6 +126,37 @@ impl DockerRegistry {
         let answer = self.ask("GET", &format!("/v2/{repository}/blobs/{digest}"));
         assert_eq!(answer.status, 200, "no blob {digest} in {repository}");
         answer.body
+    }
+
+    /// A manifest's bytes, with its media type.
+    #[must_use]
+    pub fn manifest_bytes(&self, repository: &str, reference: &str) -> (Vec<u8>, String) {
+        let answer = self.ask("GET", &format!("/v2/{repository}/manifests/{reference}"));
+        assert_eq!(answer.status, 200, "no manifest {repository}:{reference}");
+        let media_type = crate::http::header(&answer.headers, "content-type");
+        let media_type = media_type.unwrap_or_default().to_owned();
+        (answer.body, media_type)
+    }
+
+    /// Uploads a blob.
+    pub fn put_blob(&self, repository: &str, bytes: &[u8]) {
+        let begun = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"));
+        let location = crate::http::header(&begun.headers, "location").expect("an upload address");
+        let (_, path) = location
+            .split_once("/v2/")
+            .expect("an address of the registry");
+        let digest = crate::base::digest(bytes);
+        let and = if path.contains('?') { '&' } else { '?' };
+        let path = format!("/v2/{path}{and}digest={digest}");
+        let answer = self.send("PUT", &path, "application/octet-stream", bytes);
+        assert_eq!(answer.status, 201, "cannot upload {digest}");
+    }
+
+    /// Uploads a manifest under a tag.
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let answer = self.send("PUT", &path, media_type, bytes);
+        assert_eq!(answer.status, 201, "cannot upload {repository}:{tag}");
     }
 
     /// The tags of a repository; none when it does not exist.
@@ -154,6 +192,19 @@ impl DockerRegistry {
 
     fn ask(&self, method: &str, path: &str) -> Response {
         ask(self.address, self.credentials.as_ref(), method, path)
+    }
+
+    fn send(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> Response {
+        let mut headers = headers(self.address, self.credentials.as_ref());
+        headers.push(("Content-Type".into(), media_type.to_owned()));
+        let request = Request {
+            method: method.to_owned(),
+            target: path.to_owned(),
+            headers,
+            body: body.to_vec(),
+        };
+        exchange(self.address, &request)
+            .unwrap_or_else(|error| panic!("{method} {path} at {}: {error}", self.address))
     }
 
     fn wait_until_it_answers(&self) {
@@ -261,6 +312,16 @@ fn try_ask(
     method: &str,
     path: &str,
 ) -> std::io::Result<Response> {
+    let request = Request {
+        method: method.to_owned(),
+        target: path.to_owned(),
+        headers: headers(address, credentials),
+        body: Vec::new(),
+    };
+    exchange(address, &request)
+}
+
+fn headers(address: SocketAddr, credentials: Option<&(String, String)>) -> Headers {
     let mut headers: Headers = vec![
         ("Host".into(), address.to_string()),
         ("Accept".into(), MANIFESTS.into()),
@@ -269,16 +330,14 @@ fn try_ask(
         let encoded = STANDARD.encode(format!("{username}:{password}"));
         headers.push(("Authorization".into(), format!("Basic {encoded}")));
     }
-    let request = Request {
-        method: method.to_owned(),
-        target: path.to_owned(),
-        headers,
-        body: Vec::new(),
-    };
+    headers
+}
+
+fn exchange(address: SocketAddr, request: &Request) -> std::io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    write_request(&mut stream, &request)?;
-    read_response(&mut BufReader::new(stream), method)
+    write_request(&mut stream, request)?;
+    read_response(&mut BufReader::new(stream), &request.method)
 }
 
 #[cfg(test)]

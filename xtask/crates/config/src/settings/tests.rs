@@ -90,6 +90,8 @@ fn every_key_has_a_default() {
     image.dockerfile = ".systemprompt/Dockerfile"
     image.context = "."
     image.base = "host"
+    image.platform = ""
+    image.check_libraries = true
     image.builder = "auto"
     image.compression = "auto"
     image.compression_level = 0

@@ -33,7 +33,12 @@ pub(crate) struct ElfFacts {
 
 /// Reads the headers of the file at `path`; `None` when it is no ELF file or a broken one.
 pub(crate) fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
-    let mut file = File::open(path)?;
+    read_from(File::open(path)?)
+}
+
+/// As [`read`], from a file that is open already, from its beginning.
+pub(super) fn read_from(mut file: impl Read + Seek) -> io::Result<Option<ElfFacts>> {
+    file.rewind()?;
     let mut identification = [0; 16];
     match file.read_exact(&mut identification) {
         Ok(()) => {}

@@ -1,15 +1,21 @@
 //! What an image stands on: nothing, an image of a registry, or this machine.
 
+mod archive;
 mod closure;
 mod elf;
+mod facts;
 mod host;
+mod libraries;
+mod look;
+mod names;
+mod versions;
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::{Descriptor, ImageConfig, ImageManifest, Platform};
+use oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform};
 
 use crate::files::{Content, FileStat, Files, FilesError, Kind, Node, Owner};
 use crate::owners::Accounts;
@@ -17,8 +23,11 @@ use crate::owners::Accounts;
 pub use closure::ClosureError;
 pub(crate) use closure::{Program, facts};
 pub(crate) use elf::ElfFacts;
+pub use facts::BaseFacts;
 pub use host::HostError;
 pub(crate) use host::{Nodes, accounts, gather};
+pub use libraries::{Lacks, Shortfall, check_libraries, loads_libraries};
+pub use look::{Look, LookError};
 
 /// An image that another one stands on, as far as assembling needs it: its layers stay where they
 /// are.
@@ -26,23 +35,23 @@ pub(crate) use host::{Nodes, accounts, gather};
 pub struct BaseImage {
     /// The name by which it was asked for.
     pub reference: String,
+    /// The digest of its manifest, where it has one.
+    pub digest: Option<Digest>,
     /// Its configuration, of which the new image inherits.
     pub config: ImageConfig,
     /// Its layers.
     pub layers: Vec<Descriptor>,
-    /// Its users, where somebody has looked into its layers.
-    pub accounts: Accounts,
 }
 
 impl BaseImage {
-    /// The image that `manifest` and its configuration describe. Nobody has looked for its users.
+    /// The image that `manifest` and its configuration describe.
     #[must_use]
     pub fn new(reference: &str, manifest: &ImageManifest, config: ImageConfig) -> Self {
         Self {
             reference: reference.to_owned(),
+            digest: None,
             config,
             layers: manifest.layers.clone(),
-            accounts: Accounts::default(),
         }
     }
 }
@@ -56,6 +65,25 @@ pub trait BaseSource {
         reference: &str,
         platform: &Platform,
     ) -> Result<Option<BaseImage>, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The users of an image that it gave. Asked only for names: that may mean that the image's
+    /// layers are fetched.
+    fn accounts(
+        &self,
+        image: &BaseImage,
+    ) -> Result<Looked<Accounts>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// What came of looking into an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked<T> {
+    /// This.
+    Found(T),
+    /// Nobody has looked yet, and now is not the time: a plan is made without it and cannot be
+    /// carried out.
+    Later,
+    /// It cannot be looked into, for this reason.
+    Impossible(String),
 }
 
 /// Has no image at all.
@@ -69,6 +97,13 @@ impl BaseSource for NoImages {
         _: &Platform,
     ) -> Result<Option<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
         Ok(None)
+    }
+
+    fn accounts(
+        &self,
+        _: &BaseImage,
+    ) -> Result<Looked<Accounts>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Looked::Later)
     }
 }
 

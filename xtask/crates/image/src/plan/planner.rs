@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use oci::{ImageConfig, Platform};
+use oci::ImageConfig;
 
 use super::layers::{layer, layers};
 use super::{AssemblyPlan, PlanError, PlannedBase, PlannedLayer};
-use crate::base::{self, BaseSource};
+use crate::base::{self, BaseImage, BaseSource, Looked};
 use crate::chmod::Chmod;
 use crate::context::Context;
 use crate::copying::{Copied, Copying};
@@ -18,7 +18,7 @@ use crate::layer::read_text;
 use crate::needs::NeedsEngine;
 use crate::options::{BaseChoice, Options};
 use crate::outline::{Origin, Outline, stage_of};
-use crate::owners::Accounts;
+use crate::owners::{Accounts, OwnerError};
 use crate::stage::{StageState, Step};
 use crate::time;
 use crate::tree::Tree;
@@ -30,7 +30,8 @@ const PASSWD_LIMIT: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct PlannedStage {
     base: PlannedBase,
-    accounts: Accounts,
+    /// The users of the base image, once somebody has asked for a name.
+    accounts: Option<Accounts>,
     state: StageState,
     tree: Tree,
     layers: Vec<PlannedLayer>,
@@ -41,8 +42,8 @@ impl PlannedStage {
     /// The start of a stage. `furnished`: its `FROM` names an image, which has the usual directories.
     pub(super) fn on(base: PlannedBase, furnished: bool) -> Self {
         let (state, accounts) = match &base {
-            PlannedBase::Image(image) => (StageState::on(&image.config), image.accounts.clone()),
-            _ => (StageState::empty(), Accounts::default()),
+            PlannedBase::Image(image) => (StageState::on(&image.config), None),
+            _ => (StageState::empty(), None),
         };
         let tree = if furnished {
             Tree::on_image()
@@ -67,7 +68,7 @@ impl PlannedStage {
         };
         let known = match self.base {
             PlannedBase::Host => base::accounts(self.state.config.user.as_deref()),
-            _ => self.accounts.clone(),
+            _ => self.accounts.clone().unwrap_or_default(),
         };
         Accounts {
             passwd: text("etc/passwd").unwrap_or(known.passwd),
@@ -122,7 +123,9 @@ impl Planner<'_> {
 
     fn image(&self, index: usize, reference: &str) -> Result<PlannedBase, PlanError> {
         let line = &self.dockerfile.stages[index].line;
-        let platform = self.platform(index)?;
+        let platform = self
+            .outline
+            .platform(self.dockerfile, self.options, index)?;
         let found = self
             .images
             .image(reference, &platform)
@@ -133,32 +136,6 @@ impl Planner<'_> {
             })?;
         let unavailable = || PlannedBase::Unavailable(reference.to_owned());
         Ok(found.map_or_else(unavailable, |image| PlannedBase::Image(Box::new(image))))
-    }
-
-    /// The platform of a stage's base image: that of the image unless `FROM` says otherwise.
-    fn platform(&self, index: usize) -> Result<Platform, PlanError> {
-        let Some(text) = &self.outline.platforms[index] else {
-            return Ok(self.options.platform.clone());
-        };
-        let mut parts = text.split('/');
-        let (Some(os), Some(architecture)) = (parts.next(), parts.next()) else {
-            let reason = "write it as linux/amd64".to_owned();
-            let problem = Problem::Value {
-                what: "the platform",
-                value: text.clone(),
-                reason,
-            };
-            return Err(self
-                .dockerfile
-                .fault(&self.dockerfile.stages[index].line, problem)
-                .into());
-        };
-        Ok(Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            os_version: None,
-            variant: parts.next().map(str::to_owned),
-        })
     }
 
     fn line(
@@ -207,12 +184,47 @@ impl Planner<'_> {
         Ok(&planned.tree)
     }
 
-    fn owner(&self, stage: &PlannedStage, line: &Line, owner: &str) -> Result<Owner, PlanError> {
-        stage
-            .known_accounts()
-            .owner(owner)
-            .map_err(|source| PlanError::Owner {
+    fn owner(
+        &self,
+        stage: &mut PlannedStage,
+        line: &Line,
+        owner: &str,
+    ) -> Result<Owner, PlanError> {
+        let unknown = match stage.known_accounts().owner(owner) {
+            Ok(owner) => return Ok(owner),
+            Err(unknown) => unknown,
+        };
+        let refused = |source| PlanError::Owner {
+            at: self.place(line),
+            source,
+        };
+        let reference = match &stage.base {
+            PlannedBase::Unavailable(reference) => reference.clone(),
+            PlannedBase::Image(image) if stage.accounts.is_none() => {
+                match self.accounts(line, image)? {
+                    Looked::Found(accounts) => {
+                        stage.accounts = Some(accounts);
+                        return stage.known_accounts().owner(owner).map_err(refused);
+                    }
+                    Looked::Later => image.reference.clone(),
+                    Looked::Impossible(reason) => {
+                        return Err(refused(OwnerError::Unreadable(owner.to_owned(), reason)));
+                    }
+                }
+            }
+            _ => return Err(refused(unknown)),
+        };
+        // Whoever looks into the image later may find the name. Until then it cannot be made.
+        stage.base = PlannedBase::Unavailable(reference);
+        Ok(Owner::default())
+    }
+
+    fn accounts(&self, line: &Line, image: &BaseImage) -> Result<Looked<Accounts>, PlanError> {
+        self.images
+            .accounts(image)
+            .map_err(|source| PlanError::Base {
                 at: self.place(line),
+                reference: image.reference.clone(),
                 source,
             })
     }

@@ -96,6 +96,34 @@ pub(super) mod optional_path {
     }
 }
 
+/// As [`optional`], for a platform.
+pub(super) mod optional_platform {
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use super::optional;
+    use crate::config::Platform;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<Platform>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(platform) => output.collect_str(platform),
+            None => output.serialize_str(""),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<Platform>, D::Error> {
+        let text = optional::deserialize(input)?;
+        text.map(|text| text.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
 /// As [`optional`], for an address to listen on.
 pub(super) mod optional_address {
     use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiUrl, Auth, Base, Builder, Compression, Duration, Strategy, rules};
+use super::{ApiUrl, Auth, Base, Builder, Compression, Duration, Platform, Strategy, rules};
 
 /// How the programs are built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +17,8 @@ pub struct Build {
     #[serde(deserialize_with = "rules::not_empty")]
     #[schemars(length(min = 1))]
     pub profile: String,
-    /// Fail when `Cargo.lock` is not up to date, as `cargo build --locked` does.
+    /// Fail when `Cargo.lock` is not up to date, as `cargo build --locked` does, or when
+    /// `.systemprompt/deploy.lock` lacks a base image.
     pub locked: bool,
     /// The workspace packages to build. Empty: every package whose binary a `COPY` of the
     /// Dockerfile ships.
@@ -57,6 +58,13 @@ pub struct Image {
     /// this machine's loader and the libraries that the binaries need), `scratch`, or an image
     /// reference with a tag or digest.
     pub base: Base,
+    /// The machines the image is for, as in `linux/arm64`. Empty: Linux on this machine's processor.
+    #[serde(with = "rules::optional_platform")]
+    #[schemars(with = "String")]
+    pub platform: Option<Platform>,
+    /// Check that a base image from a registry has the libraries and symbol versions that the
+    /// programs need. The base's layers are fetched once for that.
+    pub check_libraries: bool,
     /// Who assembles the image.
     pub builder: Builder,
     /// How layers are sent.
@@ -80,6 +88,8 @@ impl Default for Image {
             dockerfile: PathBuf::from(".systemprompt/Dockerfile"),
             context: PathBuf::from("."),
             base: Base::Dockerfile,
+            platform: None,
+            check_libraries: true,
             builder: Builder::Auto,
             compression: Compression::Auto,
             compression_level: 0,

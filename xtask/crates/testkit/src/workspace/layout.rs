@@ -237,7 +237,7 @@ impl Layout {
 const STATIC: &str = "[build]\nrustflags = [\"-Ctarget-feature=+crt-static\"]\n";
 
 const GITIGNORE: &str = "/target\n/core/target\n/.systemprompt/*\n!/.systemprompt/Dockerfile\n\
-     !/.systemprompt/deploy.toml\n";
+     !/.systemprompt/deploy.toml\n!/.systemprompt/deploy.lock\n";
 
 /// A front end without dependencies: `npm ci` needs no network for it.
 const PACKAGE_JSON: &str = r#"{

@@ -1,0 +1,295 @@
+//! `.systemprompt/deploy.lock`: which image each base image's name means, by digest.
+//!
+//! A tag moves whenever somebody pushes; with the lock the same commit stands on the same base on
+//! every machine until the lock is updated. It is committed, and merged like any other text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci::{Digest, Platform, Reference, Tag};
+use serde::Deserialize;
+
+/// The file, beside `deploy.toml`.
+pub const FILE: &str = "deploy.lock";
+const VERSION: u32 = 1;
+const HEAD: &str = "# The base images of this project. Written by `cargo xtask`; commit it.\n\
+     # `cargo xtask lock --update` looks for newer ones.\n";
+
+/// Why the lock cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no lock, or what a merge has left of one.
+    #[error("{} is not a lock file", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A later version of this tool wrote it.
+    #[error("{} has version {found}, this tool knows version {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A name and a platform: what a digest is kept for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pin {
+    /// The full name: `docker.io/library/debian:bookworm`.
+    pub reference: String,
+    /// `linux/amd64`
+    pub platform: String,
+}
+
+impl Pin {
+    /// What a reference means for a platform; one without a tag means `latest`, as with Docker.
+    #[must_use]
+    pub fn of(reference: &Reference, platform: &Platform) -> Self {
+        let latest = || "latest".parse::<Tag>().ok();
+        let tag = reference.tag().cloned().or_else(latest);
+        let reference = tag.map_or_else(|| reference.clone(), |tag| reference.with_tag(tag));
+        Self {
+            reference: reference.to_string(),
+            platform: platform_text(platform),
+        }
+    }
+
+    /// The platform, read again.
+    #[must_use]
+    pub fn machines(&self) -> Platform {
+        let mut parts = self.platform.split('/').map(str::to_owned);
+        Platform {
+            os: parts.next().unwrap_or_default(),
+            architecture: parts.next().unwrap_or_default(),
+            os_version: None,
+            variant: parts.next(),
+        }
+    }
+}
+
+/// `os/architecture[/variant]`
+#[must_use]
+pub fn platform_text(platform: &Platform) -> String {
+    let Platform {
+        os, architecture, ..
+    } = platform;
+    match &platform.variant {
+        Some(variant) => format!("{os}/{architecture}/{variant}"),
+        None => format!("{os}/{architecture}"),
+    }
+}
+
+/// The lock of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    path: PathBuf,
+    pins: BTreeMap<Pin, Digest>,
+}
+
+/// All that is read before the version is known.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    #[serde(rename = "version")]
+    _version: u32,
+    #[serde(default)]
+    base: Vec<BaseRecord>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BaseRecord {
+    reference: Reference,
+    platform: String,
+    digest: Digest,
+}
+
+impl Lock {
+    /// Reads the lock in the folder `.systemprompt`; one that is not there is empty.
+    pub fn read(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(LockError::Read { path, source }),
+        };
+        let pins = if text.is_empty() {
+            BTreeMap::new()
+        } else {
+            pins(&path, &text)?
+        };
+        Ok(Self { path, pins })
+    }
+
+    /// The digest of the image that a name means.
+    #[must_use]
+    pub fn get(&self, pin: &Pin) -> Option<Digest> {
+        self.pins.get(pin).copied()
+    }
+
+    /// All of them.
+    pub fn pins(&self) -> impl Iterator<Item = (&Pin, &Digest)> {
+        self.pins.iter()
+    }
+
+    /// Notes a digest in the file, and leaves alone what another run has noted since.
+    pub fn set(&mut self, pin: Pin, digest: Digest) -> Result<(), LockError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        self.pins = Self::read(folder)?.pins;
+        if self.pins.insert(pin, digest) == Some(digest) {
+            return Ok(());
+        }
+        self.write().map_err(|source| LockError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// By way of a file beside it: a reader sees the old lock or the new one.
+    fn write(&self) -> io::Result<()> {
+        let coming = self
+            .path
+            .with_extension(format!("lock.{}", std::process::id()));
+        fs::write(&coming, self.text())?;
+        fs::rename(&coming, &self.path).inspect_err(|_| {
+            // What could not become the lock is of no use.
+            let _ = fs::remove_file(&coming);
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{HEAD}version = {VERSION}\n");
+        for (
+            Pin {
+                reference,
+                platform,
+            },
+            digest,
+        ) in &self.pins
+        {
+            // Neither of the three can hold a quote or a backslash.
+            let _ = write!(
+                text,
+                "\n[[base]]\nreference = \"{reference}\"\nplatform = \"{platform}\"\ndigest = \"{digest}\"\n"
+            );
+        }
+        text
+    }
+}
+
+fn pins(path: &Path, text: &str) -> Result<BTreeMap<Pin, Digest>, LockError> {
+    let path = || path.to_owned();
+    let malformed = |source| LockError::Malformed {
+        path: path(),
+        source: Box::new(source),
+    };
+    let Version { version: found } = toml::from_str(text).map_err(malformed)?;
+    if found != VERSION {
+        return Err(LockError::Version {
+            path: path(),
+            found,
+        });
+    }
+    let record: Record = toml::from_str(text).map_err(malformed)?;
+    let pins = record.base.into_iter().map(|base| {
+        let pin = Pin {
+            reference: base.reference.to_string(),
+            platform: base.platform,
+        };
+        (pin, base.digest)
+    });
+    Ok(pins.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(reference: &str, architecture: &str) -> Pin {
+        let platform = Platform {
+            architecture: architecture.to_owned(),
+            ..Platform::host()
+        };
+        Pin::of(&reference.parse().unwrap(), &platform)
+    }
+
+    #[test]
+    fn what_is_set_is_read_again_and_stands_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lock = Lock::read(folder.path()).unwrap();
+        let mut other = lock.clone();
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        lock.set(pin("debian:12", "amd64"), one).unwrap();
+        // A second run, which has read the lock before the first one wrote it.
+        other.set(pin("alpine", "arm64"), two).unwrap();
+        let read = Lock::read(folder.path()).unwrap();
+        assert_eq!(
+            read.get(&pin("docker.io/library/debian:12", "amd64")),
+            Some(one)
+        );
+        assert_eq!(read.get(&pin("alpine:latest", "arm64")), Some(two));
+        assert_eq!(read.get(&pin("debian:12", "arm64")), None);
+        let text = fs::read_to_string(folder.path().join(FILE)).unwrap();
+        let expected = format!(
+            "{HEAD}version = 1\n\n[[base]]\nreference = \"docker.io/library/alpine:latest\"\n\
+             platform = \"linux/arm64\"\ndigest = \"{two}\"\n\n[[base]]\n\
+             reference = \"docker.io/library/debian:12\"\nplatform = \"linux/amd64\"\n\
+             digest = \"{one}\"\n"
+        );
+        assert_eq!(text, expected);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_lock_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            fs::write(folder.path().join(FILE), text).unwrap();
+            Lock::read(folder.path())
+        };
+        assert!(matches!(
+            read("<<<<<<< HEAD\nversion = 1\n"),
+            Err(LockError::Malformed { .. })
+        ));
+        assert!(matches!(
+            read("version = 2\nnew = 1\n"),
+            Err(LockError::Version { found: 2, .. })
+        ));
+        assert!(matches!(
+            read("version = 1\n[[base]]\nreference = \"a b\"\nplatform = \"\"\ndigest = \"x\"\n"),
+            Err(LockError::Malformed { .. })
+        ));
+        assert!(read("version = 1\n").unwrap().pins.is_empty());
+    }
+}

@@ -1,0 +1,207 @@
+//! `cargo xtask lock`: which base images an environment stands on, what they are pinned to, and
+//! pinning them anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use deploy_config::{Settings, project};
+use deploy_image::{Dockerfile, base_images};
+use deploy_plan::config::{Base, Config};
+use deploy_plan::exit::Exit;
+use deploy_plan::failure::{Failure, Step};
+use deploy_plan::plan::{Image, ImageBuilder, LayerCompression};
+use oci::{Digest, Platform, Reference};
+
+use crate::base::{self, Access, BaseError};
+use crate::control::with_causes;
+use crate::deploy::SharedReporter;
+use crate::docker_config::DockerConfig;
+use crate::image::{options, platform};
+use crate::interrupt::Interrupts;
+use crate::lock::{Lock, Pin};
+use crate::redact::Redactor;
+
+/// Which pins are made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// None: only those that are missing are made.
+    Missing,
+    /// All of them, also those of other environments.
+    All,
+    /// Those of one image, by its name.
+    Image(String),
+}
+
+/// A base image and what it is pinned to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// Name and platform.
+    pub pin: Pin,
+    /// The digest now.
+    pub digest: Option<Digest>,
+    /// The digest before; the same where nothing has changed.
+    pub before: Option<Digest>,
+}
+
+/// What asking registries takes.
+pub struct Asking<'a> {
+    /// The project's settings.
+    pub settings: &'a Settings,
+    /// Learns the passwords that credential helpers give.
+    pub redactor: &'a Redactor,
+    /// Ends what takes too long for the user.
+    pub interrupts: &'a Interrupts,
+    /// Is told what deserves a look.
+    pub tell: SharedReporter,
+}
+
+/// The base images of an image that is planned, with the digests in the lock. Asks nobody.
+pub fn pinned(settings: &Settings, image: &Image) -> Result<Vec<Pinned>, Failure> {
+    let lock = read(settings)?;
+    let wanted = wanted(settings, image)?.into_iter();
+    let pinned = wanted.map(|wanted| {
+        let digest = wanted.digest.or_else(|| lock.get(&wanted.pin));
+        Pinned {
+            pin: wanted.pin,
+            digest,
+            before: digest,
+        }
+    });
+    Ok(pinned.collect())
+}
+
+/// Pins what is missing in the lock, and anew what `update` says.
+pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure> {
+    let settings = asking.settings;
+    let image = planned(&settings.config);
+    let lock = read(settings)?;
+    let mut pins: Vec<Pin> = Vec::new();
+    for wanted in wanted(settings, &image)? {
+        // A digest in the name itself needs no pin.
+        if wanted.digest.is_none() && !pins.contains(&wanted.pin) {
+            pins.push(wanted.pin);
+        }
+    }
+    let known = lock.pins().map(|(pin, _)| pin.clone());
+    let others: Vec<Pin> = known.filter(|pin| !pins.contains(pin)).collect();
+    pins.extend(others);
+    let named = named(update, &pins)?;
+    let folder = settings.root.join(project::FOLDER);
+    let access = Access {
+        insecure: settings.config.api.insecure_registries.clone(),
+        docker: DockerConfig::of_environment(),
+        redactor: asking.redactor.clone(),
+        interrupts: asking.interrupts.clone(),
+        tell: asking.tell.clone(),
+    };
+    let pinned = pins.into_iter().map(|pin| {
+        let before = lock.get(&pin);
+        let anew = match update {
+            Update::Missing => before.is_none(),
+            Update::All => true,
+            Update::Image(_) => named.as_ref() == Some(&pin.reference),
+        };
+        let digest = if anew {
+            Some(base::update(&folder, &access, &pin).map_err(|e| e.failure(Step::Image))?)
+        } else {
+            before
+        };
+        Ok(Pinned {
+            pin,
+            digest,
+            before,
+        })
+    });
+    pinned.collect()
+}
+
+/// The full name of the one image that is to be pinned anew.
+fn named(update: &Update, pins: &[Pin]) -> Result<Option<String>, Failure> {
+    let Update::Image(text) = update else {
+        return Ok(None);
+    };
+    let reference = parse(text)?;
+    let name = Pin::of(&reference, &Platform::host()).reference;
+    if pins.iter().any(|pin| pin.reference == name) {
+        return Ok(Some(name));
+    }
+    let known: Vec<&str> = pins.iter().map(|pin| pin.reference.as_str()).collect();
+    let known = match known[..] {
+        [] => "there are none".to_owned(),
+        _ => format!("they are {}", known.join(", ")),
+    };
+    Err(Failure::new(
+        Step::Image,
+        "base_unknown",
+        Exit::Configuration,
+        format!("{name} is none of the base images; {known}"),
+        "name one of them, or leave the name out to look for newer versions of all",
+    ))
+}
+
+struct Wanted {
+    pin: Pin,
+    /// The digest that the name itself carries.
+    digest: Option<Digest>,
+}
+
+fn wanted(settings: &Settings, image: &Image) -> Result<Vec<Wanted>, Failure> {
+    let named = match &image.base {
+        Base::Image(reference) => vec![(reference.clone(), platform(image))],
+        Base::Host | Base::Scratch => Vec::new(),
+        Base::Dockerfile => of_dockerfile(settings, image)?,
+    };
+    let wanted = named.into_iter().map(|(text, platform)| {
+        let reference = parse(&text)?;
+        Ok(Wanted {
+            pin: Pin::of(&reference, &platform),
+            digest: reference.digest().copied(),
+        })
+    });
+    wanted.collect()
+}
+
+fn of_dockerfile(settings: &Settings, image: &Image) -> Result<Vec<(String, Platform)>, Failure> {
+    let name = image.dockerfile.display().to_string();
+    let text = fs::read_to_string(settings.root.join(&image.dockerfile)).map_err(|e| {
+        Failure::preflight(
+            "dockerfile_missing",
+            format!("cannot read {name}: {e}"),
+            "make it readable",
+        )
+    })?;
+    let options = options(image)?;
+    Dockerfile::parse(&name, &text)
+        .and_then(|dockerfile| base_images(&dockerfile, &options))
+        .map_err(|e| Failure::preflight("dockerfile_invalid", with_causes(&e), e.resolution()))
+}
+
+fn parse(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(|source| {
+        let text = text.to_owned();
+        BaseError::Reference { text, source }.failure(Step::Image)
+    })
+}
+
+fn read(settings: &Settings) -> Result<Lock, Failure> {
+    Lock::read(&settings.root.join(project::FOLDER))
+        .map_err(|e| BaseError::from(e).failure(Step::Image))
+}
+
+/// As much of a plan as says which base images it stands on.
+fn planned(config: &Config) -> Image {
+    let image = &config.image;
+    Image {
+        builder: ImageBuilder::Native,
+        base: image.base.clone(),
+        platform: image.platform.clone(),
+        check_libraries: image.check_libraries,
+        locked: config.build.locked,
+        dockerfile: image.dockerfile.clone(),
+        context: image.context.clone(),
+        build_args: image.build_args.clone(),
+        artifacts: BTreeMap::new(),
+        compression: LayerCompression::None,
+        verify: false,
+    }
+}

@@ -1,0 +1,445 @@
+//! Images that stand on an image of a registry: what is asked of that registry and when, what is
+//! pinned, and what is refused before anything is sent.
+
+use testkit::base::{BaseImage, Files, library_offering, loader, own_libraries, push_index};
+use testkit::management::Variant;
+use testkit::workspace::Layout;
+use testkit::{DockerRegistry, FaultProxy, Finished};
+
+use crate::world::{World, assert_failed};
+
+/// A deployment onto a base image from a registry of its own.
+struct Based {
+    world: World,
+    registry: DockerRegistry,
+    /// Stands before the registry of the base, and counts.
+    proxy: FaultProxy,
+}
+
+const LOCK: &str = ".systemprompt/deploy.lock";
+const DOCKERFILE: &str = ".systemprompt/Dockerfile";
+
+impl Based {
+    fn new(layout: &Layout) -> Self {
+        let registry = DockerRegistry::open();
+        let proxy = FaultProxy::before(registry.address());
+        let world = World::laid_out(Variant::Current, layout);
+        world.workspace.edit(
+            DOCKERFILE,
+            "FROM scratch",
+            &format!("FROM {}/base:1", proxy.host()),
+        );
+        Self {
+            world,
+            registry,
+            proxy,
+        }
+    }
+
+    /// With programs that run on nothing.
+    fn with_static_programs() -> Self {
+        Self::new(&Layout::default())
+    }
+
+    /// With programs that need a C library.
+    fn with_dynamic_programs() -> Self {
+        Self::new(&Layout::linked_dynamically())
+    }
+
+    fn reference(&self) -> String {
+        format!("{}/base:1", self.proxy.host())
+    }
+
+    /// How often a blob was fetched from the registry of the base.
+    fn fetched(&self, blob: &str) -> usize {
+        let exchanges = self.proxy.exchanges();
+        let gets = exchanges
+            .iter()
+            .filter(|e| e.request.method == "GET" && e.request.path().ends_with(blob));
+        gets.count()
+    }
+
+    /// The layers of the image that was deployed last.
+    fn layers(&self, finished: &Finished) -> Vec<String> {
+        let report = finished.json();
+        let tag = report["tag"].as_str().expect("a tag");
+        let repository = self.world.variant.repository();
+        let (manifest, _) = self.world.registry.manifest(repository, tag);
+        let layers = manifest["layers"].as_array().expect("layers");
+        let digests = layers.iter().map(|layer| layer["digest"].as_str().unwrap());
+        digests.map(str::to_owned).collect()
+    }
+
+    /// Whether anything was sent to where the image goes.
+    fn sent_nothing(&self) -> bool {
+        let exchanges = self.world.proxy.exchanges();
+        exchanges
+            .iter()
+            .all(|e| matches!(e.request.method.as_str(), "GET" | "HEAD"))
+    }
+}
+
+/// A small base without libraries.
+fn plain(name: &str) -> BaseImage {
+    BaseImage::default()
+        .layer(
+            &Files::default()
+                .file("etc/os-release", format!("NAME={name}\n"))
+                .file(
+                    "etc/passwd",
+                    "root:x:0:0::/root:/bin/sh\napp:x:1234:1235::/:\n",
+                )
+                .file("etc/group", "root:x:0:\nstaff:x:50:\n"),
+        )
+        .plain_layer(&Files::default().file("etc/motd", name.as_bytes()))
+}
+
+/// A base with the loader and the libraries of this machine.
+fn furnished() -> BaseImage {
+    let mut files = Files::default().of_this_machine(std::path::Path::new(loader()));
+    for library in own_libraries() {
+        files = files.of_this_machine(&library);
+    }
+    BaseImage::default().layer(&files)
+}
+
+/// A base with a loader, and a C library that offers only old versions of its symbols.
+fn old() -> BaseImage {
+    let versions = ["GLIBC_2.2.5", "GLIBC_2.3", "GLIBC_2.9", "GLIBC_2.17"];
+    let libc = library_offering("libc.so.6", &versions);
+    let gcc = library_offering("libgcc_s.so.1", &["GCC_3.0", "GCC_3.3", "GCC_4.2.0"]);
+    let files = Files::default()
+        .file(
+            "usr/lib/old/ld-2.17.so",
+            library_offering("ld-linux.so", &["GLIBC_2.3"]),
+        )
+        .link(loader().trim_start_matches('/'), "/usr/lib/old/ld-2.17.so")
+        .file("usr/lib/old/libc-2.17.so", libc)
+        .link("usr/lib/old/libc.so.6", "libc-2.17.so")
+        .file("usr/lib/old/libgcc_s.so.1", gcc);
+    BaseImage::default().layer(&files)
+}
+
+#[test]
+fn a_base_is_pinned_and_then_its_registry_is_needed_no_more() {
+    let Based {
+        world,
+        registry,
+        proxy,
+    } = &Based::with_static_programs();
+    let first = plain("one");
+    let digest = first.push(registry, "base", "1");
+    let based = |finished: &Finished, base: &BaseImage| {
+        let report = finished.json();
+        let tag = report["tag"].as_str().unwrap().to_owned();
+        let (manifest, _) = world.registry.manifest(world.variant.repository(), &tag);
+        let layers = manifest["layers"].as_array().unwrap();
+        let found: Vec<_> = layers
+            .iter()
+            .take(2)
+            .map(|l| l["digest"].as_str())
+            .collect();
+        let digests = base.layer_digests();
+        let wanted: Vec<_> = digests.iter().map(|d| Some(d.as_str())).collect();
+        assert_eq!(found, wanted, "{finished}");
+    };
+
+    let planned = world.run(&["deploy", "-e", "production", "--dry-run"]);
+    planned.expect_success();
+    assert!(
+        planned.stdout.contains("it would be looked up and pinned"),
+        "{planned}"
+    );
+    assert!(proxy.exchanges().is_empty() && !world.workspace.exists(LOCK));
+
+    let deployed = world.deploy(&[]);
+    deployed.expect_success().expect_stderr("is pinned to");
+    based(&deployed, &first);
+    let lock = world.workspace.read(LOCK);
+    assert!(
+        lock.contains(&digest) && lock.contains(&proxy.host()),
+        "{lock}"
+    );
+
+    // The tag moves; the lock does not.
+    let second = plain("two");
+    let newer = second.push(registry, "base", "1");
+    proxy.forget();
+    world.change_a_file("changed");
+    let again = world.deploy(&[]);
+    again.expect_success();
+    based(&again, &first);
+    assert!(
+        proxy.exchanges().is_empty(),
+        "the registry of the base was asked"
+    );
+    let planned = world.run(&["deploy", "-e", "production", "--dry-run"]);
+    planned.expect_success();
+    assert!(
+        planned.stdout.contains(&format!("pinned to {digest}")),
+        "{planned}"
+    );
+
+    // Only what asks for it moves it.
+    let kept = world.run(&["lock", "-e", "production"]);
+    assert!(kept.expect_success().stdout.contains("unchanged"), "{kept}");
+    let unknown = world.run(&["lock", "--update", "elsewhere:1", "-e", "production"]);
+    unknown
+        .expect_code(3)
+        .expect_stderr("is none of the base images");
+    let moved = world.run(&["lock", "--update", "-e", "production"]);
+    assert!(moved.expect_success().stdout.contains(&newer), "{moved}");
+    let third = world.deploy(&[]);
+    based(third.expect_success(), &second);
+    assert!(world.workspace.left_behind().is_empty());
+}
+
+#[test]
+fn a_known_base_is_deployed_with_its_registry_gone() {
+    let Based {
+        world,
+        registry,
+        proxy,
+    } = Based::with_static_programs();
+    plain("one").push(&registry, "base", "1");
+    world.deploy(&[]).expect_success();
+    drop((registry, proxy));
+    world.change_a_file("changed");
+    world.deploy(&[]).expect_success();
+}
+
+#[test]
+fn layers_that_the_target_has_are_not_fetched() {
+    let based = Based::with_static_programs();
+    let base = plain("one");
+    base.push(&based.registry, "base", "1");
+    // Another image on the same base was pushed from elsewhere.
+    let repository = based.world.variant.repository();
+    base.push(&based.world.registry, repository, "other");
+    let deployed = based.world.deploy(&[]);
+    deployed.expect_success();
+    for layer in base.layer_digests() {
+        assert_eq!(based.fetched(&layer), 0, "{layer}");
+    }
+    assert_eq!(based.layers(&deployed)[..2], base.layer_digests());
+}
+
+#[test]
+fn what_has_to_be_fetched_says_which_base_it_belongs_to_when_it_cannot() {
+    let Based {
+        world,
+        registry,
+        proxy,
+    } = Based::with_static_programs();
+    plain("one").push(&registry, "base", "1");
+    let planned = world.run(&["lock", "-e", "production"]);
+    planned.expect_success();
+    drop((registry, proxy));
+    let failed = assert_failed(&world.deploy(&[]), 1, "push", "base_unreachable");
+    assert!(
+        failed.details.contains("/base@sha256:"),
+        "{}",
+        failed.details
+    );
+}
+
+#[test]
+fn with_locked_a_base_must_be_in_the_lock() {
+    let based = Based::with_static_programs();
+    plain("one").push(&based.registry, "base", "1");
+    let refused = based.world.deploy(&["--locked"]);
+    let failed = assert_failed(&refused, 3, "image", "base_not_locked");
+    assert!(
+        failed.details.contains(&based.reference()),
+        "{}",
+        failed.details
+    );
+    assert!(!based.world.workspace.exists(LOCK) && based.sent_nothing());
+    based
+        .world
+        .run(&["lock", "-e", "production"])
+        .expect_success();
+    based.world.deploy(&["--locked"]).expect_success();
+    based
+        .world
+        .workspace
+        .edit(LOCK, "version = 1", "<<<<<<< HEAD");
+    let broken = based.world.deploy(&[]);
+    assert_failed(&broken, 3, "image", "lock_invalid");
+}
+
+#[test]
+fn a_digest_in_the_name_needs_no_pin() {
+    let based = Based::with_static_programs();
+    let digest = plain("one").push(&based.registry, "base", "1");
+    let name = format!("base@{digest}");
+    based.world.workspace.edit(DOCKERFILE, "base:1", &name);
+    based.world.deploy(&["--locked"]).expect_success();
+    assert!(!based.world.workspace.exists(LOCK));
+    based.proxy.forget();
+    based.world.change_a_file("changed");
+    based.world.deploy(&[]).expect_success();
+    assert!(based.proxy.exchanges().is_empty());
+}
+
+#[test]
+fn the_image_for_the_right_machines_is_chosen_or_none() {
+    let based = Based::with_static_programs();
+    let foreign = plain("foreign").for_architecture("s390x");
+    let own = plain("own");
+    push_index(
+        &based.registry,
+        "base",
+        "1",
+        &[foreign.clone(), own.clone()],
+    );
+    let deployed = based.world.deploy(&[]);
+    assert_eq!(
+        based.layers(deployed.expect_success())[..2],
+        own.layer_digests()
+    );
+    let asked = |platform: &str| {
+        let deploy = ["deploy", "-e", "production", "--output", "json"];
+        let variable = ("SYSTEMPROMPT_IMAGE_PLATFORM", platform);
+        based.world.run_with(&deploy, &[variable])
+    };
+    let failed = assert_failed(&asked("linux/riscv64"), 3, "image", "base_platform_missing");
+    let offered = format!("linux/s390x, linux/{}", own.architecture());
+    assert!(failed.details.contains(&offered), "{}", failed.details);
+    // The base would do; the programs are for this machine.
+    let failed = assert_failed(&asked("linux/s390x"), 5, "image", "image_failed");
+    assert!(
+        failed.details.contains("is built for"),
+        "{}",
+        failed.details
+    );
+    // No index: only the configuration says what it is for.
+    foreign.push(&based.registry, "base", "2");
+    based.world.workspace.edit(DOCKERFILE, "base:1", "base:2");
+    let alone = based.world.deploy(&[]);
+    let failed = assert_failed(&alone, 3, "image", "base_platform_missing");
+    assert!(
+        failed.details.contains("is for linux/s390x"),
+        "{}",
+        failed.details
+    );
+}
+
+#[test]
+fn owners_are_named_by_the_users_of_the_base() {
+    let based = Based::with_static_programs();
+    let base = plain("one");
+    base.push(&based.registry, "base", "1");
+    based.world.workspace.edit(
+        DOCKERFILE,
+        "COPY services/ ",
+        "COPY --chown=app:staff services/ ",
+    );
+    let planned = based.world.deploy(&["--dry-run"]);
+    planned.expect_success();
+    assert!(based.proxy.exchanges().is_empty());
+    let deployed = based.world.deploy(&[]);
+    deployed.expect_success();
+    let report = deployed.json();
+    let tree = testkit::image::Tree::of_registry(
+        &based.world.registry,
+        based.world.variant.repository(),
+        report["tag"].as_str().unwrap(),
+    );
+    let owner = tree.get("/app/services/app.yaml").map(|node| node.owner);
+    assert_eq!(owner, Some((1234, 50)), "{}", tree.listing());
+    for layer in base.layer_digests() {
+        assert_eq!(based.fetched(&layer), 1);
+    }
+    // Looking once is enough, also when the layers have been swept since.
+    std::fs::remove_dir_all(based.world.workspace.root().join(".systemprompt/cache/oci")).unwrap();
+    based.proxy.forget();
+    based.world.deploy(&[]).expect_success();
+    assert!(based.proxy.exchanges().is_empty());
+    based
+        .world
+        .workspace
+        .edit(DOCKERFILE, "app:staff", "nobody");
+    assert_failed(&based.world.deploy(&[]), 3, "image", "image_unplannable");
+}
+
+#[test]
+fn programs_that_the_base_can_run_are_deployed() {
+    let based = Based::with_dynamic_programs();
+    furnished().push(&based.registry, "base", "1");
+    based.world.deploy(&[]).expect_success();
+}
+
+#[test]
+fn a_c_library_that_is_too_old_is_an_error_before_anything_is_sent() {
+    let based = Based::with_dynamic_programs();
+    old().push(&based.registry, "base", "1");
+    let failed = assert_failed(&based.world.deploy(&[]), 5, "image", "base_incompatible");
+    for part in [
+        "/app/bin/mcp/system-tools needs GLIBC_2.",
+        " of libc.so.6 (for ",
+        "which offers GLIBC_2.17 at most",
+        &based.reference(),
+    ] {
+        assert!(failed.details.contains(part), "{part}: {}", failed.details);
+    }
+    for way in ["newer base", "--base host", "older system", "musl"] {
+        assert!(failed.resolution.contains(way), "{}", failed.resolution);
+    }
+    assert!(based.sent_nothing());
+    let deploy = ["deploy", "-e", "production", "--output", "json"];
+    let unchecked = ("SYSTEMPROMPT_IMAGE_CHECK_LIBRARIES", "false");
+    based.world.run_with(&deploy, &[unchecked]).expect_success();
+}
+
+#[test]
+fn a_missing_library_and_a_missing_loader_are_named() {
+    let based = Based::with_dynamic_programs();
+    let files = Files::default().of_this_machine(std::path::Path::new(loader()));
+    BaseImage::default()
+        .layer(&files)
+        .push(&based.registry, "base", "1");
+    let failed = assert_failed(&based.world.deploy(&[]), 5, "image", "base_incompatible");
+    assert!(
+        failed
+            .details
+            .contains("/app/bin/systemprompt needs libc.so.6"),
+        "{}",
+        failed.details
+    );
+    plain("bare").push(&based.registry, "base", "2");
+    based.world.workspace.edit(DOCKERFILE, "base:1", "base:2");
+    let failed = assert_failed(&based.world.deploy(&[]), 5, "image", "base_incompatible");
+    let loader = format!("/app/bin/systemprompt needs the loader {}", loader());
+    assert!(failed.details.contains(&loader), "{}", failed.details);
+}
+
+#[test]
+fn scratch_lacks_the_loader_of_a_dynamic_program() {
+    let world = World::laid_out(Variant::Current, &Layout::linked_dynamically());
+    let failed = assert_failed(&world.deploy(&[]), 5, "image", "loader_missing");
+    assert!(failed.details.contains(loader()), "{}", failed.details);
+    assert!(
+        failed.resolution.contains("`host`"),
+        "{}",
+        failed.resolution
+    );
+}
+
+#[test]
+fn layers_in_zstd_pass_through_and_are_not_looked_into() {
+    let based = Based::with_dynamic_programs();
+    let base = BaseImage::default().zstd_layer(b"what nobody unpacks here");
+    base.push(&based.registry, "base", "1");
+    let deployed = based.world.deploy(&[]);
+    deployed.expect_success().expect_stderr("is not checked");
+    deployed.expect_stderr("tar+zstd");
+    assert_eq!(based.layers(&deployed)[..1], base.layer_digests());
+    let report = deployed.json();
+    let (manifest, _) = based.world.registry.manifest(
+        based.world.variant.repository(),
+        report["tag"].as_str().unwrap(),
+    );
+    let media_type = manifest["layers"][0]["mediaType"].as_str().unwrap();
+    assert!(media_type.ends_with("tar+zstd"));
+}

@@ -1,0 +1,172 @@
+//! Credentials for the registries of base images: Docker's configuration and its credential helpers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use testkit::base::{BaseImage, Files};
+use testkit::management::Variant;
+use testkit::{DockerRegistry, Finished, Tunnel, Watch};
+
+use crate::world::{World, assert_failed};
+
+const USER: &str = "reader";
+const PASSWORD: &str = "the-password-of-the-base-registry";
+
+/// A project on a base from a registry that wants a password.
+struct Guarded {
+    world: World,
+    registry: DockerRegistry,
+}
+
+impl Guarded {
+    fn new() -> Self {
+        let registry = DockerRegistry::with_password(USER, PASSWORD);
+        let files = Files::default().file("etc/motd", "hello");
+        BaseImage::default()
+            .layer(&files)
+            .push(&registry, "base", "1");
+        let world = World::new(Variant::Current);
+        let from = format!("FROM {}/base:1", registry.host());
+        let dockerfile = ".systemprompt/Dockerfile";
+        world.workspace.edit(dockerfile, "FROM scratch", &from);
+        Self { world, registry }
+    }
+
+    /// Writes `~/.docker/config.json`.
+    fn configure(&self, text: &str) {
+        let folder = self.world.workspace.home().join(".docker");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.json"), text).unwrap();
+    }
+
+    /// Makes a helper `docker-credential-test`, a shell script.
+    fn help(&self, script: &str) {
+        self.configure(r#"{"credsStore": "test"}"#);
+        let folder = self.world.workspace.home().join("bin");
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join("docker-credential-test");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn deploy(&self) -> Finished {
+        let own = self.world.workspace.home().join("bin");
+        let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap());
+        let deploy = ["deploy", "-e", "production", "--output", "json"];
+        self.world.run_with(&deploy, &[("PATH", &path)])
+    }
+}
+
+#[test]
+fn a_base_behind_a_password_is_read_with_the_configuration_of_docker() {
+    let guarded = Guarded::new();
+    let refused = guarded.deploy();
+    let failed = assert_failed(&refused, 4, "image", "base_unauthorized");
+    assert!(
+        failed.resolution.contains("docker login"),
+        "{}",
+        failed.resolution
+    );
+    let pair = guarded.registry.encoded_credentials();
+    let host = guarded.registry.host();
+    guarded.configure(&format!(
+        r#"{{"auths": {{"{host}": {{"auth": "{pair}"}}}}}}"#
+    ));
+    let watch = Watch::over([PASSWORD.to_owned()])
+        .allowing(guarded.world.workspace.home().join(".docker/config.json"));
+    let deployed = guarded.deploy();
+    deployed.expect_success();
+    watch.assert_none(
+        [deployed.stdout.as_str(), deployed.stderr.as_str()],
+        &[guarded.world.workspace.everything()],
+    );
+}
+
+#[test]
+fn a_helper_is_asked_once_and_only_when_the_registry_is_needed() {
+    let guarded = Guarded::new();
+    let asked = guarded.world.workspace.home().join("asked");
+    guarded.help(&format!(
+        "read host; echo \"$1 $host\" >> {}; printf '{{\"Username\":\"%s\",\"Secret\":\"%s\"}}' {USER} {PASSWORD}",
+        asked.display()
+    ));
+    let watch = Watch::over([PASSWORD.to_owned()]).allowing(
+        guarded
+            .world
+            .workspace
+            .home()
+            .join("bin/docker-credential-test"),
+    );
+    let deployed = guarded.deploy();
+    deployed.expect_success();
+    let expected = format!("get {}\n", guarded.registry.host());
+    assert_eq!(fs::read_to_string(&asked).unwrap(), expected);
+    guarded.world.change_a_file("changed");
+    guarded.deploy().expect_success();
+    assert_eq!(fs::read_to_string(&asked).unwrap(), expected);
+    watch.assert_none(
+        [deployed.stdout.as_str(), deployed.stderr.as_str()],
+        &[guarded.world.workspace.everything()],
+    );
+}
+
+#[test]
+fn a_helper_that_fails_is_named_when_the_registry_refuses() {
+    let guarded = Guarded::new();
+    guarded.help("cat > /dev/null; echo 'the keychain is locked'; exit 2");
+    let refused = guarded.deploy();
+    let failed = assert_failed(&refused, 4, "image", "base_unauthorized");
+    for part in ["docker-credential-test", "the keychain is locked"] {
+        assert!(failed.details.contains(part), "{}", failed.details);
+    }
+    refused.expect_stderr("is asked without credentials");
+}
+
+#[test]
+fn a_helper_that_hangs_is_ended() {
+    let guarded = Guarded::new();
+    let pid = guarded.world.workspace.home().join("pid");
+    guarded.help(&format!("echo $$ > {}; sleep 600", pid.display()));
+    let refused = guarded.deploy();
+    let failed = assert_failed(&refused, 4, "image", "base_unauthorized");
+    assert!(
+        failed.details.contains("did not answer within 10 s"),
+        "{}",
+        failed.details
+    );
+    let helper = fs::read_to_string(&pid).unwrap();
+    assert!(!fs::exists(format!("/proc/{}", helper.trim())).unwrap());
+}
+
+#[test]
+fn a_proxy_of_the_environment_leads_to_the_registry_of_a_base() {
+    let registry = DockerRegistry::open();
+    let files = Files::default().file("etc/motd", "hello");
+    BaseImage::default()
+        .layer(&files)
+        .push(&registry, "base", "1");
+    let tunnel = Tunnel::to(registry.address());
+    let world = World::new(Variant::Current);
+    world.workspace.edit(
+        ".systemprompt/Dockerfile",
+        "FROM scratch",
+        "FROM registry.test:8080/base:1",
+    );
+    let deploy = ["deploy", "-e", "production", "--output", "json"];
+    let proxied = |proxy: &str| {
+        let variables = [
+            ("HTTP_PROXY", proxy),
+            ("NO_PROXY", "127.0.0.1,localhost"),
+            ("SYSTEMPROMPT_API_INSECURE_REGISTRIES", "registry.test:8080"),
+        ];
+        world.run_with(&deploy, &variables)
+    };
+    proxied(&tunnel.url()).expect_success();
+    let targets = tunnel.targets();
+    assert!(!targets.is_empty(), "the proxy was not used");
+    // Neither the API nor the registry on this machine were looked for through it.
+    assert!(
+        targets.iter().all(|target| target == "registry.test:8080"),
+        "{targets:?}"
+    );
+}
