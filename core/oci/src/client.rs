@@ -11,6 +11,7 @@ mod counters;
 mod error;
 mod manifests;
 mod options;
+mod referrers;
 mod retry;
 mod transport;
 mod upload;

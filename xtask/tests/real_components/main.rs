@@ -8,6 +8,7 @@
 mod commands;
 mod docker;
 mod faults;
+mod papers;
 mod preflight;
 mod registry_faults;
 mod seed_errors;

@@ -4,6 +4,7 @@
 //! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
+pub mod attest;
 mod base;
 pub mod build;
 mod child;
@@ -14,6 +15,7 @@ pub mod events;
 pub mod image;
 pub mod interrupt;
 pub mod journal;
+mod layers;
 pub mod observe;
 pub mod outcome;
 pub mod platform;
@@ -21,5 +23,6 @@ pub mod push;
 pub mod redact;
 pub mod rollback;
 pub mod run;
+mod secrets;
 mod sweep;
 pub mod wait;
