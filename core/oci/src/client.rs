@@ -13,6 +13,7 @@ mod counters;
 mod error;
 mod manifests;
 mod options;
+mod referrers;
 mod retry;
 mod transport;
 mod upload;

@@ -10,6 +10,7 @@ mod commands;
 mod credentials;
 mod docker;
 mod faults;
+mod papers;
 mod preflight;
 mod registry_faults;
 mod seed_errors;

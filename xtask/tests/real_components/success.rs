@@ -168,8 +168,8 @@ fn one_changed_line_sends_one_layer() {
         .workspace
         .edit("core/src/main.rs", "\"one\"", "\"two\"");
     world.deploy(&[]).expect_success();
-    // The layer and the configuration that names it.
-    assert_eq!(uploads(&world), 2);
+    // The layer, the configuration that names it, the list of parts and the provenance.
+    assert_eq!(uploads(&world), 4);
 }
 
 #[test]

@@ -62,6 +62,17 @@ fn a_second_deploy_without_changes_does_nothing() {
         summary(&second, "push").contains("nothing sent (1 request)"),
         "{second:#}"
     );
+    assert!(
+        new_layers(&first).len() > 1 && new_layers(&second).is_empty(),
+        "{second:#}"
+    );
+}
+
+/// The lines of the layers that the release which served before did not have.
+fn new_layers(report: &serde_json::Value) -> Vec<&str> {
+    let layers = report["image_report"]["layers"].as_array().unwrap().iter();
+    let new = layers.filter(|layer| layer["state"] == "new");
+    new.filter_map(|layer| layer["source"].as_str()).collect()
 }
 
 #[test]
@@ -80,6 +91,10 @@ fn one_changed_line_is_one_layer_sent() {
         "{second:#}"
     );
     assert_eq!(second["previous"]["tag"], first["tag"]);
+    assert_eq!(
+        new_layers(&second),
+        ["COPY target/release/systemprompt /app/bin/"]
+    );
 }
 
 #[test]

@@ -30,6 +30,7 @@ against_own_server!(
     tiny_blobs_pass,
     manifests_are_deleted,
     progress_is_reported,
+    referrers_are_listed,
 );
 
 #[test]

@@ -114,6 +114,7 @@ against_docker_registry!(
     tiny_blobs_pass,
     manifests_are_deleted,
     progress_is_reported,
+    referrers_are_listed,
 );
 
 #[test]

@@ -1,6 +1,6 @@
 //! What every registry must do for the client, whichever registry it is.
 
-use oci::{ClientError, Descriptor, Digest, media_type};
+use oci::{ClientError, Descriptor, Digest, ImageManifest, media_type};
 
 use crate::image::{TestImage, client, noise, options, repository, tag};
 use crate::server::ALICE;
@@ -225,4 +225,39 @@ pub(crate) fn progress_is_reported(address: &str) {
         seen.iter()
             .all(|progress| progress.digest == descriptor.digest)
     );
+}
+
+/// Manifests about a manifest are on its list, whoever keeps it, and once however often they are
+/// put.
+pub(crate) fn referrers_are_listed(address: &str) {
+    let client = client(address, Some(ALICE));
+    let name = repository("alice/about");
+    let image = TestImage::new(31, &[10]);
+    let subject = image.push(&client, "alice/about", "v1").digest;
+    assert_eq!(client.referrers(&name, &subject).unwrap(), []);
+    let empty = Descriptor::of(media_type::OCI_EMPTY, b"{}");
+    client.push_blob(&name, &empty, &b"{}".to_vec()).unwrap();
+    let put = |kind: &str| {
+        let mut about = ImageManifest::new(empty.clone(), vec![empty.clone()]);
+        about.artifact_type = Some(kind.to_owned());
+        let bytes = image.manifest.to_vec();
+        about.subject = Some(Descriptor::of(media_type::OCI_MANIFEST, &bytes));
+        client.put_referrer(&name, &about).unwrap()
+    };
+    let mut expected = [put("application/x.one"), put("application/x.two")];
+    put("application/x.one");
+    let mut listed = client.referrers(&name, &subject).unwrap();
+    listed.sort_by_key(|entry| entry.artifact_type.clone());
+    let kinds: Vec<_> = listed
+        .iter()
+        .filter_map(|e| e.artifact_type.as_deref())
+        .collect();
+    assert_eq!(kinds, ["application/x.one", "application/x.two"]);
+    let mut found: Vec<_> = listed.iter().map(|entry| entry.digest).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    for digest in &expected {
+        assert!(client.manifest_exists(&name, digest).unwrap().is_some());
+    }
 }

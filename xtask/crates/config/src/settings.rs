@@ -204,7 +204,7 @@ impl Sources {
         let mut leaves = Leaves::default();
         leaves.lay_defaults(&self.shape);
         leaves.lay(general(&self.file));
-        leaves.lay_builtin(environment);
+        leaves.lay_builtin(environment, &self.shape);
         leaves.lay(section(&self.file, environment));
         leaves.lay(self.variables);
         leaves.lay(self.flags);
@@ -240,12 +240,18 @@ impl Leaves {
         });
     }
 
-    fn lay_builtin(&mut self, environment: &EnvironmentName) {
+    fn lay_builtin(&mut self, environment: &EnvironmentName, shape: &Shape) {
         let builtin = builtin_environment(environment.as_str());
         for (key, value) in builtin.into_iter().flat_map(|builtin| builtin.values) {
-            let path = key.split('.').map(str::to_owned).collect();
+            let path: KeyPath = key.split('.').map(str::to_owned).collect();
             let origin = Origin::BuiltinEnvironment(environment.clone());
-            self.0.insert(path, (Value::from(*value), origin));
+            let leaf = path.iter().try_fold(shape, |at, key| at.child(key));
+            // A test reads every one of them, so what cannot be read never gets here.
+            if let Some(Shape::Leaf(leaf)) = leaf
+                && let Ok(value) = from_text(leaf, value)
+            {
+                self.0.insert(path, (value, origin));
+            }
         }
     }
 

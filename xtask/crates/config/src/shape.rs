@@ -188,6 +188,10 @@ mod tests {
         image.compression_level Integer { minimum: Some(0), maximum: Some(19) }
         image.build_args map
         image.repository Text
+        image.allow_secrets List
+        image.sbom Boolean
+        image.provenance Boolean
+        image.signing_key_file Text
         deploy.strategy rolling|blue-green|canary|recreate
         deploy.timeout Text
         deploy.require_clean Boolean

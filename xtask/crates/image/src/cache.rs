@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::ElfFacts;
 use crate::files::FileStat;
+use crate::secrets::Hit;
 
 /// Raised when the layout of the file or of layers changes: older entries then mean nothing.
 const VERSION: u32 = 1;
@@ -58,6 +59,10 @@ struct Records {
     layers: BTreeMap<String, Used<CachedLayer>>,
     #[serde(default)]
     programs: BTreeMap<String, Used<Program>>,
+    #[serde(default)]
+    scanned_layers: BTreeMap<String, Used<Vec<(usize, Hit)>>>,
+    #[serde(default)]
+    scanned_files: BTreeMap<String, Used<Vec<Hit>>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,6 +130,35 @@ impl Cache {
         self.changed = true;
     }
 
+    /// What was found in the files of a layer, each by its number.
+    pub(crate) fn scanned_layer(&mut self, key: &str) -> Option<Vec<(usize, Hit)>> {
+        let run = self.run;
+        let entry = self.records.scanned_layers.get_mut(key)?;
+        self.changed |= touch(&mut entry.used, run);
+        Some(entry.value.clone())
+    }
+
+    pub(crate) fn remember_scanned_layer(&mut self, key: String, value: Vec<(usize, Hit)>) {
+        let used = self.run;
+        let scanned = &mut self.records.scanned_layers;
+        scanned.insert(key, Used { used, value });
+        self.changed = true;
+    }
+
+    pub(crate) fn scanned_file(&mut self, key: &str) -> Option<Vec<Hit>> {
+        let run = self.run;
+        let entry = self.records.scanned_files.get_mut(key)?;
+        self.changed |= touch(&mut entry.used, run);
+        Some(entry.value.clone())
+    }
+
+    pub(crate) fn remember_scanned_file(&mut self, key: String, value: Vec<Hit>) {
+        let used = self.run;
+        let scanned = &mut self.records.scanned_files;
+        scanned.insert(key, Used { used, value });
+        self.changed = true;
+    }
+
     pub(crate) fn program(&mut self, stat: &FileStat) -> Option<Program> {
         let run = self.run;
         let entry = self.records.programs.get_mut(&stat_key(stat))?;
@@ -172,6 +206,8 @@ impl Records {
     fn merge(&mut self, others: Self) {
         merge(&mut self.layers, others.layers);
         merge(&mut self.programs, others.programs);
+        merge(&mut self.scanned_layers, others.scanned_layers);
+        merge(&mut self.scanned_files, others.scanned_files);
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod archive;
 mod assemble;
+mod auditable;
 mod base;
 mod cache;
 mod chmod;
@@ -30,6 +31,7 @@ mod owners;
 mod paths;
 mod plan;
 mod ports;
+mod secrets;
 mod stage;
 mod time;
 mod tree;
@@ -37,6 +39,7 @@ mod variables;
 
 pub use archive::{ArchiveError, write_docker_archive};
 pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble};
+pub use auditable::embedded_dependencies;
 pub use base::{
     BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,
     NoImages, Shortfall, check_libraries, loads_libraries,
@@ -54,3 +57,4 @@ pub use options::{BaseChoice, Compression, DEFAULT_EPOCH, Options};
 pub use outline::{Origin, Outline, base_images, copies, needs_engine};
 pub use owners::{Accounts, OwnerError};
 pub use plan::{AssemblyPlan, Place, PlanError, PlannedBase, PlannedFile, PlannedLayer, plan};
+pub use secrets::{FoundSecret, SecretsError, Spot, find_secrets};

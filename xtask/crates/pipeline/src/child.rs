@@ -12,6 +12,15 @@ use deploy_config::credentials::TOKEN_VARIABLE;
 
 use crate::interrupt::Interrupts;
 
+/// Variables that no other program gets.
+const PRIVATE: [&str; 2] = [TOKEN_VARIABLE, crate::attest::key::VARIABLE];
+
+/// A command that inherits none of them.
+pub(crate) fn without_secrets(command: xshell::Cmd<'_>) -> xshell::Cmd<'_> {
+    let names = PRIVATE.into_iter();
+    names.fold(command, xshell::Cmd::env_remove)
+}
+
 /// A program, its arguments and where it runs. The arguments are public by nature: no secret may
 /// be among them.
 pub(crate) struct Program<'a> {
@@ -83,8 +92,10 @@ impl<'a> Program<'a> {
         for name in inherited_from_cargo() {
             command = command.env_remove(name);
         }
-        // The token is ours alone: a build script of any dependency could read it.
-        command = command.env_remove(TOKEN_VARIABLE);
+        // Token and key are ours alone: a build script of any dependency could read them.
+        for name in PRIVATE {
+            command = command.env_remove(name);
+        }
         let handle = command.start()?;
         // The expression holds the writing ends of both pipes: while it lives they have no end.
         drop(command);

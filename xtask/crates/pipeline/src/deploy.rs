@@ -14,6 +14,7 @@ use deploy_plan::report::Previous;
 use management_api::types::{DeployAnswer, DeployRequest, HealthCheck, Source};
 use oci::Digest;
 
+use crate::attest::{self, Papers};
 use crate::build::{self, Binaries};
 use crate::control::{self, Access, Control};
 use crate::docker;
@@ -54,6 +55,7 @@ impl Execution<'_> {
 
 /// Runs the plan to its end. What came out is in `run.outcome`, also when it failed.
 pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Failure> {
+    attest::check(&execution)?;
     note_live(run, &execution);
     let binaries = build(run, &execution)?;
     let control = control(run, &mut execution, &binaries)?;
@@ -187,8 +189,9 @@ fn ship(
     reuse_live_tag(execution.plan, &made, &mut destination);
     run.step(Step::Push, |run| {
         let cache = execution.state().join("cache");
+        let papers = Papers::of(execution, image);
         let reporter = &execution.shared;
-        let pushed = push::push(run, &destination, &made, insecure, &cache, reporter)?;
+        let pushed = push::push(run, &destination, &made, &papers, &cache, reporter)?;
         let summary = image::push_summary(&destination.image(), &pushed);
         Ok(((), summary))
     })?;

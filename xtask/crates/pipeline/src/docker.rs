@@ -9,7 +9,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Image;
@@ -17,7 +16,7 @@ use oci::Digest;
 use secrecy::ExposeSecret;
 
 use crate::build::Binaries;
-use crate::child::Program;
+use crate::child::{Program, without_secrets};
 use crate::deploy::Execution;
 use crate::events::Event;
 use crate::push::Destination;
@@ -236,8 +235,8 @@ fn current_host() -> Option<String> {
     }
     let shell = xshell::Shell::new().ok()?;
     let format = "{{.Endpoints.docker.Host}}";
-    let host = xshell::cmd!(shell, "docker context inspect --format {format}")
-        .env_remove(TOKEN_VARIABLE)
+    let inspect = xshell::cmd!(shell, "docker context inspect --format {format}");
+    let host = without_secrets(inspect)
         .quiet()
         .ignore_stderr()
         .read()

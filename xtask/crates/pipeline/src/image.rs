@@ -17,6 +17,7 @@ use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
+use deploy_plan::report::ImageReport;
 use oci::{
     BlobSources, Digest, ImageConfig, ImageManifest, Platform, Pushed, Store, StoredBlob,
     media_type,
@@ -28,7 +29,9 @@ use crate::control::with_causes;
 use crate::deploy::Execution;
 use crate::docker_config::DockerConfig;
 use crate::events::Event;
+use crate::layers;
 use crate::run::Run;
+use crate::secrets;
 
 /// No manifest or configuration of ours is longer.
 const METADATA_LIMIT: u64 = 4 * 1024 * 1024;
@@ -45,9 +48,21 @@ pub struct Made {
     pub produced: Vec<Digest>,
     /// Who has the layers of base images.
     pub holders: Vec<Holder>,
+    /// The programs in it, as they lie here.
+    pub(crate) programs: Vec<Shipped>,
     /// What it took.
     counters: Counters,
-    size: u64,
+    /// What is in it.
+    pub(crate) report: ImageReport,
+}
+
+/// A program that was built here and is in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shipped {
+    /// The package that makes it.
+    pub(crate) package: String,
+    /// Where it lies.
+    pub(crate) path: PathBuf,
 }
 
 impl Made {
@@ -70,11 +85,14 @@ impl Made {
             layers_cached,
             ..
         } = self.counters;
+        let layers = self.report.layers.iter();
+        let new = layers.filter(|layer| layer.state == "new").count();
         format!(
-            "{} layers, {}, {layers_cached} unchanged, {layers_built} made, {}",
+            "{} layers, {}, {layers_cached} unchanged, {layers_built} made, {}; {new} are new here, {}",
             self.manifest.layers.len(),
-            megabytes(self.size),
-            crate::push::short(&self.digest)
+            megabytes(self.report.size),
+            crate::push::short(&self.digest),
+            megabytes(self.report.new),
         )
     }
 }
@@ -228,6 +246,7 @@ pub(crate) fn make(
     let cache_folder = cache_folder(settings);
     let store = Store::open(cache_folder.join("oci")).map_err(|e| store_failure(&e))?;
     let overlay = overlay(settings, image, binaries, &execution.found.target_folder);
+    let programs = shipped(image, &overlay);
     let online = Online {
         store: &store,
         access: access(run, execution),
@@ -246,6 +265,7 @@ pub(crate) fn make(
     if image.check_libraries {
         check::check_base(run, &planned, &bases, &mut cache)?;
     }
+    secrets::check(image, &planned, &mut cache)?;
     let assembled = assemble(&planned, &store, &mut cache).map_err(|e| image_failure(&e))?;
     if !image.verify
         && let Err(error) = cache.save()
@@ -256,7 +276,10 @@ pub(crate) fn make(
         )));
     }
     sweep(&cache_folder, &assembled);
-    made(assembled, &store, &bases)
+    let live = live_layers(settings, execution.plan, &assembled);
+    let report = layers::report(&assembled.layers, &live);
+    run.outcome.image_report = Some(report.clone());
+    made(assembled, &store, &bases, programs, report)
 }
 
 /// The base images that are known here.
@@ -274,7 +297,35 @@ fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
     }
 }
 
-fn made(mut assembled: Assembled, store: &Store, bases: &Bases<'_>) -> Result<Made, Failure> {
+/// The layers of the image that serves; none where nothing does, or an image that is not here.
+fn live_layers(settings: &Settings, plan: &Plan, assembled: &Assembled) -> Vec<Digest> {
+    let Some(live) = &plan.live else {
+        return Vec::new();
+    };
+    if live.digest == assembled.digest.to_string() {
+        return assembled.config.rootfs.diff_ids.clone();
+    }
+    diff_ids(settings, &live.digest).unwrap_or_default()
+}
+
+fn shipped(image: &Image, overlay: &BTreeMap<PathBuf, PathBuf>) -> Vec<Shipped> {
+    let artifacts = image.artifacts.iter();
+    let shipped = artifacts.filter_map(|(source, artifact)| {
+        Some(Shipped {
+            package: artifact.package.clone(),
+            path: overlay.get(&normal(source))?.clone(),
+        })
+    });
+    shipped.collect()
+}
+
+fn made(
+    mut assembled: Assembled,
+    store: &Store,
+    bases: &Bases<'_>,
+    programs: Vec<Shipped>,
+    report: ImageReport,
+) -> Result<Made, Failure> {
     let manifest = ImageManifest::from_slice(&assembled.manifest).map_err(|e| {
         Failure::new(
             Step::Image,
@@ -292,7 +343,6 @@ fn made(mut assembled: Assembled, store: &Store, bases: &Bases<'_>) -> Result<Ma
             source.unwrap_or_else(|| stored())
         });
     }
-    let size = manifest.layers.iter().map(|layer| layer.size).sum();
     let produced = assembled
         .layers
         .iter()
@@ -303,8 +353,9 @@ fn made(mut assembled: Assembled, store: &Store, bases: &Bases<'_>) -> Result<Ma
         manifest,
         sources,
         holders: bases.holders(),
+        programs,
         counters: assembled.counters,
-        size,
+        report,
     })
 }
 

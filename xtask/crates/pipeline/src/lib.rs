@@ -4,6 +4,7 @@
 //! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
+pub mod attest;
 pub mod base;
 pub mod build;
 mod child;
@@ -16,6 +17,7 @@ mod holdings;
 pub mod image;
 pub mod interrupt;
 pub mod journal;
+mod layers;
 pub mod lock;
 pub mod locking;
 pub mod observe;
@@ -25,5 +27,6 @@ pub mod push;
 pub mod redact;
 pub mod rollback;
 pub mod run;
+mod secrets;
 mod sweep;
 pub mod wait;

@@ -9,7 +9,7 @@ use deploy_image::{Dockerfile, base_images};
 use deploy_plan::config::{Base, Config};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder, LayerCompression};
+use deploy_plan::plan::{Attach, Image, ImageBuilder, LayerCompression};
 use oci::{Digest, Platform, Reference};
 
 use crate::base::{self, Access, BaseError};
@@ -203,5 +203,7 @@ fn planned(config: &Config) -> Image {
         artifacts: BTreeMap::new(),
         compression: LayerCompression::None,
         verify: false,
+        allow_secrets: Vec::new(),
+        attach: Attach::default(),
     }
 }

@@ -21,6 +21,7 @@ use deploy_plan::observed::{self, Extension, Live, Observed, Web};
 use deploy_plan::plan::{EMBEDDED_TENANT, Request, SERVER_BINARY};
 use management_api::client::Client;
 
+use crate::attest::key::{self, SigningKey};
 use crate::control::{Access, Control};
 use crate::events::{Event, Reporter};
 use crate::platform::Platform;
@@ -40,6 +41,8 @@ pub struct Observation {
     pub server: Option<PathBuf>,
     /// Where cargo puts artifacts.
     pub target_folder: PathBuf,
+    /// The key that images are signed with, where there is one.
+    pub signing_key: Option<SigningKey>,
     /// What speaks against the deployment and was found by looking.
     pub failures: Vec<Failure>,
 }
@@ -98,6 +101,7 @@ impl Observer<'_> {
             platform: Platform::of(&self.root().join(project::FOLDER)),
             server: None,
             target_folder: self.root().join("target"),
+            signing_key: None,
             failures: Vec::new(),
         }
     }
@@ -148,6 +152,7 @@ impl Observer<'_> {
             }
             Err(failure) => found.failures.push(failure),
         }
+        self.signing_key(found);
         self.extensions(found);
         found.server = self.server(&found.target_folder);
         found.observed.server_binary = found.server.is_some();
@@ -281,6 +286,18 @@ impl Observer<'_> {
             auth: self.config().api.auth,
             kind: ControlPlane::ManagementApi,
         });
+    }
+
+    /// A key that does not sign is worth knowing before the build, not after.
+    fn signing_key(&self, found: &mut Observation) {
+        if let Some(key) = self.variables.get(key::VARIABLE) {
+            self.redactor.learn_text(key);
+        }
+        let file = self.config().image.signing_key_file.as_deref();
+        match SigningKey::find(self.root(), file, self.variables) {
+            Ok(key) => found.signing_key = key,
+            Err(failure) => found.failures.push(failure),
+        }
     }
 
     fn extensions(&self, found: &mut Observation) {

@@ -1,7 +1,7 @@
 //! What a run produced, success or failure: the source of the report.
 
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::report::{ErrorRecord, Previous, Report, SCHEMA, StepRecord};
+use deploy_plan::report::{ErrorRecord, ImageReport, Previous, Report, SCHEMA, StepRecord};
 
 /// Facts gathered while a plan was executed. What is not known stays `None`.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Outcome {
     pub url: Option<String>,
     /// What served before.
     pub previous: Option<Previous>,
+    /// What is in the image, where it was made here.
+    pub image_report: Option<ImageReport>,
     /// How it ended.
     pub end: End,
     /// What was done.
@@ -92,6 +94,7 @@ impl Outcome {
             tag: self.tag.clone(),
             url: self.url.clone(),
             previous: self.previous.clone(),
+            image_report: self.image_report.clone(),
             steps: self.steps.clone(),
             error,
         }

@@ -12,6 +12,7 @@ use oci::{
     Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
+use crate::attest::Papers;
 use crate::base::BaseError;
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
@@ -158,10 +159,11 @@ pub fn push(
     run: &mut Run<'_>,
     destination: &Destination,
     made: &Made,
-    insecure: &[String],
+    papers: &Papers<'_>,
     cache_folder: &Path,
     reporter: &Arc<dyn Fn(Event) + Send + Sync>,
 ) -> Result<Pushed, Failure> {
+    let insecure = &papers.settings.config.api.insecure_registries;
     let client = client(
         destination,
         insecure,
@@ -175,18 +177,19 @@ pub fn push(
     for base in made.holders.iter().filter(|base| base.registry == host) {
         known.held_by(base.layer, base.repository.clone());
     }
-    let pushed = oci::push_image(
-        &client,
-        &ImagePush {
-            repository,
-            manifest: &made.manifest,
-            sources: &made.sources,
-            tag: Some(&destination.tag),
-            mount_from: &[],
-            known: &known,
-        },
-    )
-    .map_err(|e| failure(&e))?;
+    let image = ImagePush {
+        repository,
+        manifest: &made.manifest,
+        sources: &made.sources,
+        tag: Some(&destination.tag),
+        mount_from: &[],
+        known: &known,
+    };
+    let pushed = if papers.wanted() {
+        with_papers(run, &client, &image, destination, made, papers)?
+    } else {
+        oci::push_image(&client, &image).map_err(|e| failure(&e))?
+    };
     if let Err(error) = holdings.note(host, repository, &blobs) {
         // The next push asks more questions, that is all.
         run.reporter.event(Event::Warning(format!(
@@ -214,13 +217,56 @@ fn progress(reporter: &Arc<dyn Fn(Event) + Send + Sync>) -> ProgressHook {
     })
 }
 
+/// Sends an image and what is about it. The tag comes last: where it is, everything is.
+fn with_papers(
+    run: &Run<'_>,
+    client: &Client,
+    image: &ImagePush<'_>,
+    destination: &Destination,
+    made: &Made,
+    papers: &Papers<'_>,
+) -> Result<Pushed, Failure> {
+    let (repository, tag) = (&destination.repository, &destination.tag);
+    let tagged = client
+        .manifest_exists(repository, tag)
+        .map_err(|e| failure(&e))?;
+    if tagged.is_some_and(|found| found.digest == made.digest) && !papers.again {
+        return Ok(nothing_sent(client, made));
+    }
+    let untagged = ImagePush {
+        tag: None,
+        ..*image
+    };
+    let mut pushed = oci::push_image(client, &untagged).map_err(|e| failure(&e))?;
+    papers.send(run, client, destination, made)?;
+    let bytes = made.manifest.to_vec();
+    client
+        .put_manifest(repository, tag, &bytes, made.manifest.media_type())
+        .map_err(|e| failure(&e))?;
+    let counters = client.counters();
+    (pushed.requests, pushed.bytes) = (counters.requests, counters.bytes_sent);
+    Ok(pushed)
+}
+
+fn nothing_sent(client: &Client, made: &Made) -> Pushed {
+    let counters = client.counters();
+    Pushed {
+        digest: made.digest,
+        uploaded: 0,
+        existing: made.manifest.blobs().count(),
+        mounted: 0,
+        bytes: counters.bytes_sent,
+        requests: counters.requests,
+    }
+}
+
 /// The first characters of a digest, as people know them.
 #[must_use]
 pub fn short(digest: &Digest) -> String {
     digest.hex().chars().take(12).collect()
 }
 
-fn failure(error: &ClientError) -> Failure {
+pub(crate) fn failure(error: &ClientError) -> Failure {
     if matches!(error, ClientError::Interrupted) {
         return interrupted(Step::Push);
     }

@@ -29,7 +29,7 @@ pub struct Request {
     pub skip_build: bool,
     /// `--force`: deploy even what is live.
     pub force: bool,
-    /// `--no-cache`: read every file again.
+    /// `--verify`: read every file again.
     pub verify: bool,
 }
 
@@ -134,6 +134,19 @@ pub struct Image {
     pub artifacts: BTreeMap<String, Artifact>,
     /// Read every file again rather than trust its time stamp.
     pub verify: bool,
+    /// Paths in the image that may hold secrets.
+    pub allow_secrets: Vec<String>,
+    /// What is attached to it.
+    pub attach: Attach,
+}
+
+/// What goes to the registry together with a new image; a signature does where there is a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attach {
+    /// What its programs are made of.
+    pub sbom: bool,
+    /// How it was made.
+    pub provenance: bool,
 }
 
 /// How layers are sent; decided.
@@ -297,6 +310,11 @@ fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
         compression: compression(config),
         artifacts: artifacts(config, observed),
         verify: request.verify,
+        allow_secrets: config.image.allow_secrets.clone(),
+        attach: Attach {
+            sbom: config.image.sbom,
+            provenance: config.image.provenance,
+        },
     }
 }
 

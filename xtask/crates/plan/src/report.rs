@@ -34,6 +34,9 @@ pub struct Report {
     pub url: Option<String>,
     /// The deployment that served before.
     pub previous: Option<Previous>,
+    /// What is in the image, where it was made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_report: Option<ImageReport>,
     /// What was done, in order.
     pub steps: Vec<StepRecord>,
     /// Why it failed.
@@ -50,6 +53,31 @@ pub struct Previous {
     pub tag: Option<String>,
     /// Its digest.
     pub digest: String,
+}
+
+/// What is in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ImageReport {
+    /// Bytes of all layers, as they are stored and sent.
+    pub size: u64,
+    /// Bytes of the layers that the release which served before did not have.
+    pub new: u64,
+    /// The layers, base first.
+    pub layers: Vec<LayerRecord>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LayerRecord {
+    /// The line of the Dockerfile that it comes from, or the base.
+    pub source: String,
+    /// Bytes, as it is stored and sent.
+    pub size: u64,
+    /// Its digest.
+    pub digest: String,
+    /// `unchanged` where the release that served before has it; `base` where it is one of the base
+    /// image and may be new or not; else `new`.
+    pub state: &'static str,
 }
 
 /// One step that was done or begun.

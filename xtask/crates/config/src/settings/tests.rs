@@ -64,6 +64,8 @@ fn no_file_at_all() {
     insta::assert_snapshot!(said(&settings).join("\n"), @r#"
     control_plane = "embedded"  # default of environment local
     image.base = "host"  # default of environment local
+    image.sbom = false  # default of environment local
+    image.provenance = false  # default of environment local
     "#);
     let names: Vec<_> = settings
         .environments
@@ -96,6 +98,10 @@ fn every_key_has_a_default() {
     image.compression = "auto"
     image.compression_level = 0
     image.repository = ""
+    image.allow_secrets = []
+    image.sbom = false
+    image.provenance = false
+    image.signing_key_file = ""
     deploy.strategy = "rolling"
     deploy.timeout = "5m"
     deploy.require_clean = false

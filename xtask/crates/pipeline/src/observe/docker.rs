@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use deploy_config::credentials::TOKEN_VARIABLE;
 use xshell::{Shell, cmd};
+
+use crate::child::without_secrets;
 
 /// A client that hangs (a socket nobody serves) must not hold up a deploy.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -16,7 +17,7 @@ pub(super) fn observe(root: &Path) -> bool {
     };
     shell.change_dir(root);
     let format = "{{.Server.Version}}";
-    let version = cmd!(shell, "docker version --format {format}").env_remove(TOKEN_VARIABLE);
+    let version = without_secrets(cmd!(shell, "docker version --format {format}"));
     let mut command: std::process::Command = version.into();
     command
         .stdin(std::process::Stdio::null())

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use deploy_config::credentials::TOKEN_VARIABLE;
 use deploy_plan::observed::Git;
 use xshell::{Shell, cmd};
+
+use crate::child::without_secrets;
 
 /// More commits than anyone reads in a plan.
 const MOST: &str = "50";
@@ -19,12 +20,12 @@ pub(super) fn observe(root: &Path) -> Option<Git> {
     let status = cmd!(
         shell,
         "git --no-optional-locks status --porcelain=v2 --branch --untracked-files=normal"
-    )
-    .env_remove(TOKEN_VARIABLE)
-    .quiet()
-    .ignore_stderr()
-    .read()
-    .ok()?;
+    );
+    let status = without_secrets(status)
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .ok()?;
     Some(parse(&status))
 }
 

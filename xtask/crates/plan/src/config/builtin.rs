@@ -7,17 +7,22 @@ use super::api_url::SANDBOX_API;
 pub struct BuiltinEnvironment {
     /// Its name.
     pub name: &'static str,
-    /// Key and value, as a section of a file would set them.
+    /// Key and value, as variables would set them.
     pub values: &'static [(&'static str, &'static str)],
 }
 
 /// All of them. `local` builds on the host's own libraries, so that a first deployment needs
-/// neither a registry nor a network. `production` names no address: whoever hosts the platform
+/// neither a registry nor a network, and without the papers that nobody reads there. `production` names no address: whoever hosts the platform
 /// sets `api.url` once for the whole file, and it must hold there too.
 pub const BUILTIN_ENVIRONMENTS: &[BuiltinEnvironment] = &[
     BuiltinEnvironment {
         name: "local",
-        values: &[("control_plane", "embedded"), ("image.base", "host")],
+        values: &[
+            ("control_plane", "embedded"),
+            ("image.base", "host"),
+            ("image.sbom", "false"),
+            ("image.provenance", "false"),
+        ],
     },
     BuiltinEnvironment {
         name: "sandbox",

@@ -80,6 +80,18 @@ pub struct Image {
     #[serde(with = "rules::optional")]
     #[schemars(with = "String")]
     pub repository: Option<String>,
+    /// Files that may go into the image although they look like secrets: paths in the image or
+    /// patterns of them, a folder standing for all below it.
+    pub allow_secrets: Vec<String>,
+    /// Attach a list of everything the programs are made of (SBOM, `CycloneDX`) to a new image.
+    pub sbom: bool,
+    /// Attach a record of how it was made (SLSA provenance) to a new image.
+    pub provenance: bool,
+    /// A private key (EC P-256, PKCS#8, PEM) to sign new images with, relative to the project. The
+    /// key itself may be in `SYSTEMPROMPT_SIGNING_KEY` instead.
+    #[serde(with = "rules::optional_path")]
+    #[schemars(with = "String")]
+    pub signing_key_file: Option<PathBuf>,
 }
 
 impl Default for Image {
@@ -95,6 +107,10 @@ impl Default for Image {
             compression_level: 0,
             build_args: BTreeMap::new(),
             repository: None,
+            allow_secrets: Vec::new(),
+            sbom: true,
+            provenance: true,
+            signing_key_file: None,
         }
     }
 }

@@ -1,0 +1,67 @@
+//! What is in an image, and what of it is new against the release that serves.
+
+use std::collections::BTreeSet;
+
+use deploy_image::LayerReport;
+use deploy_plan::report::{ImageReport, LayerRecord};
+use oci::Digest;
+
+/// The report of an image's layers; `live` are the uncompressed layers of the image that serves,
+/// as far as they are known here.
+pub(crate) fn report(layers: &[LayerReport], live: &[Digest]) -> ImageReport {
+    let live: BTreeSet<&Digest> = live.iter().collect();
+    let records: Vec<LayerRecord> = layers
+        .iter()
+        .map(|layer| LayerRecord {
+            source: layer.source.clone(),
+            size: layer.size,
+            digest: layer.digest.to_string(),
+            state: if live.contains(&layer.diff_id) {
+                "unchanged"
+            } else if layer.of_base {
+                "base"
+            } else {
+                "new"
+            },
+        })
+        .collect();
+    ImageReport {
+        size: records.iter().map(|layer| layer.size).sum(),
+        new: records
+            .iter()
+            .filter(|layer| layer.state == "new")
+            .map(|layer| layer.size)
+            .sum(),
+        layers: records,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, size: u64, of_base: bool) -> LayerReport {
+        LayerReport {
+            digest: Digest::of(format!("{name}, compressed").as_bytes()),
+            size,
+            diff_id: Digest::of(name.as_bytes()),
+            media_type: String::new(),
+            source: name.to_owned(),
+            cached: false,
+            of_base,
+        }
+    }
+
+    #[test]
+    fn layers_are_compared_by_their_content_and_not_by_how_they_are_sent() {
+        let layers = [
+            layer("base", 100, true),
+            layer("a", 20, false),
+            layer("b", 3, false),
+        ];
+        let report = report(&layers, &[Digest::of(b"a")]);
+        let states: Vec<_> = report.layers.iter().map(|layer| layer.state).collect();
+        assert_eq!(states, ["base", "unchanged", "new"]);
+        assert_eq!((report.size, report.new), (123, 3));
+    }
+}
