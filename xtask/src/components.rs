@@ -178,11 +178,23 @@ impl Component {
         match self.source {
             Source::Debian(packages) => format!("apt-get install {}", packages.join(" ")),
             Source::Npm(package) => format!("npm install --prefix target/{TOOLS}/npm {package}"),
-            Source::Pip(package) => {
-                format!("python3 -m pip install --target target/{TOOLS}/pip {package}")
+            Source::Pip(_) => {
+                let all = pip_packages().join(" ");
+                format!("python3 -m pip install --upgrade --target target/{TOOLS}/pip {all}")
             }
         }
     }
+}
+
+/// All of them: pip puts a new `bin` in the place of the one that holds other packages' programs.
+fn pip_packages() -> Vec<&'static str> {
+    let packages = COMPONENTS
+        .iter()
+        .filter_map(|component| match component.source {
+            Source::Pip(package) => Some(package),
+            _ => None,
+        });
+    packages.collect()
 }
 
 /// What is not there.
@@ -215,7 +227,7 @@ pub(crate) fn install(root: &Path, missing: &[Component]) -> Result<()> {
         match component.source {
             Source::Debian(packages) => debian.extend_from_slice(packages),
             Source::Npm(package) => npm.push(package),
-            Source::Pip(package) => pip.push(package),
+            Source::Pip(_) => pip = pip_packages(),
         }
     }
     debian.sort_unstable();

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use deploy_pipeline::events::{Event, Reporter};
+use deploy_pipeline::events::Reporter;
 use deploy_plan::exit::Exit;
 
 /// Writes text to standard output. A reader that has gone away (`… | head`) is no error of ours.
@@ -60,27 +60,6 @@ pub(crate) fn redactor() -> deploy_pipeline::redact::Redactor {
         deploy_pipeline::redact::Redactor::telling(github::mask)
     } else {
         deploy_pipeline::redact::Redactor::default()
-    }
-}
-
-/// Events of layers, counted together: what is shown while an image is sent.
-#[derive(Default)]
-pub(crate) struct Layers {
-    seen: std::collections::BTreeMap<String, (u64, u64)>,
-}
-
-impl Layers {
-    /// Takes an event; sent and total bytes over all layers seen so far.
-    pub(crate) fn take(&mut self, event: &Event) -> Option<(u64, u64)> {
-        let Event::Layer {
-            digest, sent, size, ..
-        } = event
-        else {
-            return None;
-        };
-        self.seen.insert(digest.clone(), (*sent, *size));
-        let sum = |part: fn(&(u64, u64)) -> u64| self.seen.values().map(part).sum();
-        Some((sum(|p| p.0), sum(|p| p.1)))
     }
 }
 

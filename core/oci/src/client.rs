@@ -24,7 +24,8 @@ pub use counters::Counters;
 pub use error::{Answer, CallSite, ClientError};
 pub use manifests::{ReceivedManifest, TagOrDigest};
 pub use options::{
-    ClientOptions, Credentials, Interrupt, PlainHttp, Progress, ProgressHook, RetryPolicy, Timeouts,
+    BlobState, ClientOptions, Credentials, Interrupt, PlainHttp, Progress, ProgressHook,
+    RetryPolicy, Timeouts,
 };
 
 use chunks::Chunks;
@@ -51,6 +52,13 @@ impl Client {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.transport.meter().read()
+    }
+
+    /// Tells whoever wants to know how a blob comes along.
+    pub(crate) fn tell(&self, progress: Progress) {
+        if let Some(hook) = &self.transport.options().progress {
+            hook(progress);
+        }
     }
 
     fn patience(&self) -> Patience<'_> {

@@ -14,9 +14,9 @@ mod reference;
 mod store;
 
 pub use client::{
-    Answer, BlobSource, CallSite, Client, ClientError, ClientOptions, Counters, Credentials,
-    Interrupt, PlainHttp, Progress, ProgressHook, ReceivedManifest, RetryPolicy, StoredBlob,
-    TagOrDigest, Timeouts,
+    Answer, BlobSource, BlobState, CallSite, Client, ClientError, ClientOptions, Counters,
+    Credentials, Interrupt, PlainHttp, Progress, ProgressHook, ReceivedManifest, RetryPolicy,
+    StoredBlob, TagOrDigest, Timeouts,
 };
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};

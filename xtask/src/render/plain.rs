@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use deploy_pipeline::events::{Event, Reporter};
+use deploy_pipeline::events::{Event, LayerState, Reporter};
 
-use super::err;
+use super::{bytes, err};
 
 /// One line an event; passing progress stays out.
 #[derive(Default)]
@@ -46,6 +46,15 @@ impl Plain {
                 format!("{text}\n")
             }
             Event::State { state, message } => format!("        {state}: {message}\n"),
+            Event::Layer {
+                digest,
+                state,
+                size,
+                ..
+            } if *state != LayerState::Sending => {
+                let size = bytes(*size);
+                format!("        layer {digest}  {size:>9}  {}\n", state.word())
+            }
             Event::Warning(text) if self.groups => format!("::warning::{text}\n"),
             Event::Warning(text) => format!("warning: {text}\n"),
             Event::Note(text) => format!("note: {text}\n"),

@@ -1,14 +1,13 @@
-//! Progress on a terminal: one moving line for the step that runs, one lasting line for each that
-//! ended.
+//! Progress on a terminal: one moving line for the step that runs, with one for each layer that is
+//! sent below it, and one lasting line for each step that ended.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use deploy_pipeline::events::{Event, Reporter};
+use deploy_pipeline::events::{Event, LayerState, Reporter};
 use deploy_plan::failure::Step;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::{Layers, bytes};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The lines of a run.
 pub(crate) struct Terminal {
@@ -17,36 +16,71 @@ pub(crate) struct Terminal {
     moving: Mutex<Moving>,
 }
 
-/// The line of the step that runs; hidden between two steps.
+/// More layers than this at a time would push each other off a small screen.
+const LAYERS_SHOWN: usize = 8;
+
+/// The lines of the step that runs; hidden between two steps.
 struct Moving {
+    all: MultiProgress,
     bar: ProgressBar,
-    layers: Layers,
+    /// A line each, below that of the step.
+    layers: BTreeMap<String, ProgressBar>,
 }
 
 impl Moving {
     fn hidden() -> Self {
         Self {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             bar: ProgressBar::hidden(),
-            layers: Layers::default(),
+            layers: BTreeMap::new(),
         }
     }
 
     fn of(name: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let bar = all.add(ProgressBar::no_length());
         let style = ProgressStyle::with_template("{spinner} {prefix:<9} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         bar.set_style(style);
         bar.set_prefix(name);
         bar.enable_steady_tick(Duration::from_millis(100));
         Self {
+            all,
             bar,
-            layers: Layers::default(),
+            layers: BTreeMap::new(),
         }
     }
 
-    /// A lasting line above the moving one.
+    /// A lasting line above the moving ones.
     fn line(&self, text: &str) {
-        self.bar.suspend(|| super::err(&format!("{text}\n")));
+        self.all.suspend(|| super::err(&format!("{text}\n")));
+    }
+
+    /// A layer on its way: bytes, rate and state.
+    fn layer(&mut self, digest: &str, state: LayerState, sent: u64, size: u64) {
+        if !self.layers.contains_key(digest) {
+            if self.layers.len() == LAYERS_SHOWN {
+                return;
+            }
+            let bar = self.all.add(layer_bar(digest, size));
+            self.layers.insert(digest.to_owned(), bar);
+        }
+        let Some(bar) = self.layers.get(digest) else {
+            return;
+        };
+        bar.set_position(sent);
+        if state == LayerState::Sending {
+            bar.set_message("sending");
+        } else {
+            bar.abandon_with_message(state.word());
+        }
+    }
+
+    fn clear(&self) {
+        for layer in self.layers.values() {
+            layer.finish_and_clear();
+        }
+        self.bar.finish_and_clear();
     }
 }
 
@@ -68,7 +102,7 @@ impl Terminal {
 
     /// The moving line makes way for the lasting one.
     fn ended(&self, moving: &mut Moving, mark: &str, step: Step, time: Option<f64>, words: &str) {
-        moving.bar.finish_and_clear();
+        moving.clear();
         *moving = Moving::hidden();
         let time = time.map_or_else(|| " ".repeat(9), |seconds| format!("{seconds:>7.2} s"));
         let time = self.paint("2", &time);
@@ -107,12 +141,12 @@ impl Reporter for Terminal {
             }
             Event::Progress(text) => moving.bar.set_message(text),
             Event::Output(text) | Event::LogLine(text) | Event::Note(text) => moving.line(&text),
-            Event::Layer { .. } => {
-                if let Some((sent, size)) = moving.layers.take(&event) {
-                    let message = format!("{} of {}", bytes(sent), bytes(size));
-                    moving.bar.set_message(message);
-                }
-            }
+            Event::Layer {
+                digest,
+                state,
+                sent,
+                size,
+            } => moving.layer(&digest, state, sent, size),
             Event::State { state, message } => {
                 moving.bar.set_message(format!("{state}: {message}"));
             }
@@ -121,6 +155,17 @@ impl Reporter for Terminal {
             }
         }
     }
+}
+
+fn layer_bar(digest: &str, size: u64) -> ProgressBar {
+    const TEMPLATE: &str = "  {prefix} {bar:20.dim} {decimal_bytes:>9} of {decimal_total_bytes:>9} {decimal_bytes_per_sec:>12} {msg}";
+    let style = ProgressStyle::with_template(TEMPLATE).map_or_else(
+        |_| ProgressStyle::default_bar(),
+        |style| style.progress_chars("█▓░"),
+    );
+    let bar = ProgressBar::new(size).with_style(style);
+    bar.set_prefix(digest.to_owned());
+    bar
 }
 
 /// A bar of twenty places with the count behind it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::counters::Meter;
 use super::error::ClientError;
-use super::options::{ClientOptions, Progress};
+use super::options::{BlobState, ClientOptions, Progress};
 use crate::digest::Digest;
 use crate::store::Store;
 
@@ -176,6 +176,7 @@ impl<'a> PayloadReader<'a> {
             let sent = part.offset + part.length - self.left;
             hook(Progress {
                 digest: part.digest,
+                state: BlobState::Sending,
                 sent,
                 total: part.total,
             });

@@ -88,18 +88,34 @@ impl PlainHttp {
     }
 }
 
-/// How far an upload has come. `sent` starts anew when an upload must.
+/// Where a blob stands on its way to the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobState {
+    /// The repository has it.
+    Exists,
+    /// It was mounted from another repository.
+    Mounted,
+    /// It is being sent.
+    Sending,
+    /// It has been sent.
+    Sent,
+}
+
+/// How a blob of a push comes along. `sent` starts anew when an upload must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// The blob.
     pub digest: Digest,
+    /// Where it stands.
+    pub state: BlobState,
     /// Bytes sent so far.
     pub sent: u64,
     /// The blob's length in bytes.
     pub total: u64,
 }
 
-/// Is told about every part of an upload, from the thread that sends it.
+/// Is told about every part of an upload and about every blob that is done with, from the thread
+/// that sends it.
 pub type ProgressHook = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Says that the caller wants no more of it; asked often, from any thread.

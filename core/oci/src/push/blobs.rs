@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use url::Url;
 
 use super::{ImagePush, distinct_blobs};
-use crate::client::{Client, ClientError, Mounted};
+use crate::client::{BlobState, Client, ClientError, Mounted, Progress};
 use crate::manifest::Descriptor;
 use crate::reference::Repository;
 
@@ -74,7 +74,11 @@ impl Queue<'_> {
                 push: self.push,
                 blob,
             };
-            self.note(step.run());
+            let outcome = step.run();
+            if let Ok(outcome) = &outcome {
+                step.tell(outcome);
+            }
+            self.note(outcome);
         }
     }
 
@@ -122,6 +126,21 @@ impl Step<'_> {
             return Ok(Outcome::Existing);
         }
         self.upload(begun)
+    }
+
+    fn tell(&self, outcome: &Outcome) {
+        let (digest, total) = (self.blob.digest, self.blob.size);
+        let (state, sent) = match outcome {
+            Outcome::Uploaded => (BlobState::Sent, total),
+            Outcome::Existing => (BlobState::Exists, 0),
+            Outcome::Mounted => (BlobState::Mounted, 0),
+        };
+        self.client.tell(Progress {
+            digest,
+            state,
+            sent,
+            total,
+        });
     }
 
     /// A configuration names its layers and what made them, so that with a new manifest it is new

@@ -72,6 +72,19 @@ pub enum LayerState {
     Sent,
 }
 
+impl LayerState {
+    /// In a word, for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exists => "there already",
+            Self::Mounted => "mounted",
+            Self::Sending => "sending",
+            Self::Sent => "sent",
+        }
+    }
+}
+
 /// Takes events. Called from several threads during a push.
 pub trait Reporter: Sync {
     /// Takes one event.

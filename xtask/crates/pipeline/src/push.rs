@@ -8,8 +8,8 @@ use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Plan;
 use management_api::types::RegistryToken;
 use oci::{
-    Client, ClientError, ClientOptions, Credentials, Digest, ImagePush, PlainHttp, ProgressHook,
-    Pushed, Reference, Repository, Tag, TagOrDigest,
+    BlobState, Client, ClientError, ClientOptions, Credentials, Digest, ImagePush, PlainHttp,
+    ProgressHook, Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
 use crate::attest::Papers;
@@ -203,10 +203,11 @@ pub fn push(
 fn progress(reporter: &Arc<dyn Fn(Event) + Send + Sync>) -> ProgressHook {
     let tell = Arc::clone(reporter);
     Arc::new(move |progress: oci::Progress| {
-        let state = if progress.sent == progress.total {
-            LayerState::Sent
-        } else {
-            LayerState::Sending
+        let state = match progress.state {
+            BlobState::Exists => LayerState::Exists,
+            BlobState::Mounted => LayerState::Mounted,
+            BlobState::Sending => LayerState::Sending,
+            BlobState::Sent => LayerState::Sent,
         };
         tell(Event::Layer {
             digest: short(&progress.digest),
