@@ -90,7 +90,11 @@ fn another_repository_of_the_registry_gets_the_layers_without_sending() {
             "--tag",
             "x",
         ],
-        &[("SYSTEMPROMPT_IMAGE_REPOSITORY", "another/tenant")],
+        &[
+            ("SYSTEMPROMPT_IMAGE_REPOSITORY", "another/tenant"),
+            ("SYSTEMPROMPT_IMAGE_SBOM", "false"),
+            ("SYSTEMPROMPT_IMAGE_PROVENANCE", "false"),
+        ],
     );
     again.expect_success();
     assert_eq!(world.proxy.uploaded(), 0, "{again}");

@@ -54,6 +54,8 @@ pub struct Made {
     counters: Counters,
     /// What is in it.
     pub(crate) report: ImageReport,
+    /// Whether something serves that it can be compared with.
+    compared: bool,
 }
 
 /// A program that was built here and is in the image.
@@ -85,15 +87,19 @@ impl Made {
             layers_cached,
             ..
         } = self.counters;
-        let layers = self.report.layers.iter();
-        let new = layers.filter(|layer| layer.state == "new").count();
-        format!(
-            "{} layers, {}, {layers_cached} unchanged, {layers_built} made, {}; {new} are new here, {}",
+        let made = format!(
+            "{} layers, {}, {layers_cached} unchanged, {layers_built} made, {}",
             self.manifest.layers.len(),
             megabytes(self.report.size),
-            crate::push::short(&self.digest),
-            megabytes(self.report.new),
-        )
+            crate::push::short(&self.digest)
+        );
+        if !self.compared {
+            return made;
+        }
+        let layers = self.report.layers.iter();
+        let new = layers.filter(|layer| layer.state == "new").count();
+        let size = megabytes(self.report.new);
+        format!("{made}; {new} not in what serves ({size})")
     }
 }
 
@@ -279,7 +285,9 @@ pub(crate) fn make(
     let live = live_layers(settings, execution.plan, &assembled);
     let report = layers::report(&assembled.layers, &live);
     run.outcome.image_report = Some(report.clone());
-    made(assembled, &store, &bases, programs, report)
+    let mut made = made(assembled, &store, &bases, programs, report)?;
+    made.compared = execution.plan.live.is_some();
+    Ok(made)
 }
 
 /// The base images that are known here.
@@ -356,6 +364,7 @@ fn made(
         programs,
         counters: assembled.counters,
         report,
+        compared: false,
     })
 }
 
