@@ -198,7 +198,8 @@ fn a_killed_push_leaves_nothing_in_the_way() {
     });
     assert!(pushing, "{}", running.stderr_so_far());
     running.signal_group(nix::sys::signal::Signal::SIGKILL);
-    let _killed = running.wait(std::time::Duration::from_mins(1));
+    let killed = running.wait(std::time::Duration::from_mins(1));
+    assert_ne!(killed.code(), 0, "{killed}");
     let before = blobs_put(&world);
     assert!(!world.has_tag("x"));
     world.proxy.heal();
