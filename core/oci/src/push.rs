@@ -124,9 +124,9 @@ fn registry_state(
         if tagged.is_some_and(|found| found.digest == *digest) {
             return Ok(RegistryState::Complete);
         }
-        if is_new_here(push) {
-            return Ok(RegistryState::Missing);
-        }
+    }
+    if is_new_here(push) {
+        return Ok(RegistryState::Missing);
     }
     match (client.manifest_exists(push.repository, digest)?, push.tag) {
         (None, _) => Ok(RegistryState::Missing),
