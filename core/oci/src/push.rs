@@ -124,9 +124,9 @@ fn registry_state(
         if tagged.is_some_and(|found| found.digest == *digest) {
             return Ok(RegistryState::Complete);
         }
-        if is_new_here(push) {
-            return Ok(RegistryState::Missing);
-        }
+    }
+    if is_new_here(push) {
+        return Ok(RegistryState::Missing);
     }
     match (client.manifest_exists(push.repository, digest)?, push.tag) {
         (None, _) => Ok(RegistryState::Missing),
@@ -135,11 +135,13 @@ fn registry_state(
     }
 }
 
-/// Whether the repository cannot have the manifest, because it does not have a blob of it.
+/// Whether the repository cannot have the manifest: a blob of it was made just now, or this very
+/// image was seen in other repositories only. Layers say less, those of a base are in its own.
 fn is_new_here(push: &ImagePush<'_>) -> bool {
-    push.manifest.blobs().any(|blob| {
-        push.known.is_new(&blob.digest) || push.known.is_elsewhere(&blob.digest, push.repository)
-    })
+    let config = &push.manifest.config.digest;
+    let mut blobs = push.manifest.blobs();
+    push.known.is_elsewhere(config, push.repository)
+        || blobs.any(|blob| push.known.is_new(&blob.digest))
 }
 
 /// A registry that cleans up may take a blob away after it has said that it has it.

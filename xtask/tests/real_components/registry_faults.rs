@@ -194,12 +194,13 @@ fn a_killed_push_leaves_nothing_in_the_way() {
     world.proxy.inject(second_blob);
     let running = world.start(&["deploy", "-e", "production", "--tag", "x"]);
     let pushing = testkit::process::eventually(std::time::Duration::from_mins(2), || {
-        !blobs_put(&world).is_empty()
+        !world.blobs_put().is_empty()
     });
     assert!(pushing, "{}", running.stderr_so_far());
     running.signal_group(nix::sys::signal::Signal::SIGKILL);
-    let _killed = running.wait(std::time::Duration::from_mins(1));
-    let before = blobs_put(&world);
+    let killed = running.wait(std::time::Duration::from_mins(1));
+    assert_ne!(killed.code(), 0, "{killed}");
+    let before = world.blobs_put();
     assert!(!world.has_tag("x"));
     world.proxy.heal();
     world.proxy.forget();
@@ -210,25 +211,11 @@ fn a_killed_push_leaves_nothing_in_the_way() {
     is_whole(&world, "x");
     let (manifest, _) = world.registry.manifest(world.variant.repository(), "x");
     let config = manifest["config"]["digest"].as_str().unwrap();
-    let twice: Vec<String> = blobs_put(&world)
+    let twice: Vec<String> = world
+        .blobs_put()
         .into_iter()
         .filter(|digest| before.contains(digest) && digest != config)
         .collect();
     assert!(twice.is_empty(), "sent again: {twice:?}");
     assert_eq!(world.api.deployed().len(), 1);
-}
-
-/// The digests of the blobs whose upload was answered.
-fn blobs_put(world: &World) -> Vec<String> {
-    let exchanges = world.proxy.exchanges();
-    let put = exchanges.iter().filter(|e| {
-        e.request.method == "PUT"
-            && e.status == Some(201)
-            && e.request.path().contains("/blobs/uploads/")
-    });
-    let digests = put.filter_map(|e| {
-        let (_, digest) = e.request.target.split_once("digest=")?;
-        Some(digest.replace("%3A", ":"))
-    });
-    digests.collect()
 }

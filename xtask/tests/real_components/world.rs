@@ -140,6 +140,21 @@ impl World {
         self.registry.has(self.variant.repository(), tag)
     }
 
+    /// The digests of the blobs whose upload was answered.
+    pub(crate) fn blobs_put(&self) -> Vec<String> {
+        let exchanges = self.proxy.exchanges();
+        let put = exchanges.iter().filter(|e| {
+            e.request.method == "PUT"
+                && e.status == Some(201)
+                && e.request.path().contains("/blobs/uploads/")
+        });
+        let digests = put.filter_map(|e| {
+            let (_, digest) = e.request.target.split_once("digest=")?;
+            Some(digest.replace("%3A", ":"))
+        });
+        digests.collect()
+    }
+
     /// Where a call of the tenant goes.
     pub(crate) fn tenant_path(call: &str) -> String {
         format!("/api/v1/tenants/{TENANT}/{call}")

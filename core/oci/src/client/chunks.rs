@@ -44,13 +44,13 @@ impl Chunks {
         }
     }
 
-    /// A body of this length was refused: what to try next, if anything.
+    /// A body of this length was refused: what to try next, if anything. A refusal of the smallest
+    /// says nothing about sizes, and is not kept.
     pub(super) fn below(&self, length: u64) -> Option<u64> {
-        let refused = self
-            .refused
-            .fetch_min(length, Ordering::Relaxed)
-            .min(length);
-        self.largest_below(refused)
+        let refused = self.refused.load(Ordering::Relaxed).min(length);
+        let next = self.largest_below(refused)?;
+        self.refused.fetch_min(length, Ordering::Relaxed);
+        Some(next)
     }
 
     fn largest_below(&self, refused: u64) -> Option<u64> {
@@ -73,6 +73,7 @@ mod tests {
         assert_eq!(chunks.below(16 * MIB), Some(4 * MIB));
         assert_eq!(chunks.for_blob(99 * MIB), Some(4 * MIB));
         assert_eq!(chunks.below(MIB / 4), None);
+        assert_eq!(chunks.for_blob(99 * MIB), Some(4 * MIB));
     }
 
     #[test]

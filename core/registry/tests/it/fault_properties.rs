@@ -164,10 +164,23 @@ fn at(world: &World, call: Call, fault: Fault) {
     world.faulty.fail_once(call, fault);
     let outcome = push.run();
     assert!(world.faulty.has_failed(), "{name} never was");
-    if fault.passes() {
-        assert!(outcome.is_ok(), "{name}: {outcome:?}");
+    match &outcome {
+        Ok(()) => {}
+        Err(error) if fault.passes() => panic!("{name}: {error:?}"),
+        Err(error) => assert!(says_what_happened(error, fault), "{name}: {error:?}"),
     }
     push.check(outcome);
+}
+
+/// The error is the one that the fault means.
+fn says_what_happened(error: &ClientError, fault: Fault) -> bool {
+    match fault {
+        Fault::Status(401) => matches!(error, ClientError::Unauthorized { .. }),
+        Fault::Status(status) => error.answer().is_some_and(|answer| answer.status == status),
+        Fault::WrongDigest => matches!(error, ClientError::DigestMismatch { .. }),
+        Fault::Garbage => matches!(error, ClientError::Protocol { .. }),
+        _ => false,
+    }
 }
 
 /// Layers of each kind: empty, of a byte, in one segment, with and without a word to go on.
