@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek as _};
+use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +15,7 @@ use super::elf;
 use super::facts::{BaseFacts, Library, resolve};
 use super::names::{file_name, is_below, parent};
 use super::versions;
+use super::zstd::{self, Unpacked};
 
 /// A passwd file over this is not one.
 const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
@@ -34,6 +35,9 @@ pub enum LookError {
         /// Its media type.
         media_type: String,
     },
+    /// Compressed with zstd, and nothing here unpacks that.
+    #[error("the layer is compressed with zstd, and the program zstd is not installed")]
+    NoProgram,
     /// Damaged, or no tar archive.
     #[error("the layer cannot be read as a tar archive")]
     Layer(#[source] io::Error),
@@ -78,14 +82,19 @@ impl Look {
 
     /// Whether a layer of this type can be read.
     pub fn check_readable(media_type: &str) -> Result<(), LookError> {
-        compression(media_type).map(drop)
+        match compression(media_type)? {
+            Packed::Zstd if !zstd::is_installed() => Err(LookError::NoProgram),
+            _ => Ok(()),
+        }
     }
 
     /// Takes in the next layer; the base's lowest comes first.
-    pub fn layer(&mut self, media_type: &str, bytes: impl Read) -> Result<(), LookError> {
+    pub fn layer(&mut self, media_type: &str, file: File) -> Result<(), LookError> {
         let read = match compression(media_type)? {
-            Packed::Plain => self.archive(bytes.take(LAYER_LIMIT)),
-            Packed::Gzip => self.archive(MultiGzDecoder::new(bytes).take(LAYER_LIMIT)),
+            Packed::Plain => self.archive(BufReader::new(file).take(LAYER_LIMIT)),
+            Packed::Gzip => self.archive(MultiGzDecoder::new(file).take(LAYER_LIMIT)),
+            Packed::Zstd => Unpacked::of(file)
+                .and_then(|unpacked| self.archive(BufReader::new(unpacked).take(LAYER_LIMIT))),
         };
         read.map_err(LookError::Layer)
     }
@@ -186,12 +195,14 @@ impl Look {
 enum Packed {
     Plain,
     Gzip,
+    Zstd,
 }
 
 fn compression(media_type: &str) -> Result<Packed, LookError> {
     match media_type {
         media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Packed::Plain),
         media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::Gzip),
+        media_type::OCI_LAYER_ZSTD => Ok(Packed::Zstd),
         _ => Err(LookError::Unreadable {
             media_type: media_type.to_owned(),
         }),

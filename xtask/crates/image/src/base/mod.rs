@@ -9,6 +9,7 @@ mod libraries;
 mod look;
 mod names;
 mod versions;
+mod zstd;
 
 use std::ffi::OsString;
 use std::fs;
