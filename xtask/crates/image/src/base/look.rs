@@ -7,15 +7,14 @@ use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flate2::read::MultiGzDecoder;
 use oci::media_type;
 
 use super::archive::{Archive, Entry, Kind};
 use super::elf;
 use super::facts::{BaseFacts, Library, resolve};
 use super::names::{file_name, is_below, parent};
+use super::unpack::{Unpacked, is_installed};
 use super::versions;
-use super::zstd::{self, Unpacked};
 
 /// A passwd file over this is not one.
 const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
@@ -35,9 +34,12 @@ pub enum LookError {
         /// Its media type.
         media_type: String,
     },
-    /// Compressed with zstd, and nothing here unpacks that.
-    #[error("the layer is compressed with zstd, and the program zstd is not installed")]
-    NoProgram,
+    /// Compressed, and nothing here unpacks that.
+    #[error("the layer is compressed with {program}, and the program {program} is not installed")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+    },
     /// Damaged, or no tar archive.
     #[error("the layer cannot be read as a tar archive")]
     Layer(#[source] io::Error),
@@ -83,7 +85,7 @@ impl Look {
     /// Whether a layer of this type can be read.
     pub fn check_readable(media_type: &str) -> Result<(), LookError> {
         match compression(media_type)? {
-            Packed::Zstd if !zstd::is_installed() => Err(LookError::NoProgram),
+            Packed::By(program) if !is_installed(program) => Err(LookError::NoProgram { program }),
             _ => Ok(()),
         }
     }
@@ -92,8 +94,7 @@ impl Look {
     pub fn layer(&mut self, media_type: &str, file: File) -> Result<(), LookError> {
         let read = match compression(media_type)? {
             Packed::Plain => self.archive(BufReader::new(file).take(LAYER_LIMIT)),
-            Packed::Gzip => self.archive(MultiGzDecoder::new(file).take(LAYER_LIMIT)),
-            Packed::Zstd => Unpacked::of(file)
+            Packed::By(program) => Unpacked::by(program, file)
                 .and_then(|unpacked| self.archive(BufReader::new(unpacked).take(LAYER_LIMIT))),
         };
         read.map_err(LookError::Layer)
@@ -194,15 +195,15 @@ impl Look {
 
 enum Packed {
     Plain,
-    Gzip,
-    Zstd,
+    /// By a program, which unpacks it as well.
+    By(&'static str),
 }
 
 fn compression(media_type: &str) -> Result<Packed, LookError> {
     match media_type {
         media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Packed::Plain),
-        media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::Gzip),
-        media_type::OCI_LAYER_ZSTD => Ok(Packed::Zstd),
+        media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::By("gzip")),
+        media_type::OCI_LAYER_ZSTD => Ok(Packed::By("zstd")),
         _ => Err(LookError::Unreadable {
             media_type: media_type.to_owned(),
         }),

@@ -8,8 +8,8 @@ mod host;
 mod libraries;
 mod look;
 mod names;
+mod unpack;
 mod versions;
-mod zstd;
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Layers compressed with zstd, unpacked by the program of that name, where there is one.
+//! Layers that are compressed, unpacked by the programs `gzip` and `zstd`: libraries for that cost more
+//! time to compile than all base images together cost to look into, which happens once for each.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,29 +8,35 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// As much of what it complains of as is read: less than a pipe holds, so that it cannot block.
 const COMPLAINT: u64 = 4096;
 
-/// Whether the program is on this machine.
-pub(super) fn is_installed() -> bool {
+/// Whether a program is on this machine.
+pub(super) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join("zstd").is_file())
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The unpacked bytes of a file. The program ends with it.
 pub(super) struct Unpacked {
+    name: &'static str,
     program: Child,
     output: ChildStdout,
 }
 
 impl Unpacked {
-    pub(super) fn of(packed: File) -> io::Result<Self> {
-        let mut program = Command::new("zstd")
+    /// `name` is that of a program with the options of gzip.
+    pub(super) fn by(name: &'static str, packed: File) -> io::Result<Self> {
+        let mut program = Command::new(name)
             .args(["--quiet", "--decompress", "--stdout"])
             .stdin(packed)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         match program.stdout.take() {
-            Some(output) => Ok(Self { program, output }),
-            None => Err(io::Error::other("zstd has no output")),
+            Some(output) => Ok(Self {
+                name,
+                program,
+                output,
+            }),
+            None => Err(io::Error::other(format!("{name} has no output"))),
         }
     }
 
@@ -43,7 +50,8 @@ impl Unpacked {
         if status.success() {
             return Ok(0);
         }
-        let text = format!("zstd ended with {status}: {}", complaint.trim());
+        let (name, complaint) = (self.name, complaint.trim());
+        let text = format!("{name} ended with {status}: {complaint}");
         Err(io::Error::other(text))
     }
 }
