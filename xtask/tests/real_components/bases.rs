@@ -464,3 +464,34 @@ fn layers_that_nobody_can_read_pass_through_with_a_warning() {
     deployed.expect_stderr("tar+odd");
     assert_eq!(vec![first_layer(&based, &deployed).0], base.layer_digests());
 }
+
+#[test]
+fn a_base_of_the_same_registry_is_mounted() {
+    let world = World::new(Variant::Current);
+    let base = plain("one");
+    base.push(&world.registry, "bases/plain", "1");
+    let host = world.proxy.host();
+    let from = format!("FROM {host}/bases/plain:1");
+    world.workspace.edit(DOCKERFILE, "FROM scratch", &from);
+    let docker = world.workspace.home().join(".docker");
+    std::fs::create_dir_all(&docker).unwrap();
+    let auth = world.registry.encoded_credentials();
+    let config = format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#);
+    std::fs::write(docker.join("config.json"), config).unwrap();
+    world.deploy(&[]).expect_success();
+    let exchanges = world.proxy.exchanges();
+    for layer in base.layer_digests() {
+        let mounted = exchanges.iter().any(|e| {
+            let target = e.request.target.replace("%3A", ":").replace("%2F", "/");
+            e.request.method == "POST"
+                && target.contains(&format!("mount={layer}"))
+                && target.contains("from=bases/plain")
+                && e.status == Some(201)
+        });
+        assert!(mounted, "{layer} was not mounted");
+        let fetched = exchanges
+            .iter()
+            .any(|e| e.request.method == "GET" && e.request.path().ends_with(&layer));
+        assert!(!fetched, "{layer} was fetched");
+    }
+}
