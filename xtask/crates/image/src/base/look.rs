@@ -138,7 +138,9 @@ impl Look {
             layer.hide(parent(&entry.path), hidden);
             return Ok(());
         }
-        layer.paths.push((entry.path.clone(), entry.kind));
+        if self.found.is_touched_by(&entry.path, entry.kind) {
+            layer.replaced.push((entry.path.clone(), entry.kind));
+        }
         match entry.kind {
             Kind::File if matches!(&*entry.path, "etc/passwd" | "etc/group") => {
                 let mut text = Vec::new();
@@ -238,7 +240,8 @@ fn depth(path: &str) -> usize {
 /// whichever comes first in it.
 #[derive(Debug, Default)]
 struct Layer {
-    paths: Vec<(String, Kind)>,
+    /// What takes the place of something that was found below.
+    replaced: Vec<(String, Kind)>,
     hidden: Vec<String>,
     /// Folders of which nothing from below shows through.
     opaque: Vec<String>,
@@ -268,7 +271,7 @@ impl Found {
         for folder in &layer.opaque {
             self.remove_below(folder);
         }
-        for (path, kind) in &layer.paths {
+        for (path, kind) in &layer.replaced {
             self.remove(path);
             if *kind != Kind::Directory {
                 self.remove_below(path);
@@ -298,6 +301,26 @@ impl Found {
             return file_name(path).to_owned();
         }
         format!("{folder}/{}", file_name(path))
+    }
+
+    /// Whether an entry takes the place of something found in the layers below. Of all others
+    /// nothing is kept: a layer may have millions.
+    fn is_touched_by(&self, path: &str, kind: Kind) -> bool {
+        let itself = self.libraries.contains_key(path)
+            || self.links.contains_key(path)
+            || matches!(path, "etc/passwd" | "etc/group");
+        let below = || {
+            let first = format!("{path}/");
+            let below = |found: Option<&String>| found.is_some_and(|at| at.starts_with(&first));
+            below(
+                self.libraries
+                    .range(first.clone()..)
+                    .next()
+                    .map(|(at, _)| at),
+            ) || below(self.links.range(first.clone()..).next().map(|(at, _)| at))
+                || is_below("etc/passwd", path)
+        };
+        itself || (kind != Kind::Directory && below())
     }
 
     fn remove(&mut self, path: &str) {
