@@ -22,10 +22,11 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    /// `name` is that of a program with the options of gzip.
+    /// `name` is that of a program with the options of gzip; the short ones, which small systems
+    /// know as well.
     pub(super) fn by(name: &'static str, packed: File) -> io::Result<Self> {
         let mut program = Command::new(name)
-            .args(["--quiet", "--decompress", "--stdout"])
+            .arg("-dc")
             .stdin(packed)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
