@@ -1,5 +1,4 @@
-//! Layers that are compressed, unpacked by the programs `gzip` and `zstd`: libraries for that cost more
-//! time to compile than all base images together cost to look into, which happens once for each.
+//! Layers compressed with zstd, unpacked by the program of that name, where there is one.
 
 use std::fs::File;
 use std::io::{self, Read};
