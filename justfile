@@ -34,6 +34,10 @@ logs *FLAGS:
 local *FLAGS:
     @cargo xtask local "$@"
 
+# Pin the base images; `just lock --update` looks for newer ones.
+lock *FLAGS:
+    @cargo xtask lock "$@"
+
 # Look at everything that a deployment needs.
 doctor *FLAGS:
     @cargo xtask doctor "$@"

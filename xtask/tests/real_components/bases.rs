@@ -96,11 +96,15 @@ fn plain(name: &str) -> BaseImage {
 
 /// A base with the loader and the libraries of this machine.
 fn furnished() -> BaseImage {
+    BaseImage::default().layer(&libraries())
+}
+
+fn libraries() -> Files {
     let mut files = Files::default().of_this_machine(std::path::Path::new(loader()));
     for library in own_libraries() {
         files = files.of_this_machine(&library);
     }
-    BaseImage::default().layer(&files)
+    files
 }
 
 /// A base with a loader, and a C library that offers only old versions of its symbols.
@@ -426,20 +430,68 @@ fn scratch_lacks_the_loader_of_a_dynamic_program() {
     );
 }
 
-#[test]
-fn layers_in_zstd_pass_through_and_are_not_looked_into() {
-    let based = Based::with_dynamic_programs();
-    let base = BaseImage::default().zstd_layer(b"what nobody unpacks here");
-    base.push(&based.registry, "base", "1");
-    let deployed = based.world.deploy(&[]);
-    deployed.expect_success().expect_stderr("is not checked");
-    deployed.expect_stderr("tar+zstd");
-    assert_eq!(based.layers(&deployed)[..1], base.layer_digests());
+/// The first layer of what was deployed, by digest and media type.
+fn first_layer(based: &Based, deployed: &Finished) -> (String, String) {
     let report = deployed.json();
     let (manifest, _) = based.world.registry.manifest(
         based.world.variant.repository(),
         report["tag"].as_str().unwrap(),
     );
-    let media_type = manifest["layers"][0]["mediaType"].as_str().unwrap();
+    let text = |field: &str| manifest["layers"][0][field].as_str().unwrap().to_owned();
+    (text("digest"), text("mediaType"))
+}
+
+#[test]
+fn layers_in_zstd_pass_through_as_they_are_and_are_looked_into() {
+    let based = Based::with_dynamic_programs();
+    let base = BaseImage::default().zstd_layer(&libraries());
+    base.push(&based.registry, "base", "1");
+    let deployed = based.world.deploy(&[]);
+    deployed.expect_success();
+    assert!(!deployed.stderr.contains("is not checked"), "{deployed}");
+    let (digest, media_type) = first_layer(&based, &deployed);
+    assert_eq!(vec![digest], base.layer_digests());
     assert!(media_type.ends_with("tar+zstd"));
+}
+
+#[test]
+fn layers_that_nobody_can_read_pass_through_with_a_warning() {
+    let based = Based::with_dynamic_programs();
+    let base = BaseImage::default().odd_layer(b"what nobody unpacks here");
+    base.push(&based.registry, "base", "1");
+    let deployed = based.world.deploy(&[]);
+    deployed.expect_success().expect_stderr("is not checked");
+    deployed.expect_stderr("tar+odd");
+    assert_eq!(vec![first_layer(&based, &deployed).0], base.layer_digests());
+}
+
+#[test]
+fn a_base_of_the_same_registry_is_mounted() {
+    let world = World::new(Variant::Current);
+    let base = plain("one");
+    base.push(&world.registry, "bases/plain", "1");
+    let host = world.proxy.host();
+    let from = format!("FROM {host}/bases/plain:1");
+    world.workspace.edit(DOCKERFILE, "FROM scratch", &from);
+    let docker = world.workspace.home().join(".docker");
+    std::fs::create_dir_all(&docker).unwrap();
+    let auth = world.registry.encoded_credentials();
+    let config = format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#);
+    std::fs::write(docker.join("config.json"), config).unwrap();
+    world.deploy(&[]).expect_success();
+    let exchanges = world.proxy.exchanges();
+    for layer in base.layer_digests() {
+        let mounted = exchanges.iter().any(|e| {
+            let target = e.request.target.replace("%3A", ":").replace("%2F", "/");
+            e.request.method == "POST"
+                && target.contains(&format!("mount={layer}"))
+                && target.contains("from=bases/plain")
+                && e.status == Some(201)
+        });
+        assert!(mounted, "{layer} was not mounted");
+        let fetched = exchanges
+            .iter()
+            .any(|e| e.request.method == "GET" && e.request.path().ends_with(&layer));
+        assert!(!fetched, "{layer} was fetched");
+    }
 }

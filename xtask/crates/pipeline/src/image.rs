@@ -123,7 +123,7 @@ pub fn push_summary(image: &str, pushed: &Pushed) -> String {
     format!("{image}: {sent} in {blobs} blobs{others} ({requests})")
 }
 
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let megabytes = bytes as f64 / 1e6;
     format!("{megabytes:.1} MB")

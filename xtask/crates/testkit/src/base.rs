@@ -1,6 +1,6 @@
 //! Base images made for a test and pushed to a registry, layer by layer as the test wants them.
 
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::process::need_program;
 use crate::registry::DockerRegistry;
 
 /// The media types of layers.
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const ODD: &str = "application/vnd.oci.image.layer.v1.tar+odd";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -135,11 +137,23 @@ impl BaseImage {
         self
     }
 
-    /// Adds a layer that says it is packed with zstd. What it holds is nobody's business here.
+    /// Adds a layer packed with zstd.
     #[must_use]
-    pub fn zstd_layer(mut self, bytes: &[u8]) -> Self {
+    pub fn zstd_layer(mut self, files: &Files) -> Self {
+        let archive = files.archive();
         self.layers.push(Layer {
             media_type: ZSTD,
+            bytes: zstd(&archive),
+            diff_id: digest(&archive),
+        });
+        self
+    }
+
+    /// Adds a layer packed in a way that nobody knows.
+    #[must_use]
+    pub fn odd_layer(mut self, bytes: &[u8]) -> Self {
+        self.layers.push(Layer {
+            media_type: ODD,
             bytes: bytes.to_vec(),
             diff_id: digest(bytes),
         });
@@ -279,6 +293,19 @@ pub fn loader() -> &'static str {
         "aarch64" => "/lib/ld-linux-aarch64.so.1",
         other => panic!("the loader of {other} is not known to the test kit"),
     }
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(bytes).expect("write a temporary file");
+    file.rewind().expect("rewind a temporary file");
+    let packed = Command::new(need_program("zstd"))
+        .args(["--quiet", "--stdout", "-3"])
+        .stdin(file)
+        .output()
+        .expect("start zstd");
+    assert!(packed.status.success(), "zstd failed");
+    packed.stdout
 }
 
 fn described(media_type: &str, bytes: &[u8]) -> Value {

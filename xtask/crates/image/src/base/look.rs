@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek as _};
+use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use oci::media_type;
 
 use super::archive::{Archive, Entry, Kind};
 use super::elf;
 use super::facts::{BaseFacts, Library, resolve};
 use super::names::{file_name, is_below, parent};
+use super::unpack::{Unpacked, is_installed};
 use super::versions;
 
 /// A passwd file over this is not one.
@@ -33,6 +34,12 @@ pub enum LookError {
     Unreadable {
         /// Its media type.
         media_type: String,
+    },
+    /// Compressed, and nothing here unpacks that.
+    #[error("the layer is compressed with {program}, and the program {program} is not installed")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
     },
     /// Damaged, or no tar archive.
     #[error("the layer cannot be read as a tar archive")]
@@ -78,14 +85,21 @@ impl Look {
 
     /// Whether a layer of this type can be read.
     pub fn check_readable(media_type: &str) -> Result<(), LookError> {
-        compression(media_type).map(drop)
+        match compression(media_type)? {
+            Packed::By(program) if !is_installed(program) => Err(LookError::NoProgram { program }),
+            _ => Ok(()),
+        }
     }
 
     /// Takes in the next layer; the base's lowest comes first.
-    pub fn layer(&mut self, media_type: &str, bytes: impl Read) -> Result<(), LookError> {
+    pub fn layer(&mut self, media_type: &str, file: File) -> Result<(), LookError> {
         let read = match compression(media_type)? {
-            Packed::Plain => self.archive(bytes.take(LAYER_LIMIT)),
-            Packed::Gzip => self.archive(MultiGzDecoder::new(bytes).take(LAYER_LIMIT)),
+            Packed::Plain => self.archive(BufReader::new(file).take(LAYER_LIMIT)),
+            Packed::Gzip => {
+                self.archive(MultiGzDecoder::new(BufReader::new(file)).take(LAYER_LIMIT))
+            }
+            Packed::By(program) => Unpacked::by(program, file)
+                .and_then(|unpacked| self.archive(BufReader::new(unpacked).take(LAYER_LIMIT))),
         };
         read.map_err(LookError::Layer)
     }
@@ -128,7 +142,9 @@ impl Look {
             layer.hide(parent(&entry.path), hidden);
             return Ok(());
         }
-        layer.paths.push((entry.path.clone(), entry.kind));
+        if self.found.is_touched_by(&entry.path, entry.kind) {
+            layer.replaced.push((entry.path.clone(), entry.kind));
+        }
         match entry.kind {
             Kind::File if matches!(&*entry.path, "etc/passwd" | "etc/group") => {
                 let mut text = Vec::new();
@@ -186,12 +202,15 @@ impl Look {
 enum Packed {
     Plain,
     Gzip,
+    /// By a program, which unpacks it as well.
+    By(&'static str),
 }
 
 fn compression(media_type: &str) -> Result<Packed, LookError> {
     match media_type {
         media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Packed::Plain),
         media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::Gzip),
+        media_type::OCI_LAYER_ZSTD => Ok(Packed::By("zstd")),
         _ => Err(LookError::Unreadable {
             media_type: media_type.to_owned(),
         }),
@@ -226,7 +245,8 @@ fn depth(path: &str) -> usize {
 /// whichever comes first in it.
 #[derive(Debug, Default)]
 struct Layer {
-    paths: Vec<(String, Kind)>,
+    /// What takes the place of something that was found below.
+    replaced: Vec<(String, Kind)>,
     hidden: Vec<String>,
     /// Folders of which nothing from below shows through.
     opaque: Vec<String>,
@@ -256,7 +276,7 @@ impl Found {
         for folder in &layer.opaque {
             self.remove_below(folder);
         }
-        for (path, kind) in &layer.paths {
+        for (path, kind) in &layer.replaced {
             self.remove(path);
             if *kind != Kind::Directory {
                 self.remove_below(path);
@@ -286,6 +306,26 @@ impl Found {
             return file_name(path).to_owned();
         }
         format!("{folder}/{}", file_name(path))
+    }
+
+    /// Whether an entry takes the place of something found in the layers below. Of all others
+    /// nothing is kept: a layer may have millions.
+    fn is_touched_by(&self, path: &str, kind: Kind) -> bool {
+        let itself = self.libraries.contains_key(path)
+            || self.links.contains_key(path)
+            || matches!(path, "etc/passwd" | "etc/group");
+        let below = || {
+            let first = format!("{path}/");
+            let below = |found: Option<&String>| found.is_some_and(|at| at.starts_with(&first));
+            below(
+                self.libraries
+                    .range(first.clone()..)
+                    .next()
+                    .map(|(at, _)| at),
+            ) || below(self.links.range(first.clone()..).next().map(|(at, _)| at))
+                || is_below("etc/passwd", path)
+        };
+        itself || (kind != Kind::Directory && below())
     }
 
     fn remove(&mut self, path: &str) {

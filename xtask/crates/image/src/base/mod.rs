@@ -8,6 +8,7 @@ mod host;
 mod libraries;
 mod look;
 mod names;
+mod unpack;
 mod versions;
 
 use std::ffi::OsString;

@@ -161,6 +161,11 @@ impl BaseLayer {
             None => Store::open(&self.store).map_err(unkept)?,
         };
         if !store.contains(&self.layer.digest) {
+            self.registry.access.tell(Event::Progress(format!(
+                "fetching {} of {}",
+                crate::image::megabytes(self.layer.size),
+                self.image
+            )));
             self.registry.ask(&self.image, |client| {
                 client.fetch_blob(&self.repository, &self.layer, &store)
             })?;

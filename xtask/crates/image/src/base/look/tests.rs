@@ -72,10 +72,17 @@ fn look(layers: &[Vec<u8>]) -> BaseFacts {
     let folder = tempfile::tempdir().unwrap();
     let mut look = Look::begin(folder.path()).unwrap();
     for layer in layers {
-        look.layer(media_type::OCI_LAYER, layer.as_slice()).unwrap();
+        look.layer(media_type::OCI_LAYER, file(layer)).unwrap();
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     look.finish()
+}
+
+fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file
 }
 
 fn versions(facts: &BaseFacts, path: &str) -> Option<Vec<String>> {
@@ -147,18 +154,20 @@ fn upper_layers_replace_hide_and_add() {
 }
 
 #[test]
-fn layers_may_be_packed_with_gzip_and_with_nothing_else() {
+fn layers_may_be_packed() {
     let plain = layer(&[("etc/passwd", Node::File(b"app:x:7:8::/:\n"))]);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&plain).unwrap();
     let packed = encoder.finish().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut look = Look::begin(folder.path()).unwrap();
-    look.layer(media_type::DOCKER_LAYER_GZIP, packed.as_slice())
+    look.layer(media_type::DOCKER_LAYER_GZIP, file(&packed))
         .unwrap();
-    let zstd = look.layer(media_type::OCI_LAYER_ZSTD, packed.as_slice());
-    assert!(matches!(zstd, Err(LookError::Unreadable { .. })));
-    let broken = look.layer(media_type::OCI_LAYER_GZIP, plain.as_slice());
-    assert!(matches!(broken, Err(LookError::Layer(_))));
+    let odd = look.layer("application/vnd.example.layer", file(&packed));
+    assert!(matches!(odd, Err(LookError::Unreadable { .. })));
+    for damaged in [media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER_ZSTD] {
+        let outcome = look.layer(damaged, file(&plain));
+        assert!(matches!(outcome, Err(LookError::Layer(_))), "{damaged}");
+    }
     assert!(look.finish().accounts().owner("app").is_ok());
 }
