@@ -14,12 +14,13 @@ mod corpus;
 
 mod real_engine {
     use std::fs;
+    use std::io::Read;
     use std::os::unix::fs::symlink;
     use std::time::{Duration, UNIX_EPOCH};
 
     use deploy_image::{
         Accounts, BaseChoice, BaseImage, BaseSource, Cache, Compression, DEFAULT_EPOCH, Dockerfile,
-        Image, Looked, Options, assemble, plan, write_docker_archive,
+        Image, LayerReport, Looked, Options, assemble, plan, write_docker_archive,
     };
     use oci::{Descriptor, ImageConfig, Platform};
     use serde_json::Value;
@@ -124,12 +125,17 @@ mod real_engine {
     fn our_tree(project: &Project, image: &Image) -> Tree {
         let mut tree = Tree::new();
         for layer in &image.layers {
-            match image.sources.get(&layer.digest) {
-                Some(own) => apply(&mut tree, own.open_at(0).unwrap()),
-                None => apply(&mut tree, project.store().open_blob(&layer.digest).unwrap()),
-            }
+            apply(&mut tree, open(project, image, layer));
         }
         tree
+    }
+
+    /// A layer's bytes: its own, or those of the base in the store.
+    fn open<'i>(project: &Project, image: &'i Image, layer: &LayerReport) -> Box<dyn Read + 'i> {
+        match image.sources.get(&layer.digest) {
+            Some(own) => Box::new(own.open_at(0).unwrap()),
+            None => Box::new(project.store().open_blob(&layer.digest).unwrap()),
+        }
     }
 
     /// Makes the base image here and loads it into the engine.
@@ -212,8 +218,7 @@ mod real_engine {
     fn time_differences(project: &Project, image: &Image, theirs: &Theirs) -> Vec<String> {
         let mut ours = Times::new();
         for layer in &image.layers {
-            let blob = project.store().open_blob(&layer.digest).unwrap();
-            note_times(&mut ours, blob);
+            note_times(&mut ours, open(project, image, layer));
         }
         let differs = |(path, time): (&String, &u64)| {
             let found = theirs.times.get(path).filter(|theirs| *theirs != time)?;
