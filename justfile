@@ -78,6 +78,10 @@ doc *FLAGS:
 lint:
     @.ci/run lint
 
+# Feed readers that face the outside with mutations of real input, each for FUZZ_SECONDS (default 60).
+fuzz *FLAGS:
+    FUZZ_SECONDS="${FUZZ_SECONDS:-60}" cargo test -p oci -p deploy-image -p engines fuzz_ "$@"
+
 # How long it takes to make an image and push it, beside docker, buildah and skopeo; writes docs/benchmarks.md.
 bench-image *FLAGS:
     @docs/tools/bench-image "$@"

@@ -3,6 +3,8 @@
 //! Everything comes from the package registries that `apt-get`, `npm` and `pip` are configured
 //! for. Nothing is installed outside the target folder except Debian packages.
 
+pub(crate) mod newer;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub(crate) struct Component {
 enum Found {
     /// A program in `PATH`, in the folders of system administration, or among the tools.
     Program(&'static str),
+    /// An engine whose `BuildKit` knows heredocs, and a client for it.
+    BuildKit,
     /// A module of Python.
     PythonModule(&'static str),
     /// A file below the tools.
@@ -37,6 +41,8 @@ enum Found {
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Debian(&'static [&'static str]),
+    /// Packages of the Debian that the newer engine is from, unpacked among the tools.
+    NewerDebian(&'static [&'static str]),
     Npm(&'static str),
     Pip(&'static str),
 }
@@ -64,6 +70,12 @@ const COMPONENTS: &[Component] = &[
         purpose: "builds the Dockerfile, to compare with the native image",
         found: Found::Program("docker"),
         source: Source::Debian(&["docker.io"]),
+    },
+    Component {
+        name: "BuildKit",
+        purpose: "builds what the engine of Debian 12 does not know yet",
+        found: Found::BuildKit,
+        source: Source::NewerDebian(&["docker-buildx", "docker-cli", "docker.io"]),
     },
     Component {
         name: "docker-registry",
@@ -168,6 +180,7 @@ impl Component {
     pub(crate) fn is_there(&self, root: &Path) -> bool {
         match self.found {
             Found::Program(name) => find_program(root, name).is_some(),
+            Found::BuildKit => newer::engine(root).is_some(),
             Found::Tool(path) => tools(root).join(path).exists(),
             Found::PythonModule(name) => python_has(name),
         }
@@ -177,6 +190,7 @@ impl Component {
     pub(crate) fn command(&self) -> String {
         match self.source {
             Source::Debian(packages) => format!("apt-get install {}", packages.join(" ")),
+            Source::NewerDebian(packages) => newer::command(packages),
             Source::Npm(package) => format!("npm install --prefix target/{TOOLS}/npm {package}"),
             Source::Pip(_) => {
                 let all = pip_packages().join(" ");
@@ -221,11 +235,13 @@ pub(crate) fn report(missing: &[Component]) -> String {
 pub(crate) fn install(root: &Path, missing: &[Component]) -> Result<()> {
     let shell = Shell::new().context("cannot start commands")?;
     let mut debian = Vec::new();
+    let mut unpacked = Vec::new();
     let mut npm = Vec::new();
     let mut pip = Vec::new();
     for component in missing {
         match component.source {
             Source::Debian(packages) => debian.extend_from_slice(packages),
+            Source::NewerDebian(packages) => unpacked.extend_from_slice(packages),
             Source::Npm(package) => npm.push(package),
             Source::Pip(_) => pip = pip_packages(),
         }
@@ -233,6 +249,7 @@ pub(crate) fn install(root: &Path, missing: &[Component]) -> Result<()> {
     debian.sort_unstable();
     debian.dedup();
     install_debian(&shell, &debian)?;
+    newer::install(&shell, root, &unpacked)?;
     install_npm(&shell, root, &npm)?;
     install_pip(&shell, root, &pip)
 }
@@ -405,7 +422,7 @@ mod tests {
 
     #[test]
     fn the_report_names_each_with_its_purpose_and_its_command() {
-        let text = report(&COMPONENTS[2..4]);
+        let text = report(&[COMPONENTS[2], COMPONENTS[4]]);
         assert_eq!(
             text,
             "missing for the full test run:\n  \

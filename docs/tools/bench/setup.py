@@ -20,8 +20,8 @@ RELEASE = ("systemprompt", "system-tools", "systemprompt-infrastructure", "syste
 
 
 def tools(target: Path) -> Path:
-    """Where the newer engine is unpacked."""
-    return target / "test-tools" / "bench"
+    """Where the newer engine is unpacked; `cargo xtask test --setup` brings the same."""
+    return target / "test-tools" / "debian"
 
 
 def install(checkout: Path, target: Path) -> None:

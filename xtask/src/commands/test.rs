@@ -3,6 +3,7 @@
 //! Runs all steps even when one fails, stops what it started whatever happens, and then looks
 //! whether anything was left behind.
 
+mod buildkit;
 mod checks;
 mod engine;
 mod remains;
@@ -18,6 +19,7 @@ use deploy_plan::exit::Exit;
 
 use crate::cli::Test;
 use crate::components;
+use buildkit::BuildKit;
 use engine::Engine;
 use remains::Remains;
 use step::{Ending, Run, Summary};
@@ -38,24 +40,40 @@ pub(crate) fn run(root: &Path, arguments: &Test, interrupts: &Interrupts) -> Res
         prepare(root, arguments.setup)?
     };
     let remains = Remains::begin().context("cannot make a folder for temporary files")?;
-    let engine = Engine::start_if(needs_engine(root, arguments), root, remains.folder());
+    let needed = needs_engine(root, arguments);
+    let mut summary = Summary::default();
+    let engine = Engine::start_if(needed, root, remains.folder());
+    let engine = started(&mut summary, "Docker Engine", engine);
+    let buildkit = BuildKit::start_if(needed, root, remains.folder());
+    let buildkit = started(&mut summary, "BuildKit", buildkit);
     let run = Run {
         root,
         interrupts,
-        variables: variables(root, &remains, engine.as_ref()),
+        variables: variables(root, &remains, engine.as_ref(), buildkit.as_ref()),
     };
-    let mut summary = Summary::default();
-    if let Some(Err(error)) = &engine {
-        summary.failed("Docker Engine", format!("{error:#}"));
-    }
     steps(&run, arguments, &mut summary);
-    if let Some(Ok(engine)) = engine
-        && let Err(error) = engine.stop()
-    {
-        summary.failed("stopping the Docker Engine", format!("{error:#}"));
-    }
+    stopped(&mut summary, "BuildKit", buildkit.map(BuildKit::stop));
+    stopped(&mut summary, "Docker Engine", engine.map(Engine::stop));
     remains.report(&mut summary, interrupts.any());
     conclude(&summary, &missing, interrupts)
+}
+
+/// Notes a daemon that does not start.
+fn started<T>(summary: &mut Summary, name: &str, daemon: Option<Result<T>>) -> Option<T> {
+    match daemon? {
+        Ok(daemon) => Some(daemon),
+        Err(error) => {
+            summary.failed(name, format!("{error:#}"));
+            None
+        }
+    }
+}
+
+/// Notes a daemon that does not stop.
+fn stopped(summary: &mut Summary, name: &str, ending: Option<Result<()>>) {
+    if let Some(Err(error)) = ending {
+        summary.failed(&format!("stopping {name}"), format!("{error:#}"));
+    }
 }
 
 /// Installs what is missing when asked to; what is missing afterwards.
@@ -76,16 +94,20 @@ fn needs_engine(root: &Path, arguments: &Test) -> bool {
 fn variables(
     root: &Path,
     remains: &Remains,
-    engine: Option<&Result<Engine>>,
+    engine: Option<&Engine>,
+    buildkit: Option<&BuildKit>,
 ) -> Vec<(String, std::ffi::OsString)> {
     let mut variables = vec![
         ("PATH".to_owned(), components::search_path(root)),
         ("TMPDIR".to_owned(), remains.folder().into()),
         (remains::MARK.to_owned(), remains.mark().into()),
     ];
-    if let Some(Ok(engine)) = engine {
+    if let Some(engine) = engine {
         variables.push((engine::HOST.to_owned(), engine.host().into()));
         variables.push(("DOCKER_HOST".to_owned(), engine.host().into()));
+    }
+    if let Some(buildkit) = buildkit {
+        variables.extend(buildkit.variables(engine.map(Engine::host)));
     }
     variables
 }

@@ -9,10 +9,12 @@ use crate::world::{folder, members, neighbours};
 const MAY: &[(&str, &[&str])] = &[
     // The contract between the two halves knows neither of them.
     ("management-api", &[]),
-    ("oci", &[]),
+    ("oci", &["fuzzing"]),
+    // Makes input for tests, of anything.
+    ("fuzzing", &[]),
     // Parts of the run side, which do not know each other.
     ("registry", &["oci"]),
-    ("engines", &["oci"]),
+    ("engines", &["oci", "fuzzing"]),
     ("proxy", &[]),
     (
         "systemprompt",
@@ -33,7 +35,7 @@ const MAY: &[(&str, &[&str])] = &[
     // The release side.
     ("deploy-plan", &[]),
     ("deploy-config", &["deploy-plan"]),
-    ("deploy-image", &["deploy-plan", "oci"]),
+    ("deploy-image", &["deploy-plan", "oci", "fuzzing"]),
     (
         "deploy-pipeline",
         &[

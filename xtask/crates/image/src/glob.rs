@@ -139,35 +139,48 @@ fn escaped(ch: char, chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Op
     if ch == '\\' { chars.next() } else { Some(ch) }
 }
 
+/// Follows all ways of matching at once: trying them one after the other takes time that doubles
+/// with every star.
 fn matches(tokens: &[Token], name: &[u32]) -> bool {
-    let Some((token, rest)) = tokens.split_first() else {
-        return name.is_empty();
-    };
-    match token {
-        Token::Star => {
-            let reach = name
-                .iter()
-                .position(|unit| *unit == SLASH)
-                .unwrap_or(name.len());
-            (0..=reach).any(|skip| matches(rest, &name[skip..]))
-        }
-        Token::Everything => (0..=name.len()).any(|skip| matches(rest, &name[skip..])),
-        Token::Directories => {
-            let after = |at: usize| at == 0 || name[at - 1] == SLASH;
-            (0..=name.len())
-                .filter(|at| after(*at))
-                .any(|at| matches(rest, &name[at..]))
-        }
-        single => {
-            let Some((unit, left)) = name.split_first() else {
-                return false;
-            };
-            single.takes(*unit) && matches(rest, left)
+    // Up to where in the name the tokens so far can have come; sorted.
+    let mut reached = vec![0];
+    for token in tokens {
+        reached = token.from(&reached, name);
+        if reached.is_empty() {
+            return false;
         }
     }
+    reached.last() == Some(&name.len())
 }
 
 impl Token {
+    /// Where this token can end when it begins at one of these places.
+    fn from(&self, begins: &[usize], name: &[u32]) -> Vec<usize> {
+        let first = begins.first().copied().unwrap_or(0);
+        let begins_at = |at: &usize| begins.binary_search(at).is_ok();
+        match self {
+            Self::Star => {
+                let mut inside = false;
+                let mut ends = |at: &usize| {
+                    inside &= *at == first || name[at - 1] != SLASH;
+                    inside |= begins_at(at);
+                    inside
+                };
+                (first..=name.len()).filter(|at| ends(at)).collect()
+            }
+            Self::Everything => (first..=name.len()).collect(),
+            Self::Directories => {
+                let ends = |at: &usize| begins_at(at) || (*at > first && name[at - 1] == SLASH);
+                (first..=name.len()).filter(ends).collect()
+            }
+            single => {
+                let ends = |at: &usize| name.get(*at).is_some_and(|unit| single.takes(*unit));
+                let taken = begins.iter().copied().filter(ends);
+                taken.map(|at| at + 1).collect()
+            }
+        }
+    }
+
     fn takes(&self, unit: u32) -> bool {
         match self {
             Self::Literal(wanted) => *wanted == unit,
@@ -233,6 +246,15 @@ mod tests {
         for pattern in ["[", "[]a]", "[-]", "[x-]", "a[", "a\\", "[a-b-c]", "[^"] {
             assert!(Glob::segment(pattern).is_err(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn many_stars_take_no_longer_than_they_are_many() {
+        let name = "a".repeat(200);
+        let glob = Glob::path(&"*a".repeat(60)).unwrap();
+        assert!(glob.matches(name.as_bytes()));
+        let glob = Glob::path(&("**/a*".repeat(40) + "b")).unwrap();
+        assert!(!glob.matches(name.as_bytes()));
     }
 
     #[test]

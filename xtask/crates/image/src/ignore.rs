@@ -159,6 +159,10 @@ fn rule(line: usize, text: &str) -> Result<Option<Rule>, BadPattern> {
             Ok(None)
         };
     }
+    // Nothing in the context lies outside of it: Docker keeps such a pattern, and it never matches.
+    if leaves_the_context(pattern) {
+        return Ok(None);
+    }
     let pattern = paths::clean(pattern).trim_start_matches('/').to_owned();
     if pattern.is_empty() {
         return Ok(None);
@@ -170,6 +174,22 @@ fn rule(line: usize, text: &str) -> Result<Option<Rule>, BadPattern> {
         pattern,
         glob,
     }))
+}
+
+/// Whether a pattern that is not anchored with `/` goes above the root.
+fn leaves_the_context(pattern: &str) -> bool {
+    if pattern.starts_with('/') {
+        return false;
+    }
+    let mut depth = 0_i32;
+    pattern.split('/').any(|part| {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth < 0
+    })
 }
 
 #[cfg(test)]
@@ -196,6 +216,14 @@ mod tests {
         check("*.md", "README.md", true);
         check("*.md", "docs/x.md", false);
         check("*/*.md", "docs/x.md", true);
+    }
+
+    #[test]
+    fn a_pattern_above_the_root_matches_nothing() {
+        check("../target", "target", false);
+        check("a/../../target", "target", false);
+        check("/../target", "target", true);
+        check("a/../target", "target", true);
     }
 
     #[test]

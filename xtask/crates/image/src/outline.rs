@@ -95,7 +95,8 @@ impl Outline {
                 reason,
             }));
         }
-        let earlier = stage_named(dockerfile, index, &image);
+        // `FROM` compares as written, `--from` in lower case.
+        let earlier = stage_named(dockerfile, index, &image, str::eq);
         self.origins.push(match earlier {
             Some(earlier) => Origin::Stage(earlier),
             None if image == "scratch" => Origin::Scratch,
@@ -178,27 +179,18 @@ impl Outline {
 impl Outline {
     /// A stage further down is not there yet; its name would be taken for an image's.
     fn check_order(&self, dockerfile: &Dockerfile) -> Result<(), DockerfileError> {
-        let count = dockerfile.stages.len();
-        for (index, stage) in dockerfile
-            .stages
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| self.needed[*at])
-        {
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            if !self.needed[index] {
+                continue;
+            }
             for line in &stage.lines {
                 if let Instruction::Copy(Copy {
                     from: Some(from), ..
                 }) = &line.instruction
-                    && stage_of(dockerfile, index, from).is_none()
-                    && (from.parse::<usize>().is_ok()
-                        || stage_of(dockerfile, count, from).is_some())
+                    && let Some(reason) = out_of_order(dockerfile, index, from)
                 {
-                    let reason = "it does not stand above this line";
-                    let problem = Problem::Stage {
-                        name: from.clone(),
-                        reason,
-                    };
-                    return Err(dockerfile.fault(line, problem));
+                    let name = from.clone();
+                    return Err(dockerfile.fault(line, Problem::Stage { name, reason }));
                 }
             }
         }
@@ -206,18 +198,38 @@ impl Outline {
     }
 }
 
+/// Why stage `index` cannot copy from what `from` names, where it is a stage that does not come
+/// before it.
+fn out_of_order(dockerfile: &Dockerfile, index: usize, from: &str) -> Option<&'static str> {
+    let own = dockerfile.stages[index].from.name.as_deref();
+    if own.is_some_and(|own| own.eq_ignore_ascii_case(from)) {
+        // Even where an earlier stage has the same name.
+        return Some("it is the stage that this line stands in");
+    }
+    if stage_of(dockerfile, index, from).is_some() {
+        return None;
+    }
+    let later = stage_of(dockerfile, dockerfile.stages.len(), from).is_some();
+    (later || from.parse::<usize>().is_ok()).then_some("it does not stand above this line")
+}
+
 /// The stage that `--from` in stage `before` means, by number or name.
 pub(crate) fn stage_of(dockerfile: &Dockerfile, before: usize, from: &str) -> Option<usize> {
     match from.parse::<usize>() {
         Ok(number) => (number < before).then_some(number),
-        Err(_) => stage_named(dockerfile, before, from),
+        Err(_) => stage_named(dockerfile, before, from, str::eq_ignore_ascii_case),
     }
 }
 
-fn stage_named(dockerfile: &Dockerfile, before: usize, name: &str) -> Option<usize> {
+fn stage_named(
+    dockerfile: &Dockerfile,
+    before: usize,
+    name: &str,
+    same: impl Fn(&str, &str) -> bool,
+) -> Option<usize> {
     let matches = |index: &usize| {
         let known = dockerfile.stages[*index].from.name.as_deref();
-        known.is_some_and(|known| known.eq_ignore_ascii_case(name))
+        known.is_some_and(|known| same(known, name))
     };
     (0..before).rev().find(matches)
 }

@@ -149,7 +149,6 @@ impl StageState {
         options: &Options,
         arguments: &[(String, Option<String>)],
     ) -> Result<(), Problem> {
-        let mut words = words.clone();
         for (name, default) in arguments {
             let given = options.build_arguments.get(name).cloned();
             let value = match (given, default) {
@@ -159,7 +158,6 @@ impl StageState {
             };
             if let Some(value) = value {
                 self.variables.set(name, &value);
-                words.variables.set(name, &value);
             }
         }
         Ok(())
@@ -290,8 +288,7 @@ fn test_words(command: &CommandLine) -> Vec<String> {
     }
 }
 
-/// The variables as they were before the instruction: an `ENV` does not see its own values.
-#[derive(Clone)]
+/// The variables as they were before the instruction: neither `ENV` nor `ARG` sees its own values.
 struct Words {
     escape: char,
     variables: Variables,

@@ -1,4 +1,4 @@
-//! The Docker Engine that all tests of a run share: private socket and data, no bridge, no firewall
+//! A Docker Engine that all tests of a run share: private socket and data, no bridge, no firewall
 //! rules, nothing left afterwards.
 
 use std::fs::{self, File};
@@ -32,17 +32,17 @@ pub(super) struct Engine {
 impl Engine {
     /// Starts it below `temporary` when it is needed; `None` when it is not.
     pub(super) fn start_if(needed: bool, root: &Path, temporary: &Path) -> Option<Result<Self>> {
-        needed.then(|| Self::start(root, temporary))
+        let program = || components::find_program(root, "dockerd").context("dockerd is missing");
+        needed.then(|| Self::start(&program()?, temporary.join("docker")))
     }
 
-    fn start(root: &Path, temporary: &Path) -> Result<Self> {
+    /// Starts `program` with all its files in `folder`, which is made.
+    pub(super) fn start(program: &Path, folder: PathBuf) -> Result<Self> {
         let shell = Shell::new().context("cannot start commands")?;
         let prefix = components::as_root(&shell).context("cannot start dockerd")?;
-        let program = components::find_program(root, "dockerd").context("dockerd is missing")?;
-        let folder = temporary.join("docker");
         fs::create_dir(&folder).context("cannot make the engine's folder")?;
         fs::write(folder.join("daemon.json"), "{}").context("cannot write its configuration")?;
-        let child = spawn(&prefix, &program, &folder)?;
+        let child = spawn(&prefix, program, &folder)?;
         let mut engine = Self {
             child,
             folder,

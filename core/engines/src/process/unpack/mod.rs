@@ -8,6 +8,8 @@
 mod apply;
 mod bounded;
 mod entry;
+#[cfg(test)]
+mod fuzz;
 mod write;
 
 use std::io;

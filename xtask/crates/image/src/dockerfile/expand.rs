@@ -6,6 +6,9 @@
 
 use super::pattern;
 
+/// Each level takes its share of the stack; nobody writes so many.
+const DEEPEST: usize = 100;
+
 /// Looks a variable up; `None` is unset.
 pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
@@ -73,6 +76,7 @@ impl<'a> Lexer<'a> {
         let mut cursor = Cursor {
             chars: input.chars().collect(),
             at: 0,
+            depth: 0,
             lexer: self,
         };
         cursor.until(None, false)
@@ -117,6 +121,8 @@ impl Output {
 struct Cursor<'l, 'a> {
     chars: Vec<char>,
     at: usize,
+    /// `${` around what is read now.
+    depth: usize,
     lexer: &'l Lexer<'a>,
 }
 
@@ -269,6 +275,16 @@ impl Cursor<'_, '_> {
     }
 
     fn braced(&mut self) -> Result<String, Fault> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(format!("more than {DEEPEST} `${{` stand in each other"));
+        }
+        let value = self.braced_value();
+        self.depth -= 1;
+        value
+    }
+
+    fn braced_value(&mut self) -> Result<String, Fault> {
         match self.peek() {
             None => return Err("`${` has no `}`".into()),
             Some('{' | '}' | ':') => return Err("`${` has no name".into()),

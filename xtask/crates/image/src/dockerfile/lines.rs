@@ -3,8 +3,7 @@
 //!
 //! The rules are those of `BuildKit`'s `frontend/dockerfile/parser`.
 
-use std::iter::Peekable;
-use std::str::Lines;
+use std::str::SplitInclusive;
 
 use super::error::Problem;
 use super::expand::Lexer;
@@ -52,7 +51,7 @@ pub(super) fn read(text: &str) -> Located<Logical> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let escape = directives(text)?;
     let mut reader = Reader {
-        rest: text.lines().peekable(),
+        rest: text.split_inclusive('\n'),
         number: 0,
         escape,
     };
@@ -103,7 +102,8 @@ fn directive(line: &str) -> Option<(String, &str)> {
 }
 
 struct Reader<'a> {
-    rest: Peekable<Lines<'a>>,
+    /// Each with its line end, which belongs to the content of a heredoc.
+    rest: SplitInclusive<'a, char>,
     number: usize,
     escape: char,
 }
@@ -135,9 +135,14 @@ impl Reader<'_> {
     }
 
     fn next_physical(&mut self) -> Option<String> {
+        self.next_with_end()
+            .map(|line| without_end(line).to_owned())
+    }
+
+    fn next_with_end(&mut self) -> Option<&str> {
         let line = self.rest.next()?;
         self.number += 1;
-        Some(line.to_owned())
+        Some(line)
     }
 
     fn join_continuations(&mut self, first: &str) -> String {
@@ -166,13 +171,13 @@ impl Reader<'_> {
 
     fn heredoc_body(&mut self, first: usize, start: HeredocStart) -> Located<Heredoc> {
         let mut content = String::new();
-        while let Some(line) = self.next_physical() {
+        while let Some(line) = self.next_with_end() {
             let line = if start.chomp {
                 line.trim_start_matches('\t')
             } else {
-                &line
+                line
             };
-            if line == start.name {
+            if without_end(line) == start.name {
                 return Ok(Heredoc {
                     name: start.name,
                     content,
@@ -180,10 +185,14 @@ impl Reader<'_> {
                 });
             }
             content.push_str(line);
-            content.push('\n');
         }
         Err((first, Problem::UnterminatedHeredoc(start.name)))
     }
+}
+
+fn without_end(line: &str) -> &str {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.strip_suffix('\r').unwrap_or(line)
 }
 
 /// Takes a trailing escape character off. Two of them are an escaped one and end the line.

@@ -92,17 +92,41 @@ fn pieces(pattern: &str) -> Result<Vec<Piece>, Fault> {
     Ok(pieces)
 }
 
+/// Goes back to the last `*` alone: an earlier one could reach nothing that this one cannot.
 fn matches(pieces: &[Piece], text: &str) -> bool {
-    let Some((piece, rest)) = pieces.split_first() else {
-        return text.is_empty();
-    };
-    let mut chars = text.chars();
-    match piece {
-        Piece::Any => {
-            let mut starts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-            starts.any(|start| matches(rest, &text[start..]))
+    let chars: Vec<char> = text.chars().collect();
+    let (mut piece, mut at) = (0, 0);
+    let mut star = None;
+    while let Some(ch) = chars.get(at) {
+        match pieces.get(piece) {
+            Some(Piece::Any) => {
+                piece += 1;
+                star = Some((piece, at));
+            }
+            Some(found) if found.takes(*ch) => {
+                piece += 1;
+                at += 1;
+            }
+            _ => {
+                let Some((after, from)) = star else {
+                    return false;
+                };
+                star = Some((after, from + 1));
+                (piece, at) = (after, from + 1);
+            }
         }
-        Piece::One => chars.next().is_some() && matches(rest, chars.as_str()),
-        Piece::Literal(ch) => chars.next() == Some(*ch) && matches(rest, chars.as_str()),
+    }
+    let mut rest = pieces[piece..].iter();
+    rest.all(|piece| matches!(piece, Piece::Any))
+}
+
+impl Piece {
+    /// Whether it stands for this one character.
+    fn takes(&self, ch: char) -> bool {
+        match self {
+            Self::Any => false,
+            Self::One => true,
+            Self::Literal(wanted) => *wanted == ch,
+        }
     }
 }

@@ -364,3 +364,21 @@ fn broken_expansions_are_refused() {
         .unwrap_err();
     assert_eq!(message, "UNSET: message");
 }
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = |depth: usize| "${U:-".repeat(depth) + "x" + &"}".repeat(depth);
+    let word = |depth| Lexer::new('\\', &variables).word(&nested(depth));
+    assert_eq!(word(100).as_deref(), Ok("x"));
+    assert!(word(20_000).is_err());
+}
+
+#[test]
+fn patterns_with_many_stars_are_quick() {
+    let value = |_: &str| Some("a".repeat(300));
+    let pattern = "*a".repeat(100);
+    let word = Lexer::new('\\', &value).word(&format!("${{X%{pattern}b}}"));
+    assert_eq!(word, Ok("a".repeat(300)));
+    let word = Lexer::new('\\', &value).word(&format!("x${{X##{pattern}*}}"));
+    assert_eq!(word.as_deref(), Ok("x"));
+}

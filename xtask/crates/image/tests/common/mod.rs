@@ -6,13 +6,18 @@
 )]
 #![allow(dead_code, reason = "each test file uses its own part of this module")]
 
+pub(crate) mod docker;
 pub(crate) mod tree;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
+
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+use nix::sys::stat::utimensat;
 
 use deploy_image::{Context, Ignore, Image};
 use oci::Store;
@@ -62,12 +67,17 @@ impl Project {
 
     /// Makes every file of the project look old, as after a coffee.
     pub(crate) fn age(&self) {
-        let hour_ago = SystemTime::now() - Duration::from_hours(1);
+        self.set_times(SystemTime::now() - Duration::from_hours(1));
+    }
+
+    /// Gives every file and link one time.
+    pub(crate) fn set_times(&self, time: SystemTime) {
         for entry in walkdir::WalkDir::new(self.folder.path()) {
             let entry = entry.unwrap();
-            if entry.file_type().is_file() {
-                let file = File::options().write(true).open(entry.path()).unwrap();
-                file.set_modified(hour_ago).unwrap();
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let time = nix::sys::time::TimeSpec::from(since);
+            if !entry.file_type().is_dir() {
+                utimensat(AT_FDCWD, entry.path(), &time, &time, NoFollowSymlink).unwrap();
             }
         }
     }

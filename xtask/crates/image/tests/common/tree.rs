@@ -54,6 +54,23 @@ fn row(entry: &mut tar::Entry<'_, impl Read>, tree: &Tree) -> String {
     }
 }
 
+/// Files and the time of each, in seconds. Of directories nobody asks when they were made.
+pub(crate) type Times = BTreeMap<String, u64>;
+
+/// Notes the times of one layer's files.
+pub(crate) fn note_times(times: &mut Times, layer: impl Read) {
+    for entry in tar::Archive::new(layer).entries().unwrap() {
+        let entry = entry.unwrap();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if matches!(
+            entry.header().entry_type(),
+            EntryType::Regular | EntryType::Symlink
+        ) {
+            times.insert(path, entry.header().mtime().unwrap());
+        }
+    }
+}
+
 /// Every path at which two trees differ.
 pub(crate) fn differences(ours: &Tree, theirs: &Tree) -> Vec<String> {
     let none = "nothing".to_owned();

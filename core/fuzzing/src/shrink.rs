@@ -1,0 +1,25 @@
+//! The smallest input that still fails: pieces are left out, large ones first.
+
+/// Tries of one search; each runs the whole target.
+const TRIES: usize = 3000;
+
+pub(crate) fn smallest(input: &[u8], fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let mut best = input.to_vec();
+    let mut piece = best.len();
+    let mut tries = 0;
+    while piece > 0 {
+        let mut at = 0;
+        while at < best.len() && tries < TRIES {
+            tries += 1;
+            let mut shorter = best.clone();
+            shorter.drain(at..(at + piece).min(best.len()));
+            if fails(&shorter) {
+                best = shorter;
+            } else {
+                at += piece;
+            }
+        }
+        piece /= 2;
+    }
+    best
+}
