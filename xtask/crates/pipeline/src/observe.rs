@@ -1,7 +1,7 @@
 //! Observing: everything that a plan depends on, looked up once. Changes nothing, here or
 //! elsewhere.
 
-mod cargo;
+pub(crate) mod cargo;
 mod docker;
 mod dockerfile;
 mod git;

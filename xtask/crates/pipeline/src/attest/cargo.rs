@@ -12,9 +12,8 @@ use serde::Deserialize;
 
 use super::graph::{Details, Edges, Facts, Origin, Part};
 use super::lockfile;
-use crate::child::Program;
 use crate::image::Shipped;
-use crate::interrupt::Interrupts;
+use crate::observe::cargo::metadata;
 
 /// The source of packages from the default registry, as cargo names it.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -247,21 +246,7 @@ fn edges(resolve: &Resolve, parts: &BTreeMap<&str, Part>) -> Edges {
 /// Asks cargo, which needs no network for it: all packages of this platform have just been built.
 fn ask(root: &Path, manifest: &Path) -> Result<Metadata, String> {
     let host = super::provenance::rustc(root).host;
-    let (mut answer, mut complaints) = (String::new(), Vec::new());
-    let status = Program::new("cargo", root)
-        .arguments(["metadata", "--format-version", "1", "--offline"])
-        .arguments(["--filter-platform".to_owned(), host])
-        .arguments([Path::new("--manifest-path"), manifest])
-        .stream(
-            &Interrupts::default(),
-            |line| answer.push_str(line),
-            |line| complaints.push(line.to_owned()),
-        )
-        .map_err(|e| format!("cannot run cargo: {e}"))?;
-    if !status.success() {
-        return Err(complaints.join("; "));
-    }
-    serde_json::from_str(&answer).map_err(|e| format!("cargo's answer cannot be read: {e}"))
+    metadata(root, manifest, &["--offline", "--filter-platform", &host])
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::observed::Package;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::child::Program;
 use crate::interrupt::Interrupts;
@@ -148,16 +149,20 @@ fn own_crates(packages: &[MetadataPackage]) -> BTreeMap<String, usize> {
 
 /// Asks cargo; what it complained of when it does not answer.
 fn ask(root: &Path, manifest: &Path) -> Result<Metadata, String> {
+    metadata(root, manifest, &["--no-deps"])
+}
+
+/// What `cargo metadata` says of a manifest, as far as the asker wants it.
+pub(crate) fn metadata<T: DeserializeOwned>(
+    root: &Path,
+    manifest: &Path,
+    options: &[&str],
+) -> Result<T, String> {
     let (mut answer, mut complaints) = (String::new(), Vec::new());
     let status = Program::new("cargo", root)
-        .arguments([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--manifest-path",
-        ])
-        .arguments([manifest])
+        .arguments(["metadata", "--format-version", "1"])
+        .arguments(options)
+        .arguments([Path::new("--manifest-path"), manifest])
         .stream(
             &Interrupts::default(),
             |line| answer.push_str(line),
@@ -167,7 +172,7 @@ fn ask(root: &Path, manifest: &Path) -> Result<Metadata, String> {
     if !status.success() {
         return Err(complaints.join("\n"));
     }
-    serde_json::from_str(&answer).map_err(|e| format!("its answer cannot be read: {e}"))
+    serde_json::from_str(&answer).map_err(|e| format!("cargo's answer cannot be read: {e}"))
 }
 
 #[cfg(test)]
