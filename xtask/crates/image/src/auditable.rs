@@ -2,10 +2,10 @@
 //! JSON. The format: <https://github.com/rust-secure-code/cargo-auditable/blob/master/PARSING.md>.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
-use flate2::read::ZlibDecoder;
+use libdeflater::{DecompressionError, Decompressor};
 use object::elf;
 use object::endian::Endianness;
 use object::read::elf::{FileHeader, SectionHeader};
@@ -13,7 +13,8 @@ use object::read::{ReadCache, ReadRef};
 
 const SECTION: &[u8] = b".dep-v0";
 /// The reference implementation takes no longer one either.
-const LIMIT: u64 = 8 * 1024 * 1024;
+const LIMIT: usize = 8 * 1024 * 1024;
+const FIRST_ROOM: usize = 128 * 1024;
 
 /// The JSON that the ELF file at `path` holds about its dependencies; `None` when it is no ELF file,
 /// has no such section, or a damaged one.
@@ -37,13 +38,24 @@ where
     let sections = header.sections(endian, data).ok()?;
     let (_, found) = sections.section_by_name(endian, SECTION)?;
     let size: u64 = found.sh_size(endian).into();
-    let bytes = (size <= LIMIT).then(|| found.data(endian, data))?;
+    let bytes = (size <= LIMIT as u64).then(|| found.data(endian, data))?;
     bytes.ok().map(<[u8]>::to_vec)
 }
 
+/// The length is not told anywhere: more and more room is given, up to the limit.
 fn unpacked(compressed: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut unpacking = ZlibDecoder::new(compressed).take(LIMIT + 1);
-    unpacking.read_to_end(&mut bytes).ok()?;
-    (bytes.len() as u64 <= LIMIT).then_some(bytes)
+    let mut bytes = vec![0; FIRST_ROOM];
+    loop {
+        match Decompressor::new().zlib_decompress(compressed, &mut bytes) {
+            Ok(length) => {
+                bytes.truncate(length);
+                return Some(bytes);
+            }
+            Err(DecompressionError::InsufficientSpace) if bytes.len() < LIMIT => {
+                let room = (bytes.len() * 8).min(LIMIT);
+                bytes.resize(room, 0);
+            }
+            Err(_) => return None,
+        }
+    }
 }

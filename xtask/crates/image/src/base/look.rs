@@ -7,7 +7,6 @@ use std::io::{self, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
 use oci::media_type;
 
 use super::archive::{Archive, Entry, Kind};
@@ -95,9 +94,6 @@ impl Look {
     pub fn layer(&mut self, media_type: &str, file: File) -> Result<(), LookError> {
         let read = match compression(media_type)? {
             Packed::Plain => self.archive(BufReader::new(file).take(LAYER_LIMIT)),
-            Packed::Gzip => {
-                self.archive(MultiGzDecoder::new(BufReader::new(file)).take(LAYER_LIMIT))
-            }
             Packed::By(program) => Unpacked::by(program, file)
                 .and_then(|unpacked| self.archive(BufReader::new(unpacked).take(LAYER_LIMIT))),
         };
@@ -201,15 +197,15 @@ impl Look {
 
 enum Packed {
     Plain,
-    Gzip,
-    /// By a program, which unpacks it as well.
+    /// By a program, which unpacks it as well: a library for it would be compiled by everybody who
+    /// deploys, for the few times that a base image is new.
     By(&'static str),
 }
 
 fn compression(media_type: &str) -> Result<Packed, LookError> {
     match media_type {
         media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Packed::Plain),
-        media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::Gzip),
+        media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Ok(Packed::By("gzip")),
         media_type::OCI_LAYER_ZSTD => Ok(Packed::By("zstd")),
         _ => Err(LookError::Unreadable {
             media_type: media_type.to_owned(),
