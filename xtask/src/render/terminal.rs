@@ -163,9 +163,10 @@ fn layer_bar(digest: &str, size: u64) -> ProgressBar {
         |_| ProgressStyle::default_bar(),
         |style| style.progress_chars("█▓░"),
     );
-    let bar = ProgressBar::new(size).with_style(style);
-    bar.set_prefix(digest.to_owned());
-    bar
+    // Hidden until it has its place among the others: drawn on its own it would leave a trace.
+    ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden())
+        .with_style(style)
+        .with_prefix(digest.to_owned())
 }
 
 /// A bar of twenty places with the count behind it.
