@@ -316,10 +316,11 @@ fn changes(plan: &Plan) -> Vec<String> {
             changes.push(format!("no commit since {sha}, which is live"));
         }
         Some(commits) => {
-            changes.push(format!(
-                "{} commits since {sha}, which is live:",
-                commits.len()
-            ));
+            let count = match commits.len() {
+                1 => "1 commit".to_owned(),
+                many => format!("{many} commits"),
+            };
+            changes.push(format!("{count} since {sha}, which is live:"));
             let shown = commits.iter().take(COMMITS_SHOWN);
             changes.extend(shown.map(|commit| format!("  {commit}")));
         }

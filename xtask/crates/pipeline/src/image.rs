@@ -98,8 +98,10 @@ impl Made {
         }
         let layers = self.report.layers.iter();
         let new = layers.filter(|layer| layer.state == "new").count();
-        let size = megabytes(self.report.new);
-        format!("{made}; {new} not in what serves ({size})")
+        match new {
+            0 => format!("{made}; all of it serves already"),
+            _ => format!("{made}; {new} new ({})", megabytes(self.report.new)),
+        }
     }
 }
 
