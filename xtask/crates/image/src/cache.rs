@@ -241,8 +241,9 @@ fn read(path: &Path) -> Option<Records> {
     (records.version == VERSION).then_some(records)
 }
 
-/// A reader sees the old file or the new one, whenever the writer dies.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a cache file: a reader sees the old one or the new one, whenever the writer dies. It is not
+/// flushed to the disk, because everything in it can be found out anew.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     let written = File::create(&unfinished)
         .and_then(|mut file| file.write_all(bytes))

@@ -44,7 +44,7 @@ pub use base::{
     BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,
     NoImages, Shortfall, check_libraries, loads_libraries,
 };
-pub use cache::Cache;
+pub use cache::{Cache, write_atomically};
 pub use context::Context;
 pub use copying::{CopyError, finds_anything};
 pub use dockerfile::{CopyLine, Dockerfile, DockerfileError};

@@ -5,9 +5,10 @@
 //! is right all the same. So a missing, foreign or damaged file is an empty memory.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use deploy_image::write_atomically;
 use oci::{Digest, Known, Repository};
 use serde::{Deserialize, Serialize};
 
@@ -187,18 +188,6 @@ fn read(path: &Path) -> Option<Records> {
     file.take(FILE_LIMIT).read_to_end(&mut bytes).ok()?;
     let records: Records = serde_json::from_slice(&bytes).ok()?;
     (records.version == VERSION).then_some(records)
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let written = File::create(&unfinished)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
 }
 
 #[cfg(test)]
