@@ -2,6 +2,7 @@
 
 use deploy_pipeline::outcome::Outcome;
 use deploy_plan::failure::Failure;
+use saphyr::{LoadableYamlNode as _, Yaml, YamlEmitter};
 use serde::Serialize;
 
 use super::{err, github, out};
@@ -26,16 +27,26 @@ pub(crate) fn outcome(outcome: &Outcome, output: Output) {
 
 /// One document on standard output.
 pub(crate) fn document<T: Serialize>(value: &T, output: Output) {
-    let text = match output {
-        Output::Yaml => serde_saphyr::to_string(value).map_err(|e| e.to_string()),
-        Output::Human | Output::Json => {
-            serde_json::to_string_pretty(value).map_err(|e| e.to_string())
-        }
+    let text = match serde_json::to_string_pretty(value) {
+        Ok(json) if output == Output::Yaml => yaml(&json),
+        Ok(json) => Ok(json),
+        Err(error) => Err(error.to_string()),
     };
     match text {
         Ok(text) => out(&format!("{}\n", text.trim_end())),
         Err(error) => err(&format!("error: the result cannot be written: {error}\n")),
     }
+}
+
+/// Every JSON document is a YAML one already: read as such, it only has to be written in YAML's style.
+fn yaml(json: &str) -> Result<String, String> {
+    let documents = Yaml::load_from_str(json).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    for document in &documents {
+        let mut emitter = YamlEmitter::new(&mut text);
+        emitter.dump(document).map_err(|error| error.to_string())?;
+    }
+    Ok(text.trim_start_matches("---\n").to_owned())
 }
 
 /// Failures of a command without a report.
@@ -92,5 +103,24 @@ mod tests {
             "error: dockerfile missing\n  Step:       preflight\n  Details:    there is none\n  \
              Resolution: write one\n"
         );
+    }
+
+    #[test]
+    fn the_yaml_document_says_what_the_json_one_says() {
+        let value = serde_json::json!({
+            "schema": 1,
+            "status": "failed",
+            "seconds": 1.5,
+            "tag": "2026-11-21",
+            "looks": ["true", "null", "~", "0x10", "1e3", "", " a ", "- b", "c: d", "#e", "é\u{1f600}", "\u{7f}\u{0}"],
+            "details": "one\ntwo: 'x' \"y\"\n\n  three\n",
+            "nothing": null,
+            "empty": [[], {}],
+        });
+        let text = yaml(&serde_json::to_string_pretty(&value).unwrap()).unwrap();
+        let back = Yaml::load_from_str(&text).unwrap();
+        let again = Yaml::load_from_str(&value.to_string()).unwrap();
+        assert_eq!(back, again, "{text}");
+        assert!(text.starts_with("schema: 1\n"), "{text}");
     }
 }

@@ -1,10 +1,6 @@
 //! Reads one manifest.
 
-use std::fmt;
-
-use serde::de::{Error, IgnoredAny, MapAccess, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
+use saphyr::{AnnotatedMapping, LoadableYamlNode as _, MarkedYaml, Scalar, ScanError, YamlData};
 
 use crate::nearest::nearest;
 
@@ -25,175 +21,151 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-#[derive(Deserialize)]
-struct Record {
-    #[serde(rename = "type")]
-    kind: Spanned<String>,
-    name: Spanned<String>,
-    binary: Option<Spanned<String>>,
-    port: Option<Port>,
-    enabled: Option<bool>,
-}
-
 const KEYS: [&str; 5] = ["type", "name", "binary", "port", "enabled"];
 
 /// A manifest without a declaration is one of something else.
 pub(super) fn parse(text: &str) -> Result<Option<Declared>, Fault> {
-    #[derive(Deserialize)]
-    struct Outline {
-        extension: Keys,
-    }
-    #[derive(Deserialize)]
-    struct Whole {
-        extension: Spanned<Record>,
-    }
-    if text.trim().is_empty() {
+    let documents = MarkedYaml::load_from_str(text)?;
+    let [whole] = documents.as_slice() else {
+        return match documents.get(1) {
+            None => Ok(None),
+            Some(second) => Err(Fault::at(second, "a manifest is one document")),
+        };
+    };
+    if is_null(whole) {
         return Ok(None);
     }
-    let keys: Keys = serde_saphyr::from_str(text)?;
-    if !keys.has("extension") {
-        return find_misspelling(&keys, &["extension"]).map(|()| None);
-    }
-    let outline: Outline = serde_saphyr::from_str(text)?;
-    find_misspelling(&outline.extension, &KEYS)?;
-    let whole: Whole = serde_saphyr::from_str(text)?;
-    check(&whole.extension.value)?;
-    Ok(Some(whole.extension.into()))
-}
-
-impl From<Spanned<Record>> for Declared {
-    fn from(record: Spanned<Record>) -> Self {
-        let line = record.referenced.line();
-        let record = record.value;
-        Self {
-            kind: record.kind.value,
-            name: record.name.value,
-            binary: record.binary.map(|binary| binary.value),
-            port: record.port.map(|port| port.0),
-            enabled: record.enabled.unwrap_or(true),
-            line,
-        }
-    }
+    let whole = Record::of(whole, "a manifest")?;
+    let Some(extension) = whole.get("extension") else {
+        whole.find_misspelling(&["extension"])?;
+        return Ok(None);
+    };
+    let extension = Record::of(extension, "`extension`")?;
+    extension.find_misspelling(&KEYS)?;
+    extension.declared().map(Some)
 }
 
 impl Fault {
-    fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Self {
+    fn at(node: &MarkedYaml<'_>, message: impl Into<String>) -> Self {
         Self {
-            line: Some(value.referenced.line()),
+            line: Some(line(node)),
             message: message.into(),
         }
     }
 }
 
-impl From<serde_saphyr::Error> for Fault {
-    fn from(error: serde_saphyr::Error) -> Self {
-        let message = match error.without_snippet() {
-            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-                format!("the key `{key}` stands there twice")
-            }
-            error => UserMessageFormatter.format_message(error).into_owned(),
-        };
+impl From<ScanError> for Fault {
+    fn from(error: ScanError) -> Self {
         Self {
-            line: error.location().map(|location| location.line()),
-            message,
+            line: Some(error.marker().line() as u64),
+            message: error.info().to_owned(),
         }
     }
 }
 
-/// A port that a program can listen on.
-struct Port(u16);
-
-impl<'de> Deserialize<'de> for Port {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl Visitor<'_> for Visit {
-            type Value = Port;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port from 1 to 65535")
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Port, E> {
-                match u16::try_from(number) {
-                    Ok(port @ 1..) => Ok(Port(port)),
-                    _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
-                }
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Port, E> {
-                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
-            }
-        }
-        input.deserialize_any(Visit)
-    }
+fn line(node: &MarkedYaml<'_>) -> u64 {
+    node.span.start.line() as u64
 }
 
-/// The keys of a mapping, whatever stands under them.
-struct Keys(Vec<Spanned<String>>);
-
-impl Keys {
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|key| key.value == name)
-    }
+fn is_null(node: &MarkedYaml<'_>) -> bool {
+    matches!(node.data, YamlData::Value(Scalar::Null))
 }
 
-impl<'de> Deserialize<'de> for Keys {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Keys;
+/// A mapping, and where it stands.
+struct Record<'a> {
+    node: &'a MarkedYaml<'a>,
+    entries: &'a AnnotatedMapping<'a, MarkedYaml<'a>>,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping")
+impl<'a> Record<'a> {
+    fn of(node: &'a MarkedYaml<'a>, what: &str) -> Result<Self, Fault> {
+        match &node.data {
+            YamlData::Mapping(entries) => Ok(Self { node, entries }),
+            _ => Err(Fault::at(node, format!("{what} must be a mapping"))),
+        }
+    }
+
+    /// What stands under the key, if anything does.
+    fn get(&self, key: &str) -> Option<&'a MarkedYaml<'a>> {
+        let mut entries = self.entries.iter();
+        let (_, value) = entries.find(|(name, _)| name.data.as_str() == Some(key))?;
+        Some(value)
+    }
+
+    /// An unknown key may be the extension's own, but not where it is nearly one that is missing:
+    /// an `enabeld: false` would ship what should stay behind.
+    fn find_misspelling(&self, known: &[&str]) -> Result<(), Fault> {
+        let absent = known.iter().copied().filter(|key| self.get(key).is_none());
+        for key in self.entries.keys() {
+            let Some(name) = key.data.as_str().filter(|name| !known.contains(name)) else {
+                continue;
+            };
+            if let Some(meant) = nearest(name, absent.clone()) {
+                let message = format!("unknown key `{name}`: did you mean `{meant}`?");
+                return Err(Fault::at(key, message));
             }
+        }
+        Ok(())
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                let mut keys = Vec::new();
-                while let Some((key, IgnoredAny)) = map.next_entry()? {
-                    keys.push(key);
-                }
-                Ok(Keys(keys))
+    fn declared(&self) -> Result<Declared, Fault> {
+        let kind = self.needed("type")?;
+        let name = self.needed("name")?;
+        let binary = self.text("binary")?;
+        if let Some(node) = self.get("binary").or_else(|| self.get("name"))
+            && let binary = binary.unwrap_or(name)
+            && (binary.contains(['/', '\\']) || binary.starts_with('.'))
+        {
+            let message = format!("`{binary}` is no name of a program: write it without a folder");
+            return Err(Fault::at(node, message));
+        }
+        Ok(Declared {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            binary: binary.map(str::to_owned),
+            port: self.port()?,
+            enabled: self.enabled()?.unwrap_or(true),
+            line: line(self.node),
+        })
+    }
+
+    fn needed(&self, key: &str) -> Result<&'a str, Fault> {
+        self.text(key)?
+            .ok_or_else(|| Fault::at(self.node, format!("missing key `{key}`")))
+    }
+
+    /// A text that says something. A number without quotes is none: it would have to be
+    /// written back the way it was.
+    fn text(&self, key: &str) -> Result<Option<&'a str>, Fault> {
+        let Some(value) = self.get(key).filter(|value| !is_null(value)) else {
+            return Ok(None);
+        };
+        match value.data.as_str() {
+            Some(text) if text.trim().is_empty() => {
+                Err(Fault::at(value, format!("`{key}` must not be empty")))
             }
+            Some(text) => Ok(Some(text)),
+            None => Err(Fault::at(value, format!("`{key}` must be a text"))),
         }
-        input.deserialize_map(Visit)
     }
-}
 
-/// An unknown key may be the extension's own, but not where it is nearly one that is missing: an
-/// `enabeld: false` would ship what should stay behind.
-fn find_misspelling(keys: &Keys, known: &[&str]) -> Result<(), Fault> {
-    let absent = known.iter().copied().filter(|known| !keys.has(known));
-    for key in keys
-        .0
-        .iter()
-        .filter(|key| !known.contains(&key.value.as_str()))
-    {
-        if let Some(meant) = nearest(&key.value, absent.clone()) {
-            let message = format!("unknown key `{}`: did you mean `{meant}`?", key.value);
-            return Err(Fault::at(key, message));
+    fn port(&self) -> Result<Option<u16>, Fault> {
+        let Some(value) = self.get("port").filter(|value| !is_null(value)) else {
+            return Ok(None);
+        };
+        match value.data.as_integer().map(u16::try_from) {
+            Some(Ok(port @ 1..)) => Ok(Some(port)),
+            _ => Err(Fault::at(value, "`port` must be a number from 1 to 65535")),
         }
     }
-    Ok(())
-}
 
-fn check(declared: &Record) -> Result<(), Fault> {
-    for (what, value) in [
-        ("type", Some(&declared.kind)),
-        ("name", Some(&declared.name)),
-        ("binary", declared.binary.as_ref()),
-    ] {
-        let Some(value) = value else { continue };
-        if value.value.trim().is_empty() {
-            return Err(Fault::at(value, format!("`{what}` must not be empty")));
+    fn enabled(&self) -> Result<Option<bool>, Fault> {
+        let Some(value) = self.get("enabled").filter(|value| !is_null(value)) else {
+            return Ok(None);
+        };
+        match value.data.as_bool() {
+            Some(enabled) => Ok(Some(enabled)),
+            None => Err(Fault::at(value, "`enabled` must be `true` or `false`")),
         }
     }
-    let binary = declared.binary.as_ref().unwrap_or(&declared.name);
-    if binary.value.contains(['/', '\\']) || binary.value.starts_with('.') {
-        let message = format!(
-            "`{}` is no name of a program: write it without a folder",
-            binary.value
-        );
-        return Err(Fault::at(binary, message));
-    }
-    Ok(())
 }

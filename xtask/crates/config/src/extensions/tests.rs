@@ -81,22 +81,28 @@ fn wrong_manifests() {
         "extension:\n  type: mcp\n  name: a\n  port: 70000\n",
         "extension:\n  type: mcp\n  name: a\n  port: 0\n",
         "extension:\n  type: mcp\n  name: ''\n",
+        "extension:\n  type: mcp\n  name: 7\n",
+        "extension:\n  type: mcp\n  name: a\n  enabled: no\n",
+        "extension: {type: mcp, name: a}\n---\nx: 1\n",
         "extension:\n  type: mcp\n  name: a\n  binary: bin/a\n",
         "extension:\n  type: mcp\n  name: a\n  enabeld: false\n",
         "\nextention:\n  type: mcp\n",
         "extension:\n  type: mcp\n  name: a\n  name: b\n",
     ].map(check_one).join("\n"), @r#"
-    error: extensions/a/manifest.yaml:1: unclosed bracket '['
-    error: extensions/a/manifest.yaml:1: expected mapping start
-    error: extensions/a/manifest.yaml:2: missing field `type`
-    error: extensions/a/manifest.yaml:4: invalid type: string "many", expected a port from 1 to 65535
-    error: extensions/a/manifest.yaml:4: invalid value: integer `70000`, expected a port from 1 to 65535
-    error: extensions/a/manifest.yaml:4: invalid value: integer `0`, expected a port from 1 to 65535
+    error: extensions/a/manifest.yaml:2: while parsing a node, did not find expected node content
+    error: extensions/a/manifest.yaml:1: a manifest must be a mapping
+    error: extensions/a/manifest.yaml:2: missing key `type`
+    error: extensions/a/manifest.yaml:4: `port` must be a number from 1 to 65535
+    error: extensions/a/manifest.yaml:4: `port` must be a number from 1 to 65535
+    error: extensions/a/manifest.yaml:4: `port` must be a number from 1 to 65535
     error: extensions/a/manifest.yaml:3: `name` must not be empty
+    error: extensions/a/manifest.yaml:3: `name` must be a text
+    error: extensions/a/manifest.yaml:4: `enabled` must be `true` or `false`
+    error: extensions/a/manifest.yaml:3: a manifest is one document
     error: extensions/a/manifest.yaml:4: `bin/a` is no name of a program: write it without a folder
     error: extensions/a/manifest.yaml:4: unknown key `enabeld`: did you mean `enabled`?
     error: extensions/a/manifest.yaml:2: unknown key `extention`: did you mean `extension`?
-    error: extensions/a/manifest.yaml:4: the key `name` stands there twice
+    error: extensions/a/manifest.yaml:4: duplicated key in mapping
     "#);
 }
 
@@ -113,7 +119,7 @@ fn one_wrong_manifest_hides_no_other() {
     extensions/c/manifest.yaml:Some(1) a mcp a None false
     error: extensions/b/manifest.yaml:1: the name `a` is taken by extensions/a/manifest.yaml
     error: extensions/b/manifest.yaml:1: port 1 is taken by extensions/a/manifest.yaml
-    error: extensions/d/manifest.yaml:1: unclosed bracket '{'
+    error: extensions/d/manifest.yaml:2: while parsing a node, did not find expected node content
     ");
 }
 
