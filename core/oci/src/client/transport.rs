@@ -6,6 +6,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
 use secrecy::ExposeSecret as _;
@@ -35,6 +36,9 @@ const MESSAGE_LIMIT: usize = 300;
 const RENEWALS: usize = 5;
 /// Connections kept open: as many as a push uses at the same time, so that none is opened twice.
 const IDLE_CONNECTIONS: usize = 8;
+/// What is read ahead of an answer. Answers are small, but for the layers of bases, which are seldom fetched;
+/// the library's 128 KiB a connection would be zeroed for nothing.
+const INPUT_BUFFER: usize = 16 * 1024;
 /// From this size on, a refusal is worth waiting for before the body is sent.
 const EXPECT_FROM: u64 = 64 * 1024;
 
@@ -121,18 +125,42 @@ impl CallSite {
 /// Sends single requests.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    agent: Agent,
+    plain: Agent,
+    /// With TLS, from its first use on: reading a bundle of root certificates takes longer than all
+    /// the rest of a push that has nothing to send.
+    secure: OnceLock<Agent>,
+    proxied: bool,
     options: ClientOptions,
     pub(super) meter: Meter,
 }
 
 impl Exchange {
-    fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
-        Ok(Self {
-            agent: agent(registry, &options)?,
+    fn new(registry: &str, options: ClientOptions) -> Self {
+        // A proxy from the environment would look for the registry on its own machine.
+        let proxied = !is_loopback_registry(registry);
+        Self {
+            plain: agent(TlsConfig::default(), proxied, &options),
+            secure: OnceLock::new(),
+            proxied,
             options,
             meter: Meter::default(),
-        })
+        }
+    }
+
+    /// What sends to this address.
+    fn agent(&self, url: &Url) -> Result<&Agent, ClientError> {
+        if url.scheme() == "http" {
+            return Ok(&self.plain);
+        }
+        if let Some(agent) = self.secure.get() {
+            return Ok(agent);
+        }
+        let mut tls = TlsConfig::builder();
+        if let Some(path) = &self.options.root_certificates {
+            tls = tls.root_certs(root_certificates(path)?);
+        }
+        let agent = agent(tls.build(), self.proxied, &self.options);
+        Ok(self.secure.get_or_init(|| agent))
     }
 
     pub(super) fn check_scheme(&self, site: &CallSite, url: &Url) -> Result<(), ClientError> {
@@ -160,7 +188,7 @@ impl Exchange {
     ) -> Result<Vec<u8>, ClientError> {
         self.meter.token_request();
         let request = request_head(site, &Method::GET, url, &[], authorization)?;
-        let sent = self.agent.run(with_body(request, SendBody::none()));
+        let sent = self.agent(url)?.run(with_body(request, SendBody::none()));
         let mut response =
             sent.map_err(|error| ClientError::from_transport(site.clone(), error))?;
         if !response.status().is_success() {
@@ -189,15 +217,14 @@ impl Exchange {
         if self.options.is_interrupted() {
             return Err(ClientError::Interrupted);
         }
+        let agent = self.agent(url)?;
         self.meter.request();
         let payload = &request.payload;
         let Some(mut reader) = PayloadReader::open(payload, &self.meter, &self.options)? else {
-            let sent = self.agent.run(with_body(head, SendBody::none()));
+            let sent = agent.run(with_body(head, SendBody::none()));
             return sent.map_err(|error| ClientError::from_transport(site, error));
         };
-        let sent = self
-            .agent
-            .run(with_body(head, SendBody::from_reader(&mut reader)));
+        let sent = agent.run(with_body(head, SendBody::from_reader(&mut reader)));
         // A source that fails looks like a broken connection to the library.
         reader.check()?;
         sent.map_err(|error| ClientError::from_transport(site, error))
@@ -216,7 +243,11 @@ impl Transport {
     pub(super) fn new(registry: &str, options: ClientOptions) -> Result<Self, ClientError> {
         let base = base_url(registry, &options.plain_http)?;
         let authenticator = Authenticator::new(options.credentials.clone());
-        let exchange = Exchange::new(registry, options)?;
+        let exchange = Exchange::new(registry, options);
+        if base.scheme() == "https" {
+            // Unusable certificates are found before anything is sent.
+            exchange.agent(&base)?;
+        }
         Ok(Self {
             exchange,
             authenticator,
@@ -354,17 +385,14 @@ pub(super) fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> 
         .and_then(|value| value.to_str().ok())
 }
 
-fn agent(registry: &str, options: &ClientOptions) -> Result<Agent, ClientError> {
-    let mut tls = TlsConfig::builder();
-    if let Some(path) = &options.root_certificates {
-        tls = tls.root_certs(root_certificates(path)?);
-    }
+fn agent(tls: TlsConfig, proxied: bool, options: &ClientOptions) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(options.user_agent.as_str())
-        .tls_config(tls.build())
+        .tls_config(tls)
+        .input_buffer_size(INPUT_BUFFER)
         .max_idle_connections(2 * IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .timeout_resolve(Some(options.timeouts.connect))
@@ -373,13 +401,12 @@ fn agent(registry: &str, options: &ClientOptions) -> Result<Agent, ClientError> 
         .timeout_recv_response(Some(options.timeouts.idle))
         .timeout_per_read(Some(options.timeouts.idle))
         .timeout_per_write(Some(options.timeouts.idle));
-    if is_loopback_registry(registry) {
-        // A proxy from the environment would look for the registry on its own machine.
+    if !proxied {
         config = config.proxy(None);
     }
     let connector = DefaultConnector::new().chain(Hearing);
     let resolver = DefaultResolver::default();
-    Ok(Agent::with_parts(config.build(), connector, resolver))
+    Agent::with_parts(config.build(), connector, resolver)
 }
 
 fn root_certificates(path: &Path) -> Result<RootCerts, ClientError> {
@@ -559,6 +586,21 @@ mod tests {
         for registry in ["", "a/b", "user:pw@host", "host?x", "host#x", "ho st"] {
             assert_eq!(base(registry), None, "{registry}");
         }
+    }
+
+    /// Reading them costs more than the rest of a push that has nothing to send.
+    #[test]
+    fn certificates_are_read_only_where_tls_is_spoken() {
+        let options = ClientOptions {
+            root_certificates: Some("/dev/null".into()),
+            ..ClientOptions::default()
+        };
+        assert!(Transport::new("localhost:5000", options.clone()).is_ok());
+        let unusable = Transport::new("r.example.com", options);
+        assert!(matches!(
+            unusable,
+            Err(ClientError::RootCertificates { .. })
+        ));
     }
 
     #[test]
