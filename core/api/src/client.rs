@@ -77,6 +77,9 @@ impl Client {
             // A redirect would carry the token to a place that nobody configured.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Documents are small: the library's 256 KiB a connection would be zeroed for nothing.
+            .input_buffer_size(16 * 1024)
+            .output_buffer_size(16 * 1024)
             .user_agent(concat!("systemprompt-deploy/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();

@@ -11,6 +11,9 @@ from .report import MEGABYTE, Figures, Requirement, at_least, at_most, case_tabl
 
 BARE = "hash + POST + PUT, 4 at a time"
 COPY = "hash + copy, 4 at a time"
+FLUSH = "hash + copy + flush to the disk, 4 at a time"
+MOUNTS = "mount of every blob, 4 at a time, + PUT of the manifest"
+BASELINES = (("bare", BARE), ("copy", COPY), ("flush", FLUSH), ("mounts", MOUNTS))
 CASES = (("first", "first push"), ("nothing", "nothing changed"), ("changed", "one binary changed"))
 TITLES = {"synthetic": "Four binaries, 107 MB of machine code", "release": "This workspace's release image"}
 DOCKERS = ("docker, classic builder", "docker, BuildKit")
@@ -113,9 +116,12 @@ def image_sections(figures: Figures) -> list[str]:
 
 
 def baselines_section(figures: Figures) -> str:
-    known = [(name, [sample.seconds for sample in figures.of("baselines", case, name)]) for case, name in (("bare", BARE), ("copy", COPY))]
+    known = [(name, [sample.seconds for sample in figures.of("baselines", case, name)]) for case, name in BASELINES]
     rows = [[name, spread(seconds)] for name, seconds in known if seconds]
-    text = "## Baselines\n\nThe same 107 MB, by a few lines of Python: into docker-registry, and from one file to another.\n\n"
+    text = (
+        "## Baselines\n\nThe same 107 MB, by a few lines of Python: into docker-registry, from one file to another, and to a further repository of docker-registry "
+        "(the median is that of each one of 100). The embedded registry flushes every blob before it confirms it, a copy does not.\n\n"
+    )
     return text + table(["", ""], rows) if rows else ""
 
 
