@@ -35,6 +35,7 @@ fn saved(engine: &DockerEngine, name: &str) -> Vec<u8> {
 
 #[test]
 fn docker_build_yields_the_same_files_and_configuration() {
+    testkit::process::usual_umask();
     let world = World::new(Variant::Current);
     world
         .deploy(&["--tag", "native", "--builder", "native"])

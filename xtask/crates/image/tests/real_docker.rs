@@ -38,6 +38,7 @@ mod real_engine {
 
     /// The files that the Dockerfiles above copy.
     fn project() -> Project {
+        testkit::process::usual_umask();
         let project = Project::new();
         for (path, content) in [
             ("a.txt", "a"),
