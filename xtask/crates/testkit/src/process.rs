@@ -17,13 +17,6 @@ const POLL: Duration = Duration::from_millis(5);
 /// What a child may take to end after a polite request.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What this process makes from now on has the modes that most machines give. Docker's images have a
-/// file's mode as it is in the checkout, ours do not: who compares them must not work under an
-/// umask of its own.
-pub fn usual_umask() {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-}
-
 /// A child process that has ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
