@@ -38,9 +38,6 @@ mod real_engine {
 
     /// The files that the Dockerfiles above copy.
     fn project() -> Project {
-        // Docker's images have a file's mode as it is in the context, ours do not: under an umask of
-        // its own the two would differ.
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let project = Project::new();
         for (path, content) in [
             ("a.txt", "a"),

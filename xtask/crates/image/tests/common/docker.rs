@@ -58,6 +58,9 @@ impl Docker {
     }
 
     fn new(client: PathBuf, environment: Vec<(&'static str, String)>) -> Self {
+        // Docker's images have a file's mode as it is in the context, ours do not: under an umask of
+        // its own the two would differ.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         Self {
             client,
             environment,
