@@ -13,10 +13,13 @@ pub use auth::AuthMode;
 pub use error::ApiError;
 pub use stream::{DeploymentEvents, LogLines};
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
+use trust::Trust;
+use ureq::tls::TlsConfig;
 
 use crate::paths;
 use crate::types::{
@@ -41,6 +44,8 @@ pub struct Options {
     pub total_timeout: Duration,
     /// How long one call may be tried again, all tries together.
     pub retry_for: Duration,
+    /// PEM files of certificates that are believed besides the built-in roots.
+    pub further_certificates: Vec<PathBuf>,
 }
 
 impl Options {
@@ -54,6 +59,7 @@ impl Options {
             connect_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(30),
+            further_certificates: Vec::new(),
         }
     }
 }
@@ -67,11 +73,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Checks the address; connects to nothing yet.
+    /// Checks the address and reads the certificates; connects to nothing yet.
     pub fn new(options: Options) -> Result<Self, ApiError> {
         let base = parse_base(&options.base_url)?;
+        let trust = Trust {
+            instead: None,
+            also: options.further_certificates,
+        };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(trust.roots()?).build())
             .timeout_connect(Some(options.connect_timeout))
             .timeout_global(Some(options.total_timeout))
             // A redirect would carry the token to a place that nobody configured.

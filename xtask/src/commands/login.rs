@@ -6,7 +6,7 @@ use std::path::Path;
 use chrono::Utc;
 use deploy_config::credentials::Credentials;
 use deploy_config::tenants::{Tenant, Tenants};
-use deploy_pipeline::control;
+use deploy_pipeline::{authorities, control};
 use deploy_plan::config::ControlPlane;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -45,8 +45,10 @@ fn perform(context: &Context) -> Result<(), Failure> {
     let token = read_token()?;
     context.redactor.learn(&token);
     let url = config.api.url.to_string();
-    let client = Client::new(Options::new(url.clone(), token.clone()))
-        .map_err(|e| control::failure(Step::Token, &e))?;
+    authorities::check_api(&context.settings)?;
+    let mut options = Options::new(url.clone(), token.clone());
+    options.further_certificates = authorities::of_api(&context.settings);
+    let client = Client::new(options).map_err(|e| control::failure(Step::Token, &e))?;
     let me = client.me().map_err(|e| control::failure(Step::Token, &e))?;
     keep(context, token, &url, &me)?;
     render::err(&format!(

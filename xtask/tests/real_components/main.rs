@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod authorities;
 mod bases;
 mod commands;
 mod credentials;

@@ -63,6 +63,15 @@ impl World {
         Self::of(&Layout::default(), registry, proxy, api)
     }
 
+    /// A project whose images go to a registry of this name, which is reached over TLS.
+    pub(crate) fn with_registry_named(variant: Variant, name: &str) -> Self {
+        let password = testkit::management::token_that_ends(std::time::SystemTime::now());
+        let registry = DockerRegistry::with_password(USER, &password);
+        let proxy = FaultProxy::secured_before(registry.address());
+        let api = ManagementApi::start(variant, registry.access_through(name), registry.looks_up());
+        Self::of(&Layout::default(), registry, proxy, api)
+    }
+
     fn of(
         layout: &Layout,
         registry: DockerRegistry,

@@ -8,8 +8,10 @@ use crate::world::{folder, members, neighbours};
 /// line here, with the thought that goes with it.
 const MAY: &[(&str, &[&str])] = &[
     // The contract between the two halves knows neither of them.
-    ("management-api", &[]),
-    ("oci", &["fuzzing"]),
+    ("management-api", &["trust"]),
+    ("oci", &["trust", "fuzzing"]),
+    // Which certificates both believe.
+    ("trust", &[]),
     // Makes input for tests, of anything.
     ("fuzzing", &[]),
     // Parts of the run side, which do not know each other.
@@ -44,6 +46,7 @@ const MAY: &[(&str, &[&str])] = &[
             "deploy-image",
             "management-api",
             "oci",
+            "trust",
         ],
     ),
     // Doubles written from the public contracts: they must not share our own types.

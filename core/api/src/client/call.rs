@@ -261,6 +261,14 @@ impl Client {
     }
 
     fn no_answer(&self, call: &Call, error: ureq::Error, tries: u32) -> Failed {
+        if is_untrusted(&error) {
+            // Nothing was said to a stranger, and the next try meets the same one.
+            return Failed::finally(ApiError::Untrusted {
+                call: call.name(),
+                host: self.host(),
+                source: Box::new(error),
+            });
+        }
         let unsent = was_not_sent(&error);
         if call.retry == Retry::WhenRefused && !unsent && call.key.is_some() {
             return Failed::finally(ApiError::OutcomeUnknown {
@@ -446,6 +454,16 @@ fn message_of(error: &ApiError) -> String {
 }
 
 /// Whether the connection failed before anything of the request left this machine.
+/// Whether the server showed a certificate that is not believed, or none that can be read. What rustls
+/// refuses in the handshake comes as invalid data.
+fn is_untrusted(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(cause) => cause.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 fn was_not_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,

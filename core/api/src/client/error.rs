@@ -86,6 +86,20 @@ pub enum ApiError {
         #[source]
         source: Box<ureq::Error>,
     },
+    /// The server's certificate comes from nobody who is believed.
+    #[error("{call}: the certificate of {host} is not believed")]
+    Untrusted {
+        /// Method and path.
+        call: String,
+        /// Host and port.
+        host: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    /// The certificates that are to be believed too cannot be used.
+    #[error("cannot use the certificates")]
+    Certificates(#[from] trust::TrustError),
     /// No answer in time.
     #[error("{call}: no answer from {host} within {} s", limit.as_secs())]
     Timeout {

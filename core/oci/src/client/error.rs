@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -206,13 +205,8 @@ pub enum ClientError {
     #[error("interrupted")]
     Interrupted,
     /// The root certificates cannot be used.
-    #[error("cannot use the root certificates in {}: {detail}", path.display())]
-    RootCertificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
+    #[error("cannot use the root certificates")]
+    RootCertificates(#[from] trust::TrustError),
 }
 
 impl ClientError {

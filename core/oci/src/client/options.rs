@@ -134,6 +134,8 @@ pub struct ClientOptions {
     pub plain_http: PlainHttp,
     /// A PEM file of root certificates that replaces the built-in ones, as `SSL_CERT_FILE` does.
     pub root_certificates: Option<PathBuf>,
+    /// PEM files of certificates that are believed besides those.
+    pub further_certificates: Vec<PathBuf>,
     /// How the client names itself.
     pub user_agent: String,
     /// Is told how uploads come along.
@@ -156,6 +158,7 @@ impl Default for ClientOptions {
             retry: RetryPolicy::default(),
             plain_http: PlainHttp::default(),
             root_certificates: root_certificates_from_environment(),
+            further_certificates: Vec::new(),
             user_agent: concat!("systemprompt-oci/", env!("CARGO_PKG_VERSION")).to_owned(),
             progress: None,
             interrupt: None,
@@ -171,6 +174,7 @@ impl fmt::Debug for ClientOptions {
             .field("retry", &self.retry)
             .field("plain_http", &self.plain_http)
             .field("root_certificates", &self.root_certificates)
+            .field("further_certificates", &self.further_certificates)
             .field("user_agent", &self.user_agent)
             .finish_non_exhaustive()
     }

@@ -5,14 +5,14 @@
 //! neither a token nor a password.
 
 use std::io::Read as _;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime};
 
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use trust::Trust;
 use ureq::http::{self, HeaderMap, HeaderValue, Method};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector as _, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
@@ -155,10 +155,11 @@ impl Exchange {
         if let Some(agent) = self.secure.get() {
             return Ok(agent);
         }
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = &self.options.root_certificates {
-            tls = tls.root_certs(root_certificates(path)?);
-        }
+        let trust = Trust {
+            instead: self.options.root_certificates.clone(),
+            also: self.options.further_certificates.clone(),
+        };
+        let tls = TlsConfig::builder().root_certs(trust.roots()?);
         let agent = agent(tls.build(), self.proxied, &self.options);
         Ok(self.secure.get_or_init(|| agent))
     }
@@ -407,26 +408,6 @@ fn agent(tls: TlsConfig, proxied: bool, options: &ClientOptions) -> Agent {
     let connector = DefaultConnector::new().chain(Hearing);
     let resolver = DefaultResolver::default();
     Agent::with_parts(config.build(), connector, resolver)
-}
-
-fn root_certificates(path: &Path) -> Result<RootCerts, ClientError> {
-    let unusable = |detail: String| ClientError::RootCertificates {
-        path: path.to_owned(),
-        detail,
-    };
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(unusable(error.to_string())),
-        }
-    }
-    match certificates.as_slice() {
-        [] => Err(unusable("it holds no certificate".to_owned())),
-        some => Ok(RootCerts::new_with_certs(some)),
-    }
 }
 
 fn base_url(registry: &str, plain_http: &PlainHttp) -> Result<Url, ClientError> {

@@ -170,6 +170,14 @@ fn the_callers_root_certificates_count() {
     TestImage::new(70, &[200_000]).push(&client, "alice/app", "v1");
     assert!(client.manifest_exists(&name, &tag("v1")).unwrap().is_some());
 
+    // Besides the roots that are built in, and besides those of a file.
+    options.further_certificates = vec![authority.into()];
+    for instead in [None, Some(authority.into())] {
+        options.root_certificates = instead;
+        let client = Client::new(&registry.address, options.clone()).unwrap();
+        assert!(client.manifest_exists(&name, &tag("v1")).unwrap().is_some());
+    }
+
     options.root_certificates = Some("/dev/null".into());
     let error = Client::new(&registry.address, options).unwrap_err();
     assert!(

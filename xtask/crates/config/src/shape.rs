@@ -207,6 +207,8 @@ mod tests {
         api.tenant_id Text
         api.auth auto|bearer|exchange
         api.insecure_registries List
+        api.ca_file Text
+        api.registry_ca_file Text
         local.server Text
         local.listen Text
         env map

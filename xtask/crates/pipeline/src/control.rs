@@ -1,6 +1,8 @@
 //! The control plane that a plan names: reaching it, finding the tenant, turning its errors into
 //! failures that a person can act on.
 
+use std::path::PathBuf;
+
 use deploy_plan::config::{Auth, ControlPlane};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -33,6 +35,8 @@ pub struct Access {
     pub auth: Auth,
     /// Which kind it is.
     pub kind: ControlPlane,
+    /// Files of certificates that its own may come from, besides those of the known authorities.
+    pub certificates: Vec<PathBuf>,
 }
 
 impl Control {
@@ -44,6 +48,9 @@ impl Control {
             Auth::Bearer => AuthMode::Bearer,
             Auth::Exchange => AuthMode::Exchange,
         };
+        options
+            .further_certificates
+            .clone_from(&access.certificates);
         let client = Client::new(options).map_err(|e| failure(Step::Token, &e))?;
         let capabilities = client
             .capabilities()
@@ -181,6 +188,16 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
             "server_error",
             Exit::Other,
             "check the platform's status, then run the same command again",
+        ),
+        ApiError::Untrusted { .. } => (
+            "api_untrusted",
+            Exit::Other,
+            "name the certificate of its authority: api.ca_file in .systemprompt/deploy.toml",
+        ),
+        ApiError::Certificates(_) => (
+            "ca_file_invalid",
+            Exit::Configuration,
+            "correct api.ca_file in .systemprompt/deploy.toml: a file with certificates in PEM",
         ),
         ApiError::Transport { .. } | ApiError::Timeout { .. } | ApiError::Stream { .. } => (
             "unreachable",

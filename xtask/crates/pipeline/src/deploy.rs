@@ -125,6 +125,7 @@ fn control(
             token: running.token,
             auth: Auth::Bearer,
             kind: ControlPlane::Embedded,
+            certificates: Vec::new(),
         };
         let tenant = execution.plan.target.tenant.as_deref();
         let control = Control::connect(&access, Some(tenant.unwrap_or(EMBEDDED_TENANT)))?;
@@ -164,12 +165,11 @@ fn ship(
     control: &Control,
     binaries: &Binaries,
 ) -> Result<Release, Failure> {
-    let insecure = &execution.config().api.insecure_registries;
     let Some(image) = &execution.plan.image else {
         run.skip(Step::Image, "--skip-push");
         let destination = token(run, execution, control)?;
         let digest = run.step(Step::Push, |run| {
-            let digest = push::verify(run, &destination, insecure)?;
+            let digest = push::verify(run, &destination, execution.settings)?;
             let summary = format!("{} is there", destination.image());
             Ok((digest, summary))
         })?;

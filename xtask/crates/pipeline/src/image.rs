@@ -23,6 +23,7 @@ use oci::{
     media_type,
 };
 
+use crate::authorities;
 use crate::base::{Access, BaseError, Bases, Holder, Online};
 use crate::build::Binaries;
 use crate::control::with_causes;
@@ -300,6 +301,7 @@ fn known(settings: &Settings, image: &Image) -> Bases<'static> {
 fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
     Access {
         insecure: execution.settings.config.api.insecure_registries.clone(),
+        certificates: authorities::of_registries(execution.settings),
         docker: DockerConfig::of_environment(),
         redactor: run.redactor.clone(),
         interrupts: run.interrupts.clone(),

@@ -5,6 +5,7 @@
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
 pub mod attest;
+pub mod authorities;
 pub mod base;
 pub mod build;
 mod child;

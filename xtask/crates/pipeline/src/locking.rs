@@ -12,6 +12,7 @@ use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Attach, Image, ImageBuilder, LayerCompression};
 use oci::{Digest, Platform, Reference};
 
+use crate::authorities;
 use crate::base::{self, Access, BaseError};
 use crate::control::with_causes;
 use crate::deploy::SharedReporter;
@@ -73,6 +74,7 @@ pub fn pinned(settings: &Settings, image: &Image) -> Result<Vec<Pinned>, Failure
 /// Pins what is missing in the lock, and anew what `update` says.
 pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure> {
     let settings = asking.settings;
+    authorities::check_registries(settings)?;
     let image = planned(&settings.config);
     let lock = read(settings)?;
     let mut pins: Vec<Pin> = Vec::new();
@@ -89,6 +91,7 @@ pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure
     let folder = settings.root.join(project::FOLDER);
     let access = Access {
         insecure: settings.config.api.insecure_registries.clone(),
+        certificates: authorities::of_registries(settings),
         docker: DockerConfig::of_environment(),
         redactor: asking.redactor.clone(),
         interrupts: asking.interrupts.clone(),

@@ -22,6 +22,7 @@ use deploy_plan::plan::{EMBEDDED_TENANT, Request, SERVER_BINARY};
 use management_api::client::Client;
 
 use crate::attest::key::{self, SigningKey};
+use crate::authorities;
 use crate::control::{Access, Control};
 use crate::events::{Event, Reporter};
 use crate::platform::Platform;
@@ -115,7 +116,10 @@ impl Observer<'_> {
             self.embedded_control(&mut found);
         } else {
             self.credential(&mut found);
-            remote_control(&mut found);
+            match authorities::check_api(self.settings) {
+                Ok(()) => remote_control(&mut found),
+                Err(failure) => found.failures.push(failure),
+            }
         }
         found.observed.live = found.control.as_ref().and_then(live);
         found
@@ -138,6 +142,8 @@ impl Observer<'_> {
         {
             live.commits_since = git::since(self.root(), sha);
         }
+        let registries = authorities::check_registries(self.settings);
+        found.failures.extend(registries.err());
         if !request.skip_push {
             self.sources(found);
         }
@@ -225,6 +231,7 @@ impl Observer<'_> {
             token: running.token,
             auth: deploy_plan::config::Auth::Bearer,
             kind: ControlPlane::Embedded,
+            certificates: Vec::new(),
         };
         let tenant = found.observed.tenant.as_deref().unwrap_or(EMBEDDED_TENANT);
         match Control::connect(&access, Some(tenant)) {
@@ -285,6 +292,7 @@ impl Observer<'_> {
             token: credential.token,
             auth: self.config().api.auth,
             kind: ControlPlane::ManagementApi,
+            certificates: authorities::of_api(self.settings),
         });
     }
 

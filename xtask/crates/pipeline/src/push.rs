@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use deploy_config::Settings;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Plan;
@@ -13,6 +14,7 @@ use oci::{
 };
 
 use crate::attest::Papers;
+use crate::authorities;
 use crate::base::BaseError;
 use crate::control::{self, Control};
 use crate::events::{Event, LayerState};
@@ -21,6 +23,9 @@ use crate::image::Made;
 use crate::interrupt::Interrupts;
 use crate::run::{Run, interrupted};
 
+/// What to do about a registry whose certificate is not believed.
+pub(crate) const AUTHORITY: &str = "name the certificate of its authority: api.registry_ca_file in \
+     .systemprompt/deploy.toml, or SSL_CERT_FILE=FILE";
 /// How many tags are named when the one wanted is not there.
 const LATEST: usize = 5;
 
@@ -102,7 +107,7 @@ fn named(token: &RegistryToken, repository: &str, tag: &str) -> Result<Destinati
 
 fn client(
     destination: &Destination,
-    insecure: &[String],
+    settings: &Settings,
     progress: Option<ProgressHook>,
     interrupts: &Interrupts,
 ) -> Result<Client, Failure> {
@@ -112,8 +117,9 @@ fn client(
         credentials: Some(destination.credentials.clone()),
         plain_http: PlainHttp {
             loopback: true,
-            registries: insecure.to_vec(),
+            registries: settings.config.api.insecure_registries.clone(),
         },
+        further_certificates: authorities::of_registries(settings),
         progress,
         ..ClientOptions::default()
     };
@@ -124,9 +130,9 @@ fn client(
 pub fn verify(
     run: &mut Run<'_>,
     destination: &Destination,
-    insecure: &[String],
+    settings: &Settings,
 ) -> Result<Digest, Failure> {
-    let client = client(destination, insecure, None, run.interrupts)?;
+    let client = client(destination, settings, None, run.interrupts)?;
     let found = client
         .manifest_exists(&destination.repository, TagOrDigest::Tag(&destination.tag))
         .map_err(|e| failure(&e))?;
@@ -163,10 +169,9 @@ pub fn push(
     cache_folder: &Path,
     reporter: &Arc<dyn Fn(Event) + Send + Sync>,
 ) -> Result<Pushed, Failure> {
-    let insecure = &papers.settings.config.api.insecure_registries;
     let client = client(
         destination,
-        insecure,
+        papers.settings,
         Some(progress(reporter)),
         run.interrupts,
     )?;
@@ -290,10 +295,12 @@ pub(crate) fn failure(error: &ClientError) -> Failure {
             Exit::Push,
             "check the network, then run the same command again; what was sent stays",
         ),
-        ClientError::Untrusted { .. } | ClientError::RootCertificates { .. } => (
-            "registry_untrusted",
-            Exit::Push,
-            "name the registry's root certificate: SSL_CERT_FILE=FILE",
+        ClientError::Untrusted { .. } => ("registry_untrusted", Exit::Push, AUTHORITY),
+        // Those that the settings name were looked at before.
+        ClientError::RootCertificates(_) => (
+            "ca_file_invalid",
+            Exit::Configuration,
+            "correct SSL_CERT_FILE: a file with certificates in PEM",
         ),
         ClientError::Insecure { .. } => (
             "registry_insecure",

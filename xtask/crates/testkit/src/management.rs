@@ -9,6 +9,7 @@ mod identity;
 
 pub use identity::token_that_ends;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -132,6 +133,12 @@ impl ManagementApi {
     #[must_use]
     pub fn url(&self) -> String {
         self.api.url()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.api.address()
     }
 
     /// The operator's token: a JWT that is valid for an hour.

@@ -18,12 +18,32 @@ impl FaultProxy {
     /// the addresses in the answers of the server behind lead through the proxy too.
     #[must_use]
     pub fn before(upstream: SocketAddr) -> Self {
+        Self::adding(upstream, None)
+    }
+
+    /// The same behind something that takes TLS off: the server behind learns that its clients
+    /// speak TLS.
+    #[must_use]
+    pub fn secured_before(upstream: SocketAddr) -> Self {
+        Self::adding(upstream, Some(("X-Forwarded-Proto", "https")))
+    }
+
+    fn adding(upstream: SocketAddr, field: Option<(&'static str, &'static str)>) -> Self {
         let server = Server::start(Box::new(move |request| {
-            forward(upstream, request).unwrap_or_else(|error| {
+            let mut request = request.clone();
+            let field = field.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            request.headers.extend(field);
+            forward(upstream, &request).unwrap_or_else(|error| {
                 Response::new(502, "text/plain", format!("no answer from behind: {error}"))
             })
         }));
         Self { server }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
     }
 
     /// `127.0.0.1:port`.

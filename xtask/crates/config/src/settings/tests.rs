@@ -119,6 +119,8 @@ fn every_key_has_a_default() {
     api.tenant_id = ""
     api.auth = "auto"
     api.insecure_registries = []
+    api.ca_file = ""
+    api.registry_ca_file = ""
     local.server = ""
     local.listen = ""
     "#);

@@ -83,6 +83,8 @@ impl BaseError {
                     ("base_unauthorized", Exit::Authentication)
                 }
                 ClientError::NotFound { .. } => ("base_not_found", Exit::Configuration),
+                ClientError::Untrusted { .. } => ("registry_untrusted", Exit::Push),
+                ClientError::RootCertificates(_) => ("ca_file_invalid", Exit::Configuration),
                 _ => ("base_unreachable", Exit::Other),
             },
             Self::NoPlatform { .. } | Self::OtherPlatform { .. } => {
@@ -109,6 +111,10 @@ impl BaseError {
                     "its registry has it no more: cargo xtask lock --update".into()
                 }
                 ClientError::NotFound { .. } => "correct its name or its tag".into(),
+                ClientError::Untrusted { .. } => crate::push::AUTHORITY.into(),
+                ClientError::RootCertificates(_) => {
+                    "correct SSL_CERT_FILE: a file with certificates in PEM".into()
+                }
                 _ => {
                     "check the network, then run the same command again; or use --base host".into()
                 }

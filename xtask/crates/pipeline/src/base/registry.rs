@@ -23,6 +23,8 @@ use crate::redact::Redactor;
 pub(crate) struct Access {
     /// Those that may speak plain HTTP.
     pub(crate) insecure: Vec<String>,
+    /// Files of certificates that theirs may come from, besides those of the known authorities.
+    pub(crate) certificates: Vec<PathBuf>,
     pub(crate) docker: DockerConfig,
     pub(crate) redactor: Redactor,
     pub(crate) interrupts: Interrupts,
@@ -130,6 +132,7 @@ impl Registry {
                 loopback: true,
                 registries: access.insecure.clone(),
             },
+            further_certificates: access.certificates.clone(),
             ..ClientOptions::default()
         };
         let client = Client::new(&self.name, options)?;

@@ -197,6 +197,15 @@ pub struct Api {
     pub auth: Auth,
     /// Registries (`host:port`) that are spoken to over plain HTTP. Those on loopback always may.
     pub insecure_registries: Vec<String>,
+    /// A file of certificates (PEM), relative to the project, from which the Management API's
+    /// certificate may come besides those of the known authorities.
+    #[serde(with = "rules::optional_path")]
+    #[schemars(with = "String")]
+    pub ca_file: Option<PathBuf>,
+    /// The same for registries: the one that the image goes to and those of base images.
+    #[serde(with = "rules::optional_path")]
+    #[schemars(with = "String")]
+    pub registry_ca_file: Option<PathBuf>,
 }
 
 /// The platform embedded in the project.

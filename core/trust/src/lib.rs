@@ -1,0 +1,48 @@
+//! Which authorities a server's certificate may come from: those that are built in, those of a file
+//! in their place, and those of further files.
+//!
+//! It reads files and speaks to nobody.
+
+mod anchor;
+mod file;
+
+pub use file::{TrustError, read};
+
+use std::path::PathBuf;
+
+use ureq::tls::{Certificate, RootCerts};
+
+/// Whom to believe. By default, those that are built in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// A PEM file of root certificates in place of the built-in ones.
+    pub instead: Option<PathBuf>,
+    /// PEM files of root certificates that are believed too.
+    pub also: Vec<PathBuf>,
+}
+
+impl Trust {
+    /// All of them, as the HTTP library takes them. Reads the files.
+    pub fn roots(&self) -> Result<RootCerts, TrustError> {
+        let mut roots = match &self.instead {
+            None if self.also.is_empty() => return Ok(RootCerts::WebPki),
+            None => built_in(),
+            Some(path) => read(path)?,
+        };
+        for path in &self.also {
+            roots.extend(read(path)?);
+        }
+        Ok(roots.into())
+    }
+}
+
+/// The HTTP library takes its built-in roots or certificates, not both: so they become certificates.
+fn built_in() -> Vec<Certificate<'static>> {
+    webpki_roots::TLS_SERVER_ROOTS
+        .iter()
+        .map(|root| {
+            let constraints = root.name_constraints.as_deref();
+            anchor::certificate(&root.subject, &root.subject_public_key_info, constraints)
+        })
+        .collect()
+}
