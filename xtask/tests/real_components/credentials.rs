@@ -50,10 +50,15 @@ impl Guarded {
     }
 
     fn deploy(&self) -> Finished {
+        self.deploy_with(&[])
+    }
+
+    fn deploy_with(&self, more: &[(&str, &str)]) -> Finished {
         let own = self.world.workspace.home().join("bin");
         let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap());
         let deploy = ["deploy", "-e", "production", "--output", "json"];
-        self.world.run_with(&deploy, &[("PATH", &path)])
+        let variables = [&[("PATH", path.as_str())], more].concat();
+        self.world.run_with(&deploy, &variables)
     }
 }
 
@@ -78,6 +83,41 @@ fn a_base_behind_a_password_is_read_with_the_configuration_of_docker() {
     deployed.expect_success();
     watch.assert_none(
         [deployed.stdout.as_str(), deployed.stderr.as_str()],
+        &[guarded.world.workspace.everything()],
+    );
+}
+
+#[test]
+fn the_variable_with_the_configuration_goes_before_the_file() {
+    let guarded = Guarded::new();
+    let host = guarded.registry.host();
+    let pair = guarded.registry.encoded_credentials();
+    let document = format!(r#"{{"auths": {{"{host}": {{"auth": "{pair}"}}}}}}"#);
+    // What is in the file would be refused.
+    guarded.configure(&document.replace(&pair, "bm9ib2R5Om5vdGhpbmc="));
+    let watch = Watch::over([PASSWORD.to_owned(), pair]);
+    let deployed = guarded.deploy_with(&[("DOCKER_AUTH_CONFIG", &document)]);
+    deployed.expect_success();
+    watch.assert_none(
+        [deployed.stdout.as_str(), deployed.stderr.as_str()],
+        &[guarded.world.workspace.everything()],
+    );
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_is_named_without_what_is_in_it() {
+    let guarded = Guarded::new();
+    let watch = Watch::over([PASSWORD.to_owned()]);
+    let text = format!(
+        r#"{{"auths": {{"{}": {PASSWORD}}}}}"#,
+        guarded.registry.host()
+    );
+    let refused = guarded.deploy_with(&[("DOCKER_AUTH_CONFIG", &text)]);
+    let failed = assert_failed(&refused, 4, "image", "base_unauthorized");
+    let words = "DOCKER_AUTH_CONFIG is not a configuration of Docker: line 1";
+    assert!(failed.details.contains(words), "{}", failed.details);
+    watch.assert_none(
+        [refused.stdout.as_str(), refused.stderr.as_str()],
         &[guarded.world.workspace.everything()],
     );
 }

@@ -13,7 +13,11 @@ use deploy_config::credentials::TOKEN_VARIABLE;
 use crate::interrupt::Interrupts;
 
 /// Variables that no other program gets.
-const PRIVATE: [&str; 2] = [TOKEN_VARIABLE, crate::attest::key::VARIABLE];
+pub(crate) const PRIVATE: [&str; 3] = [
+    TOKEN_VARIABLE,
+    crate::attest::key::VARIABLE,
+    crate::docker_config::VARIABLE,
+];
 
 /// A command that inherits none of them.
 pub(crate) fn without_secrets(command: xshell::Cmd<'_>) -> xshell::Cmd<'_> {
@@ -92,7 +96,8 @@ impl<'a> Program<'a> {
         for name in inherited_from_cargo() {
             command = command.env_remove(name);
         }
-        // Token and key are ours alone: a build script of any dependency could read them.
+        // They are ours alone: a build script of any dependency could read them. What was set for
+        // this very program above stays.
         for name in PRIVATE {
             command = command.env_remove(name);
         }
@@ -187,6 +192,20 @@ mod tests {
             (out, err),
             (vec!["a".into(), "from input".into()], vec!["b".to_owned()])
         );
+    }
+
+    #[test]
+    fn what_is_set_for_a_program_reaches_it() {
+        let mut said = Vec::new();
+        shell("echo \"$DOCKER_AUTH_CONFIG\"")
+            .variable(crate::docker_config::VARIABLE, "{}")
+            .stream(
+                &Interrupts::default(),
+                |line| said.push(line.to_owned()),
+                |_| {},
+            )
+            .unwrap();
+        assert_eq!(said, ["{}"]);
     }
 
     #[test]

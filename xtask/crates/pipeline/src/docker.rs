@@ -18,6 +18,7 @@ use secrecy::ExposeSecret;
 use crate::build::Binaries;
 use crate::child::{Program, without_secrets};
 use crate::deploy::Execution;
+use crate::docker_config;
 use crate::events::Event;
 use crate::push::Destination;
 use crate::run::{Run, interrupted};
@@ -96,6 +97,10 @@ fn build_command<'a>(root: &'a Path, image: &Image, name: &str) -> Program<'a> {
     }
     for (key, value) in &image.build_args {
         program = program.arguments(["--build-arg".to_owned(), format!("{key}={value}")]);
+    }
+    // The engine reads base images with what its client finds there.
+    if let Some(credentials) = std::env::var_os(docker_config::VARIABLE) {
+        program = program.variable(docker_config::VARIABLE, credentials);
     }
     program
         .arguments(["--tag", name])

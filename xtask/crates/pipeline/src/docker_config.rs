@@ -1,13 +1,16 @@
-//! Credentials for registries as Docker's own client keeps them: `config.json` in `$DOCKER_CONFIG`
-//! or `~/.docker`, and the credential helpers that it names.
+//! Credentials for registries as Docker's own client keeps them: the document in
+//! `DOCKER_AUTH_CONFIG`, then `config.json` in `$DOCKER_CONFIG` or `~/.docker`, and the credential
+//! helpers that they name.
 //!
-//! Source: the reference of `docker login`, "Credential stores" and "Credential helpers". Nothing
-//! is ever written there.
+//! Source: the reference of `docker login`, "Credential stores" and "Credential helpers"; for the
+//! variable, docker/cli 28.3 and GitLab's "Access an image from a private container registry".
+//! Nothing is ever written there.
 
 mod helper;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -20,8 +23,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::interrupt::Interrupts;
+use crate::redact::Redactor;
 use helper::Helper;
 
+/// The variable that holds such a document as text. All of it is a secret.
+pub(crate) const VARIABLE: &str = "DOCKER_AUTH_CONFIG";
+/// What of an account is no secret.
+const PUBLIC: [&str; 3] = ["username", "email", "serveraddress"];
 /// What Docker Hub is called in these files, for historical reasons.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Names of Docker Hub.
@@ -41,11 +49,11 @@ pub(crate) enum DockerConfigError {
         #[source]
         source: io::Error,
     },
-    /// The cause may quote the file, and with it a password: it is left out.
-    #[error("{} is not a configuration of Docker: line {line}", path.display())]
-    Malformed { path: PathBuf, line: usize },
-    #[error("the password for {registry} in {} is not in base64", path.display())]
-    Encoding { path: PathBuf, registry: String },
+    /// The cause may quote the text, and with it a password: it is left out.
+    #[error("{place} is not a configuration of Docker: line {line}")]
+    Malformed { place: Place, line: usize },
+    #[error("the password for {registry} in {place} is not in base64")]
+    Encoding { place: Place, registry: String },
     #[error(
         "the credentials for {registry} are an identity token, which is not supported: log in with a \
          password or an access token"
@@ -55,9 +63,27 @@ pub(crate) enum DockerConfigError {
     Helper(#[from] helper::HelperError),
 }
 
+/// Where a configuration was found.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Variable,
+    File(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variable => f.write_str(VARIABLE),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// Where Docker's configuration is, and how long a helper may take.
 #[derive(Debug, Clone)]
 pub(crate) struct DockerConfig {
+    /// What the variable holds.
+    text: Option<SecretString>,
     folder: Option<PathBuf>,
     patience: Duration,
     path: Option<OsString>,
@@ -82,12 +108,19 @@ struct Auth {
 }
 
 impl DockerConfig {
-    /// The configuration that Docker's client would use now.
-    pub(crate) fn of_environment() -> Self {
+    /// The configuration that Docker's client would use now. The redactor learns what the variable
+    /// holds.
+    pub(crate) fn of_environment(redactor: &Redactor) -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = set(VARIABLE).map(|text| text.to_string_lossy().into_owned());
+        let text = text.filter(|text| !text.trim().is_empty());
+        if let Some(text) = &text {
+            learn(redactor, text);
+        }
         let own = set("DOCKER_CONFIG").map(PathBuf::from);
         let home = || Some(PathBuf::from(set("HOME")?).join(".docker"));
         Self {
+            text: text.map(SecretString::from),
             folder: own.or_else(home),
             patience: helper::PATIENCE,
             path: None,
@@ -100,9 +133,24 @@ impl DockerConfig {
         registry: &str,
         interrupts: &Interrupts,
     ) -> Result<Option<Credentials>, DockerConfigError> {
-        let Some(record) = self.read()? else {
-            return Ok(None);
-        };
+        // As Docker's client does: what the variable does not know may be in the file.
+        for found in [self.in_variable(), self.in_file()] {
+            if let Some((place, record)) = found?
+                && let Some(credentials) = self.look_up(&place, record, registry, interrupts)?
+            {
+                return Ok(Some(credentials));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_up(
+        &self,
+        place: &Place,
+        record: Record,
+        registry: &str,
+        interrupts: &Interrupts,
+    ) -> Result<Option<Credentials>, DockerConfigError> {
         let named = record
             .cred_helpers
             .iter()
@@ -122,12 +170,18 @@ impl DockerConfig {
         let exact = record.auths.get(key_of(registry));
         let alike = || record.auths.iter().find(|(key, _)| means(key, registry));
         match exact.or_else(|| alike().map(|(_, auth)| auth)) {
-            Some(auth) => self.decoded(auth, registry),
+            Some(auth) => decoded(auth, place, registry),
             None => Ok(None),
         }
     }
 
-    fn read(&self) -> Result<Option<Record>, DockerConfigError> {
+    fn in_variable(&self) -> Result<Option<(Place, Record)>, DockerConfigError> {
+        let text = self.text.as_ref().map(ExposeSecret::expose_secret);
+        text.map(|text| parsed(Place::Variable, text.as_bytes()))
+            .transpose()
+    }
+
+    fn in_file(&self) -> Result<Option<(Place, Record)>, DockerConfigError> {
         let Some(folder) = &self.folder else {
             return Ok(None);
         };
@@ -141,47 +195,81 @@ impl DockerConfig {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(DockerConfigError::Read { path, source }),
         };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| DockerConfigError::Malformed {
-                path,
-                line: error.line(),
-            })
+        parsed(Place::File(path), &text).map(Some)
     }
+}
 
-    /// `auth` is `name:password` in base64; both may stand apart as well. An empty entry is what
-    /// `docker login` leaves beside a credential store.
-    fn decoded(
-        &self,
-        auth: &Auth,
-        registry: &str,
-    ) -> Result<Option<Credentials>, DockerConfigError> {
-        if auth.identitytoken.as_ref().is_some_and(is_set) {
-            let registry = registry.to_owned();
-            return Err(DockerConfigError::IdentityToken { registry });
-        }
-        if let (Some(username), Some(password)) = (&auth.username, &auth.password) {
-            let (username, password) = (username.clone(), password.clone());
-            return checked(Credentials { username, password }, registry).map(Some);
-        }
-        let Some(encoded) = auth.pair.as_ref().filter(|pair| is_set(pair)) else {
-            return Ok(None);
-        };
-        let invalid = || DockerConfigError::Encoding {
-            path: self.folder.clone().unwrap_or_default().join("config.json"),
-            registry: registry.to_owned(),
-        };
-        let bytes = STANDARD.decode(encoded.expose_secret().trim());
-        let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(invalid)?;
-        let (username, password) = text.split_once(':').ok_or_else(invalid)?;
-        let found = Credentials {
-            username: username.to_owned(),
-            // Old clients padded it.
-            password: password.trim_end_matches('\0').into(),
-        };
-        checked(found, registry).map(Some)
+fn parsed(place: Place, text: &[u8]) -> Result<(Place, Record), DockerConfigError> {
+    match serde_json::from_slice(text) {
+        Ok(record) => Ok((place, record)),
+        Err(error) => Err(DockerConfigError::Malformed {
+            place,
+            line: error.line(),
+        }),
     }
+}
+
+/// What the variable holds passes no sink from now on: passwords, the pairs they stand in, tokens.
+pub(crate) fn learn(redactor: &Redactor, text: &str) {
+    let Ok(document) = serde_json::from_str::<serde_json::Value>(text) else {
+        // Nobody knows what is what in it.
+        text.lines()
+            .for_each(|line| redactor.learn_text(line.trim()));
+        return;
+    };
+    let accounts = document["auths"].as_object().into_iter().flatten();
+    for (_, account) in accounts {
+        let fields = account.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| !PUBLIC.contains(&name.as_str())) {
+            let value = value.as_str().unwrap_or_default();
+            redactor.learn_text(value);
+            if name == "auth"
+                && let Some((_, password)) = pair(value)
+            {
+                redactor.learn_text(&password);
+            }
+        }
+    }
+}
+
+/// Name and password from `name:password` in base64.
+fn pair(encoded: &str) -> Option<(String, String)> {
+    let bytes = STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (username, password) = text.split_once(':')?;
+    // Old clients padded it.
+    let password = password.trim_end_matches('\0');
+    Some((username.to_owned(), password.to_owned()))
+}
+
+/// `auth` is `name:password` in base64; both may stand apart as well. An empty entry is what
+/// `docker login` leaves beside a credential store.
+fn decoded(
+    auth: &Auth,
+    place: &Place,
+    registry: &str,
+) -> Result<Option<Credentials>, DockerConfigError> {
+    if auth.identitytoken.as_ref().is_some_and(is_set) {
+        let registry = registry.to_owned();
+        return Err(DockerConfigError::IdentityToken { registry });
+    }
+    if let (Some(username), Some(password)) = (&auth.username, &auth.password) {
+        let (username, password) = (username.clone(), password.clone());
+        return checked(Credentials { username, password }, registry).map(Some);
+    }
+    let Some(encoded) = auth.pair.as_ref().filter(|pair| is_set(pair)) else {
+        return Ok(None);
+    };
+    let (username, password) =
+        pair(encoded.expose_secret()).ok_or_else(|| DockerConfigError::Encoding {
+            place: place.clone(),
+            registry: registry.to_owned(),
+        })?;
+    let found = Credentials {
+        username,
+        password: password.into(),
+    };
+    checked(found, registry).map(Some)
 }
 
 fn is_set(secret: &SecretString) -> bool {

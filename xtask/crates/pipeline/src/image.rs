@@ -302,7 +302,7 @@ fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
     Access {
         insecure: execution.settings.config.api.insecure_registries.clone(),
         certificates: authorities::of_registries(execution.settings),
-        docker: DockerConfig::of_environment(),
+        docker: DockerConfig::of_environment(run.redactor),
         redactor: run.redactor.clone(),
         interrupts: run.interrupts.clone(),
         tell: Arc::clone(&execution.shared),

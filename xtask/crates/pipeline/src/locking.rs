@@ -92,7 +92,7 @@ pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure
     let access = Access {
         insecure: settings.config.api.insecure_registries.clone(),
         certificates: authorities::of_registries(settings),
-        docker: DockerConfig::of_environment(),
+        docker: DockerConfig::of_environment(asking.redactor),
         redactor: asking.redactor.clone(),
         interrupts: asking.interrupts.clone(),
         tell: asking.tell.clone(),

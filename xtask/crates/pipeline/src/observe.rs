@@ -24,6 +24,7 @@ use management_api::client::Client;
 use crate::attest::key::{self, SigningKey};
 use crate::authorities;
 use crate::control::{Access, Control};
+use crate::docker_config;
 use crate::events::{Event, Reporter};
 use crate::platform::Platform;
 use crate::redact::Redactor;
@@ -185,6 +186,9 @@ impl Observer<'_> {
 
     /// Secrets that the application gets through `[env]` must not show up in our own output.
     fn learn_secrets(&self) {
+        if let Some(text) = self.variables.get(docker_config::VARIABLE) {
+            docker_config::learn(self.redactor, text);
+        }
         for (name, value) in self.config().env.iter() {
             if deploy_plan::config::redact_value(name, value) != value {
                 self.redactor.learn_text(value);

@@ -330,6 +330,7 @@ fn forget_own_settings(command: &mut Command) {
         if name_text.starts_with("SYSTEMPROMPT_")
             || name_text.starts_with("CARGO")
             || matches!(name_text.as_ref(), "HOST" | "PORT" | "LD_LIBRARY_PATH")
+            || name_text == crate::docker_config::VARIABLE
         {
             command.env_remove(&name);
         }

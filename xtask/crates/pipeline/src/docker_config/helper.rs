@@ -12,13 +12,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use deploy_config::credentials::TOKEN_VARIABLE;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci::Credentials;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::child::PRIVATE;
 use crate::interrupt::Interrupts;
 
 /// How long a helper may take. Those that ask a keychain answer within a second.
@@ -120,13 +120,15 @@ impl Helper {
         if let Some(path) = &self.path {
             command.env("PATH", path);
         }
+        for name in PRIVATE {
+            // None of its business.
+            command.env_remove(name);
+        }
         let mut child = command
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // The platform's token is none of its business.
-            .env_remove(TOKEN_VARIABLE)
             // A group of its own, so that what it starts can be ended with it.
             .process_group(0)
             .spawn()

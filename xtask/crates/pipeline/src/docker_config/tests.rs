@@ -9,6 +9,7 @@ fn config(text: &str) -> (tempfile::TempDir, DockerConfig) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), text).unwrap();
     let config = DockerConfig {
+        text: None,
         folder: Some(folder.path().to_owned()),
         patience: helper::PATIENCE,
         path: None,
@@ -47,6 +48,73 @@ fn a_registry_is_found_by_any_of_its_names() {
     assert_eq!(ask(&auths(HUB_KEY, "u:p"), "quay.io"), "none");
 }
 
+/// What the variable and the file say about `r.io`.
+fn of_both(variable: &str, file: &str) -> String {
+    let (_folder, config) = config(file);
+    let config = DockerConfig {
+        text: Some(variable.to_owned().into()),
+        ..config
+    };
+    match config.credentials("r.io", &Interrupts::default()) {
+        Ok(found) => found.map_or("none".to_owned(), |found| {
+            format!("{}:{}", found.username, found.password.expose_secret())
+        }),
+        Err(error) => crate::control::with_causes(&error),
+    }
+}
+
+#[test]
+fn the_variable_is_asked_before_the_file() {
+    let (one, two) = (auths("r.io", "one:1"), auths("r.io", "two:2"));
+    assert_eq!(of_both(&one, &two), "one:1");
+    assert_eq!(of_both("{}", &two), "two:2");
+    assert_eq!(of_both(&auths("other.io", "one:1"), &two), "two:2");
+    assert_eq!(of_both(&one, "nonsense"), "one:1");
+    assert_eq!(of_both("{}", "{}"), "none");
+}
+
+#[test]
+fn a_variable_that_cannot_be_used_is_named_without_what_is_in_it() {
+    let file = auths("r.io", "two:2");
+    assert_eq!(
+        of_both("{\"auths\":\n{\"r.io\": hunter2}}", &file),
+        "DOCKER_AUTH_CONFIG is not a configuration of Docker: line 2"
+    );
+    assert_eq!(
+        of_both(r#"{"auths": "hunter2"}"#, &file),
+        "DOCKER_AUTH_CONFIG is not a configuration of Docker: line 1"
+    );
+    assert_eq!(
+        of_both(r#"{"auths": {"r.io": {"auth": "hunter2!"}}}"#, &file),
+        "the password for r.io in DOCKER_AUTH_CONFIG is not in base64"
+    );
+}
+
+#[test]
+fn nothing_of_the_variable_passes_a_sink() {
+    let redactor = Redactor::default();
+    let pair = STANDARD.encode("reader:the-password");
+    let document = format!(
+        "{{\n \"auths\": {{\n  \"r.io\": {{\"auth\": \"{pair}\", \"email\": \"a@example.com\"}},\n  \
+         \"q.io\": {{\"username\": \"somebody\", \"identitytoken\": \"the-token\"}}\n}}}}"
+    );
+    learn(&redactor, &document);
+    let clean = redactor.clean(&format!("{document} the-password somebody"));
+    for secret in [pair.as_str(), "the-password", "the-token"] {
+        assert!(!clean.contains(secret), "{clean}");
+    }
+    // What is no secret is not hidden, or messages would be garbled.
+    for word in ["auths", "r.io", "a@example.com", "somebody"] {
+        assert!(clean.contains(word), "{clean}");
+    }
+    learn(&redactor, "not a document, but hunter2");
+    assert!(
+        !redactor
+            .clean("not a document, but hunter2")
+            .contains("hunter2")
+    );
+}
+
 #[test]
 fn what_is_not_there_is_no_error() {
     assert_eq!(ask("{}", "r.io"), "none");
@@ -54,6 +122,7 @@ fn what_is_not_there_is_no_error() {
     let apart = r#"{"auths": {"r.io": {"username": "u", "password": "p"}}}"#;
     assert_eq!(ask(apart, "r.io"), "u:p");
     let nowhere = DockerConfig {
+        text: None,
         folder: Some("/nonexistent".into()),
         patience: helper::PATIENCE,
         path: None,
