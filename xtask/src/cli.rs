@@ -37,7 +37,8 @@ pub(crate) enum Command {
     /// The platform on this machine, which the environment `local` deploys to.
     #[command(subcommand)]
     Local(Local),
-    /// Pin the base images to digests in `.systemprompt/deploy.lock`.
+    /// Pin the base images to digests in `.systemprompt/deploy.lock`. Without an environment named,
+    /// pins that no environment needs any more are dropped.
     Lock(Lock),
     /// The configuration and where its values come from.
     #[command(subcommand)]

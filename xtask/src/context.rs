@@ -49,6 +49,21 @@ impl Context {
         })
     }
 
+    /// The settings of every environment: as they are for this process, and as they are without what
+    /// its variables say.
+    pub(crate) fn everywhere(&self) -> Result<Vec<Settings>, Failure> {
+        let mut everywhere = Vec::new();
+        for name in &self.settings.environments {
+            for variables in [self.variables.clone(), BTreeMap::new()] {
+                let mut overrides = Overrides::new(variables);
+                overrides.environment("--environment", name.as_str());
+                let settings = Settings::load(&self.root, &overrides);
+                everywhere.push(settings.map_err(|e| settings_failure(&e))?);
+            }
+        }
+        Ok(everywhere)
+    }
+
     /// The folder of configuration, credentials and state.
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join(project::FOLDER)

@@ -1,4 +1,4 @@
-//! `cargo xtask lock`: pins base images to digests.
+//! `cargo xtask lock`: pins base images to digests, and drops pins that nothing needs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,12 @@ pub(crate) fn run(project: Option<&Path>, flags: &Lock) -> Result<(), Failures> 
     .map_err(|failure| vec![failure])?;
     let reporter = render::reporter();
     let shared = Arc::clone(&reporter);
+    let everywhere = match (&flags.target.environment, &flags.image) {
+        (None, None) => Some(context.everywhere().map_err(|failure| vec![failure])?),
+        _ => None,
+    };
     let asking = Asking {
+        everywhere: everywhere.as_deref(),
         settings: &context.settings,
         redactor: &context.redactor,
         interrupts: &context.interrupts,
@@ -68,6 +73,9 @@ fn row(pinned: &Pinned) -> Vec<String> {
     let digest = pinned.digest.map(|digest| digest.to_string());
     let change = match (pinned.before, pinned.digest) {
         (None, Some(_)) => "pinned".to_owned(),
+        (Some(before), None) => {
+            format!("dropped, was {}", deploy_pipeline::push::short(&before))
+        }
         (Some(before), Some(now)) if before != now => {
             format!("was {}", deploy_pipeline::push::short(&before))
         }

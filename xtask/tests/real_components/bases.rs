@@ -273,6 +273,88 @@ fn with_locked_a_base_must_be_in_the_lock() {
 }
 
 #[test]
+fn a_pin_that_no_environment_needs_is_dropped() {
+    let based = Based::with_static_programs();
+    let world = &based.world;
+    for tag in ["1", "2", "3"] {
+        plain(tag).push(&based.registry, "base", tag);
+    }
+    let named = |tag: &str| format!("{}/base:{tag}", based.proxy.host());
+    let pinned = |tag: &str| world.workspace.read(LOCK).contains(&named(tag));
+    let lock = |arguments: &[&str]| world.run(&[&["lock"], arguments].concat());
+    lock(&["-e", "production"]).expect_success();
+    let first = world.workspace.read(LOCK);
+    let platform = first.split_once("platform = \"").unwrap().1;
+    let platform = platform.split_once('"').unwrap().0;
+    world.workspace.write(
+        ".systemprompt/deploy.toml",
+        &format!(
+            "[environments.sandbox.image]\nbase = \"{}\"\n\n[environments.local.image]\n\
+             base = \"{}\"\nplatform = \"{platform}\"\n",
+            named("2"),
+            named("3")
+        ),
+    );
+    for environment in ["sandbox", "local"] {
+        lock(&["-e", environment]).expect_success();
+    }
+    assert!(pinned("1") && pinned("2") && pinned("3"));
+    // Another machine has a pin of its own where none are named, and where others are, none.
+    let text = world.workspace.read(LOCK);
+    let entries = text.split_once("\n[[base]]").unwrap().1;
+    let foreign = entries.replace(platform, "linux/riscv64");
+    world
+        .workspace
+        .write(LOCK, &format!("{text}\n[[base]]{foreign}"));
+    let count = |text: &str, words: &str| text.matches(words).count();
+    let dropped = lock(&[]);
+    assert_eq!(
+        count(&dropped.expect_success().stdout, "dropped"),
+        1,
+        "{dropped}"
+    );
+    assert_eq!(count(&world.workspace.read(LOCK), "linux/riscv64"), 2);
+
+    // Production stands on nothing now, the others on what they did. One environment does not speak
+    // for the others.
+    let from = format!("FROM {}", named("1"));
+    world.workspace.edit(DOCKERFILE, &from, "FROM scratch");
+    lock(&["-e", "production"]).expect_success();
+    assert!(pinned("1") && pinned("2") && pinned("3"));
+    // Neither does a variable that is set just now.
+    let unset = [("SYSTEMPROMPT_IMAGE_BASE", "scratch")];
+    let dropped = world.run_with(&["lock", "--output", "json"], &unset);
+    let document = dropped.expect_success().json();
+    let gone = |entry: &&serde_json::Value| entry["digest"].is_null();
+    let gone: Vec<_> = document.as_array().unwrap().iter().filter(gone).collect();
+    assert_eq!(gone.len(), 2, "{dropped}");
+    for entry in gone {
+        assert_eq!(entry["reference"].as_str(), Some(named("1").as_str()));
+        assert!(entry["before"].is_string(), "{dropped}");
+    }
+    assert!(!pinned("1") && pinned("2") && pinned("3"));
+    let again = lock(&[]);
+    assert!(
+        !again.expect_success().stdout.contains("dropped"),
+        "{again}"
+    );
+}
+
+#[test]
+fn no_pin_is_dropped_while_a_dockerfile_cannot_be_read() {
+    let based = Based::with_static_programs();
+    let world = &based.world;
+    plain("one").push(&based.registry, "base", "1");
+    world.run(&["lock", "-e", "production"]).expect_success();
+    let before = world.workspace.read(LOCK);
+    world.workspace.edit(DOCKERFILE, "FROM", "FORM");
+    let kept = world.run(&["lock"]);
+    kept.expect_success()
+        .expect_stderr("no pin is dropped: environment");
+    assert_eq!(world.workspace.read(LOCK), before);
+}
+
+#[test]
 fn a_digest_in_the_name_needs_no_pin() {
     let based = Based::with_static_programs();
     let digest = plain("one").push(&based.registry, "base", "1");

@@ -170,6 +170,22 @@ impl Lock {
         if self.pins.insert(pin, digest) == Some(digest) {
             return Ok(());
         }
+        self.keep()
+    }
+
+    /// Takes pins out of the file, and leaves alone what another run has noted since.
+    pub fn remove(&mut self, pins: &[Pin]) -> Result<(), LockError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        self.pins = Self::read(folder)?.pins;
+        let before = self.pins.len();
+        self.pins.retain(|pin, _| !pins.contains(pin));
+        if self.pins.len() == before {
+            return Ok(());
+        }
+        self.keep()
+    }
+
+    fn keep(&self) -> Result<(), LockError> {
         self.write().map_err(|source| LockError::Write {
             path: self.path.clone(),
             source,
@@ -269,6 +285,27 @@ mod tests {
         );
         assert_eq!(text, expected);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lock = Lock::read(folder.path()).unwrap();
+        let (one, two) = (pin("debian:12", "amd64"), pin("alpine", "arm64"));
+        lock.set(one.clone(), Digest::of(b"one")).unwrap();
+        lock.set(two.clone(), Digest::of(b"two")).unwrap();
+        let text = || fs::read_to_string(folder.path().join(FILE)).unwrap();
+        lock.remove(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(
+            (lock.get(&one), lock.get(&two)),
+            (None, Some(Digest::of(b"two")))
+        );
+        let left = text();
+        assert!(!left.contains("debian"), "{left}");
+        // What is not there needs no writing.
+        fs::write(folder.path().join(FILE), format!("{left}# by hand\n")).unwrap();
+        lock.remove(&[one]).unwrap();
+        assert!(text().ends_with("# by hand\n"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::base::{self, Access, BaseError};
 use crate::control::with_causes;
 use crate::deploy::SharedReporter;
 use crate::docker_config::DockerConfig;
+use crate::events::Event;
 use crate::image::{options, platform};
 use crate::interrupt::Interrupts;
 use crate::lock::{Lock, Pin};
@@ -38,7 +39,7 @@ pub enum Update {
 pub struct Pinned {
     /// Name and platform.
     pub pin: Pin,
-    /// The digest now.
+    /// The digest now; none where it was dropped.
     pub digest: Option<Digest>,
     /// The digest before; the same where nothing has changed.
     pub before: Option<Digest>,
@@ -52,6 +53,9 @@ pub struct Asking<'a> {
     pub redactor: &'a Redactor,
     /// Ends what takes too long for the user.
     pub interrupts: &'a Interrupts,
+    /// The settings of every environment: pins that none of them needs are dropped. None where one
+    /// environment alone is asked about; then nothing is dropped.
+    pub everywhere: Option<&'a [Settings]>,
     /// Is told what deserves a look.
     pub tell: SharedReporter,
 }
@@ -71,10 +75,14 @@ pub fn pinned(settings: &Settings, image: &Image) -> Result<Vec<Pinned>, Failure
     Ok(pinned.collect())
 }
 
-/// Pins what is missing in the lock, and anew what `update` says.
+/// Pins what is missing in the lock, and anew what `update` says; drops what nobody needs.
 pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure> {
     let settings = asking.settings;
     authorities::check_registries(settings)?;
+    let dropped = match asking.everywhere {
+        Some(everywhere) => drop_unused(asking, everywhere)?,
+        None => Vec::new(),
+    };
     let image = planned(&settings.config);
     let lock = read(settings)?;
     let mut pins: Vec<Pin> = Vec::new();
@@ -115,7 +123,69 @@ pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure
             before,
         })
     });
-    pinned.collect()
+    let pinned: Result<Vec<_>, Failure> = pinned.collect();
+    Ok([pinned?, dropped].concat())
+}
+
+/// Takes the pins out of the lock that no environment needs. Where it cannot be known what one of
+/// them needs, nothing is taken out.
+fn drop_unused(asking: &Asking<'_>, everywhere: &[Settings]) -> Result<Vec<Pinned>, Failure> {
+    let mut lock = read(asking.settings)?;
+    if lock.pins().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let needed = match everywhere.iter().map(needs).collect::<Result<Vec<_>, _>>() {
+        Ok(needed) => needed.concat(),
+        Err(failure) => {
+            let words = format!("no pin is dropped: {}", failure.details);
+            (asking.tell)(Event::Warning(asking.redactor.clean(&words)));
+            return Ok(Vec::new());
+        }
+    };
+    let unused = lock
+        .pins()
+        .filter(|(pin, _)| !needed.iter().any(|need| need.covers(pin)));
+    let dropped: Vec<Pinned> = unused
+        .map(|(pin, digest)| Pinned {
+            pin: pin.clone(),
+            digest: None,
+            before: Some(*digest),
+        })
+        .collect();
+    let pins: Vec<Pin> = dropped.iter().map(|pinned| pinned.pin.clone()).collect();
+    lock.remove(&pins)
+        .map_err(|e| BaseError::from(e).failure(Step::Image))?;
+    Ok(dropped)
+}
+
+/// What an environment needs a pin for.
+#[derive(Clone)]
+struct Need {
+    pin: Pin,
+    /// Where the settings name no machines, each machine that builds has a pin of its own.
+    any_platform: bool,
+}
+
+impl Need {
+    fn covers(&self, pin: &Pin) -> bool {
+        self.pin.reference == pin.reference
+            && (self.any_platform || self.pin.platform == pin.platform)
+    }
+}
+
+fn needs(settings: &Settings) -> Result<Vec<Need>, Failure> {
+    let image = planned(&settings.config);
+    let any_platform = image.platform.is_none();
+    let wanted = wanted(settings, &image).map_err(|mut failure| {
+        failure.details = format!("environment {}: {}", settings.environment, failure.details);
+        failure
+    })?;
+    let unpinned = wanted.into_iter().filter(|wanted| wanted.digest.is_none());
+    let needs = unpinned.map(|wanted| Need {
+        pin: wanted.pin,
+        any_platform,
+    });
+    Ok(needs.collect())
 }
 
 /// The full name of the one image that is to be pinned anew.
