@@ -3,7 +3,6 @@
 //!
 //! It reads files and speaks to nobody.
 
-mod anchor;
 mod file;
 
 pub use file::{TrustError, read};
@@ -36,13 +35,35 @@ impl Trust {
     }
 }
 
-/// The HTTP library takes its built-in roots or certificates, not both: so they become certificates.
+/// The HTTP library takes its built-in roots or certificates, not both: these are the same authorities
+/// as certificates.
 fn built_in() -> Vec<Certificate<'static>> {
-    webpki_roots::TLS_SERVER_ROOTS
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS
         .iter()
-        .map(|root| {
-            let constraints = root.name_constraints.as_deref();
-            anchor::certificate(&root.subject, &root.subject_public_key_info, constraints)
-        })
+        .map(|root| Certificate::from_der(root))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_authority_takes_the_place_of_none() {
+        let authority = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../registry/tests/it/certificates/authority.pem"
+        );
+        let trust = Trust {
+            also: vec![authority.into()],
+            ..Trust::default()
+        };
+        let Ok(RootCerts::Specific(roots)) = trust.roots() else {
+            panic!("no list of certificates");
+        };
+        let known = built_in();
+        assert!(known.len() > 100);
+        assert_eq!(roots.len(), known.len() + 1);
+        assert!(matches!(Trust::default().roots(), Ok(RootCerts::WebPki)));
+    }
 }

@@ -453,7 +453,6 @@ fn message_of(error: &ApiError) -> String {
     }
 }
 
-/// Whether the connection failed before anything of the request left this machine.
 /// Whether the server showed a certificate that is not believed, or none that can be read. What rustls
 /// refuses in the handshake comes as invalid data.
 fn is_untrusted(error: &ureq::Error) -> bool {
@@ -464,6 +463,7 @@ fn is_untrusted(error: &ureq::Error) -> bool {
     }
 }
 
+/// Whether the connection failed before anything of the request left this machine.
 fn was_not_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
