@@ -19,7 +19,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use trust::Trust;
-use ureq::tls::TlsConfig;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::paths;
 use crate::types::{
@@ -44,7 +44,8 @@ pub struct Options {
     pub total_timeout: Duration,
     /// How long one call may be tried again, all tries together.
     pub retry_for: Duration,
-    /// PEM files of certificates that are believed besides the built-in roots.
+    /// PEM files of certificates that are believed besides the built-in roots, or those of
+    /// `SSL_CERT_FILE`.
     pub further_certificates: Vec<PathBuf>,
 }
 
@@ -77,12 +78,17 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, ApiError> {
         let base = parse_base(&options.base_url)?;
         let trust = Trust {
-            instead: None,
+            instead: trust::from_environment(),
             also: options.further_certificates,
+        };
+        // Reading certificates takes longer than a call to a server on this machine.
+        let roots = match base.scheme() {
+            "https" => trust.roots()?,
+            _ => RootCerts::WebPki,
         };
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .tls_config(TlsConfig::builder().root_certs(trust.roots()?).build())
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_connect(Some(options.connect_timeout))
             .timeout_global(Some(options.total_timeout))
             // A redirect would carry the token to a place that nobody configured.

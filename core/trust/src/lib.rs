@@ -35,6 +35,14 @@ impl Trust {
     }
 }
 
+/// The file that is named for all programs of this machine: `SSL_CERT_FILE`.
+#[must_use]
+pub fn from_environment() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+}
+
 /// The HTTP library takes its built-in roots or certificates, not both: these are the same authorities
 /// as certificates.
 fn built_in() -> Vec<Certificate<'static>> {

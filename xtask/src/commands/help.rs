@@ -47,7 +47,7 @@ SYSTEMPROMPT_TENANT_ID    tenant to deploy to (api.tenant_id)
 SYSTEMPROMPT_ENVIRONMENT  environment to use when --environment is not given
 SYSTEMPROMPT_A_B          the configuration's key a.b, for every key
 SOURCE_DATE_EPOCH         time of everything in the image, in seconds since 1970 [default: 1]
-SSL_CERT_FILE             root certificates that registries' may come from, in PEM, in place of the built-in ones
+SSL_CERT_FILE             root certificates in PEM, in place of the built-in ones
 DOCKER_AUTH_CONFIG        credentials for the registries of base images, as a config.json of Docker
 DOCKER_HOST               the Docker Engine for --builder docker
 NO_COLOR                  no colour on the terminal

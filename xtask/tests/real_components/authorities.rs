@@ -96,7 +96,7 @@ fn the_variable_and_the_settings_count_both() {
     let own = private.authority.certificate();
     let variable = ("SSL_CERT_FILE", own.to_str().unwrap());
     private.world.change_a_file("changed");
-    private.deploy(&[API, variable]).expect_success();
+    private.deploy(&[variable]).expect_success();
 }
 
 #[test]

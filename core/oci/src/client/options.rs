@@ -157,7 +157,7 @@ impl Default for ClientOptions {
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
             plain_http: PlainHttp::default(),
-            root_certificates: root_certificates_from_environment(),
+            root_certificates: trust::from_environment(),
             further_certificates: Vec::new(),
             user_agent: concat!("systemprompt-oci/", env!("CARGO_PKG_VERSION")).to_owned(),
             progress: None,
@@ -178,12 +178,6 @@ impl fmt::Debug for ClientOptions {
             .field("user_agent", &self.user_agent)
             .finish_non_exhaustive()
     }
-}
-
-fn root_certificates_from_environment() -> Option<PathBuf> {
-    std::env::var_os("SSL_CERT_FILE")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
 }
 
 #[cfg(test)]

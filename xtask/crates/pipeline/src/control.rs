@@ -192,12 +192,14 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
         ApiError::Untrusted { .. } => (
             "api_untrusted",
             Exit::Other,
-            "name the certificate of its authority: api.ca_file in .systemprompt/deploy.toml",
+            "name the certificate of its authority: api.ca_file in .systemprompt/deploy.toml, or \
+             SSL_CERT_FILE=FILE",
         ),
         ApiError::Certificates(_) => (
             "ca_file_invalid",
             Exit::Configuration,
-            "correct api.ca_file in .systemprompt/deploy.toml: a file with certificates in PEM",
+            "correct api.ca_file in .systemprompt/deploy.toml, or SSL_CERT_FILE: a file with \
+             certificates in PEM",
         ),
         ApiError::Transport { .. } | ApiError::Timeout { .. } | ApiError::Stream { .. } => (
             "unreachable",
