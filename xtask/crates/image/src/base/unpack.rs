@@ -8,13 +8,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 const COMPLAINT: u64 = 4096;
 
 /// Whether a program is on this machine.
-pub(super) fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The unpacked bytes of a file. The program ends with it.
-pub(super) struct Unpacked {
+pub(crate) struct Unpacked {
     name: &'static str,
     program: Child,
     output: ChildStdout,
@@ -23,7 +23,7 @@ pub(super) struct Unpacked {
 impl Unpacked {
     /// `name` is that of a program with the options of gzip; the short ones, which small systems
     /// know as well.
-    pub(super) fn by(name: &'static str, packed: File) -> io::Result<Self> {
+    pub(crate) fn by(name: &'static str, packed: File) -> io::Result<Self> {
         let mut program = Command::new(name)
             .arg("-dc")
             .stdin(packed)
