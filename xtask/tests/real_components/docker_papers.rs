@@ -21,6 +21,8 @@ const RUN: &str = "RUN while IFS= read -r line; do case \"$line\" in @*) line=\"
 struct Project {
     world: World,
     engine: DockerEngine,
+    /// With which `docker` finds it.
+    variables: Vec<(&'static str, String)>,
     keys: Keys,
     /// Of the base image.
     digest: String,
@@ -31,6 +33,7 @@ struct Project {
 impl Project {
     /// On a base with a shell, and with a key: the layers of bases are left to who made them.
     fn new() -> Self {
+        let engine = DockerEngine::get();
         let world = World::new(Variant::Current);
         let keys = Keys::new();
         let registry = DockerRegistry::open();
@@ -48,11 +51,27 @@ impl Project {
             .edit(DOCKERFILE, "\nENV HOST", &format!("{RUN}\n\nENV HOST"));
         Self {
             world,
-            engine: DockerEngine::get(),
+            variables: vec![("DOCKER_HOST", engine.host().to_owned())],
+            engine,
             keys,
             digest,
             base,
             _registry: registry,
+        }
+    }
+
+    /// The same with `BuildKit`, which keeps base images to itself.
+    fn with_buildkit() -> Self {
+        let (engine, variables) = DockerEngine::newer();
+        let project = Self::new();
+        // The tests' engine has no network to give.
+        let offline = "RUN --network=none while";
+        let workspace = &project.world.workspace;
+        workspace.edit(DOCKERFILE, "RUN while", offline);
+        Self {
+            engine,
+            variables: variables.to_vec(),
+            ..project
         }
     }
 
@@ -68,7 +87,10 @@ impl Project {
             "--tag",
             "built",
         ];
-        let engine = [("DOCKER_HOST", self.engine.host())];
+        let engine = self.variables.iter();
+        let engine: Vec<_> = engine
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         self.world.run_with(&arguments, &[&engine, more].concat())
     }
 
@@ -76,8 +98,10 @@ impl Project {
     fn end(self) {
         let (host, repository) = (self.world.proxy.host(), self.world.variant.repository());
         let built = format!("{host}/{repository}:built");
-        let remove = ["image", "rm", "--force", &built, &self.base];
-        self.engine.docker(remove).expect_success();
+        for image in [&built, &self.base] {
+            // Not every engine has both.
+            self.engine.docker(["image", "rm", "--force", image]);
+        }
         self.world.assert_nothing_leaked();
     }
 }
@@ -109,6 +133,31 @@ fn a_key_that_a_command_makes_is_found_before_the_push() {
     let sent = project.world.proxy.exchanges();
     assert!(sent.is_empty(), "something was sent");
     assert!(project.world.api.deployed().is_empty());
+    project.end();
+}
+
+#[test]
+fn with_buildkit_the_base_is_known_by_the_lock() {
+    let project = Project::with_buildkit();
+    let finished = project.deploy(&[]);
+    let failed = assert_failed(&finished, 3, "image", "secret_in_image");
+    for found in ["/etc/base.pem: private key", "/app/run.pem: private key"] {
+        assert!(failed.details.contains(found), "{finished}");
+    }
+    let lock = ["lock", "-e", "production"];
+    project.world.run(&lock).expect_success();
+    let finished = project.deploy(&[]);
+    let failed = assert_failed(&finished, 3, "image", "secret_in_image");
+    assert!(!failed.details.contains("base.pem"), "{finished}");
+    assert!(project.world.proxy.exchanges().is_empty());
+
+    let allowed = ("SYSTEMPROMPT_IMAGE_ALLOW_SECRETS", "/app/run.pem");
+    let deployed = project.deploy(&[allowed]);
+    deployed.expect_success();
+    let digest = deployed.json()["digest"].as_str().unwrap().to_owned();
+    let statement = document(&project.world, &digest, "application/vnd.in-toto+json");
+    let statement = serde_json::from_slice(&statement).unwrap();
+    assert_is_about_docker(&project, &statement, &digest);
     project.end();
 }
 
