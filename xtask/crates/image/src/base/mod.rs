@@ -32,7 +32,7 @@ pub use libraries::{Lacks, Shortfall, check_libraries, loads_libraries};
 pub(crate) use look::{LAYER_LIMIT, scratch};
 pub use look::{Look, LookError};
 pub(crate) use names::{clean, parent};
-pub(crate) use unpack::{Unpacked, is_installed};
+pub(crate) use unpack::{Unpacked, is_installed, tool};
 
 /// An image that another one stands on, as far as assembling needs it: its layers stay where they
 /// are.
