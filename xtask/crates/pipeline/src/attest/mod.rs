@@ -191,7 +191,7 @@ fn is_told(run: &Run<'_>, about: &About<'_>) -> bool {
 }
 
 /// Whoever has given a key wants a signature: better no deployment than one without.
-pub(crate) fn unsigned(why: &str, tagged: bool) -> Failure {
+fn unsigned(why: &str, tagged: bool) -> Failure {
     Failure::new(
         Step::Push,
         "signature_not_sent",

@@ -1,11 +1,12 @@
 //! The papers of an image that Docker has pushed, by the digest that its registry has.
 
-use deploy_plan::failure::Failure;
+use deploy_plan::exit::Exit;
+use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Image;
 use oci::{Client, Descriptor, Digest, TagOrDigest};
 
 use super::answer;
-use crate::attest::{self, About, Papers};
+use crate::attest::{About, Papers};
 use crate::base::UsedBase;
 use crate::deploy::Execution;
 use crate::events::Event;
@@ -73,7 +74,15 @@ fn subject(
         .manifest_exists(&destination.repository, wanted)
         .map_err(|e| push::failure(&e))?;
     found.ok_or_else(|| {
-        let image = destination.image();
-        attest::unsigned(&format!("the registry does not have {image}"), true)
+        Failure::new(
+            Step::Push,
+            "push_failed",
+            Exit::Push,
+            format!(
+                "the registry does not have {wanted} of {}",
+                destination.image()
+            ),
+            "run the same command again; if it fails again, check the registry's status",
+        )
     })
 }
