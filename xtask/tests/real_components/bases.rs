@@ -1,11 +1,13 @@
 //! Images that stand on an image of a registry: what is asked of that registry and when, what is
 //! pinned, and what is refused before anything is sent.
 
+use serde_json::Value;
 use testkit::base::{BaseImage, Files, library_offering, loader, own_libraries, push_index};
 use testkit::management::Variant;
 use testkit::workspace::Layout;
 use testkit::{DockerRegistry, FaultProxy, Finished};
 
+use crate::papers::document;
 use crate::world::{World, assert_failed};
 
 /// A deployment onto a base image from a registry of its own.
@@ -158,6 +160,18 @@ fn a_base_is_pinned_and_then_its_registry_is_needed_no_more() {
 
     let deployed = world.deploy(&[]);
     deployed.expect_success().expect_stderr("is pinned to");
+    let image = deployed.json()["digest"].as_str().unwrap().to_owned();
+    let statement = document(world, &image, "application/vnd.in-toto+json");
+    let statement: Value = serde_json::from_slice(&statement).unwrap();
+    let build = &statement["predicate"]["buildDefinition"];
+    assert_eq!(build["externalParameters"]["builder"], "native");
+    let materials = build["resolvedDependencies"].as_array().unwrap();
+    let base = materials.last().unwrap();
+    assert_eq!(base["name"], format!("{}/base:1", proxy.host()));
+    assert_eq!(
+        base["digest"]["sha256"],
+        digest.strip_prefix("sha256:").unwrap()
+    );
     based(&deployed, &first);
     let lock = world.workspace.read(LOCK);
     assert!(

@@ -16,16 +16,16 @@ use crate::world::{World, assert_failed};
 
 /// openssl, skopeo and Python end in a second.
 const LIMIT: Duration = Duration::from_mins(1);
-const KEY: &str = "SYSTEMPROMPT_SIGNING_KEY";
+pub(crate) const KEY: &str = "SYSTEMPROMPT_SIGNING_KEY";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
 /// A pair of keys, and files to check with, outside of the project.
-struct Keys {
+pub(crate) struct Keys {
     folder: tempfile::TempDir,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let keys = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -54,7 +54,7 @@ impl Keys {
         self.folder.path().join(name)
     }
 
-    fn private(&self) -> String {
+    pub(crate) fn private(&self) -> String {
         std::fs::read_to_string(self.path("key.pem")).unwrap()
     }
 
@@ -79,7 +79,7 @@ impl Keys {
     ///
     /// skopeo could decide by itself (`sigstoreSigned` in its policy), but Debian's refuses to:
     /// "Debian-local change: sigstore disabled".
-    fn have_signed(&self, world: &World, tag: &str) -> bool {
+    pub(crate) fn have_signed(&self, world: &World, tag: &str) -> bool {
         let digest = world.registry.manifest(world.variant.repository(), tag).1;
         signatures(world, tag).iter().any(|signature| {
             let payload = STANDARD
@@ -97,7 +97,7 @@ impl Keys {
 }
 
 /// The signatures that skopeo brings along when it copies an image.
-fn signatures(world: &World, tag: &str) -> Vec<Value> {
+pub(crate) fn signatures(world: &World, tag: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let host = world.proxy.host();
@@ -154,7 +154,7 @@ fn tag_of(digest: &str) -> String {
 
 /// The documents about an image, by their type: from the list under the tag, for this registry
 /// keeps none itself.
-fn documents(world: &World, digest: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn documents(world: &World, digest: &str) -> Vec<(String, Vec<u8>)> {
     let repository = world.variant.repository();
     let (list, _) = world.registry.manifest(repository, &tag_of(digest));
     let entries = list["manifests"].as_array().unwrap().iter();
@@ -171,7 +171,7 @@ fn documents(world: &World, digest: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[track_caller]
-fn document(world: &World, digest: &str, kind: &str) -> Vec<u8> {
+pub(crate) fn document(world: &World, digest: &str, kind: &str) -> Vec<u8> {
     let documents = documents(world, digest);
     let kinds: Vec<_> = documents.iter().map(|(kind, _)| kind.clone()).collect();
     let found = documents.into_iter().find(|(known, _)| known == kind);

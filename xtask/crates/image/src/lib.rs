@@ -57,4 +57,6 @@ pub use options::{BaseChoice, Compression, DEFAULT_EPOCH, Options};
 pub use outline::{Origin, Outline, base_images, copies, needs_engine};
 pub use owners::{Accounts, OwnerError};
 pub use plan::{AssemblyPlan, Place, PlanError, PlannedBase, PlannedFile, PlannedLayer, plan};
-pub use secrets::{FoundSecret, SecretsError, Spot, find_secrets};
+pub use secrets::{
+    FoundSecret, SavedError, SavedImage, SecretsError, Spot, find_secrets, find_secrets_in_saved,
+};

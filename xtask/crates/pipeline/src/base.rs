@@ -73,9 +73,19 @@ pub struct Holder {
     pub repository: Repository,
 }
 
+/// An image that another one stands on or takes files from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UsedBase {
+    /// What it was asked for by.
+    pub(crate) reference: Reference,
+    /// What it is, where that is known.
+    pub(crate) digest: Option<Digest>,
+}
+
 /// Where the layers of an image are.
 #[derive(Debug, Clone)]
 struct Given {
+    reference: Reference,
     registry: Arc<Registry>,
     repository: Repository,
     layers: Vec<Descriptor>,
@@ -133,6 +143,16 @@ impl<'a> Bases<'a> {
             })
         });
         held.collect()
+    }
+
+    /// The images given, by name and digest.
+    pub(crate) fn used(&self) -> Vec<UsedBase> {
+        let given = self.given.borrow();
+        let used = given.iter().map(|(digest, given)| UsedBase {
+            reference: given.reference.clone(),
+            digest: Some(*digest),
+        });
+        used.collect()
     }
 
     /// What is in an image: from the record, or by fetching its layers once and reading them.
@@ -299,6 +319,7 @@ impl<'a> Bases<'a> {
         };
         let mut given = self.given.borrow_mut();
         given.entry(found.digest).or_insert_with(|| Given {
+            reference: reference.clone(),
             registry: self.registry(online, reference.registry()),
             repository: reference.repository().clone(),
             layers: found.manifest.layers.clone(),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deploy_config::credentials::TOKEN_VARIABLE;
 
@@ -34,6 +34,8 @@ pub(crate) struct Program<'a> {
     pub(crate) environment: Vec<(&'static str, OsString)>,
     /// Written to standard input, which is closed afterwards. The place for a secret.
     pub(crate) input: Option<Vec<u8>>,
+    /// It is ended when it takes longer.
+    pub(crate) limit: Option<Duration>,
 }
 
 impl<'a> Program<'a> {
@@ -44,6 +46,7 @@ impl<'a> Program<'a> {
             folder,
             environment: Vec::new(),
             input: None,
+            limit: None,
         }
     }
 
@@ -62,6 +65,11 @@ impl<'a> Program<'a> {
         self
     }
 
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// The command as a person would type it.
     pub(crate) fn shown(&self) -> String {
         let mut shown = self.name.to_owned();
@@ -76,9 +84,22 @@ impl<'a> Program<'a> {
     pub(crate) fn stream(
         self,
         interrupts: &Interrupts,
-        mut on_output: impl FnMut(&str),
+        on_output: impl FnMut(&str),
         on_error: impl FnMut(&str) + Send,
     ) -> io::Result<ExitStatus> {
+        let take = |output| lines(output, on_output);
+        let (status, ()) = self.read(interrupts, take, on_error)?;
+        Ok(status)
+    }
+
+    /// Runs the program to its end while `take` reads what it puts out. What that leaves unread is
+    /// lost, and the program ends when it writes more.
+    pub(crate) fn read<T>(
+        self,
+        interrupts: &Interrupts,
+        take: impl FnOnce(io::PipeReader) -> T,
+        on_error: impl FnMut(&str) + Send,
+    ) -> io::Result<(ExitStatus, T)> {
         let (output, output_end) = io::pipe()?;
         let (errors, errors_end) = io::pipe()?;
         let mut command = duct::cmd(self.name, self.arguments)
@@ -101,15 +122,18 @@ impl<'a> Program<'a> {
         for name in PRIVATE {
             command = command.env_remove(name);
         }
+        let limit = self.limit.map(|limit| (limit, Instant::now() + limit));
         let handle = command.start()?;
         // The expression holds the writing ends of both pipes: while it lives they have no end.
         drop(command);
-        let ended = AtomicBool::new(false);
+        let (ended, late) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| lines(errors, on_error));
             let watcher = scope.spawn(|| {
                 while !ended.load(Ordering::Acquire) {
-                    if interrupts.any() {
+                    let over = limit.is_some_and(|(_, end)| Instant::now() >= end);
+                    late.store(over, Ordering::Release);
+                    if over || interrupts.any() {
                         // Killing what has just ended is no error worth telling.
                         let _ = handle.kill();
                         return;
@@ -117,13 +141,21 @@ impl<'a> Program<'a> {
                     std::thread::park_timeout(Duration::from_millis(100));
                 }
             });
-            lines(output, &mut on_output);
+            let taken = take(output);
             let status = handle.wait().map(|output| output.status);
             ended.store(true, Ordering::Release);
             watcher.thread().unpark();
-            status
+            match limit.filter(|_| late.load(Ordering::Acquire)) {
+                Some((limit, _)) => Err(overdue(limit)),
+                None => Ok((status?, taken)),
+            }
         })
     }
+}
+
+fn overdue(limit: Duration) -> io::Error {
+    let text = format!("it did not end within {} s", limit.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
 fn lines(source: io::PipeReader, mut take: impl FnMut(&str)) {
@@ -206,6 +238,28 @@ mod tests {
             )
             .unwrap();
         assert_eq!(said, ["{}"]);
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_ended() {
+        let error = shell("echo a; exec sleep 600")
+            .within(Duration::from_millis(200))
+            .stream(&Interrupts::default(), |_| {}, |_| {})
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn output_that_nobody_reads_holds_nothing_up() {
+        let first = |output: io::PipeReader| {
+            let mut bytes = [0; 2];
+            io::Read::read_exact(&mut { output }, &mut bytes).map(|()| bytes)
+        };
+        let (status, read) = shell("exec yes")
+            .read(&Interrupts::default(), first, |_| {})
+            .unwrap();
+        assert_eq!(&read.unwrap(), b"y\n");
+        assert!(!status.success());
     }
 
     #[test]

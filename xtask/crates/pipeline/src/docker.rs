@@ -1,13 +1,18 @@
-//! The Docker builder: `docker build`, log in, `docker push`, log out, all through the official
-//! client.
+//! The Docker builder: `docker build`, a look for secrets, log in, `docker push`, log out, all
+//! through the official client; then the papers, by our own.
 //!
 //! The token goes in by standard input, into a configuration folder of its own that is removed
 //! afterwards: `~/.docker/config.json` never sees it.
+
+mod bases;
+mod papers;
+mod saved;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -20,8 +25,12 @@ use crate::child::{Program, without_secrets};
 use crate::deploy::Execution;
 use crate::docker_config;
 use crate::events::Event;
+use crate::image;
 use crate::push::Destination;
 use crate::run::{Run, interrupted};
+
+/// An engine that is asked about something it has answers at once.
+const QUESTION: Duration = Duration::from_mins(1);
 
 /// Builds the image with Docker and pushes it; the digest as Docker tells it.
 pub(crate) fn build_and_push(
@@ -33,10 +42,13 @@ pub(crate) fn build_and_push(
 ) -> Result<Option<Digest>, Failure> {
     let root = &execution.settings.root;
     let name = destination.image();
-    run.step(Step::Image, |run| {
+    let bases = run.step(Step::Image, |run| {
         place_binaries(root, image, binaries)?;
         docker(run, Step::Image, build_command(root, image, &name))?;
-        Ok(((), format!("built {name} with docker")))
+        let bases = bases::find(run, execution, image);
+        let layers = saved::check(run, execution, image, &name, &bases)?;
+        let bases: Vec<_> = bases.iter().map(|base| base.used(&layers)).collect();
+        Ok((bases, format!("built {name} with docker")))
     })?;
     run.step(Step::Push, |run| {
         let configuration = Configuration::new().map_err(|e| {
@@ -50,7 +62,19 @@ pub(crate) fn build_and_push(
             .and_then(|()| push(run, root, &configuration, &name));
         // Also after a failed push: the registry's side of the session ends here.
         logout(run, root, &configuration, &destination.registry);
-        let digest = pushed?;
+        let pushed = pushed?;
+        let programs = image::programs(execution, image, binaries);
+        let digest = papers::send(
+            run,
+            execution,
+            image,
+            destination,
+            &papers::Pushed {
+                digest: pushed,
+                programs: &programs,
+                bases: &bases,
+            },
+        )?;
         Ok((digest, format!("pushed {name} with docker")))
     })
 }
@@ -178,6 +202,17 @@ fn docker(run: &Run<'_>, step: Step, program: Program<'_>) -> Result<Vec<String>
         return Err(failure(step, "docker_failed", details));
     }
     Ok(lines)
+}
+
+/// A short answer of docker, if it has one: what it says to nothing there is no news.
+fn answer(run: &Run<'_>, root: &Path, arguments: &[&str]) -> Option<String> {
+    let mut lines = Vec::new();
+    let status = Program::new("docker", root)
+        .arguments(arguments)
+        .within(QUESTION)
+        .stream(run.interrupts, |line| lines.push(line.to_owned()), |_| {})
+        .ok()?;
+    status.success().then(|| lines.join("\n"))
 }
 
 fn failure(step: Step, code: &'static str, details: String) -> Failure {

@@ -24,7 +24,7 @@ use oci::{
 };
 
 use crate::authorities;
-use crate::base::{Access, BaseError, Bases, Holder, Online};
+use crate::base::{Access, BaseError, Bases, Holder, Online, UsedBase};
 use crate::build::Binaries;
 use crate::control::with_causes;
 use crate::deploy::Execution;
@@ -51,6 +51,8 @@ pub struct Made {
     pub holders: Vec<Holder>,
     /// The programs in it, as they lie here.
     pub(crate) programs: Vec<Shipped>,
+    /// The base images in it.
+    pub(crate) bases: Vec<UsedBase>,
     /// What it took.
     counters: Counters,
     /// What is in it.
@@ -235,7 +237,7 @@ fn diff_ids(settings: &Settings, image: &str) -> Option<Vec<Digest>> {
     Some(ImageConfig::from_slice(&config).ok()?.rootfs.diff_ids)
 }
 
-fn cache_folder(settings: &Settings) -> PathBuf {
+pub(crate) fn cache_folder(settings: &Settings) -> PathBuf {
     state(settings).join("cache")
 }
 
@@ -294,7 +296,7 @@ pub(crate) fn make(
 }
 
 /// The base images that are known here.
-fn known(settings: &Settings, image: &Image) -> Bases<'static> {
+pub(crate) fn known(settings: &Settings, image: &Image) -> Bases<'static> {
     Bases::known(state(settings)).in_place_of_all(replacement(image))
 }
 
@@ -318,6 +320,17 @@ fn live_layers(settings: &Settings, plan: &Plan, assembled: &Assembled) -> Vec<D
         return assembled.config.rootfs.diff_ids.clone();
     }
     diff_ids(settings, &live.digest).unwrap_or_default()
+}
+
+/// The programs of an image that Docker builds, as they lie here.
+pub(crate) fn programs(
+    execution: &Execution<'_>,
+    image: &Image,
+    binaries: &Binaries,
+) -> Vec<Shipped> {
+    let target_folder = &execution.found.target_folder;
+    let overlay = overlay(execution.settings, image, binaries, target_folder);
+    shipped(image, &overlay)
 }
 
 fn shipped(image: &Image, overlay: &BTreeMap<PathBuf, PathBuf>) -> Vec<Shipped> {
@@ -366,6 +379,7 @@ fn made(
         sources,
         holders: bases.holders(),
         programs,
+        bases: bases.used(),
         counters: assembled.counters,
         report,
         compared: false,

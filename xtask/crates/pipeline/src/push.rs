@@ -13,7 +13,7 @@ use oci::{
     ProgressHook, Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
-use crate::attest::Papers;
+use crate::attest::{About, Papers};
 use crate::authorities;
 use crate::base::BaseError;
 use crate::control::{self, Control};
@@ -105,7 +105,7 @@ fn named(token: &RegistryToken, repository: &str, tag: &str) -> Result<Destinati
     })
 }
 
-fn client(
+pub(crate) fn client(
     destination: &Destination,
     settings: &Settings,
     progress: Option<ProgressHook>,
@@ -244,7 +244,7 @@ fn with_papers(
         ..*image
     };
     let mut pushed = oci::push_image(client, &untagged).map_err(|e| failure(&e))?;
-    papers.send(run, client, destination, made)?;
+    papers.send(run, client, destination, &About::made(made))?;
     let bytes = made.manifest.to_vec();
     client
         .put_manifest(repository, tag, &bytes, made.manifest.media_type())

@@ -17,6 +17,11 @@ pub(crate) fn check(
     cache: &mut Cache,
 ) -> Result<(), Failure> {
     let found = find_secrets(planned, &image.allow_secrets, cache).map_err(|e| unread(&e))?;
+    refuse(&found, "name the file in .dockerignore")
+}
+
+/// Fails where anything was found. `cure` is what to do about a file that was not meant to be there.
+pub(crate) fn refuse(found: &[FoundSecret], cure: &str) -> Result<(), Failure> {
     if found.is_empty() {
         return Ok(());
     }
@@ -24,8 +29,8 @@ pub(crate) fn check(
         Step::Image,
         "secret_in_image",
         Exit::Configuration,
-        listed(&found),
-        resolution(&found),
+        listed(found),
+        resolution(found, cure),
     ))
 }
 
@@ -37,10 +42,10 @@ fn listed(found: &[FoundSecret]) -> String {
     format!("the image would hold secrets:\n{}", lines.join("\n"))
 }
 
-fn resolution(found: &[FoundSecret]) -> String {
+fn resolution(found: &[FoundSecret], cure: &str) -> String {
     match found.iter().find_map(|secret| secret.path.as_deref()) {
         Some(path) => format!(
-            "name the file in .dockerignore, or allow it: image.allow_secrets = [\"{}\"]",
+            "{cure}, or allow it: image.allow_secrets = [\"{}\"]",
             path.display()
         ),
         None => "take it out of the Dockerfile and give it to the application as [env]".to_owned(),
@@ -49,11 +54,7 @@ fn resolution(found: &[FoundSecret]) -> String {
 
 fn unread(error: &SecretsError) -> Failure {
     let (code, exit, resolution) = match error {
-        SecretsError::Pattern(_) => (
-            "allow_secrets_invalid",
-            Exit::Configuration,
-            "correct image.allow_secrets in .systemprompt/deploy.toml",
-        ),
+        SecretsError::Pattern(_) => return pattern_invalid(error),
         SecretsError::Read { .. } | SecretsError::Changed { .. } => (
             "image_failed",
             Exit::Build,
@@ -61,4 +62,15 @@ fn unread(error: &SecretsError) -> Failure {
         ),
     };
     Failure::new(Step::Image, code, exit, with_causes(error), resolution)
+}
+
+/// The failure of an allow-list with something in it that is no pattern.
+pub(crate) fn pattern_invalid(error: &dyn std::error::Error) -> Failure {
+    Failure::new(
+        Step::Image,
+        "allow_secrets_invalid",
+        Exit::Configuration,
+        with_causes(error),
+        "correct image.allow_secrets in .systemprompt/deploy.toml",
+    )
 }

@@ -14,6 +14,13 @@ use crate::process::{Daemon, Finished, eventually, need_program, run};
 
 /// Where `cargo xtask test` says that an engine already runs for all tests.
 pub const SHARED_HOST: &str = "SYSTEMPROMPT_TEST_DOCKER_HOST";
+/// Where it says that an engine with a `BuildKit` of 2023 or later runs, and with which client and
+/// client's configuration it is spoken to.
+const NEWER: [&str; 3] = [
+    "SYSTEMPROMPT_TEST_BUILDKIT_HOST",
+    "SYSTEMPROMPT_TEST_BUILDKIT_CLIENT",
+    "SYSTEMPROMPT_TEST_BUILDKIT_CONFIG",
+];
 /// It starts in two seconds; a loaded machine takes longer.
 const READY: Duration = Duration::from_secs(90);
 const LIMIT: Duration = Duration::from_mins(4);
@@ -49,6 +56,31 @@ impl DockerEngine {
             return engine;
         }
         Self::start(client)
+    }
+
+    /// An engine whose `BuildKit` builds, and the variables with which whatever runs `docker` does
+    /// so through it.
+    #[must_use]
+    pub fn newer() -> (Self, [(&'static str, String); 3]) {
+        let [host, client, config] = NEWER.map(|name| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("a newer BuildKit is missing ({name}): run `cargo xtask test --setup`")
+            })
+        });
+        let folder = Path::new(&client).parent().expect("a client in a folder");
+        let others = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{others}", folder.display());
+        let engine = Self {
+            host: host.clone(),
+            own: None,
+            client: tempfile::tempdir().expect("a temporary folder"),
+        };
+        let variables = [
+            ("DOCKER_HOST", host),
+            ("DOCKER_CONFIG", config),
+            ("PATH", path),
+        ];
+        (engine, variables)
     }
 
     fn start(client: TempDir) -> Self {

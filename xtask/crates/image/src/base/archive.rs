@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 use super::names::clean;
 
-const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// A name or a pax header over this is none.
 const HEADER_LIMIT: u64 = 1024 * 1024;
 /// More entries than this is no layer but an attack.
@@ -16,7 +16,7 @@ const ENTRY_LIMIT: usize = 4_000_000;
 
 /// What an entry is, as far as anybody here asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File,
     HardLink,
     Symlink,
@@ -26,18 +26,18 @@ pub(super) enum Kind {
 
 /// An entry. Names that are not UTF-8 never name what is looked for, and are made readable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Relative to the root, without `.` and `..`.
-    pub(super) path: String,
-    pub(super) kind: Kind,
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
     /// Where a link leads to, as it is written.
-    pub(super) link: String,
+    pub(crate) link: String,
     /// The length of what follows.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 /// Reads entries; the content of the last one is read through [`Archive::content`].
-pub(super) struct Archive<R> {
+pub(crate) struct Archive<R> {
     source: R,
     /// Bytes of the current entry's content that have not been read.
     left: u64,
@@ -54,7 +54,7 @@ struct Said {
 }
 
 impl<R: Read> Archive<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Self {
             source,
             left: 0,
@@ -64,12 +64,12 @@ impl<R: Read> Archive<R> {
     }
 
     /// What is left of the current entry's content.
-    pub(super) fn content(&mut self) -> Content<'_, R> {
+    pub(crate) fn content(&mut self) -> Content<'_, R> {
         Content(self)
     }
 
     /// The next entry; none at the end of the archive.
-    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut said = Said::default();
         loop {
             self.skip()?;
@@ -188,7 +188,7 @@ impl<R: Read> Archive<R> {
 }
 
 /// The content of an entry.
-pub(super) struct Content<'a, R>(&'a mut Archive<R>);
+pub(crate) struct Content<'a, R>(&'a mut Archive<R>);
 
 impl<R: Read> Read for Content<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -245,6 +245,12 @@ fn name(block: &[u8; BLOCK]) -> String {
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0);
     String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+}
+
+/// Whether bytes are the beginning of an archive, which may be one without entries.
+pub(crate) fn begins_archive(bytes: &[u8]) -> bool {
+    let block = bytes.first_chunk::<BLOCK>();
+    block.is_some_and(|block| block.iter().all(|byte| *byte == 0) || check_sum(block).is_ok())
 }
 
 /// A number in octal digits, or in GNU tar's binary form for large ones.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,7 +22,7 @@ const ACCOUNTS_LIMIT: u64 = 1024 * 1024;
 /// A library over this is not looked at.
 const LIBRARY_LIMIT: u64 = 1024 * 1024 * 1024;
 /// A layer that unpacks to more than this is a bomb.
-const LAYER_LIMIT: u64 = 256 * 1024 * 1024 * 1024;
+pub(crate) const LAYER_LIMIT: u64 = 256 * 1024 * 1024 * 1024;
 /// Links this high up may lead to the folders of libraries.
 const LINK_DEPTH: usize = 2;
 
@@ -214,12 +215,13 @@ fn compression(media_type: &str) -> Result<Packed, LookError> {
 }
 
 /// A file without a name: nothing is left behind however this process ends.
-fn scratch(path: &Path) -> io::Result<File> {
+pub(crate) fn scratch(path: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(0o600)
         .open(path)?;
     fs::remove_file(path)?;
     Ok(file)

@@ -21,6 +21,7 @@ use oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform};
 use crate::files::{Content, FileStat, Files, FilesError, Kind, Node, Owner};
 use crate::owners::Accounts;
 
+pub(crate) use archive::{Archive, BLOCK, Entry, Kind as EntryKind, begins_archive};
 pub use closure::ClosureError;
 pub(crate) use closure::{Program, facts};
 pub(crate) use elf::ElfFacts;
@@ -28,7 +29,10 @@ pub use facts::BaseFacts;
 pub use host::HostError;
 pub(crate) use host::{Nodes, accounts, gather};
 pub use libraries::{Lacks, Shortfall, check_libraries, loads_libraries};
+pub(crate) use look::{LAYER_LIMIT, scratch};
 pub use look::{Look, LookError};
+pub(crate) use names::{clean, parent};
+pub(crate) use unpack::{Unpacked, is_installed, tool};
 
 /// An image that another one stands on, as far as assembling needs it: its layers stay where they
 /// are.

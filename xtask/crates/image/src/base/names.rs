@@ -1,7 +1,7 @@
 //! Paths inside an image, as texts: relative to its root, without `.`, `..` and doubled slashes.
 
 /// The path that `text` means from the root.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
@@ -15,7 +15,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// The folder that holds `path`; empty for the root.
-pub(super) fn parent(path: &str) -> &str {
+pub(crate) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 

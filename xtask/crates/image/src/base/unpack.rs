@@ -8,13 +8,23 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 const COMPLAINT: u64 = 4096;
 
 /// Whether a program is on this machine.
-pub(super) fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// A program that needs nothing of our environment, in which there may be a token or a key.
+pub(crate) fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
 /// The unpacked bytes of a file. The program ends with it.
-pub(super) struct Unpacked {
+pub(crate) struct Unpacked {
     name: &'static str,
     program: Child,
     output: ChildStdout,
@@ -23,8 +33,8 @@ pub(super) struct Unpacked {
 impl Unpacked {
     /// `name` is that of a program with the options of gzip; the short ones, which small systems
     /// know as well.
-    pub(super) fn by(name: &'static str, packed: File) -> io::Result<Self> {
-        let mut program = Command::new(name)
+    pub(crate) fn by(name: &'static str, packed: File) -> io::Result<Self> {
+        let mut program = tool(name)
             .arg("-dc")
             .stdin(packed)
             .stdout(Stdio::piped())
@@ -71,5 +81,19 @@ impl Drop for Unpacked {
         // nothing to do.
         let _ = self.program.kill();
         let _ = self.program.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_inherits_nothing_but_where_programs_are() {
+        let output = tool("env").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let names = text.lines().filter_map(|line| line.split_once('='));
+        let names: Vec<_> = names.map(|(name, _)| name).collect();
+        assert_eq!(names, ["PATH"]);
     }
 }

@@ -2,8 +2,10 @@
 //! for a format that is off unless asked for.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
+
+use crate::base::tool;
 
 /// As much of what it complains of as is read: less than a pipe holds, so that it cannot block.
 const COMPLAINT: u64 = 4096;
@@ -43,7 +45,7 @@ struct Running(Child);
 
 impl Running {
     fn start(level: u32) -> io::Result<Self> {
-        let child = Command::new("zstd")
+        let child = tool("zstd")
             .args(["--quiet", "--stdout", "--threads=0"])
             .arg(format!("-{}", level.clamp(1, 19)))
             .stdin(Stdio::piped())

@@ -12,7 +12,7 @@ use super::tokens::{self, BASE64};
 use super::{Hit, Spot, pem};
 
 /// A document of the kinds meant here is never longer.
-const LIMIT: u64 = 1024 * 1024;
+pub(super) const LIMIT: u64 = 1024 * 1024;
 
 /// Reads as much of a file as a document may have.
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {

@@ -11,6 +11,7 @@ mod names;
 mod pem;
 mod remembered;
 mod rules;
+mod saved;
 mod stream;
 mod tokens;
 
@@ -31,6 +32,8 @@ use crate::plan::{AssemblyPlan, PlannedLayer};
 use names::Class;
 use rules::Rules;
 
+pub use saved::{SavedError, SavedImage, find_secrets_in_saved};
+
 /// Files read at the same time. More gain nothing where the disk is the limit.
 const PARALLEL: usize = 4;
 
@@ -39,7 +42,8 @@ const PARALLEL: usize = 4;
 pub struct FoundSecret {
     /// The file, by its path in the image; `None` for the image's configuration.
     pub path: Option<PathBuf>,
-    /// The line of the Dockerfile that puts it there; 0 for the configuration, which many make.
+    /// The line of the Dockerfile that puts it there; 0 where that is not known, and for the
+    /// configuration, which many make.
     pub line: usize,
     /// What it is, in words.
     pub kind: String,
@@ -132,7 +136,7 @@ pub fn find_secrets(
 ) -> Result<Vec<FoundSecret>, SecretsError> {
     let allowed = Allowed::new(allowed)?;
     let rules = Rules::new();
-    let mut found = in_configuration(plan, &rules);
+    let mut found = in_configuration(&plan.config.to_vec(), &rules);
     for layer in &plan.layers {
         found.extend(in_layer(layer, &rules, cache)?);
     }
@@ -144,9 +148,8 @@ pub fn find_secrets(
 }
 
 /// `ENV`, `LABEL` and the history: as public as any file.
-fn in_configuration(plan: &AssemblyPlan, rules: &Rules) -> Vec<FoundSecret> {
-    let config = plan.config.to_vec();
-    let hits = stream::scan(&mut config.as_slice(), rules).unwrap_or_default();
+fn in_configuration(mut config: &[u8], rules: &Rules) -> Vec<FoundSecret> {
+    let hits = stream::scan(&mut config, rules).unwrap_or_default();
     // Its history repeats what its settings say.
     let kinds: BTreeSet<String> = hits.into_iter().map(|hit| hit.kind).collect();
     let found = kinds.into_iter().map(|kind| FoundSecret {
@@ -259,8 +262,6 @@ fn read_file(candidate: &Candidate<'_>, rules: &Rules) -> Result<Vec<Hit>, Secre
         Content::Inline(bytes) => {
             let mut hits = stream::scan(&mut bytes.as_ref(), rules).unwrap_or_default();
             hits.extend(documents::judge(candidate.class, bytes));
-            // Bytes in memory can be read without fail.
-            let _ = stream::number_lines(|| Ok(bytes.as_ref()), &mut hits);
             Ok(settled(hits))
         }
         // Assembling refuses it with a better word.
@@ -285,7 +286,6 @@ fn on_disk(
         let start = documents::read_start(path).map_err(failed)?;
         hits.extend(documents::judge(candidate.class, &start));
     }
-    stream::number_lines(|| File::open(path), &mut hits).map_err(failed)?;
     let now = FileStat::from(&file.metadata().map_err(failed)?);
     if now != *stat {
         return Err(SecretsError::Changed {

@@ -16,8 +16,7 @@ const MOST: usize = 20;
 /// As git and grep do it: a zero byte in the first few thousand makes a binary.
 const HEAD: usize = 8 * 1024;
 
-/// Looks through everything that `source` gives. Lines of texts are still offsets: they are
-/// counted when there is something to tell, by [`number_lines`].
+/// Looks through everything that `source` gives, once: it may be one that cannot be read again.
 pub(super) fn scan(source: &mut dyn Read, rules: &Rules) -> io::Result<Vec<Hit>> {
     let mut window = Window::default();
     let mut hits = Vec::new();
@@ -33,13 +32,11 @@ pub(super) fn scan(source: &mut dyn Read, rules: &Rules) -> io::Result<Vec<Hit>>
         } else {
             window.bytes.len() - AHEAD
         };
-        let offset = window.offset;
         rules.search(&window.bytes, window.done, end, binary, |at, kind| {
-            let at = offset + at as u64;
             let spot = if binary {
-                Spot::Byte(at)
+                Spot::Byte(window.offset + at as u64)
             } else {
-                Spot::Line(at)
+                Spot::Line(window.line(at))
             };
             hits.push(Hit::new(kind, spot));
         });
@@ -48,32 +45,8 @@ pub(super) fn scan(source: &mut dyn Read, rules: &Rules) -> io::Result<Vec<Hit>>
             hits.truncate(MOST);
             return Ok(hits);
         }
-        window.advance(end);
+        window.advance(end, binary);
     }
-}
-
-/// Turns the offsets of texts into numbers of lines. Reads `source` again, from its start and as
-/// far as needed; it is opened when there is anything to number.
-pub(super) fn number_lines<R: Read>(
-    source: impl FnOnce() -> io::Result<R>,
-    hits: &mut [Hit],
-) -> io::Result<()> {
-    let offsets = hits.iter_mut().filter_map(|hit| match &mut hit.spot {
-        Spot::Line(offset) => Some(offset),
-        _ => None,
-    });
-    let mut offsets: Vec<&mut u64> = offsets.collect();
-    offsets.sort();
-    if offsets.is_empty() {
-        return Ok(());
-    }
-    let mut source = source()?;
-    let mut counted = Counted::default();
-    for offset in offsets {
-        counted.up_to(*offset, &mut source)?;
-        *offset = counted.lines + 1;
-    }
-    Ok(())
 }
 
 /// The part of a file that is in memory.
@@ -84,6 +57,8 @@ struct Window {
     offset: u64,
     /// Beginnings before this have been judged.
     done: usize,
+    /// Line feeds before it, of a text.
+    lines: u64,
 }
 
 impl Window {
@@ -96,38 +71,25 @@ impl Window {
         Ok((read as u64) < wanted)
     }
 
+    /// The number of the line that a place in it stands in.
+    fn line(&self, at: usize) -> u64 {
+        self.lines + line_feeds(&self.bytes[..at]) + 1
+    }
+
     /// Forgets what has been judged, but for what later judgements may look back at.
-    fn advance(&mut self, end: usize) {
+    fn advance(&mut self, end: usize, binary: bool) {
         let start = end.saturating_sub(BEHIND);
+        if !binary {
+            self.lines += line_feeds(&self.bytes[..start]);
+        }
         self.bytes.drain(..start);
         self.offset += start as u64;
         self.done = end - start;
     }
 }
 
-/// Line feeds of a file that is read once, from its start.
-#[derive(Default)]
-struct Counted {
-    read: u64,
-    lines: u64,
-}
-
-impl Counted {
-    fn up_to(&mut self, offset: u64, source: &mut impl Read) -> io::Result<()> {
-        let mut buffer = [0; 8192];
-        while self.read < offset {
-            let most = buffer
-                .len()
-                .min(usize::try_from(offset - self.read).unwrap_or(buffer.len()));
-            let count = source.read(&mut buffer[..most])?;
-            if count == 0 {
-                return Ok(());
-            }
-            self.read += count as u64;
-            self.lines += memchr::memchr_iter(b'\n', &buffer[..count]).count() as u64;
-        }
-        Ok(())
-    }
+fn line_feeds(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]
@@ -139,9 +101,9 @@ mod tests {
         format!("ghp_{}", "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xYz0cF2hJ")
     }
 
-    /// Where a token that stands at `at` in a text of `length` is found.
+    /// Where a token that stands at `at` in a text of `length` empty lines is found.
     fn found(at: usize, length: usize) -> Vec<Hit> {
-        let mut text = vec![b' '; length];
+        let mut text = vec![b'\n'; length];
         text.splice(at..at + 40, token().into_bytes());
         scan(&mut text.as_slice(), &Rules::new()).unwrap()
     }
@@ -156,17 +118,16 @@ mod tests {
         for at in near.chain([length - 40]) {
             assert_eq!(
                 found(at, length),
-                [Hit::new("token of GitHub", Spot::Line(at as u64))],
+                [Hit::new("token of GitHub", Spot::Line(at as u64 + 1))],
                 "{at}"
             );
         }
     }
 
     #[test]
-    fn lines_are_counted_when_there_is_something_to_tell() {
+    fn lines_are_counted_from_one() {
         let text = format!("one\ntwo {}\n\n{}\n", token(), token());
-        let mut hits = scan(&mut text.as_bytes(), &Rules::new()).unwrap();
-        number_lines(|| Ok(text.as_bytes()), &mut hits).unwrap();
+        let hits = scan(&mut text.as_bytes(), &Rules::new()).unwrap();
         let spots: Vec<_> = hits.iter().map(|hit| hit.spot).collect();
         assert_eq!(spots, [Spot::Line(2), Spot::Line(4)]);
     }

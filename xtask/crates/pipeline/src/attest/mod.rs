@@ -2,7 +2,8 @@
 //! made.
 //!
 //! All of it is sent between the image's manifest and its tag: a tag that is there says that its
-//! papers are there too, so that a push with nothing to do asks one question and is done. A new
+//! papers are there too, so that a push with nothing to do asks one question and is done. What
+//! Docker pushes has its tag at once, and gets its papers before its deployment is asked for. A new
 //! commit with the same content is no new image, so nothing here is part of the image itself
 //! (docs/decisions/0014-papers-beside-the-image.md).
 
@@ -19,19 +20,44 @@ pub(crate) mod signature;
 use deploy_config::Settings;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder, Plan};
+use deploy_plan::plan::{Image, Plan};
 use oci::{Client, ClientError, Descriptor};
 use serde::Serialize;
 
+use crate::base::UsedBase;
 use crate::control::with_causes;
 use crate::deploy::Execution;
 use crate::events::Event;
-use crate::image::Made;
+use crate::image::{Made, Shipped};
 use crate::push::{self, Destination};
 use crate::run::Run;
 use key::SigningKey;
 use send::Document;
 use signature::SignError;
+
+/// The image that papers are about.
+pub(crate) struct About<'a> {
+    /// Its manifest.
+    pub(crate) manifest: Descriptor,
+    /// The programs in it, as they lie here.
+    pub(crate) programs: &'a [Shipped],
+    /// The images that it stands on.
+    pub(crate) bases: &'a [UsedBase],
+    /// The version of the Docker Engine that built it, where one did.
+    pub(crate) docker: Option<&'a str>,
+}
+
+impl<'a> About<'a> {
+    /// An image that was made here.
+    pub(crate) fn made(made: &'a Made) -> Self {
+        Self {
+            manifest: Descriptor::of(made.manifest.media_type(), &made.manifest.to_vec()),
+            programs: &made.programs,
+            bases: &made.bases,
+            docker: None,
+        }
+    }
+}
 
 /// What is to be sent with an image, and what it is made from.
 pub struct Papers<'a> {
@@ -60,6 +86,11 @@ impl<'a> Papers<'a> {
         self.image.attach.sbom || self.image.attach.provenance || self.key.is_some()
     }
 
+    /// Whether the image is to be signed.
+    pub(crate) fn signs(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Sends them. An image that cannot be signed is not released; one without the rest is, with a
     /// warning: nothing that runs it asks for them.
     pub(crate) fn send(
@@ -67,19 +98,18 @@ impl<'a> Papers<'a> {
         run: &Run<'_>,
         client: &Client,
         destination: &Destination,
-        made: &Made,
+        about: &About<'_>,
     ) -> Result<(), Failure> {
         let mut documents = Vec::new();
-        if self.image.attach.sbom {
-            documents.push(("list of parts (SBOM)", self.sbom(destination, made)));
+        if self.image.attach.sbom && is_told(run, about) {
+            documents.push(("list of parts (SBOM)", self.sbom(destination, about)));
         }
         if self.image.attach.provenance {
-            documents.push(("provenance", self.provenance(destination, made)));
+            documents.push(("provenance", self.provenance(destination, about)));
         }
-        let subject = subject(made);
         for (name, document) in documents {
             let sent = document.and_then(|document| {
-                send::attach(client, &destination.repository, &subject, &document)
+                send::attach(client, &destination.repository, &about.manifest, &document)
                     .map_err(|e| with_causes(&e))
             });
             run.stop_if_interrupted(Step::Push)?;
@@ -88,36 +118,35 @@ impl<'a> Papers<'a> {
                 run.reporter.event(Event::Warning(text));
             }
         }
-        self.sign(client, destination, made)
+        self.sign(client, destination, about)
     }
 
-    fn sign(&self, client: &Client, destination: &Destination, made: &Made) -> Result<(), Failure> {
+    fn sign(
+        &self,
+        client: &Client,
+        destination: &Destination,
+        about: &About<'_>,
+    ) -> Result<(), Failure> {
         let Some(key) = self.key else {
             return Ok(());
         };
         let (registry, repository) = (&destination.registry, &destination.repository);
-        signature::sign(client, repository, registry, &made.digest, key).map_err(|error| {
-            match &error {
+        signature::sign(client, repository, registry, &about.manifest.digest, key).map_err(
+            |error| match &error {
                 SignError::Registry(ClientError::Interrupted) => {
                     push::failure(&ClientError::Interrupted)
                 }
-                _ => Failure::new(
-                    Step::Push,
-                    "signature_not_sent",
-                    Exit::Push,
-                    format!("the image is not signed: {}", with_causes(&error)),
-                    "run the same command again; without its signature the image gets no tag",
-                ),
-            }
-        })
+                _ => unsigned(&with_causes(&error), about.docker.is_some()),
+            },
+        )
     }
 
-    fn sbom(&self, destination: &Destination, made: &Made) -> Result<Document, String> {
+    fn sbom(&self, destination: &Destination, about: &About<'_>) -> Result<Document, String> {
         let root = &self.settings.root;
-        let facts = cargo::facts(root, &self.settings.config.build.manifests, &made.programs)?;
+        let facts = cargo::facts(root, &self.settings.config.build.manifests, about.programs)?;
         let of = sbom::Subject {
             name: format!("{}/{}", destination.registry, destination.repository),
-            digest: made.digest,
+            digest: about.manifest.digest,
         };
         Ok(Document {
             media_type: sbom::MEDIA_TYPE,
@@ -125,13 +154,15 @@ impl<'a> Papers<'a> {
         })
     }
 
-    fn provenance(&self, destination: &Destination, made: &Made) -> Result<Document, String> {
+    fn provenance(&self, destination: &Destination, about: &About<'_>) -> Result<Document, String> {
         let statement = provenance::Statement::of(&provenance::Made {
             root: &self.settings.root,
             image: self.image,
             plan: self.plan,
             name: format!("{}/{}", destination.registry, destination.repository),
-            digest: made.digest,
+            digest: about.manifest.digest,
+            bases: about.bases,
+            docker: about.docker,
         });
         let bytes = to_json(&statement);
         let Some(key) = self.key else {
@@ -148,23 +179,30 @@ impl<'a> Papers<'a> {
     }
 }
 
-/// Whoever has given a key wants a signature: better no image than one without.
-pub(crate) fn check(execution: &Execution<'_>) -> Result<(), Failure> {
-    let image = execution.plan.image.as_ref();
-    let by_docker = image.is_some_and(|image| image.builder == ImageBuilder::Docker);
-    if by_docker && execution.found.signing_key.is_some() {
-        return Err(Failure::preflight(
-            "signing_needs_native",
-            "there is a key to sign with, but Docker builds and pushes this image",
-            "use --builder native, or take the key away (image.signing_key_file, \
-             SYSTEMPROMPT_SIGNING_KEY)",
-        ));
+/// Whether anything is known of the programs in the image: those that a command of its Dockerfile
+/// compiles are none of cargo's here, and an empty list would say that there is nothing in it.
+fn is_told(run: &Run<'_>, about: &About<'_>) -> bool {
+    let unknown = about.docker.is_some() && about.programs.is_empty();
+    if unknown {
+        let text = "the image gets no list of parts: none of its programs was built here by cargo";
+        run.reporter.event(Event::Note(text.to_owned()));
     }
-    Ok(())
+    !unknown
 }
 
-fn subject(made: &Made) -> Descriptor {
-    Descriptor::of(made.manifest.media_type(), &made.manifest.to_vec())
+/// Whoever has given a key wants a signature: better no deployment than one without.
+fn unsigned(why: &str, tagged: bool) -> Failure {
+    Failure::new(
+        Step::Push,
+        "signature_not_sent",
+        Exit::Push,
+        format!("the image is not signed: {why}"),
+        if tagged {
+            "run the same command again; the image has its tag, but it was not deployed"
+        } else {
+            "run the same command again; without its signature the image gets no tag"
+        },
+    )
 }
 
 fn to_json<T: Serialize>(value: &T) -> Vec<u8> {

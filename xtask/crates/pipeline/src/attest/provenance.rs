@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
+use deploy_plan::config::Base;
 use deploy_plan::plan::{Image, Plan};
 use oci::Digest;
 use serde::Serialize;
 
+use crate::base::UsedBase;
 use crate::child::Program;
 use crate::interrupt::Interrupts;
 
@@ -16,6 +18,9 @@ pub(super) const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 /// Says how the parameters are to be read. Described in docs/guides/image.md.
 const BUILD_TYPE: &str = "https://github.com/systempromptio/systemprompt-template/blob/main/docs/guides/image.md#provenance";
 const BUILDER: &str = "https://github.com/systempromptio/systemprompt-template/tree/main/xtask";
+/// Somebody else's program has then decided what is in the layers.
+const BUILDER_WITH_DOCKER: &str =
+    "https://github.com/systempromptio/systemprompt-template/tree/main/xtask#docker";
 
 /// What the statement is about.
 pub(super) struct Made<'a> {
@@ -25,6 +30,9 @@ pub(super) struct Made<'a> {
     /// `registry/repository`
     pub(super) name: String,
     pub(super) digest: Digest,
+    pub(super) bases: &'a [UsedBase],
+    /// The version of the engine, where one built it.
+    pub(super) docker: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -58,6 +66,8 @@ struct Definition {
 #[serde(rename_all = "camelCase")]
 struct External {
     environment: String,
+    /// `native` or `docker`.
+    builder: &'static str,
     dockerfile: String,
     base: String,
     /// Names only: values may be secrets.
@@ -91,6 +101,8 @@ struct Builder {
 #[derive(Serialize)]
 struct BuilderVersion {
     xtask: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    docker: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -99,7 +111,8 @@ struct Resource {
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uri: Option<String>,
-    digest: Digests,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digests>,
 }
 
 #[derive(Default, Serialize)]
@@ -120,7 +133,7 @@ impl Statement {
             subject: [Resource {
                 name: Some(made.name.clone()),
                 uri: None,
-                digest: sha256(made.digest),
+                digest: Some(sha256(made.digest)),
             }],
             predicate_type: "https://slsa.dev/provenance/v1",
             predicate: Predicate {
@@ -136,9 +149,13 @@ impl Statement {
                 },
                 run_details: RunDetails {
                     builder: Builder {
-                        id: BUILDER,
+                        id: match made.docker {
+                            Some(_) => BUILDER_WITH_DOCKER,
+                            None => BUILDER,
+                        },
                         version: BuilderVersion {
                             xtask: env!("CARGO_PKG_VERSION"),
+                            docker: made.docker.map(str::to_owned),
                         },
                     },
                 },
@@ -152,15 +169,23 @@ fn external(made: &Made<'_>) -> External {
     let invocations = build.into_iter().flat_map(|build| &build.invocations);
     External {
         environment: made.plan.environment.clone(),
+        builder: match made.docker {
+            Some(_) => "docker",
+            None => "native",
+        },
         dockerfile: made.image.dockerfile.display().to_string(),
-        base: made.image.base.to_string(),
+        // With Docker only what `FROM` says counts.
+        base: match made.docker {
+            Some(_) => Base::Dockerfile.to_string(),
+            None => made.image.base.to_string(),
+        },
         build_arguments: made.image.build_args.keys().cloned().collect(),
         profile: build.map(|build| build.profile.clone()),
         packages: invocations.flat_map(|run| run.packages.clone()).collect(),
     }
 }
 
-/// The sources, and the files that decide what becomes of them.
+/// The sources, the files that decide what becomes of them, and what it stands on.
 fn materials(made: &Made<'_>, git: &Git) -> Vec<Resource> {
     let commit = git.commit.as_ref().map(|commit| Resource {
         name: None,
@@ -168,10 +193,10 @@ fn materials(made: &Made<'_>, git: &Git) -> Vec<Resource> {
             .remote
             .as_ref()
             .map(|remote| format!("git+{remote}@{commit}")),
-        digest: Digests {
+        digest: Some(Digests {
             git_commit: Some(commit.clone()),
             ..Digests::default()
-        },
+        }),
     });
     let files = [Path::new("Cargo.lock"), &made.image.dockerfile];
     let files = files.into_iter().filter_map(|file| {
@@ -179,10 +204,32 @@ fn materials(made: &Made<'_>, git: &Git) -> Vec<Resource> {
         Some(Resource {
             name: Some(file.display().to_string()),
             uri: None,
-            digest: sha256(Digest::of(&bytes)),
+            digest: Some(sha256(Digest::of(&bytes))),
         })
     });
-    commit.into_iter().chain(files).collect()
+    let bases = made.bases.iter().map(base);
+    commit.into_iter().chain(files).chain(bases).collect()
+}
+
+/// A base image, with its package URL (type `oci`).
+fn base(used: &UsedBase) -> Resource {
+    let reference = &used.reference;
+    let uri = used.digest.map(|digest| {
+        let path = reference.repository().as_str();
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let tag = reference.tag().map(|tag| format!("&tag={tag}"));
+        format!(
+            "pkg:oci/{name}@sha256%3A{}?repository_url={}/{path}{}",
+            digest.hex(),
+            reference.registry(),
+            tag.unwrap_or_default()
+        )
+    });
+    Resource {
+        name: Some(reference.to_string()),
+        uri,
+        digest: used.digest.map(sha256),
+    }
 }
 
 fn sha256(digest: Digest) -> Digests {
@@ -280,6 +327,29 @@ mod tests {
         ] {
             assert_eq!(public_address(remote).as_deref(), expected, "{remote}");
         }
+    }
+
+    #[test]
+    fn a_base_is_named_for_people_and_for_programs() {
+        let digest = Digest::of(b"manifest");
+        let named = |text: &str, digest| {
+            let reference = text.parse().unwrap();
+            serde_json::to_value(base(&UsedBase { reference, digest })).unwrap()
+        };
+        let hex = digest.hex();
+        assert_eq!(
+            named("debian:bookworm-slim", Some(digest)),
+            serde_json::json!({
+                "name": "docker.io/library/debian:bookworm-slim",
+                "uri": format!("pkg:oci/debian@sha256%3A{hex}?repository_url=docker.io/library/debian\
+                                &tag=bookworm-slim"),
+                "digest": {"sha256": hex},
+            })
+        );
+        assert_eq!(
+            named("localhost:5000/team/app", None),
+            serde_json::json!({"name": "localhost:5000/team/app"})
+        );
     }
 
     #[test]
