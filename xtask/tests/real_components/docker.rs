@@ -33,6 +33,19 @@ fn saved(engine: &DockerEngine, name: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
+/// Has Docker build and push an image with the tag `built`.
+pub(crate) const DEPLOY: [&str; 9] = [
+    "deploy",
+    "-e",
+    "production",
+    "--output",
+    "json",
+    "--builder",
+    "docker",
+    "--tag",
+    "built",
+];
+
 #[test]
 fn docker_build_yields_the_same_files_and_configuration() {
     // Docker's image has a file's mode as it is in the checkout, ours does not: under an umask of
@@ -120,18 +133,7 @@ fn pull(engine: &DockerEngine, world: &World, tag: &str) -> String {
 fn the_docker_builder_pushes_and_forgets_its_password() {
     let engine = DockerEngine::get();
     let world = World::new(Variant::SeedEra);
-    let arguments = [
-        "deploy",
-        "-e",
-        "production",
-        "--output",
-        "json",
-        "--builder",
-        "docker",
-        "--tag",
-        "built",
-    ];
-    let finished = world.run_with(&arguments, &[("DOCKER_HOST", engine.host())]);
+    let finished = world.run_with(&DEPLOY, &[("DOCKER_HOST", engine.host())]);
     finished.expect_success();
     assert!(world.has_tag("built"), "{finished}");
     let built = Tree::of_registry(&world.registry, world.variant.repository(), "built");
@@ -156,18 +158,7 @@ fn the_docker_builder_pushes_and_forgets_its_password() {
 fn the_docker_builder_reports_a_wrong_password_as_one() {
     let engine = DockerEngine::get();
     let world = World::with_wrong_password(Variant::SeedEra);
-    let arguments = [
-        "deploy",
-        "-e",
-        "production",
-        "--output",
-        "json",
-        "--builder",
-        "docker",
-        "--tag",
-        "built",
-    ];
-    let finished: Finished = world.run_with(&arguments, &[("DOCKER_HOST", engine.host())]);
+    let finished: Finished = world.run_with(&DEPLOY, &[("DOCKER_HOST", engine.host())]);
     crate::world::assert_failed(&finished, 4, "push", "registry_unauthorized");
     let image = format!(
         "{}/{}:built",

@@ -76,22 +76,12 @@ impl Project {
     }
 
     fn deploy(&self, more: &[(&str, &str)]) -> Finished {
-        let arguments = [
-            "deploy",
-            "-e",
-            "production",
-            "--output",
-            "json",
-            "--builder",
-            "docker",
-            "--tag",
-            "built",
-        ];
         let engine = self.variables.iter();
         let engine: Vec<_> = engine
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        self.world.run_with(&arguments, &[&engine, more].concat())
+        self.world
+            .run_with(&crate::docker::DEPLOY, &[&engine, more].concat())
     }
 
     /// Takes the images out of the engine, which other tests use as well.
