@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Tries of one search; each runs the whole target.
 const TRIES: usize = 3000;
 /// What one search may take: an input that fails by being slow fails slowly each time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn smallest(input: &[u8], fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut best = input.to_vec();
