@@ -11,6 +11,7 @@
     reason = "every item of a test kit panics when the world is not as the test needs it"
 )]
 
+mod acceptor;
 pub mod base;
 pub mod docker;
 pub mod fault;

@@ -1,13 +1,11 @@
 //! TLS before a server that speaks none, with a certificate of a private authority.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +15,8 @@ use rustls::{ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
 use crate::process::need_program;
+
+use crate::acceptor::Acceptor;
 
 /// A peer that says nothing for so long is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,9 +111,7 @@ impl Default for Authority {
 /// A running listener; stopped when dropped.
 #[derive(Debug)]
 pub struct Secured {
-    address: SocketAddr,
-    stopping: Arc<AtomicBool>,
-    accepting: Option<JoinHandle<()>>,
+    acceptor: Acceptor,
 }
 
 impl Secured {
@@ -121,51 +119,23 @@ impl Secured {
     #[must_use]
     pub fn before(upstream: SocketAddr, authority: &Authority) -> Self {
         let config = Arc::new(authority.server());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a free loopback port");
-        let address = listener.local_addr().expect("address of a bound socket");
-        let stopping = Arc::new(AtomicBool::new(false));
-        let accepting = thread::spawn({
-            let stopping = Arc::clone(&stopping);
-            move || {
-                for stream in listener.incoming().flatten() {
-                    if stopping.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let config = Arc::clone(&config);
-                    // Ends when either side closes, or falls silent.
-                    thread::spawn(move || serve(stream, upstream, config));
-                }
-            }
+        let acceptor = Acceptor::start(move |stream| {
+            // Whoever is connected notices for himself.
+            let _ = serve(stream, upstream, Arc::clone(&config));
         });
-        Self {
-            address,
-            stopping,
-            accepting: Some(accepting),
-        }
+        Self { acceptor }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.acceptor.address()
     }
 
     /// `https://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-}
-
-impl Drop for Secured {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(self.address));
-        if let Some(accepting) = self.accepting.take() {
-            // A panic in there has been printed already.
-            let _ = accepting.join();
-        }
+        format!("https://{}", self.address())
     }
 }
 

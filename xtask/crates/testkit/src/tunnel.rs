@@ -1,11 +1,12 @@
 //! A proxy as companies have them: it takes `CONNECT` and passes bytes on.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
+
+use crate::acceptor::Acceptor;
 
 /// No header of a request is longer.
 const LINES: usize = 100;
@@ -15,44 +16,38 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running proxy; stopped when dropped.
 #[derive(Debug)]
 pub struct Tunnel {
-    address: SocketAddr,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
     targets: Mutex<Vec<String>>,
-    stopping: AtomicBool,
 }
 
 impl Tunnel {
     /// Whatever host is asked for, the bytes go to `upstream`.
     #[must_use]
     pub fn to(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a free loopback port");
-        let address = listener.local_addr().expect("address of a bound socket");
         let shared = Arc::new(Shared {
             upstream,
             targets: Mutex::default(),
-            stopping: AtomicBool::new(false),
         });
-        let accepting = thread::spawn({
+        let acceptor = Acceptor::start({
             let shared = Arc::clone(&shared);
-            move || accept(&listener, &shared)
+            move |stream| {
+                // Whoever is connected notices for himself.
+                let _ = serve(stream, &shared);
+            }
         });
-        Self {
-            address,
-            shared,
-            accepting: Some(accepting),
-        }
+        Self { acceptor, shared }
     }
 
     /// `http://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.acceptor.address())
     }
 
     /// The hosts and ports asked for, in order.
@@ -60,29 +55,6 @@ impl Tunnel {
     pub fn targets(&self) -> Vec<String> {
         let targets = self.shared.targets.lock();
         targets.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(self.address));
-        if let Some(accepting) = self.accepting.take() {
-            // A panic in there has been printed already.
-            let _ = accepting.join();
-        }
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming().flatten() {
-        if shared.stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        let shared = Arc::clone(shared);
-        // Ends when either side closes.
-        thread::spawn(move || serve(stream, &shared));
     }
 }
 
