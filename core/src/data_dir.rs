@@ -53,6 +53,15 @@ pub(crate) struct ServerFile {
     pub(crate) started_at: DateTime<Utc>,
     /// Field 22 of `/proc/PID/stat`: tells this process from a later one with the same id.
     pub(crate) start_time_ticks: u64,
+    /// Where images are kept: whoever may write there need not send them.
+    pub(crate) registry_store: StorePlace,
+}
+
+/// A store of images, and the layout that it has.
+#[derive(Debug, Serialize)]
+pub(crate) struct StorePlace {
+    pub(crate) path: PathBuf,
+    pub(crate) layout: u32,
 }
 
 impl DataDir {
@@ -75,6 +84,13 @@ impl DataDir {
 
     pub(crate) fn registry(&self) -> PathBuf {
         self.root.join("registry")
+    }
+
+    pub(crate) fn registry_place(&self) -> StorePlace {
+        StorePlace {
+            path: self.registry(),
+            layout: oci::STORE_LAYOUT,
+        }
     }
 
     pub(crate) fn engine(&self) -> PathBuf {

@@ -23,4 +23,4 @@ pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
 pub use push::{BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
-pub use store::{BlobWriter, Collected, Store, StoreError};
+pub use store::{BlobWriter, Collected, STORE_LAYOUT, Store, StoreError};

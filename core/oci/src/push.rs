@@ -14,6 +14,7 @@
 //! | one layer has changed | L + 5: the tag; begin and send that layer and the configuration; a look for each other; the manifest |
 //! | nothing is known | 3L + 5: the digest and a look for each layer come on top |
 //! | another repository is known to have it | L + 3: the tag, a mount of each blob, the manifest |
+//! | it was made into the registry's own store | 2: the tag, the manifest |
 //!
 //! The look for the manifest by digest is left out when a blob is new for sure, because then the
 //! manifest is new too. A blob in one `POST` without a `PUT` is not tried: the registry that most
@@ -29,6 +30,7 @@ use crate::digest::Digest;
 use crate::manifest::{Descriptor, ImageManifest};
 use crate::media_type;
 use crate::reference::{Repository, Tag};
+use crate::store::Store;
 
 use blobs::{Tally, push_blobs};
 pub use known::Known;
@@ -51,6 +53,9 @@ pub struct ImagePush<'a> {
     pub mount_from: &'a [Repository],
     /// What is known of the blobs.
     pub known: &'a Known,
+    /// The registry's own store, where it is on this machine and ours to write to: what is in it
+    /// already needs no sending, only a link. What is not is sent.
+    pub store: Option<&'a Store>,
 }
 
 /// What a push did.
@@ -64,6 +69,8 @@ pub struct Pushed {
     pub existing: usize,
     /// Blobs mounted from another repository.
     pub mounted: usize,
+    /// Blobs that were in the registry's own store, and were given to the repository there.
+    pub placed: usize,
     /// Bytes of request bodies sent, those of repeated tries included.
     pub bytes: u64,
     /// Requests to the registry.
@@ -101,6 +108,7 @@ pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, Clien
         uploaded: tally.uploaded,
         existing: tally.existing,
         mounted: tally.mounted,
+        placed: tally.placed,
         bytes: after.bytes_sent - before.bytes_sent,
         requests: after.requests - before.requests,
     })

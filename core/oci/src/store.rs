@@ -29,6 +29,8 @@ pub use collect::Collected;
 
 use crate::digest::{Digest, DigestWriter};
 
+/// Which layout the store above has. A program that finds a store of another one leaves it alone.
+pub const STORE_LAYOUT: u32 = 1;
 /// After this long without a write, a temporary file belongs to a process that is gone.
 const STALE: Duration = Duration::from_hours(24);
 
@@ -146,6 +148,17 @@ impl Store {
     /// Starts writing content.
     pub fn begin(&self) -> Result<BlobWriter<'_>, StoreError> {
         BlobWriter::begin(self)
+    }
+
+    /// Makes several contents durable and visible, with one flush of the folder for all of them: each
+    /// waits for everything that is on its way to the disk. Their digests, in order.
+    pub fn commit_all(&self, writers: Vec<BlobWriter<'_>>) -> Result<Vec<Digest>, StoreError> {
+        let settled = writers.into_iter().map(|writer| writer.settle(None));
+        let digests: Vec<Digest> = settled.collect::<Result<_, _>>()?;
+        if let Some(digest) = digests.first() {
+            files::sync_folder(&self.path(digest))?;
+        }
+        Ok(digests)
     }
 
     /// Stores bytes that are in memory anyway.
@@ -277,6 +290,24 @@ mod tests {
         assert_eq!(temporary_files(&store), 1);
         drop(writer);
         assert_eq!(temporary_files(&store), 0);
+    }
+
+    #[test]
+    fn several_contents_become_visible_together() {
+        let (_folder, store) = store();
+        let writers = ["one", "two"].map(|text| {
+            let mut writer = store.begin().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            writer
+        });
+        assert!(!store.contains(&Digest::of(b"one")));
+        let digests = store.commit_all(writers.into()).unwrap();
+        assert_eq!(digests, [Digest::of(b"one"), Digest::of(b"two")]);
+        for digest in &digests {
+            store.verify(digest).unwrap();
+        }
+        assert_eq!(temporary_files(&store), 0);
+        assert!(store.commit_all(Vec::new()).unwrap().is_empty());
     }
 
     #[test]

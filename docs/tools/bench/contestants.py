@@ -55,7 +55,7 @@ class Contestant:
 class Ours(Contestant):
     """This workspace's libraries, through the example program of deploy-image."""
 
-    def __init__(self, workshop: Workshop, program: Path, profile: str, gzip: bool, store: str = "", credentials: Optional[Mapping[str, str]] = None):
+    def __init__(self, workshop: Workshop, program: Path, profile: str, gzip: bool, store: str = "", credentials: Optional[Mapping[str, str]] = None, registry_store: Optional[Path] = None):
         if not program.exists():
             raise BenchError("the example push_image is not built: run docs/tools/bench-image --setup")
         self.name = f"ours, {'gzip' if gzip else 'uncompressed'} ({profile})"
@@ -65,11 +65,15 @@ class Ours(Contestant):
         self.workshop = workshop
         self.store = workshop.folder(f"store-{store or profile}-{'gzip' if gzip else 'plain'}")
         self.credentials = dict(credentials or {})
+        # Of a registry on this machine that is ours, as the embedded platform's is.
+        self.registry_store = registry_store
 
     def deliver(self, material: Material, image: str, repositories: int = 1) -> dict[str, Any]:
         words: list[object] = [self.program, "--context", material.context, "--store", self.store, "--repositories", repositories]
         if self.gzip:
             words += ["--gzip", GZIP_LEVEL]
+        if self.registry_store:
+            words += ["--registry-store", self.registry_store]
         return json.loads(run([*words, image], self.credentials))
 
     def forget(self) -> None:

@@ -104,7 +104,9 @@ class Embedded:
         words = [self.program, "serve", "--data", data, "--listen", "127.0.0.1:0", "--isolation", "off"]
         self.daemon = Daemon(words, log)
         self.daemon.wait_until((data / "server.json").exists)
-        self.host = json.loads((data / "server.json").read_text())["url"].split("://", 1)[1]
+        server = json.loads((data / "server.json").read_text())
+        self.host = server["url"].split("://", 1)[1]
+        self.store = Path(server["registry_store"]["path"])
         self.token = (data / "token").read_text().strip()
 
     def tenant(self, name: str) -> None:

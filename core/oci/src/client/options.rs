@@ -95,6 +95,8 @@ pub enum BlobState {
     Exists,
     /// It was mounted from another repository.
     Mounted,
+    /// It was written into the registry's own store when it was made.
+    Placed,
     /// It is being sent.
     Sending,
     /// It has been sent.

@@ -9,6 +9,7 @@ use super::{ImagePush, distinct_blobs};
 use crate::client::{BlobState, Client, ClientError, Mounted, Progress};
 use crate::manifest::Descriptor;
 use crate::reference::Repository;
+use crate::store::Store;
 
 /// Blobs handled at the same time. More gains little on one connection to the outside and makes
 /// registries throttle.
@@ -21,12 +22,14 @@ pub(super) struct Tally {
     pub(super) uploaded: usize,
     pub(super) existing: usize,
     pub(super) mounted: usize,
+    pub(super) placed: usize,
 }
 
 enum Outcome {
     Uploaded,
     Existing,
     Mounted,
+    Placed,
 }
 
 pub(super) fn push_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally, ClientError> {
@@ -89,6 +92,7 @@ impl Queue<'_> {
             (Ok(Outcome::Uploaded), Ok(tally)) => tally.uploaded += 1,
             (Ok(Outcome::Existing), Ok(tally)) => tally.existing += 1,
             (Ok(Outcome::Mounted), Ok(tally)) => tally.mounted += 1,
+            (Ok(Outcome::Placed), Ok(tally)) => tally.placed += 1,
             (Err(error), Ok(_)) => {
                 self.failed.store(true, Ordering::Relaxed);
                 *results = Err(error);
@@ -107,6 +111,9 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn run(&self) -> Result<Outcome, ClientError> {
+        if self.is_placed() {
+            return Ok(Outcome::Placed);
+        }
         if self.is_new() {
             return self.upload(None);
         }
@@ -134,6 +141,7 @@ impl Step<'_> {
             Outcome::Uploaded => (BlobState::Sent, total),
             Outcome::Existing => (BlobState::Exists, 0),
             Outcome::Mounted => (BlobState::Mounted, 0),
+            Outcome::Placed => (BlobState::Placed, 0),
         };
         self.client.tell(Progress {
             digest,
@@ -141,6 +149,12 @@ impl Step<'_> {
             sent,
             total,
         });
+    }
+
+    /// A store that cannot be written to is no failure: the registry itself can.
+    fn is_placed(&self) -> bool {
+        let place = |store: &Store| store.link_if_present(self.push.repository, &self.blob.digest);
+        self.push.store.map(place).is_some_and(|placed| placed.unwrap_or(false))
     }
 
     /// A configuration names its layers and what made them, so that with a new manifest it is new

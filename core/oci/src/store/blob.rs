@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use super::{Store, StoreError, files};
 use crate::digest::{Digest, Hasher};
 
+/// What is written before the disk is set to work, in bytes: less is many small writes for it.
+const WRITE_BACK: u64 = 4 * 1024 * 1024;
+
 /// Content on its way into the store. Dropping it uncommitted removes it.
 #[derive(Debug)]
 pub struct BlobWriter<'a> {
@@ -14,6 +17,8 @@ pub struct BlobWriter<'a> {
     path: PathBuf,
     file: File,
     hasher: Hasher,
+    /// How much of the file is on its way to the disk.
+    leaving: u64,
     committed: bool,
 }
 
@@ -25,6 +30,7 @@ impl<'a> BlobWriter<'a> {
             path,
             file,
             hasher: Hasher::new(),
+            leaving: 0,
             committed: false,
         })
     }
@@ -36,7 +42,14 @@ impl<'a> BlobWriter<'a> {
     }
 
     /// Makes the content durable and visible, if it is what was expected.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+    pub fn commit(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+        let (store, digest) = (self.store, self.settle(expected)?);
+        files::sync_folder(&store.path(&digest))?;
+        Ok(digest)
+    }
+
+    /// Everything of a commit but that the new name outlives a power cut.
+    pub(super) fn settle(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         let actual = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected
             && *expected != actual
@@ -49,7 +62,7 @@ impl<'a> BlobWriter<'a> {
         self.file
             .sync_all()
             .map_err(StoreError::io("flush", &self.path))?;
-        files::rename_durably(&self.path, &self.store.path(&actual))?;
+        files::rename(&self.path, &self.store.path(&actual))?;
         self.committed = true;
         Ok(actual)
     }
@@ -59,6 +72,11 @@ impl Write for BlobWriter<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let count = self.file.write(buffer)?;
         self.hasher.update(&buffer[..count]);
+        let length = self.hasher.length();
+        if length - self.leaving >= WRITE_BACK {
+            files::start_write_back(&self.file, self.leaving, length);
+            self.leaving = length;
+        }
         Ok(count)
     }
 

@@ -23,6 +23,20 @@ impl Store {
         files::write_atomically(&self.temporary(), &path, "")
     }
 
+    /// Lets a repository read a blob if it is here; says whether it is. Content that nothing needed
+    /// so far counts as new, so that no collection takes it before a manifest names it.
+    pub fn link_if_present(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let present = files::touch(&self.path(digest));
+        if present {
+            self.link(repository, digest)?;
+        }
+        Ok(present)
+    }
+
     /// Whether a repository may read a blob, and it is here.
     #[must_use]
     pub fn linked(&self, repository: &Repository, digest: &Digest) -> bool {
@@ -309,6 +323,17 @@ mod tests {
         assert!(store.unlink_manifest(&name, &digest).unwrap());
         assert_eq!(store.manifest_media_type(&name, &digest).unwrap(), None);
         assert!(store.tags(&name).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_here_is_not_linked() {
+        let (_folder, store) = store();
+        let (name, digest) = (repository("app"), Digest::of(b"layer"));
+        assert!(!store.link_if_present(&name, &digest).unwrap());
+        assert!(store.linked_blobs(&name).unwrap().is_empty());
+        store.put_bytes(b"layer").unwrap();
+        assert!(store.link_if_present(&name, &digest).unwrap());
+        assert!(store.linked(&name, &digest));
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn push_large_blobs(address: &str) {
         tag: Some(&tag("v1")),
         mount_from: &[],
         known: &Known::new(),
+        store: None,
     };
     let pushed = push_image(&client(address, None), &push).unwrap();
     assert_eq!(pushed.uploaded, 5);
@@ -195,6 +196,7 @@ fn push_until_killed(address: &str) {
         tag: Some(&tag("v1")),
         mount_from: &[],
         known: &Known::new(),
+        store: None,
     };
     push_image(&client(address, Some(ALICE)), &push).unwrap();
 }

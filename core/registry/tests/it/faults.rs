@@ -546,6 +546,7 @@ fn a_blob_that_vanishes_is_sent_again() {
         tag: Some(&tag),
         mount_from: &[],
         known: &oci::Known::new(),
+        store: None,
     };
     let pushed = oci::push_image(&client, &push).unwrap();
     assert_eq!(

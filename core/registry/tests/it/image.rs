@@ -85,6 +85,7 @@ impl TestImage {
             tag: Some(&tag),
             mount_from,
             known,
+            store: None,
         };
         push_image(client, &push)
     }

@@ -176,6 +176,7 @@ fn push_an_image(host: &str) -> ImageManifest {
         tag: Some(&tag),
         mount_from: &[],
         known: &oci::Known::new(),
+        store: None,
     };
     push_image(&client(host, Some(ALICE)), &push).unwrap();
     manifest

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A second run with the same store reads no file that has not changed and sends one request.
-//! With `--repositories 3` the image goes to `app`, `app-2` and `app-3`, the later ones by mount. A registry that asks for a
+//! With `--registry-store DIR`, the store of a registry of ours on this machine, layers are made right there. With `--repositories 3` the image goes to `app`, `app-2` and `app-3`, the later ones by mount. A registry that asks for a
 //! password gets it from `REGISTRY_USERNAME` and `REGISTRY_PASSWORD`.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use deploy_image::{
-    Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, assemble, plan,
+    Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, assemble, assemble_into, plan,
 };
 use oci::{
     Client, ClientOptions, Credentials, ImageManifest, ImagePush, Known, Reference, Repository,
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 type Failure = Box<dyn Error + Send + Sync>;
 
 const USAGE: &str = "push_image [--context DIR] [--dockerfile FILE] --store DIR [--gzip LEVEL] \
-    [--repositories N] REGISTRY/REPOSITORY:TAG";
+    [--registry-store DIR] [--repositories N] REGISTRY/REPOSITORY:TAG";
 
 fn main() -> Result<(), Failure> {
     let begun = Instant::now();
@@ -58,6 +58,7 @@ struct Job {
     repository: Repository,
     tag: Tag,
     repositories: usize,
+    registry_store: Option<Store>,
 }
 
 impl Job {
@@ -79,6 +80,10 @@ impl Job {
             repository: image.repository().clone(),
             tag: image.tag().ok_or("the image needs a tag")?.clone(),
             repositories: option("--repositories").map_or(Ok(1), |count| count.parse())?,
+            registry_store: match option("--registry-store") {
+                Some(folder) => Some(Store::existing(folder).ok_or("there is no store")?),
+                None => None,
+            },
         })
     }
 
@@ -95,7 +100,10 @@ impl Job {
         };
         let planned = plan(&dockerfile, &context, &options, &NoImages)?;
         let mut cache = Cache::open(self.store.join("layers.json"));
-        let image = assemble(&planned, store, &mut cache)?;
+        let image = match &self.registry_store {
+            Some(registry) => assemble_into(&planned, store, registry, &mut cache)?,
+            None => assemble(&planned, store, &mut cache)?,
+        };
         cache.save()?;
         let report = json!({
             "seconds": begun.elapsed().as_secs_f64(),
@@ -129,6 +137,7 @@ impl Job {
                     tag: Some(&self.tag),
                     mount_from: &[],
                     known: &self.known(image, &manifest, number),
+                    store: self.registry_store.as_ref(),
                 },
             )?;
             reports.push(json!({
@@ -139,6 +148,7 @@ impl Job {
                 "uploaded": pushed.uploaded,
                 "existing": pushed.existing,
                 "mounted": pushed.mounted,
+                "placed": pushed.placed,
             }));
         }
         Ok(reports)
@@ -169,12 +179,13 @@ impl Job {
 fn read(
     mut arguments: impl Iterator<Item = String>,
 ) -> Result<(BTreeMap<String, String>, Option<String>), Failure> {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "--context",
         "--dockerfile",
         "--store",
         "--gzip",
         "--repositories",
+        "--registry-store",
     ];
     let (mut options, mut image) = (BTreeMap::new(), None);
     while let Some(argument) = arguments.next() {

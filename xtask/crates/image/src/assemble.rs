@@ -165,6 +165,27 @@ pub fn assemble(
     store: &Store,
     cache: &mut Cache,
 ) -> Result<Image, AssembleError> {
+    make(plan, store, None, cache)
+}
+
+/// The same, and what is made is written into the store of the registry it goes to as well, in the
+/// pass that hashes it: pushing it then takes no more than a link. Compressed layers are not, and
+/// neither is what was made in an earlier run.
+pub fn assemble_into(
+    plan: &AssemblyPlan,
+    store: &Store,
+    registry: &Store,
+    cache: &mut Cache,
+) -> Result<Image, AssembleError> {
+    make(plan, store, Some(registry), cache)
+}
+
+fn make(
+    plan: &AssemblyPlan,
+    store: &Store,
+    registry: Option<&Store>,
+    cache: &mut Cache,
+) -> Result<Image, AssembleError> {
     let files: Vec<_> = plan
         .unbuilt()
         .map(|(path, package)| (path.into(), package.into()))
@@ -177,6 +198,7 @@ pub fn assemble(
         plan,
         builder: LayerBuilder {
             store,
+            registry,
             cache,
             epoch: plan.epoch,
             compression: plan.compression,
@@ -377,6 +399,9 @@ impl Assembling<'_> {
         let store = self.builder.store;
         let config_bytes = config.to_vec();
         let config_digest = store.put_bytes(&config_bytes)?;
+        if let Some(registry) = self.builder.registry {
+            registry.put_bytes(&config_bytes)?;
+        }
         let descriptors = self.layers.iter().map(descriptor).collect();
         let config_descriptor = Descriptor::of(media_type::OCI_CONFIG, &config_bytes);
         let manifest = ImageManifest::new(config_descriptor, descriptors).to_vec();

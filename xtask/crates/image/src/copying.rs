@@ -5,6 +5,7 @@
 //! directory is copied as a link; missing directories are made with mode 0755 and the owner of
 //! `--chown`; an existing directory keeps its owner and mode unless it is itself being copied.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,47 @@ pub enum CopyError {
         /// How many it matches.
         count: usize,
     },
+    /// The Dockerfile makes more files than there may be.
+    #[error("{path} is one file too many: all stages together may have {limit} files")]
+    TooMany {
+        /// The first that has no room.
+        path: PathBuf,
+        /// [`crate::Options::file_limit`]
+        limit: usize,
+    },
+    /// A path that no system can open (`PATH_MAX`).
+    #[error("a path of {length} bytes is too long, {PATH_LIMIT} are possible")]
+    TooLong {
+        /// Its length.
+        length: usize,
+    },
+}
+
+/// `PATH_MAX` without the terminating byte.
+const PATH_LIMIT: usize = 4095;
+
+/// How many files there may still be.
+#[derive(Debug)]
+pub(crate) struct Room {
+    limit: usize,
+    left: Cell<usize>,
+}
+
+impl Room {
+    pub(crate) fn new(limit: usize) -> Self {
+        let left = Cell::new(limit);
+        Self { limit, left }
+    }
+
+    /// Takes room for `count` more files, of which `path` is the first.
+    pub(crate) fn take(&self, count: usize, path: &Path) -> Result<(), CopyError> {
+        let left = self.left.get().checked_sub(count);
+        self.left.set(left.ok_or_else(|| CopyError::TooMany {
+            path: path.to_owned(),
+            limit: self.limit,
+        })?);
+        Ok(())
+    }
 }
 
 /// One `COPY`, ready to be carried out.
@@ -69,6 +111,7 @@ pub(crate) struct Copying<'a> {
     pub(crate) chmod: Option<Chmod>,
     pub(crate) parents: bool,
     pub(crate) exclude: Ignore,
+    pub(crate) room: &'a Room,
 }
 
 /// What a `COPY` has put into the tree.
@@ -188,6 +231,9 @@ impl Run<'_, '_> {
     }
 
     fn make(&mut self, directory: &Path) -> Result<(), CopyError> {
+        if self.tree.is_directory(directory) {
+            return Ok(());
+        }
         let standing = directory
             .ancestors()
             .find(|path| self.tree.get(path).is_some());
@@ -241,6 +287,11 @@ impl Run<'_, '_> {
         }
         if target.as_os_str().is_empty() {
             return Ok(());
+        }
+        self.copying.room.take(1, target)?;
+        let length = target.as_os_str().len();
+        if length > PATH_LIMIT {
+            return Err(CopyError::TooLong { length });
         }
         if let Some(existing) = self.tree.get(target)
             && existing.is_directory() != node.is_directory()

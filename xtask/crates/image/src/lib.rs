@@ -38,7 +38,7 @@ mod tree;
 mod variables;
 
 pub use archive::{ArchiveError, write_docker_archive};
-pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble};
+pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble, assemble_into};
 pub use auditable::embedded_dependencies;
 pub use base::{
     BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,

@@ -8,6 +8,9 @@ use oci::{Platform, media_type};
 /// the epoch, because some tools take 0 for "no time".
 pub const DEFAULT_EPOCH: u64 = 1;
 
+/// More than any image has that somebody means to make; planning them takes some seconds.
+const FILE_LIMIT: usize = 1_000_000;
+
 /// How an image is to be assembled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -23,6 +26,9 @@ pub struct Options {
     pub compression: Compression,
     /// Seconds since the epoch: the time of every file and of the image itself.
     pub epoch: u64,
+    /// How many files, directories and links the lines of the Dockerfile may put into its stages,
+    /// all together. Stages that copy each other twice double with every line.
+    pub file_limit: usize,
 }
 
 impl Default for Options {
@@ -34,6 +40,7 @@ impl Default for Options {
             base: BaseChoice::Dockerfile,
             compression: Compression::None,
             epoch: DEFAULT_EPOCH,
+            file_limit: FILE_LIMIT,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
 
 use crate::files::{Files, FilesError, Node, Owner};
@@ -119,6 +120,10 @@ impl Tree {
         tree
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn get(&self, path: &Path) -> Option<&Node> {
         self.nodes.get(path)
     }
@@ -167,11 +172,13 @@ impl Files for Tree {
     }
 
     fn children(&self, path: &Path) -> Result<Vec<OsString>, FilesError> {
-        let below = self
-            .nodes
-            .keys()
-            .filter(|known| known.parent() == Some(path));
-        Ok(below
+        // What is below a directory stands right behind it: paths are ordered part by part.
+        let below = self.nodes.range::<Path, _>((Excluded(path), Unbounded));
+        let below = below
+            .map(|(known, _)| known)
+            .take_while(|known| known.starts_with(path));
+        let children = below.filter(|known| known.parent() == Some(path));
+        Ok(children
             .filter_map(|known| known.file_name().map(ToOwned::to_owned))
             .collect())
     }

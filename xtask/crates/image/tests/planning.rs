@@ -592,3 +592,57 @@ fn names_need_not_be_utf8() {
     let mut entries = archive.entries().unwrap();
     assert!(entries.any(|entry| entry.unwrap().path_bytes().as_ref() == b"x/\xff\xfe"));
 }
+
+/// Each stage holds the one before twice: thirty lines would make a thousand million files.
+fn doubling(stages: usize) -> String {
+    let mut text = "FROM scratch AS s0\nCOPY dir /d/\n".to_owned();
+    for stage in 1..=stages {
+        let before = stage - 1;
+        text += &format!("FROM scratch AS s{stage}\n");
+        text += &format!("COPY --from=s{before} / /a/\nCOPY --from=s{before} / /b/\n");
+    }
+    text
+}
+
+#[test]
+fn stages_that_double_end_at_the_limit_of_files() {
+    let project = project();
+    let limited = |text: &str, file_limit| {
+        let dockerfile = Dockerfile::parse("Dockerfile", text).unwrap();
+        let options = Options {
+            file_limit,
+            ..Options::default()
+        };
+        plan(&dockerfile, &project.context(), &options, &NoImages).map(|_| ())
+    };
+    let error = limited(&doubling(30), 20_000).unwrap_err();
+    let error = report(&error, &error.resolution());
+    assert!(
+        error.contains("all stages together may have 20000 files"),
+        "{error}"
+    );
+    assert!(error.contains("copy less"), "{error}");
+    // `dir` has four entries, and both copies have `d` besides.
+    limited(&doubling(1), 4 + 5 + 5).unwrap();
+    let error = limited(&doubling(1), 4 + 5 + 4).unwrap_err();
+    let PlanError::Copy { at, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(at.line, 5);
+    // A stage upon a stage costs what that has.
+    let chain = "FROM scratch AS a\nCOPY dir /d/\nFROM a AS b\nFROM b AS c\nFROM c\n";
+    let error = limited(chain, 15).unwrap_err();
+    assert!(
+        matches!(&error, PlanError::Copy { at, .. } if at.line == 5),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_path_no_system_can_open_is_refused() {
+    let project = project();
+    let deep = format!("FROM scratch\nCOPY a.txt /{}\n", "long/".repeat(820));
+    let error = build(&project, &deep).unwrap_err();
+    assert!(error.contains("4095 are possible"), "{error}");
+    assert!(error.contains("shorten the destination"), "{error}");
+}

@@ -12,7 +12,7 @@ use deploy_plan::plan::Tag as PlannedTag;
 use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
 use management_api::types::{DeployAnswer, DeployRequest, HealthCheck, Source};
-use oci::Digest;
+use oci::{Digest, Store};
 
 use crate::attest::Papers;
 use crate::build::{self, Binaries};
@@ -50,6 +50,13 @@ impl Execution<'_> {
 
     fn state(&self) -> PathBuf {
         self.settings.root.join(deploy_config::project::FOLDER)
+    }
+
+    /// The embedded platform keeps its images on this machine, for the same user: what is made here
+    /// for it is made in its store, and not sent through a socket to be copied and hashed again.
+    pub(crate) fn registry_store(&self) -> Option<Store> {
+        let embedded = self.plan.target.control_plane == ControlPlane::Embedded;
+        embedded.then(|| self.found.platform.registry_store())?
     }
 }
 

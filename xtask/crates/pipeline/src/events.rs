@@ -66,6 +66,8 @@ pub enum LayerState {
     Exists,
     /// It was mounted from another repository.
     Mounted,
+    /// It was written into the registry's own store when it was made.
+    Placed,
     /// It is being sent.
     Sending,
     /// It has been sent.
@@ -79,6 +81,7 @@ impl LayerState {
         match self {
             Self::Exists => "there already",
             Self::Mounted => "mounted",
+            Self::Placed => "in place",
             Self::Sending => "sending",
             Self::Sent => "sent",
         }

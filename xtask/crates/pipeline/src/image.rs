@@ -11,7 +11,7 @@ use std::sync::Arc;
 use deploy_config::{Settings, project};
 use deploy_image::{
     AssembleError, AssemblyPlan, BaseChoice, Cache, Compression, Context, Counters, DEFAULT_EPOCH,
-    Dockerfile, Ignore, Image as Assembled, Options, PlanError, assemble,
+    Dockerfile, Ignore, Image as Assembled, Options, PlanError, assemble, assemble_into,
 };
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
@@ -45,6 +45,8 @@ pub struct Made {
     pub manifest: ImageManifest,
     /// Where its blobs are.
     pub sources: BlobSources,
+    /// The store of the registry it was made for, where that is ours to write to.
+    pub(crate) registry: Option<Store>,
     /// Those of them that were made now, and not found in the cache.
     pub produced: Vec<Digest>,
     /// Who has the layers of base images.
@@ -115,11 +117,15 @@ pub fn push_summary(image: &str, pushed: &Pushed) -> String {
         1 => "1 request".to_owned(),
         many => format!("{many} requests"),
     };
-    if pushed.uploaded == 0 && pushed.mounted == 0 {
+    if pushed.uploaded == 0 && pushed.mounted == 0 && pushed.placed == 0 {
         return format!("{image} is there, nothing sent ({requests})");
     }
     let mut others = String::new();
-    for (count, what) in [(pushed.existing, "there"), (pushed.mounted, "mounted")] {
+    for (count, what) in [
+        (pushed.existing, "there"),
+        (pushed.mounted, "mounted"),
+        (pushed.placed, "in place"),
+    ] {
         if count > 0 {
             others = format!("{others}, {count} {what}");
         }
@@ -277,7 +283,12 @@ pub(crate) fn make(
         check::check_base(run, &planned, &bases, &mut cache)?;
     }
     secrets::check(image, &planned, &mut cache)?;
-    let assembled = assemble(&planned, &store, &mut cache).map_err(|e| image_failure(&e))?;
+    let registry = execution.registry_store();
+    let assembled = match &registry {
+        Some(registry) => assemble_into(&planned, &store, registry, &mut cache),
+        None => assemble(&planned, &store, &mut cache),
+    };
+    let assembled = assembled.map_err(|e| image_failure(&e))?;
     if !image.verify
         && let Err(error) = cache.save()
     {
@@ -292,6 +303,7 @@ pub(crate) fn make(
     run.outcome.image_report = Some(report.clone());
     let mut made = made(assembled, &store, &bases, programs, report)?;
     made.compared = execution.plan.live.is_some();
+    made.registry = registry;
     Ok(made)
 }
 
@@ -383,6 +395,7 @@ fn made(
         counters: assembled.counters,
         report,
         compared: false,
+        registry: None,
     })
 }
 

@@ -20,6 +20,7 @@ use deploy_plan::failure::{Failure, Step};
 use management_api::client::{Client, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use oci::Store;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -58,6 +59,14 @@ struct ServerFile {
     url: String,
     #[serde(default)]
     version: String,
+    /// Servers of before they said it have none.
+    registry_store: Option<StorePlace>,
+}
+
+#[derive(Deserialize)]
+struct StorePlace {
+    path: PathBuf,
+    layout: u32,
 }
 
 /// What starting takes.
@@ -132,10 +141,25 @@ impl Platform {
             .unwrap_or_default()
     }
 
+    /// The store of the server's registry, if it has the layout that this program knows and is ours to write
+    /// to. Everything works without it, by way of the registry.
+    #[must_use]
+    pub fn registry_store(&self) -> Option<Store> {
+        let place = self.server_file()?.registry_store?;
+        (place.layout == oci::STORE_LAYOUT).then_some(())?;
+        let store = Store::existing(place.path)?;
+        store.begin().ok()?;
+        Some(store)
+    }
+
+    fn server_file(&self) -> Option<ServerFile> {
+        let text = fs::read_to_string(self.folder.join("server.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
     /// What the server wrote down, whether it still runs or not.
     fn recorded(&self) -> Option<Running> {
-        let text = fs::read_to_string(self.folder.join("server.json")).ok()?;
-        let file: ServerFile = serde_json::from_str(&text).ok()?;
+        let file = self.server_file()?;
         let token = fs::read_to_string(self.folder.join("token")).ok()?;
         Some(Running {
             pid: file.pid,

@@ -189,6 +189,7 @@ pub fn push(
         tag: Some(&destination.tag),
         mount_from: &[],
         known: &known,
+        store: made.registry.as_ref(),
     };
     let pushed = if papers.wanted() {
         with_papers(run, &client, &image, destination, made, papers)?
@@ -211,6 +212,7 @@ fn progress(reporter: &Arc<dyn Fn(Event) + Send + Sync>) -> ProgressHook {
         let state = match progress.state {
             BlobState::Exists => LayerState::Exists,
             BlobState::Mounted => LayerState::Mounted,
+            BlobState::Placed => LayerState::Placed,
             BlobState::Sending => LayerState::Sending,
             BlobState::Sent => LayerState::Sent,
         };
@@ -261,6 +263,7 @@ fn nothing_sent(client: &Client, made: &Made) -> Pushed {
         uploaded: 0,
         existing: made.manifest.blobs().count(),
         mounted: 0,
+        placed: 0,
         bytes: counters.bytes_sent,
         requests: counters.requests,
     }

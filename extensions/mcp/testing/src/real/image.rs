@@ -76,6 +76,7 @@ pub(super) fn push(
         tag: Some(&tag.parse().expect("a tag")),
         mount_from: &[],
         known: &oci::Known::new(),
+        store: None,
     };
     oci::push_image(&registry, &push).expect("push an image");
     reference(client, tenant, tag)

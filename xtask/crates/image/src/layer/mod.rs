@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use oci::{BlobSource, Digest, DigestReader, Hasher, Store, StoreError, StoredBlob};
+use oci::{BlobSource, BlobWriter, Digest, DigestReader, Hasher, Store, StoreError, StoredBlob};
 
 use crate::base::Nodes;
 use crate::cache::{Cache, CachedLayer, is_settled, stat_key};
@@ -88,6 +88,8 @@ pub struct Counters {
 pub(crate) struct LayerBuilder<'a> {
     /// Holds compressed layers; uncompressed ones stay where their files are.
     pub(crate) store: &'a Store,
+    /// Takes uncompressed layers that are made, too: the store of the registry they go to.
+    pub(crate) registry: Option<&'a Store>,
     pub(crate) cache: &'a mut Cache,
     pub(crate) epoch: u64,
     pub(crate) compression: Compression,
@@ -143,7 +145,10 @@ impl LayerBuilder<'_> {
             .map(|(_, draft)| draft.recipe.file_bytes())
             .sum::<u64>();
         if self.compression == Compression::None {
-            return hash_all(missing, threads);
+            return match self.registry {
+                Some(registry) => store_all(missing, registry, threads),
+                None => hash_all(missing, threads),
+            };
         }
         for (index, draft) in &mut missing {
             let made = self.compress(&draft.recipe, threads);
@@ -214,36 +219,64 @@ impl CachedLayer {
     }
 }
 
-/// Hashes several layers at a time, the largest first: it should not be the one that the others
-/// have to wait for.
-fn hash_all(
-    mut drafts: Vec<(usize, &mut Draft)>,
+/// Hashes several layers at a time.
+fn hash_all(drafts: Vec<(usize, &mut Draft)>, threads: usize) -> Result<(), (usize, LayerError)> {
+    let hashed = in_parallel(drafts, threads, Recipe::digest)?;
+    for (draft, digest) in hashed {
+        draft.made = Some(CachedLayer::plain(&draft.recipe, digest));
+    }
+    Ok(())
+}
+
+/// The same, and writes them into the store of the registry they go to in the same pass.
+fn store_all(
+    drafts: Vec<(usize, &mut Draft)>,
+    registry: &Store,
     threads: usize,
 ) -> Result<(), (usize, LayerError)> {
+    let written = in_parallel(drafts, threads, |recipe| recipe.write_into(registry))?;
+    let (drafts, blobs): (Vec<&mut Draft>, Vec<BlobWriter<'_>>) = written.into_iter().unzip();
+    let stored = registry.commit_all(blobs);
+    let digests = stored.map_err(|error| (0, LayerError::Store(error)))?;
+    for (draft, digest) in drafts.into_iter().zip(digests) {
+        draft.made = Some(CachedLayer::plain(&draft.recipe, digest));
+    }
+    Ok(())
+}
+
+/// Does something with several recipes at a time, the largest first: it should not be the one that
+/// the others have to wait for. Of several errors the first is kept.
+fn in_parallel<'d, T: Send>(
+    mut drafts: Vec<(usize, &'d mut Draft)>,
+    threads: usize,
+    work: impl Fn(&Recipe) -> Result<T, LayerError> + Sync,
+) -> Result<Vec<(&'d mut Draft, T)>, (usize, LayerError)> {
     drafts.sort_by_key(|(_, draft)| draft.recipe.length());
     let threads = threads.min(drafts.len());
     let queue = Mutex::new(drafts);
-    let failure = Mutex::new(None);
+    let results = Mutex::new(Ok(Vec::new()));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+    let note = |index, draft, outcome| {
+        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+        match (outcome, results.as_mut()) {
+            (Ok(value), Ok(done)) => done.push((draft, value)),
+            (Err(error), Ok(_)) => *results = Err((index, error)),
+            (_, Err(_)) => {}
+        }
+    };
     thread::scope(|scope| {
-        let work = || {
+        let run = || {
             while let Some((index, draft)) = next() {
-                match draft.recipe.digest() {
-                    Ok(digest) => draft.made = Some(CachedLayer::plain(&draft.recipe, digest)),
-                    Err(error) => _ = failed().get_or_insert((index, error)),
-                }
+                let outcome = work(&draft.recipe);
+                note(index, draft, outcome);
             }
         };
         for _ in 1..threads {
-            scope.spawn(work);
+            scope.spawn(run);
         }
-        work();
+        run();
     });
-    failure
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .map_or(Ok(()), Err)
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The digest of a layer's archive, without making it: remembered, or found by reading the files.

@@ -1,14 +1,14 @@
 //! The archive of a layer as a recipe: its headers in memory, its files where they lie.
 //!
-//! An uncompressed layer is never written to disk: it is read from the recipe once to learn its
-//! digest, and again only when a registry wants it. Files are checked to be those that were
+//! An uncompressed layer is not kept here: it is read from the recipe once to learn its digest, and
+//! again only when a registry wants it; one whose own store we may write to gets it in the first pass. Files are checked to be those that were
 //! planned each time they are opened and read to their end.
 
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use oci::{BlobSource, Digest, Hasher};
+use oci::{BlobSource, BlobWriter, Digest, Hasher, Store};
 
 use super::LayerError;
 use super::tar::{Metadata, TarWriter};
@@ -70,12 +70,31 @@ impl Recipe {
 
     /// Reads the archive to learn its digest.
     pub(crate) fn digest(&self) -> Result<Digest, LayerError> {
-        let (mut reader, mut hasher) = (self.reader(0), Hasher::new());
+        let mut hasher = Hasher::new();
+        self.read_through(|part| {
+            hasher.update(part);
+            Ok(())
+        })?;
+        Ok(hasher.finish())
+    }
+
+    /// Reads the archive into a store, which learns its digest on the way.
+    pub(crate) fn write_into<'s>(&self, store: &'s Store) -> Result<BlobWriter<'s>, LayerError> {
+        let mut blob = store.begin()?;
+        self.read_through(|part| blob.write_all(part))?;
+        Ok(blob)
+    }
+
+    fn read_through(
+        &self,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), LayerError> {
+        let mut reader = self.reader(0);
         let mut buffer = vec![0; BUFFER];
         loop {
             match reader.read(&mut buffer).map_err(LayerError::from_io)? {
-                0 => return Ok(hasher.finish()),
-                count => hasher.update(&buffer[..count]),
+                0 => return Ok(()),
+                count => take(&buffer[..count]).map_err(LayerError::from_io)?,
             }
         }
     }

@@ -39,6 +39,10 @@ impl Planner<'_> {
             CopyError::Replaces { path, .. } => {
                 format!("choose another destination than /{}", path.display())
             }
+            CopyError::TooMany { .. } => {
+                "copy less: name the files that are needed, or list others in .dockerignore".into()
+            }
+            CopyError::TooLong { .. } => "shorten the destination".into(),
             CopyError::Files(_) => "make the file readable, or list it in .dockerignore".into(),
         }
     }

@@ -56,11 +56,17 @@ pub(super) fn layer(
     paths: &BTreeSet<PathBuf>,
 ) -> Option<PlannedLayer> {
     let mut nodes = Nodes::new();
-    for path in paths.iter().flat_map(|path| path.ancestors()) {
-        let node = tree
-            .get(path)
-            .filter(|node| !(node.is_directory() && belongs_to_base(path)));
-        nodes.extend(node.map(|node| (path.to_owned(), node.clone())));
+    for path in paths {
+        for path in path.ancestors() {
+            // Whatever is in the layer came with all that leads to it.
+            if nodes.contains_key(path) {
+                break;
+            }
+            let node = tree
+                .get(path)
+                .filter(|node| !(node.is_directory() && belongs_to_base(path)));
+            nodes.extend(node.map(|node| (path.to_owned(), node.clone())));
+        }
     }
     if nodes.is_empty() {
         return None;

@@ -13,6 +13,7 @@ use oci::{Digest, ImageConfig, Platform};
 use crate::base::{BaseImage, BaseSource, Nodes};
 use crate::cache::Cache;
 use crate::context::Context;
+use crate::copying::Room;
 use crate::dockerfile::Dockerfile;
 use crate::layer;
 use crate::options::{Compression, Options};
@@ -129,6 +130,7 @@ pub fn plan(
         options,
         images,
         outline: &outline,
+        room: Room::new(options.file_limit),
     };
     let mut stages: Vec<Option<PlannedStage>> = Vec::new();
     for index in 0..dockerfile.stages.len() {

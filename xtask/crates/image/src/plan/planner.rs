@@ -10,7 +10,7 @@ use super::{AssemblyPlan, PlanError, PlannedBase, PlannedLayer};
 use crate::base::{self, BaseImage, BaseSource, Looked};
 use crate::chmod::Chmod;
 use crate::context::Context;
-use crate::copying::{Copied, Copying};
+use crate::copying::{Copied, Copying, Room};
 use crate::dockerfile::{Copy, Dockerfile, Instruction, Line, Problem};
 use crate::files::{Content, Files, Kind, Owner};
 use crate::ignore::Ignore;
@@ -83,6 +83,7 @@ pub(super) struct Planner<'a> {
     pub(super) options: &'a Options,
     pub(super) images: &'a dyn BaseSource,
     pub(super) outline: &'a Outline,
+    pub(super) room: Room,
 }
 
 impl Planner<'_> {
@@ -91,20 +92,27 @@ impl Planner<'_> {
         index: usize,
         stages: &[Option<PlannedStage>],
     ) -> Result<PlannedStage, PlanError> {
-        let mut stage = match &self.outline.origins[index] {
-            Origin::Stage(earlier) => stages[*earlier].clone().map(|mut stage| {
-                stage.state = stage.state.derived();
-                stage
-            }),
+        let earlier = match &self.outline.origins[index] {
+            Origin::Stage(earlier) => stages[*earlier].as_ref(),
             _ => None,
         };
-        let mut stage = match stage.take() {
-            Some(stage) => stage,
+        let mut stage = match earlier {
+            Some(earlier) => self.derive(index, earlier)?,
             None => self.start(index)?,
         };
         for line in &self.dockerfile.stages[index].lines {
             self.line(&mut stage, index, stages, line)?;
         }
+        Ok(stage)
+    }
+
+    /// A stage that stands on another one of the same file.
+    fn derive(&self, index: usize, earlier: &PlannedStage) -> Result<PlannedStage, PlanError> {
+        let line = &self.dockerfile.stages[index].line;
+        let room = self.room.take(earlier.tree.len(), Path::new("/"));
+        room.map_err(|source| self.copy_error(line, &earlier.tree, source))?;
+        let mut stage = earlier.clone();
+        stage.state = stage.state.derived();
         Ok(stage)
     }
 
@@ -272,6 +280,7 @@ impl Planner<'_> {
             chmod: self.chmod(line, copy)?,
             parents: copy.parents,
             exclude: Ignore::of_patterns(&copy.exclude).map_err(|bad| failed(bad.into()))?,
+            room: &self.room,
         };
         let copied = copying.run(&mut stage.tree).map_err(failed)?;
         self.check_archives(line, stage, &copied)?;
