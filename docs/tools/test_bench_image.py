@@ -73,9 +73,11 @@ class DocumentTest(unittest.TestCase):
         pushes = [{"uploaded": 5, "seconds": 1.0}, {"uploaded": 0, "seconds": 0.003}, {"uploaded": 1, "seconds": 0.004}]
         made = Figures()
         made.add("repositories", "100", PLAIN, Sample(1.0, report={"pushes": pushes}))
-        blobs, cost = document.more_repositories(made, PLAIN)
+        made.add("baselines", "mounts", document.MOUNTS, Sample(0.001))
+        blobs, cost, *tenants = document.more_repositories(made, PLAIN)
         self.assertEqual((blobs.measured, blobs.reached), ("1 blobs", False))
-        self.assertEqual((cost.measured, cost.reached), ("3.5 ms", True))
+        self.assertEqual((cost.measured, cost.reached), ("2.5 ms", True))
+        self.assertEqual([requirement.reached for requirement in tenants], [None, None])
 
     def test_a_document_of_some_cases_has_no_empty_sections(self):
         made = figures(first={PLAIN: 1.0, "buildah": 4.0})

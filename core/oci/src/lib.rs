@@ -21,6 +21,6 @@ pub use client::{
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
-pub use push::{BlobSources, ImagePush, Known, Pushed, push_image};
+pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
-pub use store::{BlobWriter, Collected, STORE_LAYOUT, Store, StoreError};
+pub use store::{BlobWriter, Collected, Linked, STORE_LAYOUT, Store, StoreError};

@@ -20,6 +20,7 @@
 //! manifest is new too. A blob in one `POST` without a `PUT` is not tried: the registry that most
 //! run (distribution 2.8) reads such a body to its end, drops it, and wants it again.
 
+mod ahead;
 mod blobs;
 mod known;
 
@@ -32,6 +33,7 @@ use crate::media_type;
 use crate::reference::{Repository, Tag};
 use crate::store::Store;
 
+pub use ahead::Ahead;
 use blobs::{Tally, push_blobs};
 pub use known::Known;
 
@@ -56,6 +58,8 @@ pub struct ImagePush<'a> {
     /// The registry's own store, where it is on this machine and ours to write to: what is in it
     /// already needs no sending, only a link. What is not is sent.
     pub store: Option<&'a Store>,
+    /// What was sent while the image was still being made.
+    pub ahead: Option<&'a Ahead<'a>>,
 }
 
 /// What a push did.
@@ -81,7 +85,8 @@ pub struct Pushed {
 ///
 /// The counts of the result are right only while nobody else uses the client.
 pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, ClientError> {
-    let before = client.counters();
+    let before = push.ahead.map_or_else(|| client.counters(), Ahead::before);
+    push.ahead.map_or(Ok(()), Ahead::check)?;
     let bytes = push.manifest.to_vec();
     let digest = Digest::of(&bytes);
     let mut tally = Tally::default();
@@ -162,6 +167,7 @@ fn push_doubted_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally, Cl
     let known = Known::new();
     let doubting = ImagePush {
         known: &known,
+        ahead: None,
         ..*push
     };
     push_blobs(client, &doubting)

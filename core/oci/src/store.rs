@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use blob::BlobWriter;
 pub use collect::Collected;
+pub use links::Linked;
 
 use crate::digest::{Digest, DigestWriter};
 

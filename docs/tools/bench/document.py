@@ -16,9 +16,11 @@ MOUNTS = "mount of every blob, 4 at a time, + PUT of the manifest"
 BASELINES = (("bare", BARE), ("copy", COPY), ("flush", FLUSH), ("mounts", MOUNTS))
 CASES = (("first", "first push"), ("nothing", "nothing changed"), ("changed", "one binary changed"))
 TITLES = {"synthetic": "Four binaries, 107 MB of machine code", "release": "This workspace's release image"}
+REGISTRIES = {"repositories": "docker-registry", "tenants": "embedded"}
 DOCKERS = ("docker, classic builder", "docker, BuildKit")
 MEMORY_LIMIT = 64 * MEGABYTE
-# What "a few milliseconds" for one more repository is taken to mean.
+# What "a few milliseconds" for one more repository is taken to mean: of docker-registry beside what it takes itself
+# for the requests that no push can do without.
 REPOSITORY_LIMIT = 0.010
 
 
@@ -99,15 +101,23 @@ def memory(figures: Figures, size: int, contestant: str) -> Requirement:
 
 def more_repositories(figures: Figures, contestant: str) -> list[Requirement]:
     """Whether the second and further repositories get blobs, and what each of them costs."""
-    case = "the same image for 100 repositories"
-    later = [push for sample in figures.of("repositories", "100", contestant) for push in sample.report["pushes"][1:]]
-    if not later:
-        return [Requirement(case, "no blob bytes", "", None), Requirement(case, "a few ms each", "", None)]
+    bare = figures.seconds("baselines", "mounts", MOUNTS)
+    return [
+        *further(figures, "100 repositories of docker-registry", "repositories", contestant, bare),
+        *further(figures, "100 tenants of the embedded registry", "tenants", contestant, 0.0),
+    ]
+
+
+def further(figures: Figures, case: str, image: str, contestant: str, bare: Optional[float]) -> list[Requirement]:
+    later = [push for sample in figures.of(image, "100", contestant) for push in sample.report["pushes"][1:]]
+    what = "each further one" if bare == 0 else "each further one, above the bare mounts and PUT"
+    if not later or bare is None:
+        return [Requirement(case, "no blob sent after the first", "", None), at_most(case, REPOSITORY_LIMIT, None, what, duration)]
     blobs = sum(push["uploaded"] for push in later)
-    cost = statistics.median(push["seconds"] for push in later)
+    cost = max(0.0, statistics.median(push["seconds"] for push in later) - bare)
     return [
         Requirement(case, "no blob sent after the first", f"{blobs} blobs", blobs == 0),
-        at_most(case, REPOSITORY_LIMIT, cost, "each further one", duration),
+        at_most(case, REPOSITORY_LIMIT, cost, what, duration),
     ]
 
 
@@ -128,20 +138,23 @@ def baselines_section(figures: Figures) -> str:
 def embedded_section(figures: Figures) -> str:
     if "embedded" not in figures.images():
         return ""
-    return "## Into the embedded registry\n\n107 MB in four binaries; the server is the release build.\n\n" + case_table(figures, "embedded", CASES)
+    return (
+        "## Into the embedded registry\n\n107 MB in four binaries, made right in the registry's store, which is on the same machine and belongs to the same user, as `cargo xtask deploy` does "
+        "it; the server is the release build.\n\n"
+    ) + case_table(figures, "embedded", CASES)
 
 
 def repositories_section(figures: Figures) -> str:
     rows = []
     for image, count, contestant in figures.samples:
-        if image != "repositories":
+        if image not in REGISTRIES:
             continue
         samples = figures.of(image, count, contestant)
         later = [push["seconds"] for sample in samples for push in sample.report["pushes"][1:]]
         last = samples[-1].report["pushes"][-1]
         sent = "–" if count == "1" else f"{last['bytes_sent']} bytes, {last['requests']} requests"
-        rows.append([contestant, count, spread([sample.seconds for sample in samples]), spread(later), sent])
-    header = ["", "repositories", "all of it", "each further one", "of which the last sent"]
+        rows.append([REGISTRIES[image], contestant, count, spread([sample.seconds for sample in samples]), spread(later), sent])
+    header = ["registry", "", "repositories", "all of it", "each further one", "of which the last sent"]
     return "## One image, many repositories\n\n" + table(header, rows) if rows else ""
 
 

@@ -1,15 +1,17 @@
 //! The blobs of an image: several at a time, the largest first, each by the cheapest way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use url::Url;
 
-use super::{ImagePush, distinct_blobs};
-use crate::client::{BlobState, Client, ClientError, Mounted, Progress};
+use super::{Ahead, ImagePush, Known, distinct_blobs};
+use crate::client::{BlobSource, BlobState, Client, ClientError, Mounted, Progress};
+use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::reference::Repository;
-use crate::store::Store;
+use crate::store::{Linked, Store};
 
 /// Blobs handled at the same time. More gains little on one connection to the outside and makes
 /// registries throttle.
@@ -17,7 +19,7 @@ const PARALLEL: usize = 6;
 /// Repositories asked for one blob. Each costs a request; the first that is known to have it has it.
 const MOUNTS: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tally {
     pub(super) uploaded: usize,
     pub(super) existing: usize,
@@ -25,7 +27,19 @@ pub(super) struct Tally {
     pub(super) placed: usize,
 }
 
-enum Outcome {
+impl Tally {
+    pub(super) fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Uploaded => self.uploaded += 1,
+            Outcome::Existing => self.existing += 1,
+            Outcome::Mounted => self.mounted += 1,
+            Outcome::Placed => self.placed += 1,
+        }
+    }
+}
+
+/// What became of a blob.
+pub(super) enum Outcome {
     Uploaded,
     Existing,
     Mounted,
@@ -34,6 +48,10 @@ enum Outcome {
 
 pub(super) fn push_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally, ClientError> {
     let mut blobs = distinct_blobs(push.manifest);
+    let sent = push.ahead.map(Ahead::sent).unwrap_or_default();
+    blobs.retain(|blob| !sent.contains(&blob.digest));
+    let mut tally = push.ahead.map(Ahead::tally).unwrap_or_default();
+    place(client, push, &mut blobs, &mut tally);
     // The largest first: it should not be the one everybody waits for.
     blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
     let queue = Queue {
@@ -42,7 +60,7 @@ pub(super) fn push_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally,
         blobs,
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
-        results: Mutex::new(Ok(Tally::default())),
+        results: Mutex::new(Ok(tally)),
     };
     std::thread::scope(|scope| {
         for _ in 1..PARALLEL.min(queue.blobs.len()) {
@@ -54,6 +72,41 @@ pub(super) fn push_blobs(client: &Client, push: &ImagePush<'_>) -> Result<Tally,
         .results
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the repository what is in the registry's own store; the blobs that remain have to be sent.
+/// A store that cannot be written to is no failure: the registry itself can.
+fn place(client: &Client, push: &ImagePush<'_>, blobs: &mut Vec<&Descriptor>, tally: &mut Tally) {
+    let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+    let link = |store: &Store| store.link_present(push.repository, &digests);
+    let linked = push.store.and_then(|store| link(store).ok());
+    let linked: BTreeMap<Digest, Linked> = linked.unwrap_or_default().into_iter().collect();
+    blobs.retain(|blob| {
+        let outcome = match linked.get(&blob.digest) {
+            Some(Linked::Now) => Outcome::Placed,
+            Some(Linked::Before) => Outcome::Existing,
+            None => return true,
+        };
+        tell(client, blob, &outcome);
+        tally.count(&outcome);
+        false
+    });
+}
+
+fn tell(client: &Client, blob: &Descriptor, outcome: &Outcome) {
+    let (digest, total) = (blob.digest, blob.size);
+    let (state, sent) = match outcome {
+        Outcome::Uploaded => (BlobState::Sent, total),
+        Outcome::Existing => (BlobState::Exists, 0),
+        Outcome::Mounted => (BlobState::Mounted, 0),
+        Outcome::Placed => (BlobState::Placed, 0),
+    };
+    client.tell(Progress {
+        digest,
+        state,
+        sent,
+        total,
+    });
 }
 
 /// Blobs that several threads work off.
@@ -72,16 +125,17 @@ impl Queue<'_> {
             let Some(blob) = self.blobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
+            let (push, digest) = (self.push, &blob.digest);
             let step = Step {
                 client: self.client,
-                push: self.push,
+                repository: push.repository,
                 blob,
+                source: push.sources.get(digest).map(AsRef::as_ref),
+                is_config: *digest == push.manifest.config.digest,
+                mount_from: push.mount_from,
+                known: push.known,
             };
-            let outcome = step.run();
-            if let Ok(outcome) = &outcome {
-                step.tell(outcome);
-            }
-            self.note(outcome);
+            self.note(step.run());
         }
     }
 
@@ -89,10 +143,7 @@ impl Queue<'_> {
     fn note(&self, outcome: Result<Outcome, ClientError>) {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         match (outcome, results.as_mut()) {
-            (Ok(Outcome::Uploaded), Ok(tally)) => tally.uploaded += 1,
-            (Ok(Outcome::Existing), Ok(tally)) => tally.existing += 1,
-            (Ok(Outcome::Mounted), Ok(tally)) => tally.mounted += 1,
-            (Ok(Outcome::Placed), Ok(tally)) => tally.placed += 1,
+            (Ok(outcome), Ok(tally)) => tally.count(&outcome),
             (Err(error), Ok(_)) => {
                 self.failed.store(true, Ordering::Relaxed);
                 *results = Err(error);
@@ -102,23 +153,29 @@ impl Queue<'_> {
     }
 }
 
-/// One blob.
-struct Step<'a> {
-    client: &'a Client,
-    push: &'a ImagePush<'a>,
-    blob: &'a Descriptor,
+/// One blob, and where it is to go.
+pub(super) struct Step<'a> {
+    pub(super) client: &'a Client,
+    pub(super) repository: &'a Repository,
+    pub(super) blob: &'a Descriptor,
+    pub(super) source: Option<&'a dyn BlobSource>,
+    pub(super) is_config: bool,
+    pub(super) mount_from: &'a [Repository],
+    pub(super) known: &'a Known,
 }
 
 impl Step<'_> {
-    fn run(&self) -> Result<Outcome, ClientError> {
-        if self.is_placed() {
-            return Ok(Outcome::Placed);
-        }
+    pub(super) fn run(&self) -> Result<Outcome, ClientError> {
+        let outcome = self.bring()?;
+        tell(self.client, self.blob, &outcome);
+        Ok(outcome)
+    }
+
+    fn bring(&self) -> Result<Outcome, ClientError> {
         if self.is_new() {
             return self.upload(None);
         }
-        let known = self.push.known;
-        let elsewhere = known.is_elsewhere(&self.blob.digest, self.push.repository);
+        let elsewhere = self.known.is_elsewhere(&self.blob.digest, self.repository);
         if !elsewhere && self.exists()? {
             return Ok(Outcome::Existing);
         }
@@ -135,41 +192,17 @@ impl Step<'_> {
         self.upload(begun)
     }
 
-    fn tell(&self, outcome: &Outcome) {
-        let (digest, total) = (self.blob.digest, self.blob.size);
-        let (state, sent) = match outcome {
-            Outcome::Uploaded => (BlobState::Sent, total),
-            Outcome::Existing => (BlobState::Exists, 0),
-            Outcome::Mounted => (BlobState::Mounted, 0),
-            Outcome::Placed => (BlobState::Placed, 0),
-        };
-        self.client.tell(Progress {
-            digest,
-            state,
-            sent,
-            total,
-        });
-    }
-
-    /// A store that cannot be written to is no failure: the registry itself can.
-    fn is_placed(&self) -> bool {
-        let place = |store: &Store| store.link_if_present(self.push.repository, &self.blob.digest);
-        self.push.store.map(place).is_some_and(|placed| placed.unwrap_or(false))
-    }
-
     /// A configuration names its layers and what made them, so that with a new manifest it is new
     /// too; should it not be, it is a few kilobytes, in the time of a look.
     fn is_new(&self) -> bool {
-        let (digest, known) = (&self.blob.digest, self.push.known);
-        let is_config = *digest == self.push.manifest.config.digest;
-        let seen = !known.holders(digest).is_empty() || !self.push.mount_from.is_empty();
-        let new = known.is_new(digest) || (is_config && !seen);
-        new && self.push.sources.contains_key(digest)
+        let (digest, known) = (&self.blob.digest, self.known);
+        let seen = !known.holders(digest).is_empty() || !self.mount_from.is_empty();
+        let new = known.is_new(digest) || (self.is_config && !seen);
+        new && self.source.is_some()
     }
 
     fn exists(&self) -> Result<bool, ClientError> {
-        self.client
-            .blob_exists(self.push.repository, &self.blob.digest)
+        self.client.blob_exists(self.repository, &self.blob.digest)
     }
 
     /// Asks one repository after the other; an upload that a refusal has begun is kept for the blob.
@@ -178,7 +211,7 @@ impl Step<'_> {
         for from in self.neighbours() {
             let tried = self
                 .client
-                .try_mount(self.push.repository, &self.blob.digest, from)?;
+                .try_mount(self.repository, &self.blob.digest, from)?;
             match tried {
                 Mounted::Done => {
                     self.forget(begun);
@@ -193,28 +226,27 @@ impl Step<'_> {
 
     /// Those known to have the blob come before those that may have some.
     fn neighbours(&self) -> impl Iterator<Item = &Repository> {
-        let known = self.push.known.holders(&self.blob.digest);
-        let others = self.push.mount_from.iter();
+        let known = self.known.holders(&self.blob.digest);
+        let others = self.mount_from.iter();
         let others = others.filter(|from| !known.contains(from));
         let all = known.iter().chain(others);
-        all.filter(|from| *from != self.push.repository)
-            .take(MOUNTS)
+        all.filter(|from| *from != self.repository).take(MOUNTS)
     }
 
     fn upload(&self, begun: Option<Url>) -> Result<Outcome, ClientError> {
-        let Some(source) = self.push.sources.get(&self.blob.digest) else {
+        let Some(source) = self.source else {
             self.forget(begun);
             let digest = self.blob.digest;
             return Err(ClientError::NoSource { digest });
         };
         self.client
-            .push_blob_to(self.push.repository, self.blob, source.as_ref(), begun)?;
+            .push_blob_to(self.repository, self.blob, source, begun)?;
         Ok(Outcome::Uploaded)
     }
 
     fn forget(&self, begun: Option<Url>) {
         if let Some(location) = begun {
-            self.client.cancel_upload(self.push.repository, location);
+            self.client.cancel_upload(self.repository, location);
         }
     }
 }

@@ -35,10 +35,17 @@ pub(super) fn create_unique(folder: &Path) -> Result<(PathBuf, File), StoreError
 /// without. Nothing depends on it.
 pub(super) fn start_write_back(file: &File, from: u64, to: u64) {
     let Ok(offset) = from.try_into() else { return };
-    let Ok(length) = (to - from).try_into() else { return };
+    let Ok(length) = (to - from).try_into() else {
+        return;
+    };
     // Linux begins to write what is dirty of the range. Pages that are being written are not
     // dropped, so what was just written stays in memory for its first reader.
-    let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    let _ = posix_fadvise(
+        file,
+        offset,
+        length,
+        PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+    );
 }
 
 /// Renames within one file system and flushes the folder, so that the new name outlives a power cut.
@@ -71,6 +78,19 @@ pub(super) fn write_atomically(
         let _ = fs::remove_file(&unfinished);
     }
     written
+}
+
+/// Makes a file that says everything by its name, and its folder; says whether it was not there yet. One that
+/// is there looks new afterwards. The new name is not flushed.
+pub(super) fn create_empty(path: &Path) -> Result<bool, StoreError> {
+    if touch(path) {
+        return Ok(false);
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+    }
+    File::create(path).map_err(StoreError::io("create", path))?;
+    Ok(true)
 }
 
 /// Reads at most `limit` bytes; a longer file is an error, not a surprise in memory.

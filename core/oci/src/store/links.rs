@@ -13,28 +13,48 @@ const ENTRY_LIMIT: u64 = 1024;
 /// Names are at most 255 bytes, so they cannot nest deeper than this.
 const DEPTH_LIMIT: usize = 128;
 
+/// Since when a repository may read a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// It was linked now.
+    Now,
+    /// It was already.
+    Before,
+}
+
 impl Store {
     /// Lets a repository read a blob.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_link(repository, digest);
-        if files::touch(&path) {
-            return Ok(());
+        if files::create_empty(&path)? {
+            files::sync_folder(&path)?;
         }
-        files::write_atomically(&self.temporary(), &path, "")
+        Ok(())
     }
 
-    /// Lets a repository read a blob if it is here; says whether it is. Content that nothing needed
-    /// so far counts as new, so that no collection takes it before a manifest names it.
-    pub fn link_if_present(
+    /// Lets a repository read those of the blobs that are here; says which, with one flush for all. Content that
+    /// nothing needed so far counts as new, so that no collection takes it before a manifest names it.
+    pub fn link_present(
         &self,
         repository: &Repository,
-        digest: &Digest,
-    ) -> Result<bool, StoreError> {
-        let present = files::touch(&self.path(digest));
-        if present {
-            self.link(repository, digest)?;
+        digests: &[Digest],
+    ) -> Result<Vec<(Digest, Linked)>, StoreError> {
+        let mut linked = Vec::new();
+        let mut made = None;
+        for digest in digests {
+            if !files::touch(&self.path(digest)) {
+                continue;
+            }
+            let path = self.blob_link(repository, digest);
+            if files::create_empty(&path)? {
+                made = Some(path);
+                linked.push((*digest, Linked::Now));
+            } else {
+                linked.push((*digest, Linked::Before));
+            }
         }
-        Ok(present)
+        made.map_or(Ok(()), |path| files::sync_folder(&path))?;
+        Ok(linked)
     }
 
     /// Whether a repository may read a blob, and it is here.
@@ -329,10 +349,13 @@ mod tests {
     fn what_is_not_here_is_not_linked() {
         let (_folder, store) = store();
         let (name, digest) = (repository("app"), Digest::of(b"layer"));
-        assert!(!store.link_if_present(&name, &digest).unwrap());
+        assert_eq!(store.link_present(&name, &[digest]).unwrap(), []);
         assert!(store.linked_blobs(&name).unwrap().is_empty());
         store.put_bytes(b"layer").unwrap();
-        assert!(store.link_if_present(&name, &digest).unwrap());
+        for expected in [Linked::Now, Linked::Before] {
+            let linked = store.link_present(&name, &[digest, Digest::of(b"gone")]);
+            assert_eq!(linked.unwrap(), [(digest, expected)]);
+        }
         assert!(store.linked(&name, &digest));
     }
 

@@ -155,6 +155,7 @@ fn a_push_by_digest_asks_for_the_digest() {
         mount_from: &[],
         known: &Known::new(),
         store: None,
+        ahead: None,
     };
     let first = push_image(&client, &push).unwrap();
     // One look less than with a tag.

@@ -104,6 +104,7 @@ fn push_large_blobs(address: &str) {
         mount_from: &[],
         known: &Known::new(),
         store: None,
+        ahead: None,
     };
     let pushed = push_image(&client(address, None), &push).unwrap();
     assert_eq!(pushed.uploaded, 5);
@@ -197,6 +198,7 @@ fn push_until_killed(address: &str) {
         mount_from: &[],
         known: &Known::new(),
         store: None,
+        ahead: None,
     };
     push_image(&client(address, Some(ALICE)), &push).unwrap();
 }

@@ -547,6 +547,7 @@ fn a_blob_that_vanishes_is_sent_again() {
         mount_from: &[],
         known: &oci::Known::new(),
         store: None,
+        ahead: None,
     };
     let pushed = oci::push_image(&client, &push).unwrap();
     assert_eq!(

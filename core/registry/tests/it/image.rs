@@ -86,6 +86,7 @@ impl TestImage {
             mount_from,
             known,
             store: None,
+            ahead: None,
         };
         push_image(client, &push)
     }

@@ -1,6 +1,9 @@
 //! This crate's server: what the client needs of it, and what the specification asks beyond that.
 
-use oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type};
+use oci::{
+    Ahead, Descriptor, Digest, ImageIndex, ImageManifest, ImagePush, Known, Store, media_type,
+    push_image,
+};
 use registry::Limits;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -46,6 +49,115 @@ fn ten_repositories_get_the_blobs_once() {
 #[test]
 fn a_killed_push_goes_on() {
     crate::child::a_killed_push_goes_on(&Server::start().host());
+}
+
+/// Whoever shares the registry's machine puts blobs into its store; then the manifest is all there is to send.
+#[test]
+fn what_is_made_in_the_store_is_not_sent() {
+    let server = Server::start();
+    let store = Store::existing(server.folder.path()).unwrap();
+    let image = TestImage::new(61, &[70_000, 3_000, 10]);
+    let (late, early) = image.blobs.split_last().unwrap();
+    for (descriptor, bytes) in early {
+        assert_eq!(store.put_bytes(bytes).unwrap(), descriptor.digest);
+    }
+    let (name, version, sources) = (repository("alice/placed"), tag("v1"), image.sources());
+    let push = |tag, store| {
+        let mut known = Known::new();
+        for (descriptor, _) in &image.blobs {
+            known.produced(descriptor.digest);
+        }
+        let push = ImagePush {
+            repository: &name,
+            manifest: &image.manifest,
+            sources: &sources,
+            tag: Some(tag),
+            mount_from: &[],
+            known: &known,
+            store,
+            ahead: None,
+        };
+        push_image(&client(&server.host(), Some(ALICE)), &push).unwrap()
+    };
+    // One blob is missing: it goes the usual way.
+    let first = push(&version, Some(&store));
+    assert_eq!((first.placed, first.uploaded), (early.len(), 1));
+    assert_eq!(first.requests, 2 + 2);
+    let mut back = Vec::new();
+    let reader = client(&server.host(), Some(READER));
+    for (descriptor, bytes) in &image.blobs {
+        back.clear();
+        reader.get_blob(&name, descriptor, &mut back).unwrap();
+        assert_eq!(&back, bytes);
+    }
+    assert_eq!(store.put_bytes(&late.1).unwrap(), late.0.digest);
+    let again = push(&version, Some(&store));
+    assert_eq!((again.placed, again.requests), (0, 1));
+    // A store that nothing can be written to is no reason to fail.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let empty = Store::open(elsewhere.path()).unwrap();
+    let other = push(&tag("v2"), Some(&empty));
+    assert_eq!(other.placed, 0);
+}
+
+#[test]
+fn what_was_sent_ahead_is_not_sent_again() {
+    let server = Server::start();
+    let client = client(&server.host(), Some(ALICE));
+    let image = TestImage::new(62, &[70_000, 3_000, 10]);
+    let (name, version, sources) = (repository("alice/ahead"), tag("v1"), image.sources());
+    let ahead = Ahead::new(&client, name.clone());
+    let mut known = Known::new();
+    for layer in &image.manifest.layers {
+        known.produced(layer.digest);
+    }
+    for layer in &image.manifest.layers[..2] {
+        ahead.send(layer, sources[&layer.digest].as_ref(), &known);
+    }
+    let push = ImagePush {
+        repository: &name,
+        manifest: &image.manifest,
+        sources: &sources,
+        tag: Some(&version),
+        mount_from: &[],
+        known: &known,
+        store: None,
+        ahead: Some(&ahead),
+    };
+    let pushed = push_image(&client, &push).unwrap();
+    // As many requests as a push in one go, all counted.
+    let layers = image.manifest.layers.len();
+    assert_eq!(pushed.uploaded, layers + 1);
+    assert_eq!(pushed.requests, 2 * layers as u64 + 4);
+    let sent: usize = image.blobs.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(pushed.bytes, (sent + image.manifest.to_vec().len()) as u64);
+}
+
+#[test]
+fn a_failure_ahead_is_the_pushs() {
+    let server = Server::start();
+    let client = client(&server.host(), Some(BOB));
+    let image = TestImage::new(63, &[3_000, 10]);
+    let (name, version, sources) = (repository("alice/ahead"), tag("v1"), image.sources());
+    let ahead = Ahead::new(&client, name.clone());
+    let known = Known::new();
+    for layer in &image.manifest.layers {
+        ahead.send(layer, sources[&layer.digest].as_ref(), &known);
+    }
+    let tried = client.counters().requests;
+    let push = ImagePush {
+        repository: &name,
+        manifest: &image.manifest,
+        sources: &sources,
+        tag: Some(&version),
+        mount_from: &[],
+        known: &known,
+        store: None,
+        ahead: Some(&ahead),
+    };
+    let error = push_image(&client, &push).unwrap_err();
+    assert!(matches!(error, oci::ClientError::Denied { .. }), "{error}");
+    assert_eq!(client.counters().requests, tried);
 }
 
 /// A client without conveniences.

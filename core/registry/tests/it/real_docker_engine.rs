@@ -177,6 +177,7 @@ fn push_an_image(host: &str) -> ImageManifest {
         mount_from: &[],
         known: &oci::Known::new(),
         store: None,
+        ahead: None,
     };
     push_image(&client(host, Some(ALICE)), &push).unwrap();
     manifest

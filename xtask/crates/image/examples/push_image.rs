@@ -15,11 +15,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use deploy_image::{
-    Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, assemble, assemble_into, plan,
+    Cache, Compression, Context, Dockerfile, Ignore, Image, NoImages, Options, Toward,
+    assemble_toward, plan,
 };
 use oci::{
-    Client, ClientOptions, Credentials, ImageManifest, ImagePush, Known, Reference, Repository,
-    Store, Tag,
+    Ahead, BlobSource, Client, ClientOptions, Credentials, Descriptor, ImageManifest, ImagePush,
+    Known, Reference, Repository, Store, Tag,
 };
 use serde_json::{Value, json};
 
@@ -32,8 +33,10 @@ fn main() -> Result<(), Failure> {
     let begun = Instant::now();
     let job = Job::from_arguments(std::env::args().skip(1))?;
     let store = Store::open(job.store.join("oci"))?;
-    let (image, assembled) = job.assemble(&store)?;
-    let pushes = job.push(&image)?;
+    let client = job.client()?;
+    let ahead = Ahead::new(&client, job.repository.clone());
+    let (image, assembled) = job.assemble(&store, &ahead)?;
+    let pushes = job.push(&image, &client, &ahead)?;
     let report = json!({
         "digest": image.digest.to_string(),
         "assembled": assembled,
@@ -87,8 +90,16 @@ impl Job {
         })
     }
 
+    fn client(&self) -> Result<Client, Failure> {
+        let options = ClientOptions {
+            credentials: credentials(),
+            ..ClientOptions::default()
+        };
+        Ok(Client::new(&self.registry, options)?)
+    }
+
     /// Dockerfile to image in the store; what has not changed since the last run is not read.
-    fn assemble(&self, store: &Store) -> Result<(Image, Value), Failure> {
+    fn assemble(&self, store: &Store, ahead: &Ahead<'_>) -> Result<(Image, Value), Failure> {
         let begun = Instant::now();
         let text = std::fs::read_to_string(&self.dockerfile)?;
         let dockerfile = Dockerfile::parse(&self.dockerfile.to_string_lossy(), &text)?;
@@ -100,10 +111,16 @@ impl Job {
         };
         let planned = plan(&dockerfile, &context, &options, &NoImages)?;
         let mut cache = Cache::open(self.store.join("layers.json"));
-        let image = match &self.registry_store {
-            Some(registry) => assemble_into(&planned, store, registry, &mut cache)?,
-            None => assemble(&planned, store, &mut cache)?,
+        let send = |blob: &Descriptor, source: &dyn BlobSource| {
+            let mut known = Known::new();
+            known.produced(blob.digest);
+            ahead.send(blob, source, &known);
         };
+        let toward = match &self.registry_store {
+            Some(registry) => Toward::Store(registry),
+            None => Toward::Sender(&send),
+        };
+        let image = assemble_toward(&planned, store, toward, &mut cache)?;
         cache.save()?;
         let report = json!({
             "seconds": begun.elapsed().as_secs_f64(),
@@ -117,19 +134,19 @@ impl Job {
     }
 
     /// The image to every repository, one after the other, with one client as a server would.
-    fn push(&self, image: &Image) -> Result<Vec<Value>, Failure> {
+    fn push(
+        &self,
+        image: &Image,
+        client: &Client,
+        ahead: &Ahead<'_>,
+    ) -> Result<Vec<Value>, Failure> {
         let manifest = ImageManifest::from_slice(&image.manifest)?;
-        let options = ClientOptions {
-            credentials: credentials(),
-            ..ClientOptions::default()
-        };
-        let client = Client::new(&self.registry, options)?;
         let mut reports = Vec::new();
         for number in 1..=self.repositories {
             let begun = Instant::now();
             let repository = self.repository(number)?;
             let pushed = oci::push_image(
-                &client,
+                client,
                 &ImagePush {
                     repository: &repository,
                     manifest: &manifest,
@@ -138,6 +155,7 @@ impl Job {
                     mount_from: &[],
                     known: &self.known(image, &manifest, number),
                     store: self.registry_store.as_ref(),
+                    ahead: (number == 1).then_some(ahead),
                 },
             )?;
             reports.push(json!({

@@ -12,7 +12,7 @@ use oci::{
 use crate::base::{self, ClosureError, HostError, Nodes, Program};
 use crate::cache::{Cache, CachedLayer};
 use crate::files::{Content, Kind};
-use crate::layer::{Built, Counters, LayerBuilder, LayerError};
+use crate::layer::{Built, Counters, LayerBuilder, LayerError, Toward};
 use crate::plan::{AssemblyPlan, PlannedBase};
 use crate::time;
 
@@ -165,25 +165,15 @@ pub fn assemble(
     store: &Store,
     cache: &mut Cache,
 ) -> Result<Image, AssembleError> {
-    make(plan, store, None, cache)
+    assemble_toward(plan, store, Toward::Nobody, cache)
 }
 
-/// The same, and what is made is written into the store of the registry it goes to as well, in the
-/// pass that hashes it: pushing it then takes no more than a link. Compressed layers are not, and
-/// neither is what was made in an earlier run.
-pub fn assemble_into(
+/// The same, with a beginning of its delivery: nothing is read, written or waited for twice that
+/// making and pushing have in common.
+pub fn assemble_toward(
     plan: &AssemblyPlan,
     store: &Store,
-    registry: &Store,
-    cache: &mut Cache,
-) -> Result<Image, AssembleError> {
-    make(plan, store, Some(registry), cache)
-}
-
-fn make(
-    plan: &AssemblyPlan,
-    store: &Store,
-    registry: Option<&Store>,
+    toward: Toward<'_>,
     cache: &mut Cache,
 ) -> Result<Image, AssembleError> {
     let files: Vec<_> = plan
@@ -198,7 +188,7 @@ fn make(
         plan,
         builder: LayerBuilder {
             store,
-            registry,
+            toward,
             cache,
             epoch: plan.epoch,
             compression: plan.compression,
@@ -399,7 +389,7 @@ impl Assembling<'_> {
         let store = self.builder.store;
         let config_bytes = config.to_vec();
         let config_digest = store.put_bytes(&config_bytes)?;
-        if let Some(registry) = self.builder.registry {
+        if let Toward::Store(registry) = self.builder.toward {
             registry.put_bytes(&config_bytes)?;
         }
         let descriptors = self.layers.iter().map(descriptor).collect();

@@ -38,7 +38,9 @@ mod tree;
 mod variables;
 
 pub use archive::{ArchiveError, write_docker_archive};
-pub use assemble::{AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble, assemble_into};
+pub use assemble::{
+    AssembleError, Image, LayerReport, SOURCE_ANNOTATION, assemble, assemble_toward,
+};
 pub use auditable::embedded_dependencies;
 pub use base::{
     BaseFacts, BaseImage, BaseSource, ClosureError, HostError, Lacks, Look, LookError, Looked,
@@ -51,7 +53,7 @@ pub use dockerfile::{CopyLine, Dockerfile, DockerfileError};
 pub use files::FilesError;
 pub use glob::BadPattern;
 pub use ignore::{Ignore, IgnoreError};
-pub use layer::{Counters, LayerError};
+pub use layer::{Counters, LayerError, Toward};
 pub use needs::NeedsEngine;
 pub use options::{BaseChoice, Compression, DEFAULT_EPOCH, Options};
 pub use outline::{Origin, Outline, base_images, copies, needs_engine};

@@ -595,13 +595,14 @@ fn names_need_not_be_utf8() {
 
 /// Each stage holds the one before twice: thirty lines would make a thousand million files.
 fn doubling(stages: usize) -> String {
-    let mut text = "FROM scratch AS s0\nCOPY dir /d/\n".to_owned();
-    for stage in 1..=stages {
+    let more = (1..=stages).map(|stage| {
         let before = stage - 1;
-        text += &format!("FROM scratch AS s{stage}\n");
-        text += &format!("COPY --from=s{before} / /a/\nCOPY --from=s{before} / /b/\n");
-    }
-    text
+        format!(
+            "FROM scratch AS s{stage}\nCOPY --from=s{before} / /a/\nCOPY --from=s{before} / /b/\n"
+        )
+    });
+    let first = "FROM scratch AS s0\nCOPY dir /d/\n".to_owned();
+    std::iter::once(first).chain(more).collect()
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::journal::{Entry, Journal};
 use crate::observe::Observation;
 use crate::outcome::End;
 use crate::platform::{Running, Start};
-use crate::push::{self, Destination};
+use crate::push::{self, Delivery, Destination};
 use crate::run::Run;
 use crate::wait;
 
@@ -186,18 +186,19 @@ fn ship(
         let digest = docker::build_and_push(run, execution, image, binaries, &destination)?;
         return Ok(note_release(run, destination, digest));
     }
+    // Before the image, because its first layers are sent while the last ones are compressed.
+    let mut destination = token(run, execution, control)?;
+    let client = push::sender(run, &destination, execution)?;
+    let delivery = Delivery::begin(&client, &destination, &execution.state().join("cache"));
     let made = run.step(Step::Image, |run| {
-        let made = image::make(run, execution, image, binaries)?;
+        let made = image::make(run, execution, image, binaries, &delivery)?;
         let summary = made.summary();
         Ok((made, summary))
     })?;
-    let mut destination = token(run, execution, control)?;
     reuse_live_tag(execution.plan, &made, &mut destination);
     run.step(Step::Push, |run| {
-        let cache = execution.state().join("cache");
         let papers = Papers::of(execution, image);
-        let reporter = &execution.shared;
-        let pushed = push::push(run, &destination, &made, &papers, &cache, reporter)?;
+        let pushed = push::push(run, &destination, &made, &papers, delivery)?;
         let summary = image::push_summary(&destination.image(), &pushed);
         Ok(((), summary))
     })?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use deploy_config::{Settings, project};
 use deploy_image::{
     AssembleError, AssemblyPlan, BaseChoice, Cache, Compression, Context, Counters, DEFAULT_EPOCH,
-    Dockerfile, Ignore, Image as Assembled, Options, PlanError, assemble, assemble_into,
+    Dockerfile, Ignore, Image as Assembled, Options, PlanError, Toward, assemble_toward,
 };
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
@@ -19,8 +19,8 @@ use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
 use deploy_plan::report::ImageReport;
 use oci::{
-    BlobSources, Digest, ImageConfig, ImageManifest, Platform, Pushed, Store, StoredBlob,
-    media_type,
+    BlobSource, BlobSources, Descriptor, Digest, ImageConfig, ImageManifest, Platform, Pushed,
+    Store, StoredBlob, media_type,
 };
 
 use crate::authorities;
@@ -31,6 +31,7 @@ use crate::deploy::Execution;
 use crate::docker_config::DockerConfig;
 use crate::events::Event;
 use crate::layers;
+use crate::push::Delivery;
 use crate::run::Run;
 use crate::secrets;
 
@@ -120,18 +121,21 @@ pub fn push_summary(image: &str, pushed: &Pushed) -> String {
     if pushed.uploaded == 0 && pushed.mounted == 0 && pushed.placed == 0 {
         return format!("{image} is there, nothing sent ({requests})");
     }
-    let mut others = String::new();
+    let mut parts = Vec::new();
+    if pushed.uploaded > 0 {
+        let (sent, blobs) = (megabytes(pushed.bytes), pushed.uploaded);
+        parts.push(format!("{sent} in {blobs} blobs"));
+    }
     for (count, what) in [
         (pushed.existing, "there"),
         (pushed.mounted, "mounted"),
         (pushed.placed, "in place"),
     ] {
         if count > 0 {
-            others = format!("{others}, {count} {what}");
+            parts.push(format!("{count} {what}"));
         }
     }
-    let (sent, blobs) = (megabytes(pushed.bytes), pushed.uploaded);
-    format!("{image}: {sent} in {blobs} blobs{others} ({requests})")
+    format!("{image}: {} ({requests})", parts.join(", "))
 }
 
 pub(crate) fn megabytes(bytes: u64) -> String {
@@ -258,6 +262,7 @@ pub(crate) fn make(
     execution: &Execution<'_>,
     image: &Image,
     binaries: &Binaries,
+    delivery: &Delivery<'_>,
 ) -> Result<Made, Failure> {
     let settings = execution.settings;
     let cache_folder = cache_folder(settings);
@@ -284,10 +289,11 @@ pub(crate) fn make(
     }
     secrets::check(image, &planned, &mut cache)?;
     let registry = execution.registry_store();
-    let assembled = match &registry {
-        Some(registry) => assemble_into(&planned, &store, registry, &mut cache),
-        None => assemble(&planned, &store, &mut cache),
-    };
+    let send = |layer: &Descriptor, source: &dyn BlobSource| delivery.send(layer, source);
+    let toward = registry
+        .as_ref()
+        .map_or(Toward::Sender(&send), Toward::Store);
+    let assembled = assemble_toward(&planned, &store, toward, &mut cache);
     let assembled = assembled.map_err(|e| image_failure(&e))?;
     if !image.verify
         && let Err(error) = cache.save()

@@ -9,14 +9,15 @@ use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Plan;
 use management_api::types::RegistryToken;
 use oci::{
-    BlobState, Client, ClientError, ClientOptions, Credentials, Digest, ImagePush, PlainHttp,
-    ProgressHook, Pushed, Reference, Repository, Tag, TagOrDigest,
+    Ahead, BlobSource, BlobState, Client, ClientError, ClientOptions, Credentials, Descriptor,
+    Digest, ImagePush, PlainHttp, ProgressHook, Pushed, Reference, Repository, Tag, TagOrDigest,
 };
 
 use crate::attest::{About, Papers};
 use crate::authorities;
 use crate::base::BaseError;
 use crate::control::{self, Control};
+use crate::deploy::Execution;
 use crate::events::{Event, LayerState};
 use crate::holdings::Holdings;
 use crate::image::Made;
@@ -159,6 +160,52 @@ pub fn verify(
     ))
 }
 
+/// A client of the registry that tells how each layer comes along.
+pub(crate) fn sender(
+    run: &Run<'_>,
+    destination: &Destination,
+    execution: &Execution<'_>,
+) -> Result<Client, Failure> {
+    let progress = progress(&execution.shared);
+    client(
+        destination,
+        execution.settings,
+        Some(progress),
+        run.interrupts,
+    )
+}
+
+/// An image on its way: layers go while others are still compressed.
+pub struct Delivery<'c> {
+    client: &'c Client,
+    host: String,
+    repository: Repository,
+    holdings: Holdings,
+    ahead: Ahead<'c>,
+}
+
+impl<'c> Delivery<'c> {
+    /// Nothing is sent yet.
+    pub(crate) fn begin(client: &'c Client, to: &Destination, cache_folder: &Path) -> Self {
+        Self {
+            client,
+            host: to.registry.clone(),
+            repository: to.repository.clone(),
+            holdings: Holdings::open(cache_folder),
+            ahead: Ahead::new(client, to.repository.clone()),
+        }
+    }
+
+    /// Sends a layer that has just been made. A failure is the push's, which comes later.
+    pub(crate) fn send(&self, layer: &Descriptor, source: &dyn BlobSource) {
+        let blob = [layer.digest];
+        let known = self
+            .holdings
+            .known(&self.host, &self.repository, &blob, &blob);
+        self.ahead.send(layer, source, &known);
+    }
+}
+
 /// Sends an image; what the registry has is not sent again. What it has then is noted in the cache
 /// folder, so that its other repositories get the same blobs without sending.
 pub fn push(
@@ -166,17 +213,16 @@ pub fn push(
     destination: &Destination,
     made: &Made,
     papers: &Papers<'_>,
-    cache_folder: &Path,
-    reporter: &Arc<dyn Fn(Event) + Send + Sync>,
+    delivery: Delivery<'_>,
 ) -> Result<Pushed, Failure> {
-    let client = client(
-        destination,
-        papers.settings,
-        Some(progress(reporter)),
-        run.interrupts,
-    )?;
-    let (host, repository) = (destination.registry.as_str(), &destination.repository);
-    let mut holdings = Holdings::open(cache_folder);
+    let Delivery {
+        client,
+        host,
+        repository,
+        mut holdings,
+        ahead,
+    } = delivery;
+    let (host, repository) = (host.as_str(), &repository);
     let blobs = made.blobs();
     let mut known = holdings.known(host, repository, &blobs, &made.produced);
     for base in made.holders.iter().filter(|base| base.registry == host) {
@@ -190,11 +236,12 @@ pub fn push(
         mount_from: &[],
         known: &known,
         store: made.registry.as_ref(),
+        ahead: Some(&ahead),
     };
     let pushed = if papers.wanted() {
-        with_papers(run, &client, &image, destination, made, papers)?
+        with_papers(run, client, &image, destination, made, papers)?
     } else {
-        oci::push_image(&client, &image).map_err(|e| failure(&e))?
+        oci::push_image(client, &image).map_err(|e| failure(&e))?
     };
     if let Err(error) = holdings.note(host, repository, &blobs) {
         // The next push asks more questions, that is all.

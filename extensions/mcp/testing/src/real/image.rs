@@ -77,6 +77,7 @@ pub(super) fn push(
         mount_from: &[],
         known: &oci::Known::new(),
         store: None,
+        ahead: None,
     };
     oci::push_image(&registry, &push).expect("push an image");
     reference(client, tenant, tag)

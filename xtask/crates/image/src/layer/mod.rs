@@ -11,10 +11,13 @@ mod zstd;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use oci::{BlobSource, BlobWriter, Digest, DigestReader, Hasher, Store, StoreError, StoredBlob};
+use oci::{
+    BlobSource, BlobWriter, Descriptor, Digest, DigestReader, Hasher, Store, StoreError, StoredBlob,
+};
 
 use crate::base::Nodes;
 use crate::cache::{Cache, CachedLayer, is_settled, stat_key};
@@ -84,12 +87,27 @@ pub struct Counters {
     pub layers_cached: usize,
 }
 
+/// Whom the layers are for that are made. What was made in an earlier run goes to nobody.
+#[derive(Clone, Copy)]
+pub enum Toward<'a> {
+    /// Nobody yet.
+    Nobody,
+    /// The store of a registry on this machine. Uncompressed layers are written there in the pass that
+    /// hashes them, and the configuration is, too: pushing them takes no more than a link.
+    Store(&'a Store),
+    /// Somebody who sends. Is handed each compressed layer as soon as it is made, while the next ones are
+    /// compressed, from several threads. An uncompressed one is made so quickly that it would gain nothing.
+    Sender(&'a (dyn Fn(&Descriptor, &dyn BlobSource) + Sync)),
+}
+
+/// Layers that are flushed and sent at the same time.
+const SENT_AT_A_TIME: usize = 4;
+
 /// Makes layers.
 pub(crate) struct LayerBuilder<'a> {
     /// Holds compressed layers; uncompressed ones stay where their files are.
     pub(crate) store: &'a Store,
-    /// Takes uncompressed layers that are made, too: the store of the registry they go to.
-    pub(crate) registry: Option<&'a Store>,
+    pub(crate) toward: Toward<'a>,
     pub(crate) cache: &'a mut Cache,
     pub(crate) epoch: u64,
     pub(crate) compression: Compression,
@@ -134,7 +152,7 @@ impl LayerBuilder<'_> {
 
     fn make(&mut self, drafts: &mut [Draft]) -> Result<(), (usize, LayerError)> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let mut missing: Vec<(usize, &mut Draft)> = drafts
+        let missing: Vec<(usize, &mut Draft)> = drafts
             .iter_mut()
             .enumerate()
             .filter(|(_, draft)| draft.made.is_none())
@@ -145,14 +163,71 @@ impl LayerBuilder<'_> {
             .map(|(_, draft)| draft.recipe.file_bytes())
             .sum::<u64>();
         if self.compression == Compression::None {
-            return match self.registry {
-                Some(registry) => store_all(missing, registry, threads),
-                None => hash_all(missing, threads),
+            return match self.toward {
+                Toward::Store(registry) => store_all(missing, registry, threads),
+                Toward::Nobody | Toward::Sender(_) => hash_all(missing, threads),
             };
         }
-        for (index, draft) in &mut missing {
-            let made = self.compress(&draft.recipe, threads);
-            draft.made = Some(made.map_err(|error| (*index, error))?);
+        self.compress_all(missing, threads)
+    }
+
+    /// One layer after the other, each with all processors. What is compressed is flushed and sent by
+    /// other threads, which wait for disk and network most of their time.
+    fn compress_all(
+        &self,
+        drafts: Vec<(usize, &mut Draft)>,
+        threads: usize,
+    ) -> Result<(), (usize, LayerError)> {
+        let lanes = SENT_AT_A_TIME.min(drafts.len());
+        // No more than one waits for a lane: a layer that waits is an open file.
+        let (compressed, queue) = sync_channel(1);
+        let queue = Mutex::new(queue);
+        let failure = Mutex::new(None);
+        let failed = || failure.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            for _ in 0..lanes {
+                // A lane takes what comes until there is no more, also after a failure: whoever
+                // compresses must not wait for ever.
+                scope.spawn(|| {
+                    while let Some((index, draft, layer)) = next(&queue) {
+                        let finished = self.finish(draft, layer);
+                        if let Err(error) = finished {
+                            failed().get_or_insert((index, error));
+                        }
+                    }
+                });
+            }
+            for (index, draft) in drafts {
+                let layer = self.compress(&draft.recipe, threads);
+                match layer {
+                    // The queue outlives this loop, so somebody takes it.
+                    Ok(layer) => _ = compressed.send((index, draft, layer)),
+                    Err(error) => _ = failed().get_or_insert((index, error)),
+                }
+                if failed().is_some() {
+                    break;
+                }
+            }
+            drop(compressed);
+        });
+        failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map_or(Ok(()), Err)
+    }
+
+    /// Makes a compressed layer durable, and hands it on.
+    fn finish(&self, draft: &mut Draft, layer: Compressed<'_>) -> Result<(), LayerError> {
+        let size = layer.blob.length();
+        let digest = layer.blob.commit(None)?;
+        draft.made = Some(CachedLayer {
+            digest,
+            size,
+            diff_id: layer.diff_id,
+        });
+        if let Toward::Sender(send) = self.toward {
+            let descriptor = Descriptor::new(self.compression.media_type(), digest, size);
+            send(&descriptor, &StoredBlob::new(self.store, &digest));
         }
         Ok(())
     }
@@ -182,23 +257,31 @@ impl LayerBuilder<'_> {
 
     /// Reads the archive once: it is hashed on its way into the compressor, and what comes out on
     /// its way into the store.
-    fn compress(&self, recipe: &Recipe, threads: usize) -> Result<CachedLayer, LayerError> {
+    fn compress(&self, recipe: &Recipe, threads: usize) -> Result<Compressed<'_>, LayerError> {
         let mut blob = self.store.begin()?;
         let input = DigestReader::new(recipe.reader(0));
         let compressed = match self.compression {
             Compression::Zstd(level) => zstd::compress(input, &mut blob, level),
             Compression::Gzip(level) => gzip::compress(input, &mut blob, level, threads),
-            Compression::None => return Ok(CachedLayer::plain(recipe, recipe.digest()?)),
+            Compression::None => unreachable!("uncompressed layers are made elsewhere"),
         };
         let (diff_id, _) = compressed.map_err(LayerError::from_io)?.finish();
-        let size = blob.length();
-        let digest = blob.commit(None)?;
-        Ok(CachedLayer {
-            digest,
-            size,
-            diff_id,
-        })
+        Ok(Compressed { blob, diff_id })
     }
+}
+
+/// A compressed layer that is not yet durable.
+struct Compressed<'a> {
+    blob: BlobWriter<'a>,
+    diff_id: Digest,
+}
+
+/// The layer's number, what it is of, and what it is.
+type Waiting<'d, 's> = (usize, &'d mut Draft, Compressed<'s>);
+
+fn next<'d, 's>(queue: &Mutex<Receiver<Waiting<'d, 's>>>) -> Option<Waiting<'d, 's>> {
+    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    queue.recv().ok()
 }
 
 /// A layer on its way.
@@ -246,11 +329,11 @@ fn store_all(
 
 /// Does something with several recipes at a time, the largest first: it should not be the one that
 /// the others have to wait for. Of several errors the first is kept.
-fn in_parallel<'d, T: Send>(
-    mut drafts: Vec<(usize, &'d mut Draft)>,
+fn in_parallel<T: Send>(
+    mut drafts: Vec<(usize, &mut Draft)>,
     threads: usize,
     work: impl Fn(&Recipe) -> Result<T, LayerError> + Sync,
-) -> Result<Vec<(&'d mut Draft, T)>, (usize, LayerError)> {
+) -> Result<Vec<(&mut Draft, T)>, (usize, LayerError)> {
     drafts.sort_by_key(|(_, draft)| draft.recipe.length());
     let threads = threads.min(drafts.len());
     let queue = Mutex::new(drafts);
