@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use engines::process::ProcessEngine;
+use futures_util::future::join_all;
 use proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,12 +110,12 @@ impl Platform {
         rollout::restore_live(self, &tenant).await
     }
 
-    /// Stops the tenant's instance and does not start another.
+    /// Stops the tenant's instances and does not start others.
     pub(crate) async fn stop_live(&self, tenant: &Tenant) {
-        if let Some(live) = tenant.live()
-            && let Some(instance) = live.let_go().await
-        {
-            instance.stop(self.settings.rollout.stop_grace()).await;
+        let grace = self.settings.rollout.stop_grace();
+        for live in tenant.live().into_iter().chain(tenant.take_warm()) {
+            let instances = live.let_go().await;
+            join_all(instances.iter().map(|instance| instance.stop(grace))).await;
         }
     }
 
@@ -136,9 +137,9 @@ impl Platform {
             return;
         };
         tenant.changed();
-        let abort = tenant.begin_rollout(row.number);
+        let signals = tenant.begin_rollout(row.number);
         self.tasks
-            .spawn(rollout::run(Arc::clone(self), tenant, row, abort));
+            .spawn(rollout::run(Arc::clone(self), tenant, row, signals));
     }
 
     /// Frees what no rollback within the configured window needs, and measures what is left.

@@ -3,9 +3,11 @@
 //! Both ranges lie below the one that the kernel takes for outgoing connections (32768 and up), so
 //! that a port which was free while the server was down is still free when it comes back.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Ports of tenants' URLs; kept for a tenant's whole life.
 pub(crate) const TENANTS: Range<u16> = 20_000..32_768;
@@ -15,15 +17,25 @@ const INSTANCES: Range<u16> = 10_000..20_000;
 /// How many ports are tried before the kernel is asked for any.
 const TRIES: u32 = 64;
 
-/// A port for a new instance. Nothing holds it: whoever is quicker may still take it, which shows
-/// as an instance that ends at once.
+/// Ports given out lately, whose instances may not listen yet. More than are ever started at a time.
+static LATELY: Mutex<VecDeque<u16>> = Mutex::new(VecDeque::new());
+const LATELY_KEPT: usize = 2048;
+
+/// A port for a new instance, and for none that is started at the same time. Nothing holds it: another program
+/// may still take it, which shows as an instance that ends at once.
 pub(crate) fn for_instance() -> io::Result<u16> {
+    let mut lately = LATELY.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..TRIES {
         let port = random_in(INSTANCES);
-        if is_free(port) {
+        if !lately.contains(&port) && is_free(port) {
+            lately.push_back(port);
+            if lately.len() > LATELY_KEPT {
+                lately.pop_front();
+            }
             return Ok(port);
         }
     }
+    drop(lately);
     let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(any.local_addr()?.port())
 }
@@ -57,5 +69,12 @@ mod tests {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         assert!(!is_free(held.local_addr().unwrap().port()));
         assert!(INSTANCES.contains(&for_instance().unwrap()));
+    }
+
+    #[test]
+    fn instances_that_start_together_get_ports_of_their_own() {
+        let ports: std::collections::BTreeSet<u16> =
+            (0..500).map(|_| for_instance().unwrap()).collect();
+        assert_eq!(ports.len(), 500);
     }
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proxy::{Proxy, Retired, Target};
-use tokio::sync::watch;
+use proxy::{Proxy, Retired, Share, Target};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::rollout::{Live, LiveState};
@@ -23,17 +23,43 @@ pub(crate) struct Tenant {
 struct Inner {
     /// Absent while its port cannot be had.
     proxy: Option<Proxy>,
-    /// The deployment that may direct the traffic.
-    owner: Option<u64>,
-    /// Where the traffic goes, or will go once there is a proxy.
-    target: Option<Target>,
+    /// Who has the traffic, or will have it once there is a proxy.
+    shares: Vec<Traffic>,
     live: Option<Arc<Live>>,
+    /// A set that had the traffic before and is kept for a quick return.
+    warm: Option<Arc<Live>>,
     rollout: Option<RunningRollout>,
+}
+
+/// The part of the traffic that the instances of one deployment get.
+#[derive(Debug)]
+struct Traffic {
+    number: u64,
+    weight: Weight,
+    targets: Vec<Target>,
+}
+
+/// How much of the traffic a deployment gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// As much for each of its instances as for those of others.
+    Each,
+    /// So many per cent.
+    Percent(u32),
 }
 
 struct RunningRollout {
     number: u64,
-    abort: CancellationToken,
+    signals: Signals,
+}
+
+/// What a rollout is told from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Signals {
+    /// Undo everything.
+    pub(crate) abort: CancellationToken,
+    /// Watched enough: go on. Kept until somebody waits for it.
+    pub(crate) promote: Arc<Notify>,
 }
 
 impl Tenant {
@@ -67,42 +93,63 @@ impl Tenant {
     /// Gives the tenant its listener and directs it where the traffic belongs.
     pub(crate) fn set_proxy(&self, proxy: Proxy) {
         let mut inner = self.inner();
-        // There was no traffic before: nothing to drain.
-        drop(proxy.switch(inner.target.clone()));
         inner.proxy = Some(proxy);
+        // There was no traffic before: nothing to drain.
+        drop(inner.direct());
     }
 
     pub(crate) fn proxy(&self) -> Option<Proxy> {
         self.inner().proxy.clone()
     }
 
-    /// Makes `owner` the deployment that directs the traffic, and directs it.
-    pub(crate) fn take_traffic(
-        &self,
-        owner: Option<u64>,
-        target: Option<Target>,
-    ) -> Option<Retired> {
+    /// Makes one deployment that which has all of the traffic.
+    pub(crate) fn give_traffic(&self, number: u64, targets: Vec<Target>) -> Vec<Retired> {
         let mut inner = self.inner();
-        inner.owner = owner;
-        inner.direct(target)
+        inner.shares = vec![Traffic {
+            number,
+            weight: Weight::Each,
+            targets,
+        }];
+        inner.direct()
     }
 
-    /// Directs the traffic unless another deployment has taken it meanwhile.
-    pub(crate) fn direct_traffic(&self, owner: u64, target: Option<Target>) {
+    /// Nobody gets traffic.
+    pub(crate) fn stop_traffic(&self) -> Vec<Retired> {
         let mut inner = self.inner();
-        if inner.owner == Some(owner) {
-            // The instance before this one has ended: there is nothing to wait for.
-            drop(inner.direct(target));
-        }
+        inner.shares.clear();
+        inner.direct()
     }
 
-    /// Gives the traffic back to the live release, wherever its instance is now.
-    pub(crate) fn return_traffic(&self) -> Option<Retired> {
+    /// Makes these the deployments that share the traffic. One that was among them already keeps its
+    /// instances, whatever is said of them here; a new one begins with those that are named.
+    pub(crate) fn split_traffic(&self, parts: Vec<(u64, Weight, Vec<Target>)>) -> Vec<Retired> {
         let mut inner = self.inner();
-        let live = inner.live.clone();
-        inner.owner = live.as_ref().map(|live| live.number);
-        let target = live.and_then(|live| live.target());
-        inner.direct(target)
+        let mut before = std::mem::take(&mut inner.shares);
+        let part = |(number, weight, targets)| match before.iter().position(|s| s.number == number)
+        {
+            Some(place) => Traffic {
+                weight,
+                ..before.swap_remove(place)
+            },
+            None => Traffic {
+                number,
+                weight,
+                targets,
+            },
+        };
+        let shares = parts.into_iter().map(part).collect();
+        inner.shares = shares;
+        inner.direct()
+    }
+
+    /// Names the instances of a deployment, if it has a part of the traffic.
+    pub(crate) fn set_targets(&self, number: u64, targets: Vec<Target>) -> Vec<Retired> {
+        let mut inner = self.inner();
+        let Some(share) = inner.shares.iter_mut().find(|s| s.number == number) else {
+            return Vec::new();
+        };
+        share.targets = targets;
+        inner.direct()
     }
 
     /// The release that is kept running.
@@ -119,14 +166,30 @@ impl Tenant {
         self.live().map(|live| (live.number, live.state()))
     }
 
-    /// Registers a rollout; the token tells it to stop.
-    pub(crate) fn begin_rollout(&self, number: u64) -> CancellationToken {
-        let abort = CancellationToken::new();
+    /// The set that is kept for a quick return, which nobody else gets then.
+    pub(crate) fn take_warm(&self) -> Option<Arc<Live>> {
+        self.inner().warm.take()
+    }
+
+    /// Keeps a set for a quick return; the one that was kept before comes back.
+    pub(crate) fn set_warm(&self, warm: Arc<Live>) -> Option<Arc<Live>> {
+        self.inner().warm.replace(warm)
+    }
+
+    /// Takes back this very set, unless somebody was quicker.
+    pub(crate) fn take_this_warm(&self, warm: &Arc<Live>) -> Option<Arc<Live>> {
+        let kept = &mut self.inner().warm;
+        kept.take_if(|kept| Arc::ptr_eq(kept, warm))
+    }
+
+    /// Registers a rollout.
+    pub(crate) fn begin_rollout(&self, number: u64) -> Signals {
+        let signals = Signals::default();
         self.inner().rollout = Some(RunningRollout {
             number,
-            abort: abort.clone(),
+            signals: signals.clone(),
         });
-        abort
+        signals
     }
 
     pub(crate) fn end_rollout(&self, number: u64) {
@@ -138,9 +201,18 @@ impl Tenant {
 
     /// Asks a rollout to undo itself; false when it is not running.
     pub(crate) fn abort_rollout(&self, number: u64) -> bool {
+        self.signal(number, |signals| signals.abort.cancel())
+    }
+
+    /// Lets a rollout that is watching go on; false when it is not running.
+    pub(crate) fn promote_rollout(&self, number: u64) -> bool {
+        self.signal(number, |signals| signals.promote.notify_one())
+    }
+
+    fn signal(&self, number: u64, tell: impl FnOnce(&Signals)) -> bool {
         let inner = self.inner();
         let running = inner.rollout.as_ref().filter(|r| r.number == number);
-        running.inspect(|rollout| rollout.abort.cancel()).is_some()
+        running.inspect(|rollout| tell(&rollout.signals)).is_some()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -150,8 +222,17 @@ impl Tenant {
 }
 
 impl Inner {
-    fn direct(&mut self, target: Option<Target>) -> Option<Retired> {
-        self.target.clone_from(&target);
-        self.proxy.as_ref()?.switch(target)
+    fn direct(&self) -> Vec<Retired> {
+        let Some(proxy) = &self.proxy else {
+            return Vec::new();
+        };
+        let shares = self.shares.iter().map(|share| Share {
+            weight: match share.weight {
+                Weight::Each => u32::try_from(share.targets.len()).unwrap_or(u32::MAX),
+                Weight::Percent(percent) => percent,
+            },
+            targets: share.targets.clone(),
+        });
+        proxy.direct(&shares.collect::<Vec<_>>())
     }
 }

@@ -69,6 +69,12 @@ impl Tenants {
             .is_some_and(|tenant| tenant.abort_rollout(number))
     }
 
+    /// Lets a rollout that is watching go on; false when it is not running.
+    pub(crate) fn promote(&self, id: &str, number: u64) -> bool {
+        self.get(id)
+            .is_some_and(|tenant| tenant.promote_rollout(number))
+    }
+
     /// The contract's status, with a sentence for people.
     pub(crate) fn summary(
         &self,

@@ -178,6 +178,12 @@ impl Client {
             .map(drop)
     }
 
+    /// Lets a deployment that is being watched go on to its next step.
+    pub fn promote(&self, tenant: &str, number: u64) -> Result<(), ApiError> {
+        self.send(&Call::post(paths::promote(tenant, number)).for_tenant())
+            .map(drop)
+    }
+
     /// The tenant's present state.
     pub fn status(&self, tenant: &str) -> Result<TenantStatus, ApiError> {
         self.read_data(&Call::get(paths::status(tenant)).for_tenant())

@@ -78,6 +78,12 @@ pub fn abort(id: &str, number: u64) -> String {
     format!("{}/abort", deployment(id, number))
 }
 
+/// Let a deployment that is being watched go on.
+#[must_use]
+pub fn promote(id: &str, number: u64) -> String {
+    format!("{}/promote", deployment(id, number))
+}
+
 /// Return to an older release.
 #[must_use]
 pub fn rollback(id: &str) -> String {

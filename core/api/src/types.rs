@@ -91,16 +91,22 @@ pub struct RegistryToken {
 }
 
 /// `POST …/deploy`. Only `image` belongs to the contract; the rest is *ours*.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployRequest {
     /// `registry/repository:tag` or `registry/repository@sha256:…`.
     pub image: String,
     /// Digest of the manifest that the tag is expected to name; another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// `rolling`, `recreate`, …; the server's default when absent.
+    /// `rolling`, `recreate`, `blue-green`, `canary`; the server's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
+    /// How the strategy goes about it.
+    #[serde(default, skip_serializing_if = "RolloutSettings::is_empty")]
+    pub rollout: RolloutSettings,
+    /// Instances of the release, 1 when absent; part of the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
     /// How the new release proves that it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
@@ -116,6 +122,78 @@ pub struct DeployRequest {
     /// Start new instances even when the very same release is live.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+}
+
+/// *Ours*: how a strategy goes about it. What is absent is the server's default; what is of another
+/// strategy is refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSettings {
+    /// `rolling`: instances above `replicas` while the new ones start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<u32>,
+    /// `rolling`: instances below `replicas` that may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<u32>,
+    /// `rolling`: milliseconds in which each batch is watched before the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_pause_ms: Option<u64>,
+    /// `blue-green`: milliseconds in which the new set is watched after the switch, before the old one is let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake_ms: Option<u64>,
+    /// `blue-green`: milliseconds for which the old set stays started, for an instant return.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_warm_ms: Option<u64>,
+    /// `canary`: steps before all of the traffic, each with more weight than the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<CanaryStep>>,
+    /// What is looked at while the new release is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisSettings>,
+}
+
+impl RolloutSettings {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// *Ours*: one step of a canary rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryStep {
+    /// Per cent of the traffic, 1 to 99.
+    pub weight: u32,
+    /// Milliseconds in which it is watched; without any it waits for `promote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_ms: Option<u64>,
+}
+
+/// *Ours*: when a release that is being watched is bad. What is absent is the server's default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnalysisSettings {
+    /// Requests below which nothing can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_requests: Option<u64>,
+    /// Per cent of answers 5xx and of requests without an answer, above which it fails, unless the old
+    /// release has as many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_error_percent: Option<f64>,
+    /// Milliseconds above which the 95th percentile of its answers fails, unless the old release is as slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_p95_ms: Option<u64>,
+    /// How many times as slow as the old release, at the 95th percentile, it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_p95_ratio: Option<f64>,
+    /// Texts that make it fail when they come in its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_patterns: Option<Vec<String>>,
+    /// Whether requests are made up where there are too few; they ask for the health check's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<bool>,
 }
 
 /// *Ours*: where an image came from, kept in the history.
@@ -213,6 +291,9 @@ pub struct Deployment {
     pub digest: String,
     /// Strategy of the rollout.
     pub strategy: String,
+    /// Instances of the release.
+    #[serde(default = "Deployment::one_replica")]
+    pub replicas: u32,
     /// The deployment that served before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<u64>,
@@ -238,6 +319,13 @@ pub struct Deployment {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+}
+
+impl Deployment {
+    /// Servers of before there were several do not say it.
+    fn one_replica() -> u32 {
+        1
+    }
 }
 
 /// *Ours*: why a deployment failed.

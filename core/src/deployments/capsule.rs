@@ -16,6 +16,8 @@ pub(crate) struct Capsule {
     pub(crate) env: BTreeMap<String, String>,
     /// How an instance proves that it works.
     pub(crate) health: HealthCheck,
+    /// How many instances there are.
+    pub(crate) replicas: u32,
 }
 
 impl Capsule {
@@ -38,6 +40,10 @@ impl Capsule {
             u64::from(check.retries),
         ] {
             field(&mut hash, &number.to_string());
+        }
+        // One is what releases had before there could be several: theirs stay the same.
+        if self.replicas != 1 {
+            field(&mut hash, &format!("replicas {}", self.replicas));
         }
         hex::encode(&hash.finalize())
     }
@@ -66,6 +72,7 @@ pub(crate) mod fixtures {
                 start_period_ms: 1000,
                 retries: 3,
             },
+            replicas: 1,
         }
     }
 }
@@ -92,6 +99,10 @@ mod tests {
             with_env(&[]),
             with_env(&[("AB", "c")]),
             slower,
+            Capsule {
+                replicas: 2,
+                ..base.clone()
+            },
             Capsule {
                 digest: capsule('b').digest,
                 ..base.clone()

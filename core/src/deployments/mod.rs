@@ -3,6 +3,7 @@
 //! Nothing here runs anything: the rollout does.
 
 mod capsule;
+mod course;
 mod healthcheck;
 mod image;
 mod request;
@@ -12,6 +13,7 @@ mod state;
 pub(crate) use capsule::Capsule;
 #[cfg(test)]
 pub(crate) use capsule::fixtures::capsule as capsule_fixture;
+pub(crate) use course::{Course, Step, Thresholds, settle};
 pub(crate) use healthcheck::from_image as health_check_of_image;
 pub(crate) use image::{holds, resolve};
 pub(crate) use request::{
@@ -46,29 +48,41 @@ impl Kind {
     }
 }
 
-/// In which order the new instance starts and the old one stops.
+/// How a release takes the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// New beside old, switch, drain the old one.
+    /// Some new instances beside the old ones, then as many old ones away, until all are new.
     Rolling,
     /// Old stopped first: for applications of which two must never run at once.
     Recreate,
+    /// A whole new set beside the old one, and all of the traffic at once.
+    BlueGreen,
+    /// A little of the traffic, and more in steps.
+    Canary,
 }
 
 impl Strategy {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Rolling, Self::Recreate];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Rolling,
+        Self::Recreate,
+        Self::BlueGreen,
+        Self::Canary,
+    ];
 
     /// The word on the wire and in the database.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Rolling => "rolling",
             Self::Recreate => "recreate",
+            Self::BlueGreen => "blue-green",
+            Self::Canary => "canary",
         }
     }
 
-    /// Reads [`as_str`](Self::as_str) back.
+    /// Reads [`as_str`](Self::as_str) back; `_` counts as `-`.
     pub(crate) fn parse(word: &str) -> Option<Self> {
+        let word = word.replace('_', "-");
         Self::ALL
             .into_iter()
             .find(|strategy| strategy.as_str() == word)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use management_api::types::{DeployRequest, HealthCheck};
 
+use super::course::replicas_of;
 use super::{Capsule, Strategy};
 
 /// Environment variables of one release, names and values together.
@@ -65,6 +66,7 @@ pub(crate) fn capsule_of(
         digest,
         env: request.env.clone(),
         health,
+        replicas: replicas_of(request.replicas)?,
     })
 }
 
@@ -225,7 +227,8 @@ mod tests {
         assert_eq!(strategy_of(None), Ok(Strategy::Rolling));
         assert_eq!(strategy_of(Some("recreate")), Ok(Strategy::Recreate));
         let refused = strategy_of(Some("yolo")).unwrap_err().to_string();
-        assert!(refused.contains("rolling, recreate"), "{refused}");
+        assert!(refused.contains("rolling, recreate, blue-green, canary"), "{refused}");
+        assert_eq!(strategy_of(Some("blue_green")), Ok(Strategy::BlueGreen));
         assert_eq!(timeout_of(None, &defaults()), Ok(300));
         assert!(timeout_of(Some(0), &defaults()).is_err());
     }

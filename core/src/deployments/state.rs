@@ -16,8 +16,10 @@ pub(crate) enum State {
     Provisioned,
     /// The new instance proved that it works; no traffic has moved.
     Healthy,
-    /// Traffic moves to the new instance; not yet committed.
+    /// Traffic moves to the new instances; not yet committed. Written again with each part that moves.
     Shifting,
+    /// The traffic stays as it is until somebody says how to go on.
+    Paused,
     /// The new release serves and is the live one. From here there is no way back but a rollback.
     Verified,
     /// The old instance finishes its requests.
@@ -36,11 +38,12 @@ pub(crate) enum State {
 
 impl State {
     /// All of them, in the order of a deployment's life.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Requested,
         Self::Provisioned,
         Self::Healthy,
         Self::Shifting,
+        Self::Paused,
         Self::Verified,
         Self::Draining,
         Self::Succeeded,
@@ -57,6 +60,7 @@ impl State {
             Self::Provisioned => "provisioned",
             Self::Healthy => "healthy",
             Self::Shifting => "shifting",
+            Self::Paused => "paused",
             Self::Verified => "verified",
             Self::Draining => "draining",
             Self::Succeeded => "succeeded",
@@ -87,6 +91,11 @@ impl State {
         self.may_become(Self::Aborting)
     }
 
+    /// Whether somebody's word lets it go on.
+    pub(crate) fn may_be_promoted(self) -> bool {
+        matches!(self, Self::Shifting | Self::Paused)
+    }
+
     /// Whether `next` may be written after `self`.
     pub(crate) fn may_become(self, next: Self) -> bool {
         match self {
@@ -97,7 +106,13 @@ impl State {
                 matches!(next, Self::Healthy | Self::Aborting | Self::RollingBack)
             }
             Self::Healthy => matches!(next, Self::Shifting | Self::Aborting | Self::RollingBack),
-            Self::Shifting => matches!(next, Self::Verified | Self::Aborting | Self::RollingBack),
+            Self::Shifting => matches!(
+                next,
+                Self::Shifting | Self::Paused | Self::Verified | Self::Aborting | Self::RollingBack
+            ),
+            Self::Paused => {
+                matches!(next, Self::Shifting | Self::Aborting | Self::RollingBack)
+            }
             // Straight to the end: a recovery finds nothing left to drain.
             Self::Verified => matches!(next, Self::Draining | Self::Succeeded),
             Self::Draining => matches!(next, Self::Succeeded),
@@ -126,6 +141,7 @@ impl State {
             | Self::Provisioned
             | Self::Healthy
             | Self::Shifting
+            | Self::Paused
             | Self::Aborting => vec![Self::RollingBack, undone],
             Self::RollingBack => vec![undone],
             Self::Verified | Self::Draining => vec![Self::Succeeded],
@@ -153,7 +169,8 @@ mod tests {
         (Requested, &[Provisioned, Aborting, RollingBack]),
         (Provisioned, &[Healthy, Aborting, RollingBack]),
         (Healthy, &[Shifting, Aborting, RollingBack]),
-        (Shifting, &[Verified, Aborting, RollingBack]),
+        (Shifting, &[Shifting, Paused, Verified, Aborting, RollingBack]),
+        (Paused, &[Shifting, Aborting, RollingBack]),
         (Verified, &[Draining, Succeeded]),
         (Draining, &[Succeeded]),
         (Succeeded, &[]),

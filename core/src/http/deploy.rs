@@ -8,15 +8,17 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use management_api::error::code;
 use management_api::paths;
-use management_api::types::{Data, DeployAnswer, DeployRequest, RollbackRequest};
+use management_api::types::{
+    Data, DeployAnswer, DeployRequest, RollbackRequest, RolloutSettings,
+};
 
 use super::extract::{Body, OptionalBody, Segments};
 use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, capsule_of, health_check_of_image, holds, resolve, restored_release,
-    strategy_of, timeout_of,
+    Kind, Refusal, Strategy, capsule_of, health_check_of_image, holds, resolve, restored_release,
+    settle, strategy_of, timeout_of,
 };
 use crate::platform::App;
 use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
@@ -66,13 +68,20 @@ pub(super) async fn rollback(
         let timeout_seconds = timeout_of(body.value.timeout_seconds, &defaults)?;
         let target = restored_release(&app.store, &tenant, body.value.to.as_deref()).await?;
         check_image_is_kept(&app, &target).await?;
+        // A way back is taken in one go: nobody wants to watch a tenth of it first.
+        let strategy = match target.strategy {
+            Strategy::Recreate => Strategy::Recreate,
+            _ => Strategy::Rolling,
+        };
+        let rollout = settle(strategy, target.capsule.replicas, &RolloutSettings::default())?;
         let new = NewDeployment {
             tenant: tenant.clone(),
             kind: Kind::Rollback,
             image: target.image,
             tag: target.tag,
             capsule: target.capsule,
-            strategy: target.strategy,
+            strategy,
+            rollout,
             timeout_seconds,
             restores: Some(target.restores.unwrap_or(target.number)),
             actor: caller.name.clone(),
@@ -103,11 +112,14 @@ async fn requested(
     });
     let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
     defaults.health = health;
+    let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
+    let strategy = strategy_of(request.strategy.as_deref())?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
         kind: Kind::Deploy,
-        capsule: capsule_of(&request, found.digest.to_string(), &defaults)?,
-        strategy: strategy_of(request.strategy.as_deref())?,
+        rollout: settle(strategy, capsule.replicas, &request.rollout)?,
+        capsule,
+        strategy,
         timeout_seconds: timeout_of(request.timeout_seconds, &defaults)?,
         image: request.image,
         tag: found.tag,

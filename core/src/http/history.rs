@@ -74,6 +74,23 @@ pub(super) async fn abort(
     Ok((StatusCode::ACCEPTED, Json(Data { data })))
 }
 
+/// `POST …/deployments/{number}/promote`. Answers at once; the events tell how it goes on.
+pub(super) async fn promote(
+    State(app): State<App>,
+    Segments((tenant, number)): Segments<(String, u64)>,
+) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
+    let row = existing(&app, &tenant, number).await?;
+    let promoted = row.state.may_be_promoted() && app.tenants.promote(&tenant, number);
+    if !promoted {
+        return Err(ApiError::conflict(format!(
+            "deployment {number} is {}: only one that is being watched can be promoted",
+            row.state
+        )));
+    }
+    let data = wire::deployment(&app, row);
+    Ok((StatusCode::ACCEPTED, Json(Data { data })))
+}
+
 /// A deployment, or the refusal that says that there is none.
 pub(super) async fn existing(
     app: &App,

@@ -61,6 +61,8 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "history",
         "idempotency",
         "logs",
+        "promote",
+        "replicas",
         "rollback",
         "tokens",
     ];

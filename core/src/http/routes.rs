@@ -327,6 +327,13 @@ fn deployment_routes() -> Vec<Route> {
         )
         .tenant(Permission::Deploy)
         .answers::<Data<Deployment>>(202),
+        Route::post(
+            "/api/v1/tenants/{tenant}/deployments/{number}/promote",
+            "Let a deployment that is being watched go on to its next step",
+            history::promote,
+        )
+        .tenant(Permission::Deploy)
+        .answers::<Data<Deployment>>(202),
         Route::get(
             "/api/v1/tenants/{tenant}/logs",
             "The application's log",
@@ -407,6 +414,7 @@ mod tests {
             paths::deployment("a", 7),
             paths::deployment_events("a", 7),
             paths::abort("a", 7),
+            paths::promote("a", 7),
             paths::rollback("a"),
             paths::logs("a"),
             paths::token("i"),

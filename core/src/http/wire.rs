@@ -17,6 +17,7 @@ pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment 
         tag: row.tag,
         digest: row.capsule.digest,
         strategy: row.strategy.as_str().to_owned(),
+        replicas: row.capsule.replicas,
         previous: row.previous,
         restores: row.restores,
         live: row.live,

@@ -1,11 +1,11 @@
-//! Keeping a release running: an instance that ends or stops answering is started again.
+//! Keeping a release running: each of its instances that ends or stops answering is started again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engines::process::{Exit, Instance};
 use management_api::types::HealthCheck;
-use proxy::Target;
+use proxy::{Retired, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,14 +22,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// An instance that ran for this long has proved itself: its restart begins a new series.
 const STABLE: Duration = Duration::from_mins(1);
 
-/// What became of the release's instance.
+/// What became of the release's instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LiveState {
     /// None is healthy yet.
     Starting,
-    /// One has the traffic.
-    Serving(Target),
-    /// The last one ended, for this reason; another will be started.
+    /// These have the traffic.
+    Serving(Vec<Target>),
+    /// None is healthy; the last one ended, for this reason. Others will be started.
     Down(String),
 }
 
@@ -39,81 +39,240 @@ pub(crate) struct Live {
     pub(crate) number: u64,
     /// The release.
     pub(crate) row: DeploymentRow,
-    state: watch::Receiver<LiveState>,
+    app: App,
+    board: Arc<Board>,
+    slots: Mutex<Vec<Slot>>,
+}
+
+/// A place for one instance, and who keeps it filled.
+struct Slot {
+    id: u64,
     stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<Option<Instance>>>>,
+    keeper: JoinHandle<Option<Instance>>,
+}
+
+/// How each slot is: what the keepers write and everybody reads.
+struct Board {
+    number: u64,
+    tenant: Arc<Tenant>,
+    slots: Mutex<Entries>,
+    state: watch::Sender<LiveState>,
+}
+
+#[derive(Default)]
+struct Entries {
+    next: u64,
+    entries: Vec<(u64, Option<Target>)>,
+    /// Why the last instance ended that did.
+    ended: Option<String>,
+}
+
+impl Entries {
+    fn targets(&self) -> Vec<Target> {
+        let targets = self.entries.iter().map(|(_, target)| target.clone());
+        targets.flatten().collect()
+    }
 }
 
 impl Live {
-    /// Keeps the release of `row` running, beginning with `instance` where there is one that has
-    /// the traffic already.
+    /// Keeps the release of `row` running, beginning with `instances`, which are healthy.
     pub(crate) fn keep(
         app: &App,
         tenant: &Arc<Tenant>,
         row: DeploymentRow,
-        instance: Option<Instance>,
+        instances: Vec<Instance>,
     ) -> Arc<Self> {
-        let first = match &instance {
-            Some(instance) => LiveState::Serving(instances::target(instance)),
-            None => LiveState::Starting,
-        };
-        let (sender, state) = watch::channel(first);
-        // The end of the server ends the keeping too.
-        let stop = app.shutdown.child_token();
-        let keeper = Keeper {
-            app: App::clone(app),
-            tenant: Arc::clone(tenant),
-            row: row.clone(),
-            state: sender,
-            stop: stop.clone(),
-            pause: Duration::ZERO,
-        };
-        let task = app.tasks.spawn(keeper.run(instance));
-        Arc::new(Self {
+        let live = Arc::new(Self {
             number: row.number,
+            app: App::clone(app),
+            board: Arc::new(Board::new(row.number, tenant)),
+            slots: Mutex::default(),
             row,
-            state,
-            stop,
-            task: Mutex::new(Some(task)),
-        })
+        });
+        let wanted = live.row.capsule.replicas as usize;
+        let mut instances: Vec<_> = instances.into_iter().map(Some).collect();
+        instances.resize(wanted.max(instances.len()), None);
+        live.add(instances);
+        live
     }
 
     pub(crate) fn state(&self) -> LiveState {
-        self.state.borrow().clone()
+        self.board.state.borrow().clone()
     }
 
-    /// Where its instance is, when it serves.
-    pub(crate) fn target(&self) -> Option<Target> {
+    /// Where its instances are that serve.
+    pub(crate) fn targets(&self) -> Vec<Target> {
         match self.state() {
-            LiveState::Serving(target) => Some(target),
-            LiveState::Starting | LiveState::Down(_) => None,
+            LiveState::Serving(targets) => targets,
+            LiveState::Starting | LiveState::Down(_) => Vec::new(),
         }
     }
 
-    /// Waits until it serves; false when that has not come true within `limit`.
-    pub(crate) async fn serves_within(&self, limit: Duration) -> bool {
-        let mut state = self.state.clone();
-        let serving = state.wait_for(|state| matches!(state, LiveState::Serving(_)));
+    /// How many instances are kept.
+    pub(crate) fn size(&self) -> usize {
+        self.slots().len()
+    }
+
+    /// Waits until so many serve; false when that has not come true within `limit`.
+    pub(crate) async fn serves_within(&self, count: usize, limit: Duration) -> bool {
+        let mut state = self.board.state.subscribe();
+        let serving = state.wait_for(
+            |state| matches!(state, LiveState::Serving(targets) if targets.len() >= count),
+        );
         matches!(tokio::time::timeout(limit, serving).await, Ok(Ok(_)))
     }
 
-    /// Ends the keeping and hands the instance over, where there is one. The first caller gets it.
-    pub(crate) async fn let_go(&self) -> Option<Instance> {
-        self.stop.cancel();
-        let task = self
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        task?.await.ok().flatten()
+    /// Takes all of the traffic, for whichever of its instances serve now and later.
+    pub(crate) fn take_traffic(&self) -> Vec<Retired> {
+        self.board.take_traffic()
+    }
+
+    /// Keeps `count` more instances.
+    pub(crate) fn grow(&self, count: usize) {
+        self.add(vec![None; count]);
+    }
+
+    /// Keeps `count` fewer: these get no new requests and are handed over, with the routes that tell when
+    /// their last request has ended. Those that are down go first.
+    pub(crate) async fn shrink(&self, count: usize) -> (Vec<Instance>, Vec<Retired>) {
+        let serving = self.board.serving();
+        let chosen: Vec<Slot> = {
+            let mut slots = self.slots();
+            slots.sort_by_key(|slot| !serving.contains(&slot.id));
+            let rest = slots.len().saturating_sub(count);
+            // The end holds those that are down.
+            slots.split_off(rest)
+        };
+        let ids: Vec<u64> = chosen.iter().map(|slot| slot.id).collect();
+        let instances = collect(chosen).await;
+        (instances, self.board.remove(&ids))
+    }
+
+    /// Ends the keeping and hands the instances over. Their traffic stays as it is. The first caller
+    /// gets them.
+    pub(crate) async fn let_go(&self) -> Vec<Instance> {
+        let slots = std::mem::take(&mut *self.slots());
+        collect(slots).await
+    }
+
+    /// A slot for each, filled or not.
+    fn add(&self, instances: Vec<Option<Instance>>) {
+        let targets = instances.iter().map(|i| i.as_ref().map(instances::target));
+        let ids = self.board.enter(targets.collect());
+        for (id, instance) in ids.into_iter().zip(instances) {
+            // The end of the server ends the keeping too.
+            let stop = self.app.shutdown.child_token();
+            let keeper = Keeper {
+                app: App::clone(&self.app),
+                row: self.row.clone(),
+                board: Arc::clone(&self.board),
+                slot: id,
+                stop: stop.clone(),
+                pause: Duration::ZERO,
+            };
+            let keeper = self.app.tasks.spawn(keeper.run(instance));
+            self.slots().push(Slot { id, stop, keeper });
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells all keepers to stop, then waits for each.
+async fn collect(slots: Vec<Slot>) -> Vec<Instance> {
+    for slot in &slots {
+        slot.stop.cancel();
+    }
+    let mut instances = Vec::new();
+    for slot in slots {
+        instances.extend(slot.keeper.await.ok().flatten());
+    }
+    instances
+}
+
+impl Board {
+    fn new(number: u64, tenant: &Arc<Tenant>) -> Self {
+        Self {
+            number,
+            tenant: Arc::clone(tenant),
+            slots: Mutex::default(),
+            state: watch::Sender::new(LiveState::Starting),
+        }
+    }
+
+    fn enter(&self, targets: Vec<Option<Target>>) -> Vec<u64> {
+        let mut slots = self.lock();
+        let first = slots.next;
+        let entries = (first..).zip(targets);
+        slots.entries.extend(entries);
+        slots.next = slots.entries.last().map_or(first, |(id, _)| id + 1);
+        // All at once: none of those that serve loses its traffic for a moment.
+        drop(self.publish(&slots));
+        (first..slots.next).collect()
+    }
+
+    fn serving(&self) -> Vec<u64> {
+        let slots = self.lock();
+        let serving = slots.entries.iter().filter(|(_, target)| target.is_some());
+        serving.map(|(id, _)| *id).collect()
+    }
+
+    fn up(&self, slot: u64, target: Target) {
+        self.set(slot, Some(target), None);
+    }
+
+    fn down(&self, slot: u64, why: String) {
+        self.set(slot, None, Some(why));
+    }
+
+    fn set(&self, slot: u64, target: Option<Target>, ended: Option<String>) {
+        let mut slots = self.lock();
+        if let Some(entry) = slots.entries.iter_mut().find(|(id, _)| *id == slot) {
+            entry.1 = target;
+        }
+        slots.ended = ended.or(slots.ended.take());
+        // The instance before this one has ended: there is nothing to wait for.
+        drop(self.publish(&slots));
+        drop(slots);
+        self.tenant.changed();
+    }
+
+    fn take_traffic(&self) -> Vec<Retired> {
+        // No keeper names other instances in between.
+        let slots = self.lock();
+        self.tenant.give_traffic(self.number, slots.targets())
+    }
+
+    fn remove(&self, ids: &[u64]) -> Vec<Retired> {
+        let mut slots = self.lock();
+        slots.entries.retain(|(id, _)| !ids.contains(id));
+        self.publish(&slots)
+    }
+
+    /// Tells the world, in the order of the changes.
+    fn publish(&self, slots: &Entries) -> Vec<Retired> {
+        let targets = slots.targets();
+        let state = match (targets.is_empty(), &slots.ended) {
+            (false, _) => LiveState::Serving(targets.clone()),
+            (true, Some(why)) => LiveState::Down(why.clone()),
+            (true, None) => LiveState::Starting,
+        };
+        self.state.send_replace(state);
+        self.tenant.set_targets(self.number, targets)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Keeper {
     app: App,
-    tenant: Arc<Tenant>,
     row: DeploymentRow,
-    state: watch::Sender<LiveState>,
+    board: Arc<Board>,
+    slot: u64,
     stop: CancellationToken,
     /// Before the next start.
     pause: Duration,
@@ -130,7 +289,6 @@ impl Keeper {
             let Some(why) = self.watch(&current).await else {
                 return Some(current);
             };
-            self.tenant.direct_traffic(self.row.number, None);
             self.note_end(why, since.elapsed());
             // What is unhealthy still runs; what has ended leaves a directory behind.
             current.stop(self.app.settings.rollout.stop_grace()).await;
@@ -138,7 +296,7 @@ impl Keeper {
         }
     }
 
-    /// Starts instances until one is healthy and has the traffic; `None` when told to stop.
+    /// Starts instances until one is healthy and has traffic; `None` when told to stop.
     async fn start(&mut self) -> Option<Instance> {
         loop {
             let pause = tokio::time::sleep(self.pause);
@@ -148,14 +306,12 @@ impl Keeper {
             }
             match self.try_start().await {
                 Ok(Some(instance)) => {
-                    let target = instances::target(&instance);
-                    self.state.send_replace(LiveState::Serving(target.clone()));
-                    self.tenant.direct_traffic(self.row.number, Some(target));
-                    self.tenant.changed();
+                    self.board.up(self.slot, instances::target(&instance));
                     tracing::info!(
                         tenant = self.row.tenant,
                         deployment = self.row.number,
-                        "the release serves"
+                        instance = instance.id(),
+                        "an instance of the live release serves"
                     );
                     return Some(instance);
                 }
@@ -208,10 +364,9 @@ impl Keeper {
             deployment = self.row.number,
             why,
             again_in_seconds = self.pause.as_secs(),
-            "the live release is down"
+            "an instance of the live release is down"
         );
-        self.state.send_replace(LiveState::Down(why));
-        self.tenant.changed();
+        self.board.down(self.slot, why);
     }
 }
 
@@ -223,7 +378,7 @@ fn described(exit: Exit) -> String {
 }
 
 /// Returns after as many failed checks in a row as `check` allows.
-async fn until_unhealthy(instance: &Instance, check: &HealthCheck) {
+pub(super) async fn until_unhealthy(instance: &Instance, check: &HealthCheck) {
     let mut failures = 0;
     while failures < check.retries {
         tokio::time::sleep(Duration::from_millis(check.interval_ms)).await;

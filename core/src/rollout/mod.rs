@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides which step may follow which: that is `deployments::State`.
 
+mod analysis;
 mod failure;
 mod health;
 mod instances;
@@ -9,6 +10,7 @@ mod live;
 mod probe;
 mod recovery;
 mod run;
+mod watching;
 
 pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe};

@@ -39,8 +39,8 @@ pub(crate) async fn restore_live(app: &App, tenant: &Arc<Tenant>) -> Result<(), 
     let Some(row) = app.store.deployment(&tenant.id, number).await? else {
         return Ok(());
     };
-    drop(tenant.take_traffic(Some(number), None));
-    tenant.set_live(Some(Live::keep(app, tenant, row, None)));
+    drop(tenant.give_traffic(number, Vec::new()));
+    tenant.set_live(Some(Live::keep(app, tenant, row, Vec::new())));
     Ok(())
 }
 

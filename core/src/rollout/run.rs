@@ -1,22 +1,25 @@
 //! One rollout, step by step. Each state is durable before what it announces is done, so that a
 //! server that dies at any point leaves behind what the next one can finish.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engines::process::Instance;
+use futures_util::future::{join_all, try_join_all};
 use management_api::types::Failure;
-use proxy::Retired;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use proxy::{Retired, Target};
+use tokio::time::{Instant, MissedTickBehavior};
 
+use super::analysis::Verdict;
 use super::live::Live;
 use super::probe::{Probed, probe};
+use super::watching::{self, Watch};
 use super::{failure, health, instances};
-use crate::deployments::{State, Strategy};
+use crate::deployments::{Course, State, Step, Thresholds};
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
-use crate::tenant::Tenant;
+use crate::tenant::{Signals, Tenant, Weight};
 
 /// Requests through the proxy before the first one that fails is believed.
 const VERIFICATIONS: u32 = 5;
@@ -50,24 +53,22 @@ impl From<Failure> for Stop {
 }
 
 /// Carries out a deployment that is in state `requested`.
-pub(crate) async fn run(
-    app: App,
-    tenant: Arc<Tenant>,
-    row: DeploymentRow,
-    abort: CancellationToken,
-) {
+pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signals: Signals) {
     let started = Instant::now();
     let number = row.number;
+    let course = Course::of(row.strategy, &row.rollout);
+    let pauses = course.planned_pauses(row.capsule.replicas as usize);
     let rollout = Rollout {
-        deadline: started + Duration::from_secs(row.timeout_seconds),
+        deadline: started + Duration::from_secs(row.timeout_seconds) + pauses,
         state: row.state,
         old: tenant.live(),
         old_let_go: false,
-        instance: None,
+        new: New::default(),
         app: App::clone(&app),
         tenant: Arc::clone(&tenant),
+        course,
         row,
-        abort,
+        signals,
     };
     let end = rollout.carry_out().await;
     tenant.end_rollout(number);
@@ -76,20 +77,50 @@ pub(crate) async fn run(
     app.tidy(&tenant.id).await;
 }
 
+/// The new instances that were started. Each is in here from its start on, whoever is waited for.
+#[derive(Clone, Default)]
+struct New(Arc<Mutex<Vec<Instance>>>);
+
+impl New {
+    fn push(&self, instance: Instance) {
+        self.lock().push(instance);
+    }
+
+    fn all(&self) -> Vec<Instance> {
+        self.lock().clone()
+    }
+
+    fn take(&self) -> Vec<Instance> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        self.lock().iter().map(instances::target).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Instance>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Rollout {
     app: App,
     tenant: Arc<Tenant>,
     row: DeploymentRow,
+    course: Course,
     /// As written last.
     state: State,
     deadline: Instant,
-    abort: CancellationToken,
+    signals: Signals,
     /// The release that was live before.
     old: Option<Arc<Live>>,
     /// Whether nobody keeps the old release running any more.
     old_let_go: bool,
-    /// The new instance.
-    instance: Option<Instance>,
+    new: New,
 }
 
 impl Rollout {
@@ -102,68 +133,265 @@ impl Rollout {
     }
 
     /// Up to the commit.
-    async fn forward(&mut self) -> Result<Option<Retired>, Stop> {
-        if self.row.strategy == Strategy::Recreate {
-            self.stop_old().await;
+    async fn forward(&mut self) -> Result<Vec<Retired>, Stop> {
+        self.take_warm().await;
+        match self.course.clone() {
+            Course::Recreate => self.stop_old().await,
+            Course::Rolling {
+                surge,
+                unavailable,
+                pause,
+            } => self.roll(surge, unavailable, pause).await?,
+            Course::BlueGreen { .. } => {}
+            Course::Canary { steps } => self.try_out(&steps).await?,
         }
-        let instance = self.bring_up().await?;
-        self.advance(State::Shifting, "moving the traffic".to_owned())
+        self.bring_up(self.replicas()).await?;
+        self.advance(State::Shifting, "moving all of the traffic".to_owned())
             .await?;
-        let target = instances::target(&instance);
         let retired = self
             .tenant
-            .take_traffic(Some(self.row.number), Some(target));
-        self.bounded(verify(&self.tenant, &self.row, &instance))
+            .give_traffic(self.row.number, self.new.targets());
+        self.bounded(verify(&self.tenant, &self.row, &self.new.all()))
             .await??;
+        if let Course::BlueGreen {
+            bake: Some(bake), ..
+        } = self.course
+        {
+            self.watch(Some(bake)).await?;
+        }
         let message = format!("serves at {}", self.tenant.url());
         self.advance(State::Verified, message).await?;
         Ok(retired)
     }
 
-    /// Starts the new instance and waits until it is healthy.
-    async fn bring_up(&mut self) -> Result<Instance, Stop> {
-        let instance = self
-            .bounded(instances::start(&self.app, &self.row))
-            .await??;
-        self.instance = Some(instance.clone());
-        let message = format!("instance {} runs", instance.id());
-        self.advance(State::Provisioned, message).await?;
+    fn replicas(&self) -> usize {
+        self.row.capsule.replicas as usize
+    }
+
+    /// Whether there is somebody to share the traffic with.
+    fn old_serves(&self) -> bool {
+        self.old.as_ref().is_some_and(|old| !old.targets().is_empty())
+    }
+
+    /// A set that is kept warm is of this very release and becomes the new one, or makes room.
+    async fn take_warm(&mut self) {
+        let Some(warm) = self.tenant.take_warm() else {
+            return;
+        };
+        let same = warm.row.release_id == self.row.release_id;
+        let instances = warm.let_go().await;
+        if same && self.course != Course::Recreate {
+            for instance in instances {
+                self.new.push(instance);
+            }
+        } else {
+            self.stop_all(instances).await;
+        }
+    }
+
+    /// Some new instances, then as many old ones fewer, until all but the last ones are new: those go when the
+    /// new release has proved itself.
+    async fn roll(
+        &mut self,
+        surge: usize,
+        unavailable: usize,
+        pause: Option<Duration>,
+    ) -> Result<(), Stop> {
+        let Some(old) = self.old.clone().filter(|_| self.old_serves()) else {
+            return Ok(());
+        };
+        let replicas = self.replicas();
+        loop {
+            let room = old.size().min(unavailable);
+            if room > 0 && self.new.len() < replicas {
+                self.take_away(&old, room).await;
+            }
+            let next = (self.new.len() + surge + room).clamp(1, replicas);
+            self.bring_up(next).await?;
+            if next == replicas && pause.is_none() {
+                return Ok(());
+            }
+            let message = format!("{next} of {replicas} instances are new");
+            self.share(message, Weight::Each, Weight::Each).await?;
+            if let Some(pause) = pause {
+                self.watch(Some(pause)).await?;
+            }
+            if next == replicas {
+                return Ok(());
+            }
+            let surplus = old.size().saturating_sub(replicas - next);
+            self.take_away(&old, surplus).await;
+        }
+    }
+
+    /// More and more of the traffic, as long as nothing speaks against it.
+    async fn try_out(&mut self, steps: &[Step]) -> Result<(), Stop> {
+        if !self.old_serves() {
+            // Nobody to compare it with, and nobody else to serve.
+            return Ok(());
+        }
+        for step in steps {
+            let percent = step.weight.min(100);
+            let instances = (self.replicas() * percent as usize).div_ceil(100);
+            self.bring_up(instances.max(1)).await?;
+            let message = format!("{percent} % of the traffic");
+            let (new, old) = (Weight::Percent(percent), Weight::Percent(100 - percent));
+            self.share(message, new, old).await?;
+            self.watch(step.pause).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes that the traffic moves, and divides it between the new and the old instances.
+    async fn share(&mut self, message: String, new: Weight, old: Weight) -> Result<(), Stop> {
+        self.advance(State::Shifting, message).await?;
+        let mut parts = vec![(self.row.number, new, self.new.targets())];
+        parts.extend(self.old.iter().map(|o| (o.number, old, o.targets())));
+        // Nobody leaves here: instances only come.
+        drop(self.tenant.split_traffic(parts));
+        drop(self.tenant.set_targets(self.row.number, self.new.targets()));
+        Ok(())
+    }
+
+    /// Lets some old instances finish their requests, and stops them.
+    async fn take_away(&self, old: &Live, count: usize) {
+        let (instances, retired) = old.shrink(count).await;
+        self.drain(retired).await;
+        self.stop_all(instances).await;
+    }
+
+    /// Starts new instances until there are `count`, and waits until all are healthy.
+    async fn bring_up(&mut self, count: usize) -> Result<(), Stop> {
+        let missing = count.saturating_sub(self.new.len());
+        let starting = (0..missing).map(|_| self.start());
+        let started = self.bounded(join_all(starting)).await?;
+        started.into_iter().collect::<Result<Vec<()>, Failure>>()?;
+        if self.state == State::Requested {
+            let message = match &self.new.all()[..] {
+                [one] => format!("instance {} runs", one.id()),
+                many => format!("{} instances run", many.len()),
+            };
+            self.advance(State::Provisioned, message).await?;
+        }
         let health = self.row.capsule.health.clone();
-        let took = self
-            .bounded(health::until_healthy(&instance, &health))
-            .await??;
-        let seconds = took.as_secs_f64();
-        let message = format!("GET {} answered after {seconds:.1} s", health.path);
-        self.advance(State::Healthy, message).await?;
-        Ok(instance)
+        let new = self.new.all();
+        let healthy = new.iter().map(|i| health::until_healthy(i, &health));
+        let took = self.bounded(try_join_all(healthy)).await??;
+        if self.state == State::Provisioned {
+            let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
+            let message = format!("GET {} answered after {seconds:.1} s", health.path);
+            self.advance(State::Healthy, message).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<(), Failure> {
+        let instance = instances::start(&self.app, &self.row).await?;
+        self.new.push(instance);
+        Ok(())
+    }
+
+    /// Watches the new release for a time, or until somebody promotes it. What is bad stops the rollout; where nobody
+    /// can say, it is paused.
+    async fn watch(&mut self, pause: Option<Duration>) -> Result<(), Stop> {
+        let health = self.row.capsule.health.clone();
+        let old = self.old.as_ref().map(|old| old.targets());
+        let mut watch = Watch::begin(
+            &self.tenant,
+            Thresholds::of(&self.row.rollout),
+            &health,
+            self.new.all(),
+            old.unwrap_or_default(),
+        );
+        let promote = Arc::clone(&self.signals.promote);
+        let mut broken = pin!(watching::broken(self.new.all(), health));
+        let mut rhythm = tokio::time::interval(Watch::rhythm(pause));
+        rhythm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = pause.map(|pause| Instant::now() + pause);
+        if over.is_none() {
+            self.pause("it waits for somebody to promote it").await?;
+        }
+        loop {
+            let looked = async {
+                tokio::select! {
+                    failure = &mut broken => Err(failure),
+                    () = promote.notified() => Ok(None),
+                    _ = rhythm.tick() => Ok(Some(watch.look().await)),
+                }
+            };
+            let is_over = || over.is_some_and(|over| Instant::now() >= over);
+            match self.bounded(looked).await?? {
+                None => return self.go_on("promoted").await,
+                Some(Verdict::Fail(why)) => {
+                    return Err(failure::plain("analysis_failed", why).into());
+                }
+                Some(Verdict::Pass) if is_over() => return self.go_on("nothing speaks against it").await,
+                Some(Verdict::Inconclusive(why)) if is_over() => {
+                    self.pause(&format!("{why}; promote it or abort it")).await?;
+                }
+                Some(Verdict::Pass | Verdict::Inconclusive(_)) => {}
+            }
+        }
+    }
+
+    async fn pause(&mut self, why: &str) -> Result<(), Stop> {
+        if self.state == State::Paused {
+            return Ok(());
+        }
+        self.advance(State::Paused, why.to_owned()).await
+    }
+
+    async fn go_on(&mut self, why: &str) -> Result<(), Stop> {
+        self.advance(State::Shifting, why.to_owned()).await
     }
 
     /// After the commit: there is no way back, and nothing here can make the new release stop.
-    async fn finish(&mut self, retired: Option<Retired>) {
-        let (row, instance) = (self.row.clone(), self.instance.take());
-        let live = Live::keep(&self.app, &self.tenant, row, instance);
+    async fn finish(&mut self, retired: Vec<Retired>) {
+        let (row, instances) = (self.row.clone(), self.new.take());
+        let live = Live::keep(&self.app, &self.tenant, row, instances);
         self.tenant.set_live(Some(live));
-        let old = match self.old.take() {
-            Some(old) => old.let_go().await,
-            None => None,
-        };
-        if let Some(old) = old {
-            self.insist(
-                State::Draining,
-                "the old instance finishes its requests",
-                None,
-            )
-            .await;
-            self.drain(retired).await;
-            old.stop(self.app.settings.rollout.stop_grace()).await;
+        if let Some(old) = self.old.take().filter(|_| !self.old_let_go) {
+            let message = "the old instances finish their requests";
+            self.insist(State::Draining, message, None).await;
+            match self.course {
+                Course::BlueGreen { keep_warm, .. } if !keep_warm.is_zero() => {
+                    self.drain(retired).await;
+                    self.keep_warm(old, keep_warm).await;
+                }
+                _ => {
+                    let instances = old.let_go().await;
+                    self.drain(retired).await;
+                    self.stop_all(instances).await;
+                }
+            }
         }
         self.insist(State::Succeeded, "done", None).await;
+    }
+
+    /// Keeps the old set started for a quick return.
+    async fn keep_warm(&self, old: Arc<Live>, time: Duration) {
+        if let Some(before) = self.tenant.set_warm(Arc::clone(&old)) {
+            let instances = before.let_go().await;
+            self.stop_all(instances).await;
+        }
+        let (app, tenant) = (App::clone(&self.app), Arc::clone(&self.tenant));
+        self.app.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(time) => {}
+                // Whoever ends the server stops the set.
+                () = app.shutdown.cancelled() => return,
+            }
+            if let Some(warm) = tenant.take_this_warm(&old) {
+                let instances = warm.let_go().await;
+                stop_all(&app, instances).await;
+            }
+        });
     }
 
     /// Puts everything back as it was.
     async fn undo(&mut self, stop: Stop) {
         let aborted = matches!(stop, Stop::Aborted);
-        let shifted = self.state == State::Shifting;
+        let shifted = matches!(self.state, State::Shifting | State::Paused);
         let failure = self.explain(stop).await;
         tracing::warn!(
             tenant = self.tenant.id,
@@ -179,16 +407,43 @@ impl Rollout {
         }
         self.insist(State::RollingBack, &message, Some(failure))
             .await;
+        self.refill_old().await;
         if shifted {
-            let retired = self.tenant.return_traffic();
+            let retired = match &self.old {
+                Some(old) if !self.old_let_go => old.take_traffic(),
+                _ => self.tenant.stop_traffic(),
+            };
             self.drain(retired).await;
         }
-        if let Some(instance) = self.instance.take() {
-            instance.stop(self.app.settings.rollout.stop_grace()).await;
-        }
+        let instances = self.new.take();
+        self.stop_all(instances).await;
         let message = self.restore_old().await;
         self.insist(State::undone(self.old.is_some()), &message, None)
             .await;
+    }
+
+    /// Old instances that made room come back before the new ones go.
+    async fn refill_old(&self) {
+        let Some(old) = self.old.as_ref().filter(|_| !self.old_let_go) else {
+            return;
+        };
+        let wanted = old.row.capsule.replicas as usize;
+        let missing = wanted.saturating_sub(old.size());
+        if missing == 0 {
+            return;
+        }
+        old.grow(missing);
+        let serves = tokio::select! {
+            serves = old.serves_within(wanted, RESTORE_LIMIT) => serves,
+            () = self.app.shutdown.cancelled() => false,
+        };
+        if !serves {
+            tracing::warn!(
+                tenant = self.tenant.id,
+                deployment = old.number,
+                "not all instances of the old release serve again yet"
+            );
+        }
     }
 
     /// Sees to it that the old release is kept running, and says how it is.
@@ -198,16 +453,17 @@ impl Rollout {
         };
         let number = old.number;
         if !self.old_let_go {
-            return match old.target() {
-                Some(_) => format!("deployment {number} serves on"),
-                None => format!("deployment {number} stays the live one, but is down"),
+            return if old.targets().is_empty() {
+                format!("deployment {number} stays the live one, but is down")
+            } else {
+                format!("deployment {number} serves on")
             };
         }
-        drop(self.tenant.take_traffic(Some(number), None));
-        let live = Live::keep(&self.app, &self.tenant, old.row.clone(), None);
+        let live = Live::keep(&self.app, &self.tenant, old.row.clone(), Vec::new());
+        drop(live.take_traffic());
         self.tenant.set_live(Some(Arc::clone(&live)));
         let serves = tokio::select! {
-            serves = live.serves_within(RESTORE_LIMIT) => serves,
+            serves = live.serves_within(1, RESTORE_LIMIT) => serves,
             () = self.app.shutdown.cancelled() => false,
         };
         if serves {
@@ -217,29 +473,31 @@ impl Rollout {
         }
     }
 
-    /// For `recreate`: the old instance ends before the new one begins.
+    /// For `recreate`: the old instances end before the new ones begin.
     async fn stop_old(&mut self) {
         let Some(old) = &self.old else { return };
         self.old_let_go = true;
-        let instance = old.let_go().await;
+        let instances = old.let_go().await;
         self.tenant.set_live(None);
-        let retired = self.tenant.take_traffic(None, None);
+        let retired = self.tenant.stop_traffic();
         self.drain(retired).await;
-        if let Some(instance) = instance {
-            instance.stop(self.app.settings.rollout.stop_grace()).await;
-        }
+        self.stop_all(instances).await;
     }
 
-    /// Waits, for a bounded time, until a route has no requests left.
-    async fn drain(&self, retired: Option<Retired>) {
-        let Some(retired) = retired else { return };
+    async fn stop_all(&self, instances: Vec<Instance>) {
+        stop_all(&self.app, instances).await;
+    }
+
+    /// Waits, for a bounded time, until routes have no requests left.
+    async fn drain(&self, retired: Vec<Retired>) {
         let limit = self.app.settings.rollout.drain();
+        let all = join_all(retired.iter().map(|route| route.drained(limit)));
         let drained = tokio::select! {
-            drained = retired.drained(limit) => drained,
+            drained = all => drained.into_iter().all(|drained| drained),
             () = self.app.shutdown.cancelled() => false,
         };
         if !drained {
-            let left = retired.in_flight();
+            let left: usize = retired.iter().map(Retired::in_flight).sum();
             tracing::warn!(tenant = self.tenant.id, left, "requests are cut off");
         }
     }
@@ -248,7 +506,7 @@ impl Rollout {
     async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
-            () = self.abort.cancelled() => Err(Stop::Aborted),
+            () = self.signals.abort.cancelled() => Err(Stop::Aborted),
             () = self.app.shutdown.cancelled() => Err(Stop::Interrupted),
             () = tokio::time::sleep_until(self.deadline) => Err(Stop::Deadline),
             done = work => Ok(done),
@@ -272,7 +530,7 @@ impl Rollout {
                 failure::plain("internal", "the server could not write its state")
             }
         };
-        failure::with_log(failure, self.instance.as_ref()).await
+        failure::with_log(failure, self.new.all().first()).await
     }
 
     /// Writes the next state; what it announces is done afterwards.
@@ -325,8 +583,13 @@ impl Rollout {
     }
 }
 
+async fn stop_all(app: &App, instances: Vec<Instance>) {
+    let grace = app.settings.rollout.stop_grace();
+    join_all(instances.iter().map(|instance| instance.stop(grace))).await;
+}
+
 /// Asks the tenant's own URL, as its users will.
-async fn verify(tenant: &Tenant, row: &DeploymentRow, instance: &Instance) -> Result<(), Failure> {
+async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Result<(), Failure> {
     let check = &row.capsule.health;
     let limit = Duration::from_millis(check.timeout_ms);
     let mut address = tenant.address;
@@ -335,7 +598,7 @@ async fn verify(tenant: &Tenant, row: &DeploymentRow, instance: &Instance) -> Re
     }
     let mut last = Probed::Refused;
     for _ in 0..VERIFICATIONS {
-        if let Some(exit) = instance.exited() {
+        if let Some(exit) = new.iter().find_map(Instance::exited) {
             return Err(failure::ended(exit));
         }
         last = probe(address, &check.path, limit).await;

@@ -1,6 +1,6 @@
 //! Deployments and the releases they deploy.
 
-use management_api::types::{Failure, Source};
+use management_api::types::{Failure, RolloutSettings, Source};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
@@ -23,6 +23,8 @@ pub(crate) struct DeploymentRow {
     pub(crate) release_id: i64,
     pub(crate) capsule: Capsule,
     pub(crate) strategy: Strategy,
+    /// Every setting of the strategy.
+    pub(crate) rollout: RolloutSettings,
     pub(crate) timeout_seconds: u64,
     /// The deployment that served before.
     pub(crate) previous: Option<u64>,
@@ -46,6 +48,7 @@ pub(crate) struct NewDeployment {
     pub(crate) tag: Option<String>,
     pub(crate) capsule: Capsule,
     pub(crate) strategy: Strategy,
+    pub(crate) rollout: RolloutSettings,
     pub(crate) timeout_seconds: u64,
     pub(crate) restores: Option<u64>,
     pub(crate) actor: String,
@@ -81,7 +84,7 @@ const SELECT: &str = "
     SELECT d.tenant, d.number, d.generation, d.kind, d.state, d.image, d.tag, d.release_id,
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
-           t.live IS NOT NULL AND t.live = d.number
+           t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
@@ -288,8 +291,9 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
     let at = now().timestamp_millis();
     transaction.execute(
         "INSERT INTO deployments (tenant, number, generation, kind, state, image, tag, release_id,
-           strategy, timeout_seconds, previous, restores, actor, source, created_at, updated_at)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?15)",
+           strategy, timeout_seconds, previous, restores, actor, source, created_at, updated_at,
+           rollout)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?15,?16)",
         params![
             new.tenant,
             number,
@@ -306,6 +310,7 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
             new.actor,
             new.source.as_ref().map(json).transpose()?,
             at,
+            json(&new.rollout)?,
         ],
     )?;
     Ok(unsigned(number))
@@ -319,8 +324,8 @@ fn release(
 ) -> Result<i64, StoreError> {
     let fingerprint = capsule.fingerprint();
     transaction.execute(
-        "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at)
-         VALUES (?1,?2,?3,?4,?5,?6) ON CONFLICT DO NOTHING",
+        "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at, replicas)
+         VALUES (?1,?2,?3,?4,?5,?6,?7) ON CONFLICT DO NOTHING",
         params![
             tenant,
             fingerprint,
@@ -328,6 +333,7 @@ fn release(
             json(&capsule.env)?,
             json(&capsule.health)?,
             now().timestamp_millis(),
+            capsule.replicas,
         ],
     )?;
     Ok(transaction.query_row(
@@ -402,8 +408,10 @@ fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
             digest: row.get(8)?,
             env: serde_json::from_str(&row.get::<_, String>(9)?)?,
             health: serde_json::from_str(&row.get::<_, String>(10)?)?,
+            replicas: row.get(21)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
+        rollout: serde_json::from_str(&row.get::<_, String>(22)?)?,
         timeout_seconds: unsigned(row.get(12)?),
         previous: number(13)?,
         restores: number(14)?,
@@ -460,6 +468,7 @@ pub(crate) mod fixtures {
             tag: Some("t".into()),
             capsule,
             strategy: Strategy::Rolling,
+            rollout: RolloutSettings::default(),
             timeout_seconds: 60,
             restores: None,
             actor: "ci".into(),

@@ -5,7 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Position in this list + 1 is the schema version.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_strategies.sql"),
+];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.
 pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {

@@ -1,0 +1,166 @@
+//! What is seen of a new release while it has some of the traffic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engines::process::Instance;
+use futures_util::future::{join_all, select_all};
+use management_api::types::{Failure, HealthCheck};
+use proxy::Target;
+use tokio::time::Instant;
+
+use super::analysis::{Sample, Verdict, judge};
+use super::live::until_unhealthy;
+use super::probe::{Probed, probe};
+use super::{failure, instances};
+use crate::deployments::Thresholds;
+use crate::tenant::Tenant;
+
+/// So many looks a pause, unless that makes them too rare or too many.
+const LOOKS: u32 = 20;
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+/// In so many looks the requests that are made up have to be enough to judge by.
+const LOOKS_TO_JUDGE: u64 = 10;
+/// A request that is made up waits no longer for its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Lines of the log that are looked through each time.
+const LOG_LINES: usize = 500;
+
+/// A new release beside the one before.
+pub(super) struct Watch {
+    tenant: Arc<Tenant>,
+    thresholds: Thresholds,
+    check: HealthCheck,
+    new: Vec<Instance>,
+    old: Vec<Target>,
+    /// What the proxy had seen of each instance when this began.
+    before: BTreeMap<String, Sample>,
+    /// Requests that were made up, to the new and to the old release.
+    made_up: (Sample, Sample),
+}
+
+impl Watch {
+    /// Begins with what the proxy has seen by now.
+    pub(super) fn begin(
+        tenant: &Arc<Tenant>,
+        thresholds: Thresholds,
+        check: &HealthCheck,
+        new: Vec<Instance>,
+        old: Vec<Target>,
+    ) -> Self {
+        Self {
+            before: measured(tenant),
+            tenant: Arc::clone(tenant),
+            thresholds,
+            check: check.clone(),
+            new,
+            old,
+            made_up: Default::default(),
+        }
+    }
+
+    /// Between two looks.
+    pub(super) fn rhythm(pause: Option<Duration>) -> Duration {
+        pause.map_or(LONGEST, |pause| (pause / LOOKS).clamp(SHORTEST, LONGEST))
+    }
+
+    /// Looks once.
+    pub(super) async fn look(&mut self) -> Verdict {
+        if let Some(line) = self.told_by_log().await {
+            return Verdict::Fail(format!("its log says: {line}"));
+        }
+        let (new, old) = self.seen();
+        if self.thresholds.synthetic && new.requests < self.thresholds.min_requests {
+            self.make_up_requests().await;
+            let (new, old) = self.seen();
+            return judge(&self.thresholds, &new, &old);
+        }
+        judge(&self.thresholds, &new, &old)
+    }
+
+    /// All requests since the beginning, to the new and to the old release.
+    fn seen(&self) -> (Sample, Sample) {
+        let now = measured(&self.tenant);
+        let nothing = Sample::default();
+        let since = |id: &str| {
+            let before = self.before.get(id).unwrap_or(&nothing);
+            now.get(id).map(|now| now.since(before))
+        };
+        let (mut new, mut old) = self.made_up.clone();
+        for sample in self.new.iter().filter_map(|instance| since(instance.id())) {
+            new.add(&sample);
+        }
+        for sample in self.old.iter().filter_map(|target| since(&target.id)) {
+            old.add(&sample);
+        }
+        (new, old)
+    }
+
+    /// The same requests to both releases, past the proxy.
+    async fn make_up_requests(&mut self) {
+        let count = self.thresholds.min_requests.div_ceil(LOOKS_TO_JUDGE);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let new: Vec<Target> = self.new.iter().map(instances::target).collect();
+        let asked = |targets: &[Target]| {
+            let turns: Vec<_> = targets.iter().cycle().take(count).cloned().collect();
+            join_all(turns.into_iter().map(|target| ask(target, &self.check)))
+        };
+        let (new, old) = tokio::join!(asked(&new), asked(&self.old));
+        for (good, took) in new {
+            self.made_up.0.record(good, took);
+        }
+        for (good, took) in old {
+            self.made_up.1.record(good, took);
+        }
+    }
+
+    /// The first line of the log that speaks against the release. Its instances write one log.
+    async fn told_by_log(&self) -> Option<String> {
+        let (patterns, instance) = (self.thresholds.log_patterns.clone(), self.new.first()?);
+        if patterns.is_empty() {
+            return None;
+        }
+        let instance = instance.clone();
+        let lines = tokio::task::spawn_blocking(move || instance.log_tail(LOG_LINES)).await;
+        let told = |line: &String| patterns.iter().any(|pattern| line.contains(pattern));
+        lines.ok()?.into_iter().find(told)
+    }
+}
+
+/// Returns when one of the instances has ended or is no longer healthy.
+pub(super) async fn broken(instances: Vec<Instance>, check: HealthCheck) -> Failure {
+    let each = instances.iter().map(|instance| {
+        let check = &check;
+        Box::pin(async move {
+            tokio::select! {
+                exit = instance.wait() => failure::ended(exit),
+                () = until_unhealthy(instance, check) => failure::plain(
+                    "unhealthy",
+                    format!("instance {} no longer answers GET {}", instance.id(), check.path),
+                ),
+            }
+        })
+    });
+    let each: Vec<_> = each.collect();
+    if each.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(each).await.0
+}
+
+async fn ask(target: Target, check: &HealthCheck) -> (bool, Duration) {
+    let begun = Instant::now();
+    let probed = probe(target.address, &check.path, PATIENCE).await;
+    let good = matches!(probed, Probed::Answered(status) if status.as_u16() == check.status);
+    (good, begun.elapsed())
+}
+
+fn measured(tenant: &Tenant) -> BTreeMap<String, Sample> {
+    let measures = tenant.proxy().map(|proxy| proxy.measures());
+    let measures = measures.into_iter().flatten();
+    measures
+        .map(|(target, measures)| (target.id, Sample::of(&measures)))
+        .collect()
+}
