@@ -8,6 +8,7 @@
 //! it never moves traffic by itself. It terminates no TLS and caches no answer.
 
 mod activity;
+mod answers;
 mod body;
 mod failure;
 mod forward;
@@ -20,7 +21,8 @@ mod settings;
 mod stats;
 mod tunnel;
 
+pub use answers::{Bucket, Classes, Histogram};
 pub use proxy::Proxy;
 pub use route::{Retired, Target};
 pub use settings::{Forwarded, Settings};
-pub use stats::{Bucket, Classes, Histogram, Stats};
+pub use stats::Stats;
