@@ -17,9 +17,10 @@ use crate::failure::Failure;
 use crate::headers;
 use crate::listener::Stop;
 use crate::pool::{Freshness, Lease};
-use crate::route::{Flight, Table};
+use crate::route::Flight;
 use crate::settings::Settings;
 use crate::stats::Counters;
+use crate::table::Table;
 use crate::tunnel::Tunnel;
 
 /// What forwards the requests of all connections of one proxy.
@@ -117,8 +118,9 @@ impl Forwarder {
         self.finish(client, exchange, flight, upgrade).await
     }
 
-    /// Sends the request, a second time on whatever is the route by then if the first connection
-    /// failed before the instance had said a byte.
+    /// Sends the request, a second time if the first connection failed before the instance had said
+    /// a byte: to another instance if one serves by then. The second attempt is the last, so it
+    /// risks no connection that has been waiting.
     async fn exchange(
         &self,
         flight: Flight,
@@ -137,9 +139,8 @@ impl Forwarder {
             "trying again: {}",
             missed.failure
         );
-        drop(flight);
         self.counters.retried();
-        let flight = self.table.choose().ok_or(Failure::NoRelease)?;
+        let flight = self.table.choose_again(flight).ok_or(Failure::NoRelease)?;
         match self.send(&flight, request, activity, Freshness::New).await {
             Ok(exchange) => Ok((exchange, flight)),
             Err(missed) => Err(missed.failure),

@@ -1,13 +1,27 @@
-//! The traffic proxy: one listener, one route, and an atomic switch between instances.
+//! The traffic proxy: one listener, and a split of its requests by weight over several instances
+//! that changes atomically.
 //!
 //! A tenant keeps one address for its whole life while the instances behind it come and go. The
-//! proxy holds that address. Whoever runs a rollout calls [`Proxy::switch`] and then waits on the
-//! [`Retired`] route until the last request of the old instance has ended.
+//! proxy holds that address. Whoever runs a rollout calls [`Proxy::direct`] with the [`Share`]s that
+//! are to hold from now on and waits on each [`Retired`] instance until its last request has ended.
+//! Replacing instances one by one, all at once, or for a few requests in a hundred at first are all
+//! sequences of that one call.
+//!
+//! What holds:
+//!
+//! - Among any `sum of weights / gcd` requests in a row each share gets exactly its weight's part.
+//!   A second attempt at a request takes nobody's turn.
+//! - Once [`Proxy::direct`] has returned, what a retired instance has in flight can only fall.
+//! - Until an instance is in no share any more, no call closes or forgets anything of it.
 //!
 //! The proxy knows nothing of deployments, health or images, stores nothing and decides nothing:
-//! it never moves traffic by itself. It terminates no TLS and caches no answer.
+//! it never moves traffic by itself. An instance that fails keeps its part, and the proxy only sends
+//! what it can safely send again to another one; taking it out is for the caller.
+//! Nor does it keep a client with an instance: every request is divided anew. It terminates no TLS
+//! and caches no answer.
 
 mod activity;
+mod answers;
 mod body;
 mod failure;
 mod forward;
@@ -17,10 +31,14 @@ mod pool;
 mod proxy;
 mod route;
 mod settings;
+mod split;
 mod stats;
+mod table;
 mod tunnel;
 
+pub use answers::{Bucket, Classes, Histogram};
 pub use proxy::Proxy;
 pub use route::{Retired, Target};
 pub use settings::{Forwarded, Settings};
-pub use stats::{Bucket, Classes, Histogram, Stats};
+pub use split::Share;
+pub use stats::Stats;

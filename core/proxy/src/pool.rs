@@ -1,8 +1,8 @@
 //! Connections to one instance.
 //!
-//! The pool belongs to one route and is closed with it: from then on connections still serve the
-//! requests that hold them, and none is kept afterwards, so an instance that is told to stop does
-//! not wait for idle connections of ours.
+//! The pool belongs to one route and is closed when that is retired: from then on connections still
+//! serve the requests that hold them, and none is kept afterwards, so an instance that is told to
+//! stop does not wait for idle connections of ours.
 //!
 //! A connection is driven by whoever holds it, in the same task that serves the client: a request
 //! then costs no hand-over between tasks, and so no wake-up of another thread. Only where the two

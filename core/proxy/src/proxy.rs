@@ -10,11 +10,13 @@ use tokio::sync::watch;
 
 use crate::forward::Forwarder;
 use crate::listener::{self, Phase, Stop};
-use crate::route::{Retired, Route, Table, Target};
+use crate::route::{Retired, Target};
 use crate::settings::Settings;
+use crate::split::Share;
 use crate::stats::{Counters, Stats};
+use crate::table::Table;
 
-/// A listener with one route. Clones are handles to the same proxy; when the last one is dropped,
+/// A listener with the instances behind it. Clones are handles to the same proxy; when the last one is dropped,
 /// the listener and all its connections are closed.
 #[derive(Clone, Debug)]
 pub struct Proxy {
@@ -25,7 +27,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens on `address` (port 0 for any) and accepts clients at once. Until the first
-    /// [`Proxy::switch`] they are answered 503 with `no_release`.
+    /// [`Proxy::direct`] they are answered 503 with `no_release`.
     pub async fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -55,18 +57,26 @@ impl Proxy {
         self.address
     }
 
-    /// Sends every request that starts from now on to `target`, or answers it 503 when there is
-    /// none. Returns the route that served before; requests that had chosen it stay with it.
-    #[must_use = "the retired route tells when its instance may be stopped"]
-    pub fn switch(&self, target: Option<Target>) -> Option<Retired> {
-        let next = target.map(|target| Arc::new(Route::new(target, &self.forwarder.settings)));
-        self.forwarder.table.switch(next)
+    /// Divides the requests that start from now on among `shares`: each gets its weight's part, in
+    /// which its instances take turns, the one with the fewest requests in flight first. Shares
+    /// without targets or with weight 0 get nothing; if none is left, clients are answered 503 with
+    /// `no_release`.
+    ///
+    /// An instance that was there before, in whichever share, keeps its connections and its
+    /// count. The ones that are in no share any more are returned; requests that had chosen
+    /// them stay with them, and each drains by itself. An instance in a share of weight 0 is still
+    /// there: it is retired when it is left out.
+    #[must_use = "a retired instance tells when it may be stopped"]
+    pub fn direct(&self, shares: &[Share]) -> Vec<Retired> {
+        self.forwarder
+            .table
+            .direct(shares, &self.forwarder.settings)
     }
 
-    /// The instance that gets the traffic now.
+    /// The instances that get traffic now, in the order in which the shares name them.
     #[must_use]
-    pub fn target(&self) -> Option<Target> {
-        self.forwarder.table.target()
+    pub fn targets(&self) -> Vec<Target> {
+        self.forwarder.table.serving(|route| route.target().clone())
     }
 
     /// The counters since the proxy was bound.

@@ -1,12 +1,11 @@
-//! Which instance gets the next request, and which requests an instance still has.
+//! One instance: the requests it still has, and the connections that they use.
 //!
-//! Choosing the route and counting the request in are one critical section, and so is replacing
-//! the route. So once [`Table::switch`] has returned, the count of the old route can only fall: a
-//! drain cannot miss a request that had chosen the old instance and was not yet counted.
+//! A request is counted in when its instance is chosen, by the table and under its lock, and out
+//! when its [`Flight`] is dropped. Which instance is chosen is not decided here.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,7 +14,8 @@ use crate::pool::Pool;
 use crate::settings::Settings;
 use crate::stats::Counters;
 
-/// An instance that can take traffic.
+/// An instance that can take traffic. Two targets are the same instance if id and address are the
+/// same: one that comes back under its id at another address is a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The caller's own name for the instance; the proxy only hands it back.
@@ -24,7 +24,8 @@ pub struct Target {
     pub address: SocketAddr,
 }
 
-/// A route that gets no new requests. Dropping it changes nothing for those it still has.
+/// An instance that gets no new requests. It drains by itself, whatever happens to the others, and
+/// dropping this changes nothing for the requests it still has.
 #[derive(Debug)]
 pub struct Retired {
     route: Arc<Route>,
@@ -40,7 +41,7 @@ impl Retired {
     /// Requests and tunnels that the instance still has.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.route.in_flight.load(Ordering::Acquire)
+        self.route.in_flight()
     }
 
     /// Waits until the instance has none left, for at most `limit`; true if it has none.
@@ -72,69 +73,34 @@ impl Route {
         }
     }
 
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Drops connections that nobody uses.
+    pub(crate) fn expire(&self) {
+        self.pool.expire();
+    }
+
+    /// Keeps no connection from now on. Only for a route that can no longer be chosen.
+    pub(crate) fn retire(self: Arc<Self>) -> Retired {
+        self.pool.close();
+        Retired { route: self }
+    }
+
     async fn empty(&self) {
         loop {
             // Registered before the count is read: an end between the two is not missed.
             let emptied = self.emptied.notified();
-            if self.in_flight.load(Ordering::Acquire) == 0 {
+            if self.in_flight() == 0 {
                 return;
             }
             emptied.await;
         }
-    }
-}
-
-/// The one route of a proxy.
-#[derive(Debug)]
-pub(crate) struct Table {
-    current: Mutex<Option<Arc<Route>>>,
-    counters: Arc<Counters>,
-}
-
-impl Table {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        Self {
-            current: Mutex::new(None),
-            counters,
-        }
-    }
-
-    /// Chooses the current route and counts a request in on it.
-    pub(crate) fn choose(&self) -> Option<Flight> {
-        let current = self.lock();
-        let route = Arc::clone(current.as_ref()?);
-        route.in_flight.fetch_add(1, Ordering::AcqRel);
-        drop(current);
-        self.counters.flight_began();
-        Some(Flight {
-            route,
-            counters: Arc::clone(&self.counters),
-        })
-    }
-
-    /// Replaces the route; every later [`Table::choose`] sees the new one.
-    pub(crate) fn switch(&self, next: Option<Arc<Route>>) -> Option<Retired> {
-        let previous = std::mem::replace(&mut *self.lock(), next);
-        previous.map(|route| {
-            route.pool.close();
-            Retired { route }
-        })
-    }
-
-    /// Drops connections of the current route that nobody uses.
-    pub(crate) fn expire(&self) {
-        let current = self.lock().clone();
-        if let Some(route) = current {
-            route.pool.expire();
-        }
-    }
-
-    pub(crate) fn target(&self) -> Option<Target> {
-        self.lock().as_ref().map(|route| route.target.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Route>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -146,6 +112,17 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// Counts a request in.
+    pub(crate) fn begin(route: Arc<Route>, counters: Arc<Counters>) -> Self {
+        route.in_flight.fetch_add(1, Ordering::AcqRel);
+        counters.flight_began();
+        Self { route, counters }
+    }
+
+    pub(crate) fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.route.pool
     }
@@ -161,52 +138,5 @@ impl Drop for Flight {
         if self.route.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.route.emptied.notify_waiters();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table() -> Table {
-        Table::new(Arc::new(Counters::default()))
-    }
-
-    fn route(id: &str) -> Arc<Route> {
-        let target = Target {
-            id: id.to_owned(),
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
-        };
-        Arc::new(Route::new(target, &Settings::default()))
-    }
-
-    #[test]
-    fn a_request_counts_on_the_route_it_chose() {
-        let table = table();
-        assert!(table.choose().is_none(), "nothing to choose yet");
-        assert!(table.switch(Some(route("one"))).is_none());
-        let first = table.choose().expect("a route");
-        let retired = table.switch(Some(route("two"))).expect("the first route");
-        let second = table.choose().expect("a route");
-        assert_eq!(
-            (first.target().id.as_str(), second.target().id.as_str()),
-            ("one", "two")
-        );
-        assert_eq!(retired.in_flight(), 1);
-        drop(first);
-        assert_eq!(retired.in_flight(), 0);
-        assert_eq!(table.counters.read().in_flight, 1);
-    }
-
-    #[tokio::test]
-    async fn a_drain_ends_with_the_last_request_and_not_before() {
-        let table = table();
-        table.switch(Some(route("one")));
-        let flights: Vec<_> = (0..3).filter_map(|_| table.choose()).collect();
-        let retired = table.switch(None).expect("the first route");
-        assert!(!retired.drained(Duration::from_millis(5)).await);
-        let drain = tokio::spawn(async move { retired.drained(Duration::from_secs(5)).await });
-        drop(flights);
-        assert!(drain.await.expect("no panic"));
     }
 }

@@ -22,7 +22,7 @@ pub struct Settings {
     pub max_header_bytes: u32,
     /// The most header lines in one head.
     pub max_headers: usize,
-    /// The most unused connections kept open to the instance.
+    /// The most unused connections kept open to each instance.
     pub max_idle_connections: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,

@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// Upper bounds of the latency buckets, in seconds. Those of the Prometheus clients, extended
-/// downwards for answers from the same machine and upwards to the default answer time-out.
-const BOUNDS: [f64; 15] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
+use crate::answers::{Answers, Classes, Histogram};
 
 /// A reading of the counters.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,46 +32,11 @@ pub struct Stats {
     pub latency: Histogram,
 }
 
-/// Answers by the first digit of their status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Classes {
-    /// 1xx: switched protocols.
-    pub informational: u64,
-    /// 2xx.
-    pub success: u64,
-    /// 3xx.
-    pub redirection: u64,
-    /// 4xx.
-    pub client_error: u64,
-    /// 5xx.
-    pub server_error: u64,
-}
-
-/// A cumulative histogram, in the shape Prometheus takes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Histogram {
-    /// Buckets in rising order; the unbounded one is `count`.
-    pub buckets: Vec<Bucket>,
-    /// Sum of all measured times.
-    pub sum: Duration,
-    /// Number of measured times.
-    pub count: u64,
-}
-
-/// One bucket of a [`Histogram`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bucket {
-    /// Upper bound in seconds, inclusive.
-    pub le: f64,
-    /// Number of times at or below the bound.
-    pub count: u64,
-}
-
 /// The living counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     requests: AtomicU64,
-    classes: [AtomicU64; 5],
+    answers: Answers,
     failures: AtomicU64,
     retries: AtomicU64,
     in_flight: AtomicU64,
@@ -83,8 +44,6 @@ pub(crate) struct Counters {
     connections: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    buckets: [AtomicU64; BOUNDS.len() + 1],
-    latency_nanos: AtomicU64,
 }
 
 impl Counters {
@@ -105,14 +64,7 @@ impl Counters {
     }
 
     pub(crate) fn answered(&self, status: StatusCode, latency: Duration) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
-        add(&self.classes[class], 1);
-        let bucket = BOUNDS.partition_point(|bound| *bound < latency.as_secs_f64());
-        add(&self.buckets[bucket], 1);
-        add(
-            &self.latency_nanos,
-            u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX),
-        );
+        self.answers.count(status, latency);
     }
 
     pub(crate) fn flight_began(&self) {
@@ -140,22 +92,9 @@ impl Counters {
     }
 
     pub(crate) fn read(&self) -> Stats {
-        let [
-            informational,
-            success,
-            redirection,
-            client_error,
-            server_error,
-        ] = self.classes.each_ref().map(get);
         Stats {
             requests: get(&self.requests),
-            responses: Classes {
-                informational,
-                success,
-                redirection,
-                client_error,
-                server_error,
-            },
+            responses: self.answers.classes(),
             failures: get(&self.failures),
             retries: get(&self.retries),
             in_flight: get(&self.in_flight),
@@ -163,23 +102,7 @@ impl Counters {
             connections: get(&self.connections),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
-            latency: self.histogram(),
-        }
-    }
-
-    fn histogram(&self) -> Histogram {
-        let mut count = 0;
-        let mut buckets = Vec::with_capacity(BOUNDS.len());
-        for (index, bucket) in self.buckets.iter().enumerate() {
-            count += get(bucket);
-            if let Some(&le) = BOUNDS.get(index) {
-                buckets.push(Bucket { le, count });
-            }
-        }
-        Histogram {
-            buckets,
-            sum: Duration::from_nanos(get(&self.latency_nanos)),
-            count,
+            latency: self.answers.latency(),
         }
     }
 }
@@ -190,35 +113,4 @@ fn add(counter: &AtomicU64, amount: u64) {
 
 fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_falls_into_every_bucket_at_or_above_it() {
-        let counters = Counters::default();
-        counters.answered(StatusCode::OK, Duration::from_millis(1));
-        counters.answered(StatusCode::NOT_FOUND, Duration::from_millis(30));
-        counters.answered(StatusCode::BAD_GATEWAY, Duration::from_secs(90));
-        let stats = counters.read();
-        let at = |le: f64| {
-            let found = stats.latency.buckets.iter().find(|bucket| bucket.le >= le);
-            found.map(|bucket| bucket.count)
-        };
-        assert_eq!(at(0.001), Some(1));
-        assert_eq!(at(0.025), Some(1));
-        assert_eq!(at(0.05), Some(2));
-        assert_eq!(at(60.0), Some(2));
-        assert_eq!(stats.latency.count, 3);
-        assert_eq!(stats.latency.sum, Duration::from_millis(90_031));
-        let classes = Classes {
-            success: 1,
-            client_error: 1,
-            server_error: 1,
-            ..Classes::default()
-        };
-        assert_eq!(stats.responses, classes);
-    }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     Connection, Instance, SOON, TestBody, body, eventually, feed, fetch, get, post, proxy_to, text,
+    withdraw,
 };
 
 /// An instance whose answers are fed by the test, one feed a request.
@@ -36,7 +37,7 @@ async fn a_drain_waits_for_a_slow_download() {
         .await
         .expect("taken");
 
-    let retired = proxy.switch(None).expect("the first");
+    let retired = withdraw(&proxy).expect("the first");
     assert_eq!(retired.in_flight(), 1);
     assert!(
         !retired.drained(Duration::from_millis(50)).await,

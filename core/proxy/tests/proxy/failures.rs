@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{
     Connection, Instance, LOOPBACK, body, eventually, fetch, post, proxy, proxy_to, proxy_with,
-    raw_instance, read_until, text,
+    raw_instance, read_until, switch, text,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -75,7 +75,7 @@ async fn a_dead_instance_is_named_and_tried_twice() {
         id: "dead".to_owned(),
         address: nowhere().await,
     };
-    assert!(proxy.switch(Some(target)).is_none());
+    assert!(switch(&proxy, target).is_none());
     assert_error(
         fetch(proxy.local_addr(), "/").await,
         502,
@@ -146,7 +146,7 @@ async fn the_second_attempt_goes_to_whatever_serves_by_then() {
     let address = proxy.local_addr();
     let request = tokio::spawn(async move { body(fetch(address, "/").await).await });
     eventually("the request is held", || proxy.stats().in_flight == 1).await;
-    let _ = proxy.switch(Some(other.target("other")));
+    let _ = switch(&proxy, other.target("other"));
     held.notify_one();
     assert_eq!(request.await.expect("no panic"), "other");
 }
@@ -196,7 +196,7 @@ async fn an_instance_that_does_not_answer_is_given_up() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     assert_error(
         fetch(proxy.local_addr(), "/").await,
         504,
@@ -225,14 +225,11 @@ async fn an_instance_that_does_not_accept_is_given_up() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(
-        proxy
-            .switch(Some(Target {
-                id: "full".to_owned(),
-                address
-            }))
-            .is_none()
-    );
+    let full = Target {
+        id: "full".to_owned(),
+        address,
+    };
+    assert!(switch(&proxy, full).is_none());
     assert_error(
         fetch(proxy.local_addr(), "/").await,
         504,

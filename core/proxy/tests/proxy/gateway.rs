@@ -3,7 +3,7 @@
 use http::Response;
 use proxy::{Forwarded, Settings};
 
-use crate::support::{Instance, proxy_to, proxy_with, raw, raw_instance, read_until, text};
+use crate::support::{Instance, proxy_to, proxy_with, raw, raw_instance, read_until, switch, text};
 
 /// An instance that answers with the head it has received, a line a header.
 async fn mirror() -> Instance {
@@ -107,7 +107,7 @@ async fn behind_a_proxy_they_are_extended() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     let lines = lines(&raw(proxy.local_addr(), CLAIMS).await);
     assert!(
         has(&lines, "x-forwarded-for: 10.0.0.1, 10.0.0.2, 127.0.0.1"),
@@ -218,7 +218,7 @@ async fn a_head_that_is_too_large_is_refused() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     let padding = "x".repeat(20_000);
     let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx-padding: {padding}\r\n\r\n");
     let mut stream = tokio::net::TcpStream::connect(proxy.local_addr())

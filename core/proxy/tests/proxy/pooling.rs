@@ -8,7 +8,8 @@ use proxy::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
-    Connection, Instance, body, eventually, get, post, proxy_to, proxy_with, raw_instance, text,
+    Connection, Instance, body, eventually, get, post, proxy_to, proxy_with, raw_instance, switch,
+    text, withdraw,
 };
 
 /// How many connections an instance has, and has had.
@@ -77,7 +78,7 @@ async fn a_retired_instance_keeps_no_idle_connection() {
         "ok"
     );
     assert_eq!(count.open.load(Ordering::SeqCst), 1);
-    let retired = proxy.switch(None).expect("the first");
+    let retired = withdraw(&proxy).expect("the first");
     eventually("the connection is closed", || {
         count.open.load(Ordering::SeqCst) == 0
     })
@@ -93,7 +94,7 @@ async fn an_unused_connection_is_closed_without_further_traffic() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     let mut connection = Connection::open(proxy.local_addr()).await;
     assert_eq!(
         body(connection.get("/").await.expect("an answer")).await,

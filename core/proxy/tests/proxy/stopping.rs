@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Connection, Instance, SOON, body, eventually, feed, fetch, get, proxy_to, proxy_with, text,
+    Connection, Instance, SOON, body, eventually, feed, fetch, get, proxy_to, proxy_with, switch,
+    text,
 };
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -95,7 +96,7 @@ async fn clients_that_never_send_a_head_are_cut_off() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     for beginning in [
         "",
         "P",

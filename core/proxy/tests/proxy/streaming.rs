@@ -156,7 +156,7 @@ async fn a_slow_upload_outlives_the_answer_time_out() {
         ..proxy::Settings::default()
     };
     let proxy = crate::support::proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(crate::support::switch(&proxy, instance.target("one")).is_none());
     let (sender, upload) = feed(1);
     let mut connection = Connection::open(proxy.local_addr()).await;
     let answer = tokio::spawn(async move { connection.send(post("/", upload)).await });

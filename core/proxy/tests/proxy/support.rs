@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use proxy::{Proxy, Settings, Target};
+use proxy::{Proxy, Retired, Settings, Share, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -142,8 +142,27 @@ pub(crate) async fn proxy_with(settings: Settings) -> Proxy {
 /// A proxy with one instance behind it.
 pub(crate) async fn proxy_to(instance: &Instance) -> Proxy {
     let proxy = proxy().await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     proxy
+}
+
+/// Sends all traffic to one instance; returns the one that served before, if there was one.
+pub(crate) fn switch(proxy: &Proxy, target: Target) -> Option<Retired> {
+    let share = Share {
+        targets: vec![target],
+        weight: 1,
+    };
+    only(proxy.direct(&[share]))
+}
+
+/// Leaves no instance; returns the one that served before, if there was one.
+pub(crate) fn withdraw(proxy: &Proxy) -> Option<Retired> {
+    only(proxy.direct(&[]))
+}
+
+fn only(mut retired: Vec<Retired>) -> Option<Retired> {
+    assert!(retired.len() <= 1, "{retired:?}");
+    retired.pop()
 }
 
 /// A keep-alive connection of a client.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use http::{Response, StatusCode};
 use tokio::task::JoinSet;
 
-use crate::support::{Connection, Instance, SOON, body, eventually, get, proxy, text};
+use crate::support::{Connection, Instance, SOON, body, eventually, get, proxy, switch, text};
 
 const SWITCHES: u64 = 50;
 const CLIENTS_OF_EACH_KIND: usize = 8;
@@ -56,7 +56,7 @@ async fn generation(number: u64) -> Instance {
 async fn no_request_fails_or_goes_back_over_fifty_switches() {
     let proxy = proxy().await;
     let mut instance = generation(0).await;
-    assert!(proxy.switch(Some(instance.target("0"))).is_none());
+    assert!(switch(&proxy, instance.target("0")).is_none());
     let load = Arc::new(Load::default());
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS_OF_EACH_KIND {
@@ -70,9 +70,7 @@ async fn no_request_fails_or_goes_back_over_fifty_switches() {
         })
         .await;
         let next = generation(number).await;
-        let retired = proxy
-            .switch(Some(next.target(&number.to_string())))
-            .expect("the one before");
+        let retired = switch(&proxy, next.target(&number.to_string())).expect("the one before");
         load.live.store(number, Ordering::SeqCst);
         assert!(retired.drained(SOON).await);
         drop(std::mem::replace(&mut instance, next));
@@ -91,15 +89,15 @@ async fn no_request_fails_or_goes_back_over_fifty_switches() {
 async fn a_keep_alive_connection_follows_the_switch() {
     let (one, two) = (Instance::named("one").await, Instance::named("two").await);
     let proxy = proxy().await;
-    assert!(proxy.switch(Some(one.target("one"))).is_none());
+    assert!(switch(&proxy, one.target("one")).is_none());
     let mut connection = Connection::open(proxy.local_addr()).await;
     assert_eq!(
         body(connection.get("/").await.expect("an answer")).await,
         "one"
     );
-    let retired = proxy.switch(Some(two.target("two"))).expect("the first");
+    let retired = switch(&proxy, two.target("two")).expect("the first");
     assert_eq!(retired.target().id, "one");
-    assert_eq!(proxy.target(), Some(two.target("two")));
+    assert_eq!(proxy.targets(), [two.target("two")]);
     assert_eq!(
         body(connection.get("/").await.expect("an answer")).await,
         "two"

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Instance, SOON, eventually, proxy_to, proxy_with, raw, raw_instance, read_until, text,
+    Instance, SOON, eventually, proxy_to, proxy_with, raw, raw_instance, read_until, switch, text,
+    withdraw,
 };
 
 const HANDSHAKE: &str = "GET /socket HTTP/1.1\r\nhost: tenant.test\r\n\
@@ -64,7 +65,7 @@ async fn an_upgrade_is_a_tunnel_and_in_flight_until_it_is_closed() {
     stream.write_all(b"hello").await.expect("sent");
     assert_eq!(read_until(&mut stream, "hello").await, "hello");
 
-    let retired = proxy.switch(None).expect("the first");
+    let retired = withdraw(&proxy).expect("the first");
     assert!(!retired.drained(Duration::from_millis(30)).await);
     stream.write_all(b"still here").await.expect("sent");
     assert_eq!(read_until(&mut stream, "here").await, "still here");
@@ -116,7 +117,7 @@ async fn a_silent_tunnel_is_closed() {
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
-    assert!(proxy.switch(Some(instance.target("one"))).is_none());
+    assert!(switch(&proxy, instance.target("one")).is_none());
     let mut stream = open(proxy.local_addr()).await;
     let mut rest = Vec::new();
     let end = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
