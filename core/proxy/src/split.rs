@@ -19,7 +19,7 @@ pub struct Share {
     /// Instances that may stand in for each other. One named twice is still one.
     pub targets: Vec<Target>,
     /// Its part is this of the sum of all weights that get something. With 0 the instances stay
-    /// listed, keep their connections, and get nothing.
+    /// listed, keep connections and measures, and get nothing.
     pub weight: u32,
 }
 

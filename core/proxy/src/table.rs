@@ -9,6 +9,7 @@
 //! of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::route::{Flight, Retired, Route, Target};
 use crate::settings::Settings;
@@ -41,20 +42,21 @@ impl Table {
         }
     }
 
-    /// Chooses an instance and counts a request in on it.
-    pub(crate) fn choose(&self) -> Option<Flight> {
+    /// Chooses an instance and counts a request in on it, whose head had come at `began`.
+    pub(crate) fn choose(&self, began: Instant) -> Option<Flight> {
         let mut split = lock(&self.split);
         let route = split.next()?;
-        Some(Flight::begin(route, Arc::clone(&self.counters)))
+        Some(Flight::begin(route, Arc::clone(&self.counters), began))
     }
 
     /// Chooses once more for a request that has failed, on another instance if there is one.
     pub(crate) fn choose_again(&self, failed: Flight) -> Option<Flight> {
         let route = Arc::clone(failed.route());
         drop(failed);
+        let began = Instant::now();
         let mut split = lock(&self.split);
         let route = split.next_after(&route)?;
-        Some(Flight::begin(route, Arc::clone(&self.counters)))
+        Some(Flight::begin(route, Arc::clone(&self.counters), began))
     }
 
     /// Replaces the shares; every later [`Table::choose`] goes by the new ones. Returns the
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn choose(table: &Table) -> Flight {
-        table.choose().expect("an instance")
+        table.choose(Instant::now()).expect("an instance")
     }
 
     fn serving(table: &Table) -> Vec<String> {
@@ -185,7 +187,10 @@ mod tests {
     #[test]
     fn a_request_counts_on_the_instance_it_chose() {
         let table = table();
-        assert!(table.choose().is_none(), "nothing to choose yet");
+        assert!(
+            table.choose(Instant::now()).is_none(),
+            "nothing to choose yet"
+        );
         assert!(direct(&table, &[share(&["one"], 1)]).is_empty());
         let first = choose(&table);
         let retired = direct(&table, &[share(&["two"], 1)]);
@@ -202,7 +207,7 @@ mod tests {
     async fn a_drain_ends_with_the_last_request_and_not_before() {
         let table = table();
         assert!(direct(&table, &[share(&["one"], 1)]).is_empty());
-        let flights: Vec<_> = (0..3).filter_map(|_| table.choose()).collect();
+        let flights: Vec<_> = (0..3).map(|_| choose(&table)).collect();
         let retired = direct(&table, &[]).pop().expect("the first");
         assert!(!retired.drained(Duration::from_millis(5)).await);
         let drain = tokio::spawn(async move { retired.drained(Duration::from_secs(5)).await });
@@ -254,7 +259,7 @@ mod tests {
         assert_eq!(serving(&table), ["new"]);
         assert_eq!(ids([&choose(&table), &choose(&table)]), ["new", "new"]);
         assert_eq!(direct(&table, &[share(&["old"], 0)]).len(), 1);
-        assert!(table.choose().is_none());
+        assert!(table.choose(Instant::now()).is_none());
         assert!(direct(&table, &[share(&["old"], 2)]).is_empty());
         assert!(Arc::ptr_eq(choose(&table).route(), &before));
     }
@@ -324,7 +329,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        drop(table.choose());
+                        drop(table.choose(Instant::now()));
                     }
                 });
             }

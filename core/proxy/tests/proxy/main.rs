@@ -4,6 +4,7 @@ mod draining;
 mod failures;
 mod gateway;
 mod http2;
+mod measuring;
 mod pooling;
 mod stopping;
 mod streaming;
