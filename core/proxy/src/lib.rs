@@ -9,8 +9,8 @@
 //!
 //! What holds:
 //!
-//! - Among any `sum of weights / gcd` requests in a row each share gets exactly its weight's part.
-//!   A second attempt at a request takes nobody's turn.
+//! - Among any `sum of weights / gcd` requests in a row each share gets exactly its weight's part,
+//!   from the request after a change of weights on. A second attempt takes nobody's turn.
 //! - Once [`Proxy::direct`] has returned, what a retired instance has in flight can only fall.
 //! - Until an instance is in no share any more, no call closes or forgets anything of it.
 //!
