@@ -49,6 +49,18 @@ impl Failure {
         matches!(self, Self::Connect(_) | Self::Closed(_))
     }
 
+    /// Whether the instance is to blame: it has had its chance to answer, and did not.
+    pub(crate) fn is_of_the_instance(&self) -> bool {
+        match self {
+            Self::NoRelease | Self::BadRequest(_) | Self::Method | Self::ClientGone(_) => false,
+            Self::Connect(_)
+            | Self::Closed(_)
+            | Self::BadAnswer(_)
+            | Self::BadUpgrade
+            | Self::AnswerTimeout(_) => true,
+        }
+    }
+
     pub(crate) fn response(&self) -> Response<Download> {
         let (status, code) = self.status();
         let message = self.message();

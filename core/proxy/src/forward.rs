@@ -72,7 +72,7 @@ impl Forwarder {
     ) -> Response<Download> {
         let started = Instant::now();
         self.counters.requested();
-        let response = match self.forward(client, request).await {
+        let response = match self.forward(client, request, started).await {
             Ok(response) => response,
             Err(failure) => self.answer_failure(client, &failure),
         };
@@ -91,6 +91,7 @@ impl Forwarder {
         &self,
         client: &Client,
         mut request: Request<Incoming>,
+        started: Instant,
     ) -> Result<Response<Download>, Failure> {
         if request.method() == Method::CONNECT {
             return Err(Failure::Method);
@@ -100,7 +101,7 @@ impl Forwarder {
             protocol,
             client: hyper::upgrade::on(&mut request),
         });
-        let flight = self.table.choose().ok_or(Failure::NoRelease)?;
+        let flight = self.table.choose(started).ok_or(Failure::NoRelease)?;
         let activity = Arc::new(Activity::new());
         let (mut head, body) = request.into_parts();
         headers::rewrite_request(
@@ -147,7 +148,24 @@ impl Forwarder {
         }
     }
 
+    /// One attempt. That it came to nothing is noted here, that it was answered only once the
+    /// answer is known to be one.
     async fn send(
+        &self,
+        flight: &Flight,
+        request: Request<Upload>,
+        activity: &Activity,
+        freshness: Freshness,
+    ) -> Result<Exchange, Missed> {
+        let sent = self.attempt(flight, request, activity, freshness).await;
+        sent.inspect_err(|missed| {
+            if missed.failure.is_of_the_instance() {
+                flight.failed();
+            }
+        })
+    }
+
+    async fn attempt(
         &self,
         flight: &Flight,
         request: Request<Upload>,
@@ -188,7 +206,11 @@ impl Forwarder {
             lease,
         } = exchange;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = upgrade.ok_or(Failure::BadUpgrade)?;
+            let Some(upgrade) = upgrade else {
+                flight.failed();
+                return Err(Failure::BadUpgrade);
+            };
+            flight.answered(response.status());
             lease.detach();
             let instance = hyper::upgrade::on(&mut response);
             let protocol = response.headers().get(http::header::UPGRADE).cloned();
@@ -203,6 +225,7 @@ impl Forwarder {
             .start();
             return Ok(switched(response, protocol.unwrap_or(upgrade.protocol)));
         }
+        flight.answered(response.status());
         let (mut head, body) = response.into_parts();
         headers::remove_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;

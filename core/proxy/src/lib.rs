@@ -3,20 +3,20 @@
 //!
 //! A tenant keeps one address for its whole life while the instances behind it come and go. The
 //! proxy holds that address. Whoever runs a rollout calls [`Proxy::direct`] with the [`Share`]s that
-//! are to hold from now on and waits on each [`Retired`] instance until its last request has ended.
-//! Replacing instances one by one, all at once, or for a few requests in a hundred at first are all
-//! sequences of that one call.
+//! are to hold from now on, waits on each [`Retired`] instance until its last request has ended, and
+//! reads from [`Proxy::measures`] how the others do. Replacing instances one by one, all at once, or
+//! for a few requests in a hundred at first are all sequences of that one call.
 //!
 //! What holds:
 //!
-//! - Among any `sum of weights / gcd` requests in a row each share gets exactly its weight's part.
-//!   A second attempt at a request takes nobody's turn.
+//! - Among any `sum of weights / gcd` requests in a row each share gets exactly its weight's part,
+//!   from the request after a change of weights on. A second attempt takes nobody's turn.
 //! - Once [`Proxy::direct`] has returned, what a retired instance has in flight can only fall.
 //! - Until an instance is in no share any more, no call closes or forgets anything of it.
 //!
 //! The proxy knows nothing of deployments, health or images, stores nothing and decides nothing:
 //! it never moves traffic by itself. An instance that fails keeps its part, and the proxy only sends
-//! what it can safely send again to another one; taking it out is for the caller.
+//! what it can safely send again to another one; taking it out is for whoever reads the measures.
 //! Nor does it keep a client with an instance: every request is divided anew. It terminates no TLS
 //! and caches no answer.
 
@@ -27,6 +27,7 @@ mod failure;
 mod forward;
 mod headers;
 mod listener;
+mod measures;
 mod pool;
 mod proxy;
 mod route;
@@ -37,6 +38,7 @@ mod table;
 mod tunnel;
 
 pub use answers::{Bucket, Classes, Histogram};
+pub use measures::Measures;
 pub use proxy::Proxy;
 pub use route::{Retired, Target};
 pub use settings::{Forwarded, Settings};

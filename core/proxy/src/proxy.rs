@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::forward::Forwarder;
 use crate::listener::{self, Phase, Stop};
+use crate::measures::Measures;
 use crate::route::{Retired, Target};
 use crate::settings::Settings;
 use crate::split::Share;
@@ -62,8 +63,8 @@ impl Proxy {
     /// without targets or with weight 0 get nothing; if none is left, clients are answered 503 with
     /// `no_release`.
     ///
-    /// An instance that was there before, in whichever share, keeps its connections and its
-    /// count. The ones that are in no share any more are returned; requests that had chosen
+    /// An instance that was there before, in whichever share, keeps its connections, its count and
+    /// its measures. The ones that are in no share any more are returned; requests that had chosen
     /// them stay with them, and each drains by itself. An instance in a share of weight 0 is still
     /// there: it is retired when it is left out.
     #[must_use = "a retired instance tells when it may be stopped"]
@@ -77,6 +78,15 @@ impl Proxy {
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         self.forwarder.table.serving(|route| route.target().clone())
+    }
+
+    /// What was measured of each instance that gets traffic now, since it first got some; in the
+    /// order of [`Proxy::targets`].
+    #[must_use]
+    pub fn measures(&self) -> Vec<(Target, Measures)> {
+        self.forwarder
+            .table
+            .serving(|route| (route.target().clone(), route.measures()))
     }
 
     /// The counters since the proxy was bound.

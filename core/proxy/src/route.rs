@@ -1,4 +1,4 @@
-//! One instance: the requests it still has, and the connections that they use.
+//! One instance: the requests it still has, the connections that they use, and how it did.
 //!
 //! A request is counted in when its instance is chosen, by the table and under its lock, and out
 //! when its [`Flight`] is dropped. Which instance is chosen is not decided here.
@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::sync::Notify;
 
+use crate::measures::{Measures, Record};
 use crate::pool::Pool;
 use crate::settings::Settings;
 use crate::stats::Counters;
@@ -53,13 +55,14 @@ impl Retired {
     }
 }
 
-/// A target with its connections and the count of its requests.
+/// A target with its connections, the count of its requests and its measures.
 #[derive(Debug)]
 pub(crate) struct Route {
     target: Target,
     pool: Arc<Pool>,
     in_flight: AtomicUsize,
     emptied: Notify,
+    record: Record,
 }
 
 impl Route {
@@ -70,6 +73,7 @@ impl Route {
             pool,
             in_flight: AtomicUsize::new(0),
             emptied: Notify::new(),
+            record: Record::default(),
         }
     }
 
@@ -79,6 +83,10 @@ impl Route {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn measures(&self) -> Measures {
+        self.record.read()
     }
 
     /// Drops connections that nobody uses.
@@ -109,14 +117,29 @@ impl Route {
 pub(crate) struct Flight {
     route: Arc<Route>,
     counters: Arc<Counters>,
+    began: Instant,
 }
 
 impl Flight {
-    /// Counts a request in.
-    pub(crate) fn begin(route: Arc<Route>, counters: Arc<Counters>) -> Self {
+    /// Counts a request in that has been under way since `began`.
+    pub(crate) fn begin(route: Arc<Route>, counters: Arc<Counters>, began: Instant) -> Self {
         route.in_flight.fetch_add(1, Ordering::AcqRel);
         counters.flight_began();
-        Self { route, counters }
+        Self {
+            route,
+            counters,
+            began,
+        }
+    }
+
+    /// Notes the instance's answer.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.route.record.answered(status, self.began.elapsed());
+    }
+
+    /// Notes that the instance gave no answer.
+    pub(crate) fn failed(&self) {
+        self.route.record.failed();
     }
 
     pub(crate) fn route(&self) -> &Arc<Route> {

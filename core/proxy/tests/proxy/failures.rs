@@ -1,6 +1,5 @@
 //! Instances that are absent, dead, slow or wrong, and what clients are told.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,20 +7,13 @@ use std::time::Duration;
 use http::StatusCode;
 use proxy::{Settings, Target};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
 
 use crate::support::{
-    Connection, Instance, LOOPBACK, body, eventually, fetch, post, proxy, proxy_to, proxy_with,
-    raw_instance, read_until, switch, text,
+    Connection, Dead, Instance, LOOPBACK, body, eventually, fetch, post, proxy, proxy_to,
+    proxy_with, raw_instance, read_until, switch, text,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-/// An address at which nothing listens.
-async fn nowhere() -> SocketAddr {
-    let listener = TcpListener::bind(LOOPBACK).await.expect("a free port");
-    listener.local_addr().expect("an address")
-}
 
 /// An instance that closes its first `count` connections after reading a request head, and serves
 /// on later ones.
@@ -71,11 +63,8 @@ async fn without_a_release_clients_are_told_to_come_back() {
 #[tokio::test]
 async fn a_dead_instance_is_named_and_tried_twice() {
     let proxy = proxy().await;
-    let target = Target {
-        id: "dead".to_owned(),
-        address: nowhere().await,
-    };
-    assert!(switch(&proxy, target).is_none());
+    let dead = Dead::new();
+    assert!(switch(&proxy, dead.target("dead")).is_none());
     assert_error(
         fetch(proxy.local_addr(), "/").await,
         502,

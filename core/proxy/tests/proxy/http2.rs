@@ -6,7 +6,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::support::{Instance, SOON, TestBody, body, eventually, feed, proxy_to, text};
+use crate::support::{
+    Instance, SOON, TestBody, body, eventually, feed, proxy, proxy_to, share, text,
+};
 
 async fn open(address: std::net::SocketAddr) -> SendRequest<TestBody> {
     let stream = TcpStream::connect(address)
@@ -75,6 +77,33 @@ async fn requests_share_a_connection_and_reach_the_instance_as_http1() {
         (stats.connections, stats.requests, stats.responses.success),
         (1, 20, 20)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_streams_of_one_connection_are_divided_by_weight() {
+    let (stable, canary) = (
+        Instance::named("stable").await,
+        Instance::named("canary").await,
+    );
+    let proxy = proxy().await;
+    let shares = [
+        share([stable.target("stable")], 95),
+        share([canary.target("canary")], 5),
+    ];
+    assert!(proxy.direct(&shares).is_empty());
+    let client = open(proxy.local_addr()).await;
+    let answers = (0..100).map(|_| {
+        let mut client = client.clone();
+        tokio::spawn(async move {
+            let request = request("/").body(text("")).expect("a request");
+            body(client.send_request(request).await.expect("an answer")).await
+        })
+    });
+    let mut canaries = 0;
+    for answer in answers.collect::<Vec<_>>() {
+        canaries += u32::from(answer.await.expect("no panic") == "canary");
+    }
+    assert_eq!((proxy.stats().connections, canaries), (1, 5));
 }
 
 #[tokio::test]

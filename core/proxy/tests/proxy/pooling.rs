@@ -8,8 +8,8 @@ use proxy::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
-    Connection, Instance, body, eventually, get, post, proxy_to, proxy_with, raw_instance, switch,
-    text, withdraw,
+    Connection, Instance, body, eventually, get, post, proxy, proxy_to, proxy_with, raw_instance,
+    share, switch, text, withdraw,
 };
 
 /// How many connections an instance has, and has had.
@@ -109,4 +109,55 @@ async fn an_unused_connection_is_closed_without_further_traffic() {
         "ok"
     );
     assert_eq!(count.ever.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_instance_that_stays_keeps_its_connections() {
+    let ((one, count), two) = (counting().await, Instance::named("two").await);
+    let proxy = proxy().await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    for shares in [
+        &[share([one.target("one")], 1)][..],
+        &[
+            share([one.target("one")], 100),
+            share([two.target("two")], 1),
+        ],
+        // Resting is staying: it gets nothing, and goes on as what it was.
+        &[share([one.target("one")], 0), share([two.target("two")], 1)],
+        &[share([two.target("two"), one.target("one")], 5)],
+    ] {
+        assert!(proxy.direct(shares).is_empty(), "{shares:?}");
+        for _ in 0..4 {
+            let response = connection.get("/").await.expect("an answer");
+            assert!(["ok", "two"].contains(&body(response).await.as_str()));
+        }
+    }
+    assert_eq!(count.ever.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn unused_connections_of_every_instance_are_closed() {
+    let instances = [counting().await, counting().await, counting().await];
+    let settings = Settings {
+        idle_timeout: Duration::from_millis(100),
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    let targets = instances.each_ref().map(|(one, _)| one.target("one"));
+    assert!(proxy.direct(&[share(targets.clone(), 1)]).is_empty());
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    for _ in &instances {
+        let response = connection.get("/").await.expect("an answer");
+        assert_eq!(body(response).await, "ok");
+    }
+    let [first, resting @ ..] = targets;
+    let shares = [share([first], 1), share(resting, 0)];
+    assert!(proxy.direct(&shares).is_empty());
+    for (_, count) in &instances {
+        assert_eq!(count.ever.load(Ordering::SeqCst), 1);
+        eventually("the connection is closed", || {
+            count.open.load(Ordering::SeqCst) == 0
+        })
+        .await;
+    }
 }

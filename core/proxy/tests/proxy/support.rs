@@ -15,9 +15,9 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use proxy::{Proxy, Retired, Settings, Share, Target};
+use proxy::{Measures, Proxy, Retired, Settings, Share, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -129,6 +129,24 @@ where
     Instance { address, task }
 }
 
+/// An instance that is dead: nothing listens at its address, and nobody else gets it.
+pub(crate) struct Dead(TcpSocket);
+
+impl Dead {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(LOOPBACK).expect("a free port");
+        Self(socket)
+    }
+
+    pub(crate) fn target(&self, id: &str) -> Target {
+        Target {
+            id: id.to_owned(),
+            address: self.0.local_addr().expect("an address"),
+        }
+    }
+}
+
 pub(crate) async fn proxy() -> Proxy {
     proxy_with(Settings::default()).await
 }
@@ -146,13 +164,24 @@ pub(crate) async fn proxy_to(instance: &Instance) -> Proxy {
     proxy
 }
 
+pub(crate) fn share(targets: impl Into<Vec<Target>>, weight: u32) -> Share {
+    Share {
+        targets: targets.into(),
+        weight,
+    }
+}
+
+/// What was measured of the instance `id`, which gets traffic.
+pub(crate) fn measures(proxy: &Proxy, id: &str) -> Measures {
+    let all = proxy.measures().into_iter();
+    let mut found = all.filter(|(target, _)| target.id == id);
+    let (_, measures) = found.next().expect("it gets traffic");
+    measures
+}
+
 /// Sends all traffic to one instance; returns the one that served before, if there was one.
 pub(crate) fn switch(proxy: &Proxy, target: Target) -> Option<Retired> {
-    let share = Share {
-        targets: vec![target],
-        weight: 1,
-    };
-    only(proxy.direct(&[share]))
+    only(proxy.direct(&[share([target], 1)]))
 }
 
 /// Leaves no instance; returns the one that served before, if there was one.

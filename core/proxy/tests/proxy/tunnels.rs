@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Instance, SOON, eventually, proxy_to, proxy_with, raw, raw_instance, read_until, switch, text,
-    withdraw,
+    Instance, SOON, eventually, measures, proxy_to, proxy_with, raw, raw_instance, read_until,
+    switch, text, withdraw,
 };
 
 const HANDSHAKE: &str = "GET /socket HTTP/1.1\r\nhost: tenant.test\r\n\
@@ -64,6 +64,7 @@ async fn an_upgrade_is_a_tunnel_and_in_flight_until_it_is_closed() {
     let mut stream = open(proxy.local_addr()).await;
     stream.write_all(b"hello").await.expect("sent");
     assert_eq!(read_until(&mut stream, "hello").await, "hello");
+    assert_eq!(measures(&proxy, "one").responses.informational, 1);
 
     let retired = withdraw(&proxy).expect("the first");
     assert!(!retired.drained(Duration::from_millis(30)).await);
@@ -165,4 +166,6 @@ async fn a_switch_of_protocols_that_nobody_asked_for_is_an_error() {
         answer.contains(r#""code":"instance_bad_answer""#),
         "{answer}"
     );
+    let measures = measures(&proxy, "one");
+    assert_eq!((measures.failures, measures.latency.count), (1, 0));
 }
