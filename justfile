@@ -18,6 +18,14 @@ build-all *FLAGS:
 rollback *FLAGS:
     @cargo xtask rollback "$@"
 
+# Let the deployment that is being watched go on to its next step.
+promote *FLAGS:
+    @cargo xtask promote "$@"
+
+# Undo the deployment that is being made now.
+abort *FLAGS:
+    @cargo xtask abort "$@"
+
 # List what was deployed.
 history *FLAGS:
     @cargo xtask history "$@"

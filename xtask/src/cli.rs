@@ -28,6 +28,10 @@ pub(crate) enum Command {
     BuildAll(BuildAll),
     /// Return to an older release. Needs no source, no build and no push.
     Rollback(Rollback),
+    /// Let the deployment that is being watched go on to its next step.
+    Promote(Steer),
+    /// Undo the deployment that is being made now.
+    Abort(Steer),
     /// List what was deployed.
     History(History),
     /// Show what serves now and what is being deployed.
@@ -120,9 +124,12 @@ pub(crate) struct Deploy {
     /// How long the deployment may take, as in `5m`.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
-    /// How the instances of two releases are exchanged.
+    /// How the instances of two releases are exchanged: `rolling`, `blue-green`, `canary` or `recreate`.
     #[arg(long)]
     pub(crate) strategy: Option<String>,
+    /// How many instances of the application run.
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<String>,
     /// Refuse to deploy uncommitted changes.
     #[arg(long)]
     pub(crate) require_clean: bool,
@@ -240,6 +247,15 @@ pub(crate) enum Config {
     Schema,
     /// Print the JSON Schema of the result document of `--output json`.
     ReportSchema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Steer {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Number of the deployment [default: the one in progress].
+    #[arg(long, value_name = "N")]
+    pub(crate) deployment: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod logs;
 mod manual;
 mod rollback;
 mod status;
+mod steer;
 mod test;
 
 use deploy_plan::exit::Exit;
@@ -20,6 +21,7 @@ use deploy_plan::failure::Failure;
 
 use crate::cli::{Cli, Command, Output};
 use crate::render::{self, err};
+use steer::Word;
 
 /// How a command ends when it ends badly: with everything that went wrong.
 type Failures = Vec<Failure>;
@@ -30,6 +32,14 @@ pub(crate) fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Deploy(flags) => deploy::run(project, &flags),
         Command::Rollback(flags) => rollback::run(project, &flags),
+        Command::Promote(flags) => ended(
+            flags.target.output,
+            steer::run(project, &flags, Word::Promote),
+        ),
+        Command::Abort(flags) => ended(
+            flags.target.output,
+            steer::run(project, &flags, Word::Abort),
+        ),
         Command::BuildAll(flags) => ended(flags.target.output, build_all::run(project, &flags)),
         Command::History(flags) => ended(flags.target.output, history::run(project, &flags)),
         Command::Status(target) => ended(target.output, status::run(project, &target)),

@@ -131,6 +131,7 @@ pub(crate) fn deploy_overrides(flags: &Deploy, overrides: &mut Overrides) {
     build_overrides(&flags.build, overrides);
     overrides.set_some("--timeout", "deploy.timeout", flags.timeout.as_deref());
     overrides.set_some("--strategy", "deploy.strategy", flags.strategy.as_deref());
+    overrides.set_some("--replicas", "deploy.replicas", flags.replicas.as_deref());
     overrides.set_some("--builder", "image.builder", flags.builder.as_deref());
     overrides.set_some("--base", "image.base", flags.base.as_deref());
     if flags.require_clean {

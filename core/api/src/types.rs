@@ -107,6 +107,11 @@ pub struct DeployRequest {
     /// Instances of the release, 1 when absent; part of the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// What is run once, in the new image with the new environment, before anything of the new release is started: a
+    /// migration for instance. Arguments for the image's entrypoint, as `docker run IMAGE ARGUMENTS` has them. It must end
+    /// with 0; else nothing has changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub release_command: Vec<String>,
     /// How the new release proves that it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
@@ -332,7 +337,8 @@ impl Deployment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// `exited`, `killed`, `wrong_port`, `health_timeout`, `unhealthy`, `image_not_found`,
-    /// `start_failed`, `interrupted`, `aborted`, `deadline`, `internal`.
+    /// `start_failed`, `interrupted`, `aborted`, `deadline`, `analysis_failed`, `release_command_failed`,
+    /// `internal`.
     pub code: String,
     /// For people.
     pub message: String,

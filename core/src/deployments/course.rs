@@ -105,7 +105,12 @@ pub(crate) fn settle(
         Strategy::Rolling => {
             let surge = asked.max_surge.unwrap_or(1);
             let unavailable = asked.max_unavailable.unwrap_or(0);
-            within("rollout.max_surge", u64::from(surge), 0, u64::from(MAX_REPLICAS))?;
+            within(
+                "rollout.max_surge",
+                u64::from(surge),
+                0,
+                u64::from(MAX_REPLICAS),
+            )?;
             within(
                 "rollout.max_unavailable",
                 u64::from(unavailable),
@@ -119,7 +124,8 @@ pub(crate) fn settle(
             }
             settled.max_surge = Some(surge);
             settled.max_unavailable = Some(unavailable);
-            settled.batch_pause_ms = Some(pause("rollout.batch_pause_ms", asked.batch_pause_ms, 0)?);
+            settled.batch_pause_ms =
+                Some(pause("rollout.batch_pause_ms", asked.batch_pause_ms, 0)?);
         }
         Strategy::BlueGreen => {
             settled.bake_ms = Some(pause("rollout.bake_ms", asked.bake_ms, 0)?);
@@ -211,10 +217,22 @@ impl Thresholds {
 fn refuse_foreign(strategy: Strategy, asked: &RolloutSettings) -> Result<(), Refusal> {
     for (name, given, of) in [
         ("max_surge", asked.max_surge.is_some(), Strategy::Rolling),
-        ("max_unavailable", asked.max_unavailable.is_some(), Strategy::Rolling),
-        ("batch_pause_ms", asked.batch_pause_ms.is_some(), Strategy::Rolling),
+        (
+            "max_unavailable",
+            asked.max_unavailable.is_some(),
+            Strategy::Rolling,
+        ),
+        (
+            "batch_pause_ms",
+            asked.batch_pause_ms.is_some(),
+            Strategy::Rolling,
+        ),
         ("bake_ms", asked.bake_ms.is_some(), Strategy::BlueGreen),
-        ("keep_warm_ms", asked.keep_warm_ms.is_some(), Strategy::BlueGreen),
+        (
+            "keep_warm_ms",
+            asked.keep_warm_ms.is_some(),
+            Strategy::BlueGreen,
+        ),
         ("steps", asked.steps.is_some(), Strategy::Canary),
     ] {
         if given && strategy != of {
@@ -236,7 +254,12 @@ fn check_steps(steps: &[CanaryStep]) -> Result<(), Refusal> {
     }
     let mut before = 0;
     for step in steps {
-        within("the weight of a step in rollout.steps", u64::from(step.weight), 1, 99)?;
+        within(
+            "the weight of a step in rollout.steps",
+            u64::from(step.weight),
+            1,
+            99,
+        )?;
         if step.weight <= before {
             return Err(Refusal::invalid(format!(
                 "rollout.steps must grow: {} comes after {before}",
@@ -364,7 +387,10 @@ mod tests {
     #[test]
     fn what_would_be_ignored_is_refused() {
         let refused = refusal(Strategy::Rolling, &steps(&[10]));
-        assert_eq!(refused, "rollout.steps is for the strategy canary, not for rolling");
+        assert_eq!(
+            refused,
+            "rollout.steps is for the strategy canary, not for rolling"
+        );
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(crate) use course::{Course, Step, Thresholds, settle};
 pub(crate) use healthcheck::from_image as health_check_of_image;
 pub(crate) use image::{holds, resolve};
 pub(crate) use request::{
-    Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, strategy_of, timeout_of,
+    Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, release_command_of,
+    strategy_of, timeout_of,
 };
 pub(crate) use rollback::{RollbackError, restored_release};
 pub(crate) use state::State;
@@ -63,12 +64,8 @@ pub(crate) enum Strategy {
 
 impl Strategy {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [
-        Self::Rolling,
-        Self::Recreate,
-        Self::BlueGreen,
-        Self::Canary,
-    ];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Rolling, Self::Recreate, Self::BlueGreen, Self::Canary];
 
     /// The word on the wire and in the database.
     pub(crate) fn as_str(self) -> &'static str {

@@ -9,6 +9,7 @@ use super::{Capsule, Strategy};
 
 /// Environment variables of one release, names and values together.
 const MAX_ENV_BYTES: usize = 128 * 1024;
+const MAX_COMMAND_BYTES: usize = 16 * 1024;
 /// The longest rollout that may be asked for.
 const MAX_TIMEOUT_SECONDS: u64 = 6 * 60 * 60;
 
@@ -81,6 +82,20 @@ pub(crate) fn strategy_of(word: Option<&str>) -> Result<Strategy, Refusal> {
             "strategy {word:?} is not known; this server offers: {known}"
         ))
     })
+}
+
+/// The command that is to run before a release.
+pub(crate) fn release_command_of(words: Vec<String>) -> Result<Vec<String>, Refusal> {
+    let bytes: usize = words.iter().map(String::len).sum();
+    let sound = words.first().is_none_or(|first| !first.is_empty())
+        && bytes <= MAX_COMMAND_BYTES
+        && words.iter().all(|word| !word.contains('\0'));
+    if sound {
+        return Ok(words);
+    }
+    Err(Refusal::invalid(format!(
+        "release_command must begin with a word, hold no zero byte and be at most {MAX_COMMAND_BYTES} bytes long"
+    )))
 }
 
 /// The deadline that a request asks for.
@@ -223,11 +238,23 @@ mod tests {
     }
 
     #[test]
+    fn release_commands() {
+        let words =
+            |words: &[&str]| release_command_of(words.iter().map(|w| (*w).into()).collect());
+        assert!(words(&[]).is_ok() && words(&["migrate", ""]).is_ok());
+        assert!(words(&[""]).is_err() && words(&["a\0"]).is_err());
+        assert!(words(&[&"x".repeat(MAX_COMMAND_BYTES + 1)]).is_err());
+    }
+
+    #[test]
     fn strategies_and_deadlines() {
         assert_eq!(strategy_of(None), Ok(Strategy::Rolling));
         assert_eq!(strategy_of(Some("recreate")), Ok(Strategy::Recreate));
         let refused = strategy_of(Some("yolo")).unwrap_err().to_string();
-        assert!(refused.contains("rolling, recreate, blue-green, canary"), "{refused}");
+        assert!(
+            refused.contains("rolling, recreate, blue-green, canary"),
+            "{refused}"
+        );
         assert_eq!(strategy_of(Some("blue_green")), Ok(Strategy::BlueGreen));
         assert_eq!(timeout_of(None, &defaults()), Ok(300));
         assert!(timeout_of(Some(0), &defaults()).is_err());

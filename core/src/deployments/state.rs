@@ -12,6 +12,8 @@ use std::fmt;
 pub(crate) enum State {
     /// Accepted; nothing was started.
     Requested,
+    /// The release command has done its work; nothing of the release was started yet.
+    Migrated,
     /// Image unpacked, new instance started.
     Provisioned,
     /// The new instance proved that it works; no traffic has moved.
@@ -38,8 +40,9 @@ pub(crate) enum State {
 
 impl State {
     /// All of them, in the order of a deployment's life.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Requested,
+        Self::Migrated,
         Self::Provisioned,
         Self::Healthy,
         Self::Shifting,
@@ -57,6 +60,7 @@ impl State {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
+            Self::Migrated => "migrated",
             Self::Provisioned => "provisioned",
             Self::Healthy => "healthy",
             Self::Shifting => "shifting",
@@ -99,7 +103,11 @@ impl State {
     /// Whether `next` may be written after `self`.
     pub(crate) fn may_become(self, next: Self) -> bool {
         match self {
-            Self::Requested => {
+            Self::Requested => matches!(
+                next,
+                Self::Migrated | Self::Provisioned | Self::Aborting | Self::RollingBack
+            ),
+            Self::Migrated => {
                 matches!(next, Self::Provisioned | Self::Aborting | Self::RollingBack)
             }
             Self::Provisioned => {
@@ -138,6 +146,7 @@ impl State {
         let undone = Self::undone(another_release_is_live);
         match self {
             Self::Requested
+            | Self::Migrated
             | Self::Provisioned
             | Self::Healthy
             | Self::Shifting
@@ -159,17 +168,21 @@ impl fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::State::{
-        Aborting, Draining, Failed, Healthy, Provisioned, Requested, RolledBack, RollingBack,
-        Shifting, Succeeded, Verified,
+        Aborting, Draining, Failed, Healthy, Migrated, Paused, Provisioned, Requested, RolledBack,
+        RollingBack, Shifting, Succeeded, Verified,
     };
     use super::*;
 
     /// Every allowed step, written a second time as a table: what is missing here is forbidden.
     const ALLOWED: &[(State, &[State])] = &[
-        (Requested, &[Provisioned, Aborting, RollingBack]),
+        (Requested, &[Migrated, Provisioned, Aborting, RollingBack]),
+        (Migrated, &[Provisioned, Aborting, RollingBack]),
         (Provisioned, &[Healthy, Aborting, RollingBack]),
         (Healthy, &[Shifting, Aborting, RollingBack]),
-        (Shifting, &[Shifting, Paused, Verified, Aborting, RollingBack]),
+        (
+            Shifting,
+            &[Shifting, Paused, Verified, Aborting, RollingBack],
+        ),
         (Paused, &[Shifting, Aborting, RollingBack]),
         (Verified, &[Draining, Succeeded]),
         (Draining, &[Succeeded]),

@@ -8,17 +8,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use management_api::error::code;
 use management_api::paths;
-use management_api::types::{
-    Data, DeployAnswer, DeployRequest, RollbackRequest, RolloutSettings,
-};
+use management_api::types::{Data, DeployAnswer, DeployRequest, RollbackRequest, RolloutSettings};
 
 use super::extract::{Body, OptionalBody, Segments};
 use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, Strategy, capsule_of, health_check_of_image, holds, resolve, restored_release,
-    settle, strategy_of, timeout_of,
+    Kind, Refusal, Strategy, capsule_of, health_check_of_image, holds, release_command_of, resolve,
+    restored_release, settle, strategy_of, timeout_of,
 };
 use crate::platform::App;
 use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
@@ -73,7 +71,11 @@ pub(super) async fn rollback(
             Strategy::Recreate => Strategy::Recreate,
             _ => Strategy::Rolling,
         };
-        let rollout = settle(strategy, target.capsule.replicas, &RolloutSettings::default())?;
+        let rollout = settle(
+            strategy,
+            target.capsule.replicas,
+            &RolloutSettings::default(),
+        )?;
         let new = NewDeployment {
             tenant: tenant.clone(),
             kind: Kind::Rollback,
@@ -82,6 +84,8 @@ pub(super) async fn rollback(
             capsule: target.capsule,
             strategy,
             rollout,
+            // What an older release needs of the database, its own deployment has done.
+            release_command: Vec::new(),
             timeout_seconds,
             restores: Some(target.restores.unwrap_or(target.number)),
             actor: caller.name.clone(),
@@ -118,6 +122,7 @@ async fn requested(
         tenant: tenant.to_owned(),
         kind: Kind::Deploy,
         rollout: settle(strategy, capsule.replicas, &request.rollout)?,
+        release_command: release_command_of(request.release_command)?,
         capsule,
         strategy,
         timeout_seconds: timeout_of(request.timeout_seconds, &defaults)?,

@@ -62,6 +62,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "idempotency",
         "logs",
         "promote",
+        "release-command",
         "replicas",
         "rollback",
         "tokens",

@@ -45,6 +45,21 @@ pub(super) fn ended(exit: Exit) -> Failure {
     }
 }
 
+/// The command that runs before the release did not end well.
+pub(super) fn command_failed(words: &[String], exit: Exit) -> Failure {
+    // Only its first word: arguments may hold what is nobody's business.
+    let command = words.first().map_or("", String::as_str);
+    let mut failure = plain(
+        "release_command_failed",
+        format!("the release command `{command}` ended with {exit}; nothing was started"),
+    );
+    match exit {
+        Exit::Code(code) => failure.exit_code = Some(code),
+        Exit::Signal(signal) => failure.signal = Some(signal),
+    }
+    failure
+}
+
 /// Adds the application's last lines. The end of an instance completes its log.
 pub(super) async fn with_log(mut failure: Failure, instance: Option<&Instance>) -> Failure {
     if let Some(instance) = instance.cloned() {

@@ -17,6 +17,22 @@ static COUNT: AtomicU64 = AtomicU64::new(1);
 
 /// Starts an instance on a port of its own.
 pub(super) async fn start(platform: &Platform, row: &DeploymentRow) -> Result<Instance, Failure> {
+    begin(platform, row, None).await
+}
+
+/// Starts the command that runs before a release; its output is in the log of the deployment.
+pub(super) async fn start_command(
+    platform: &Platform,
+    row: &DeploymentRow,
+) -> Result<Instance, Failure> {
+    begin(platform, row, Some(row.release_command.clone())).await
+}
+
+async fn begin(
+    platform: &Platform,
+    row: &DeploymentRow,
+    command: Option<Vec<String>>,
+) -> Result<Instance, Failure> {
     let image: Digest = row.capsule.digest.parse().map_err(|error| {
         failure::plain("internal", format!("the recorded digest is wrong: {error}"))
     })?;
@@ -29,7 +45,7 @@ pub(super) async fn start(platform: &Platform, row: &DeploymentRow) -> Result<In
         env: row.capsule.env.clone(),
         port,
         log: logs::file(&platform.data.logs(&row.tenant), row.number),
-        command: None,
+        command,
     };
     platform
         .engine

@@ -62,14 +62,14 @@ struct Board {
 #[derive(Default)]
 struct Entries {
     next: u64,
-    entries: Vec<(u64, Option<Target>)>,
+    slots: Vec<(u64, Option<Target>)>,
     /// Why the last instance ended that did.
     ended: Option<String>,
 }
 
 impl Entries {
     fn targets(&self) -> Vec<Target> {
-        let targets = self.entries.iter().map(|(_, target)| target.clone());
+        let targets = self.slots.iter().map(|(_, target)| target.clone());
         targets.flatten().collect()
     }
 }
@@ -203,19 +203,18 @@ impl Board {
     }
 
     fn enter(&self, targets: Vec<Option<Target>>) -> Vec<u64> {
-        let mut slots = self.lock();
-        let first = slots.next;
-        let entries = (first..).zip(targets);
-        slots.entries.extend(entries);
-        slots.next = slots.entries.last().map_or(first, |(id, _)| id + 1);
+        let mut entries = self.lock();
+        let first = entries.next;
+        entries.slots.extend((first..).zip(targets));
+        entries.next = entries.slots.last().map_or(first, |(id, _)| id + 1);
         // All at once: none of those that serve loses its traffic for a moment.
-        drop(self.publish(&slots));
-        (first..slots.next).collect()
+        drop(self.publish(&entries));
+        (first..entries.next).collect()
     }
 
     fn serving(&self) -> Vec<u64> {
-        let slots = self.lock();
-        let serving = slots.entries.iter().filter(|(_, target)| target.is_some());
+        let entries = self.lock();
+        let serving = entries.slots.iter().filter(|(_, target)| target.is_some());
         serving.map(|(id, _)| *id).collect()
     }
 
@@ -228,33 +227,33 @@ impl Board {
     }
 
     fn set(&self, slot: u64, target: Option<Target>, ended: Option<String>) {
-        let mut slots = self.lock();
-        if let Some(entry) = slots.entries.iter_mut().find(|(id, _)| *id == slot) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.slots.iter_mut().find(|(id, _)| *id == slot) {
             entry.1 = target;
         }
-        slots.ended = ended.or(slots.ended.take());
+        entries.ended = ended.or(entries.ended.take());
         // The instance before this one has ended: there is nothing to wait for.
-        drop(self.publish(&slots));
-        drop(slots);
+        drop(self.publish(&entries));
+        drop(entries);
         self.tenant.changed();
     }
 
     fn take_traffic(&self) -> Vec<Retired> {
         // No keeper names other instances in between.
-        let slots = self.lock();
-        self.tenant.give_traffic(self.number, slots.targets())
+        let entries = self.lock();
+        self.tenant.give_traffic(self.number, entries.targets())
     }
 
     fn remove(&self, ids: &[u64]) -> Vec<Retired> {
-        let mut slots = self.lock();
-        slots.entries.retain(|(id, _)| !ids.contains(id));
-        self.publish(&slots)
+        let mut entries = self.lock();
+        entries.slots.retain(|(id, _)| !ids.contains(id));
+        self.publish(&entries)
     }
 
     /// Tells the world, in the order of the changes.
-    fn publish(&self, slots: &Entries) -> Vec<Retired> {
-        let targets = slots.targets();
-        let state = match (targets.is_empty(), &slots.ended) {
+    fn publish(&self, entries: &Entries) -> Vec<Retired> {
+        let targets = entries.targets();
+        let state = match (targets.is_empty(), &entries.ended) {
             (false, _) => LiveState::Serving(targets.clone()),
             (true, Some(why)) => LiveState::Down(why.clone()),
             (true, None) => LiveState::Starting,

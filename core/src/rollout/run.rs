@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engines::process::Instance;
+use engines::process::{Exit, Instance};
 use futures_util::future::{join_all, try_join_all};
 use management_api::types::Failure;
 use proxy::{Retired, Target};
@@ -134,6 +134,7 @@ impl Rollout {
 
     /// Up to the commit.
     async fn forward(&mut self) -> Result<Vec<Retired>, Stop> {
+        self.run_release_command().await?;
         self.take_warm().await;
         match self.course.clone() {
             Course::Recreate => self.stop_old().await,
@@ -170,7 +171,31 @@ impl Rollout {
 
     /// Whether there is somebody to share the traffic with.
     fn old_serves(&self) -> bool {
-        self.old.as_ref().is_some_and(|old| !old.targets().is_empty())
+        self.old
+            .as_ref()
+            .is_some_and(|old| !old.targets().is_empty())
+    }
+
+    /// Once, in the new image, before anything of it is started and anything of the old release is touched.
+    async fn run_release_command(&mut self) -> Result<(), Stop> {
+        if self.row.release_command.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let instance = self
+            .bounded(instances::start_command(&self.app, &self.row))
+            .await??;
+        self.new.push(instance.clone());
+        let exit = self.bounded(instance.wait()).await?;
+        if exit != Exit::Code(0) {
+            return Err(failure::command_failed(&self.row.release_command, exit).into());
+        }
+        // It has ended; what is left of it goes.
+        let ended = self.new.take();
+        self.stop_all(ended).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let message = format!("the release command ended well after {seconds:.1} s");
+        self.advance(State::Migrated, message).await
     }
 
     /// A set that is kept warm is of this very release and becomes the new one, or makes room.
@@ -266,7 +291,7 @@ impl Rollout {
         let starting = (0..missing).map(|_| self.start());
         let started = self.bounded(join_all(starting)).await?;
         started.into_iter().collect::<Result<Vec<()>, Failure>>()?;
-        if self.state == State::Requested {
+        if matches!(self.state, State::Requested | State::Migrated) {
             let message = match &self.new.all()[..] {
                 [one] => format!("instance {} runs", one.id()),
                 many => format!("{} instances run", many.len()),
@@ -302,6 +327,7 @@ impl Rollout {
             &health,
             self.new.all(),
             old.unwrap_or_default(),
+            pause,
         );
         let promote = Arc::clone(&self.signals.promote);
         let mut broken = pin!(watching::broken(self.new.all(), health));
@@ -323,11 +349,17 @@ impl Rollout {
             match self.bounded(looked).await?? {
                 None => return self.go_on("promoted").await,
                 Some(Verdict::Fail(why)) => {
-                    return Err(failure::plain("analysis_failed", why).into());
+                    // Its end is the reason why requests failed.
+                    let ended = self.new.all().iter().find_map(Instance::exited);
+                    let told = || failure::plain("analysis_failed", why);
+                    return Err(ended.map_or_else(told, failure::ended).into());
                 }
-                Some(Verdict::Pass) if is_over() => return self.go_on("nothing speaks against it").await,
+                Some(Verdict::Pass) if is_over() => {
+                    return self.go_on("nothing speaks against it").await;
+                }
                 Some(Verdict::Inconclusive(why)) if is_over() => {
-                    self.pause(&format!("{why}; promote it or abort it")).await?;
+                    self.pause(&format!("{why}; promote it or abort it"))
+                        .await?;
                 }
                 Some(Verdict::Pass | Verdict::Inconclusive(_)) => {}
             }

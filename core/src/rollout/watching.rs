@@ -17,12 +17,11 @@ use super::{failure, instances};
 use crate::deployments::Thresholds;
 use crate::tenant::Tenant;
 
-/// So many looks a pause, unless that makes them too rare or too many.
+/// So many looks a pause, unless that makes them too rare or too many; and so many until there is enough to judge
+/// by where there is no pause.
 const LOOKS: u32 = 20;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
-/// In so many looks the requests that are made up have to be enough to judge by.
-const LOOKS_TO_JUDGE: u64 = 10;
 /// A request that is made up waits no longer for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Lines of the log that are looked through each time.
@@ -39,18 +38,28 @@ pub(super) struct Watch {
     before: BTreeMap<String, Sample>,
     /// Requests that were made up, to the new and to the old release.
     made_up: (Sample, Sample),
+    /// How many are made up at each look.
+    at_a_time: usize,
 }
 
 impl Watch {
-    /// Begins with what the proxy has seen by now.
+    /// Begins with what the proxy has seen by now; for `pause`, or until somebody says how to go on.
     pub(super) fn begin(
         tenant: &Arc<Tenant>,
         thresholds: Thresholds,
         check: &HealthCheck,
         new: Vec<Instance>,
         old: Vec<Target>,
+        pause: Option<Duration>,
     ) -> Self {
+        let looks = pause.map_or(LOOKS.into(), |pause| {
+            pause.as_millis() / Self::rhythm(Some(pause)).as_millis()
+        });
+        // Half of the looks are enough: slow answers make them fewer.
+        let enough = u64::try_from(looks / 2).unwrap_or(u64::MAX).max(1);
+        let at_a_time = thresholds.min_requests.div_ceil(enough);
         Self {
+            at_a_time: usize::try_from(at_a_time).unwrap_or(usize::MAX),
             before: measured(tenant),
             tenant: Arc::clone(tenant),
             thresholds,
@@ -100,8 +109,7 @@ impl Watch {
 
     /// The same requests to both releases, past the proxy.
     async fn make_up_requests(&mut self) {
-        let count = self.thresholds.min_requests.div_ceil(LOOKS_TO_JUDGE);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = self.at_a_time;
         let new: Vec<Target> = self.new.iter().map(instances::target).collect();
         let asked = |targets: &[Target]| {
             let turns: Vec<_> = targets.iter().cycle().take(count).cloned().collect();

@@ -25,6 +25,8 @@ pub(crate) struct DeploymentRow {
     pub(crate) strategy: Strategy,
     /// Every setting of the strategy.
     pub(crate) rollout: RolloutSettings,
+    /// Run once before anything is started.
+    pub(crate) release_command: Vec<String>,
     pub(crate) timeout_seconds: u64,
     /// The deployment that served before.
     pub(crate) previous: Option<u64>,
@@ -49,6 +51,8 @@ pub(crate) struct NewDeployment {
     pub(crate) capsule: Capsule,
     pub(crate) strategy: Strategy,
     pub(crate) rollout: RolloutSettings,
+    /// Run once before anything is started.
+    pub(crate) release_command: Vec<String>,
     pub(crate) timeout_seconds: u64,
     pub(crate) restores: Option<u64>,
     pub(crate) actor: String,
@@ -84,7 +88,8 @@ const SELECT: &str = "
     SELECT d.tenant, d.number, d.generation, d.kind, d.state, d.image, d.tag, d.release_id,
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
-           t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout
+           t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout,
+           d.release_command
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
@@ -292,8 +297,8 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
     transaction.execute(
         "INSERT INTO deployments (tenant, number, generation, kind, state, image, tag, release_id,
            strategy, timeout_seconds, previous, restores, actor, source, created_at, updated_at,
-           rollout)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?15,?16)",
+           rollout, release_command)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?15,?16,?17)",
         params![
             new.tenant,
             number,
@@ -311,6 +316,7 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
             new.source.as_ref().map(json).transpose()?,
             at,
             json(&new.rollout)?,
+            json(&new.release_command)?,
         ],
     )?;
     Ok(unsigned(number))
@@ -412,6 +418,7 @@ fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
         rollout: serde_json::from_str(&row.get::<_, String>(22)?)?,
+        release_command: serde_json::from_str(&row.get::<_, String>(23)?)?,
         timeout_seconds: unsigned(row.get(12)?),
         previous: number(13)?,
         restores: number(14)?,
@@ -469,6 +476,7 @@ pub(crate) mod fixtures {
             capsule,
             strategy: Strategy::Rolling,
             rollout: RolloutSettings::default(),
+            release_command: Vec::new(),
             timeout_seconds: 60,
             restores: None,
             actor: "ci".into(),

@@ -3,7 +3,8 @@
 //!
 //! `MODE`: `ok` (default), `slow` (listens after `START_MS`), `exit` (prints and ends with
 //! `EXIT_CODE`), `abort` (ends by a signal), `wrong-port`, `unhealthy` (answers 500 to the health
-//! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`).
+//! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
+//! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included).
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/sick` (health checks fail from now on).
@@ -18,6 +19,9 @@ use std::time::Duration;
 static SICK: AtomicBool = AtomicBool::new(false);
 
 fn main() {
+    if let Some(command) = env::args().nth(1) {
+        return once(&command);
+    }
     let mode = variable("MODE", "ok");
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
     match mode.as_str() {
@@ -45,20 +49,34 @@ fn main() {
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port can be had");
     println!("listening on {}", listener.local_addr().expect("a bound listener has an address"));
     for stream in listener.incoming().flatten() {
-        let silent = mode == "silent";
-        thread::spawn(move || serve(stream, silent));
+        let mode = mode.clone();
+        thread::spawn(move || serve(stream, &mode));
     }
 }
 
-fn serve(stream: TcpStream, silent: bool) {
+/// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends.
+fn once(command: &str) {
+    println!("running {command} for version {}", variable("VERSION", "none"));
+    match command {
+        "print" => {}
+        "fail" => std::process::exit(9),
+        _ => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
+    }
+}
+
+fn serve(stream: TcpStream, mode: &str) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
     while let Some((path, keep_alive)) = request(&mut reader) {
-        if silent {
-            thread::sleep(Duration::from_secs(3600));
+        match mode {
+            "silent" => thread::sleep(Duration::from_secs(3600)),
+            "lazy" => thread::sleep(Duration::from_millis(number("DELAY_MS", 100))),
+            _ => {}
         }
-        let (status, body) = answer(&path);
+        let (status, body) = answer(&path, mode);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let written = write!(
             writer,
@@ -89,12 +107,13 @@ fn request(reader: &mut impl BufRead) -> Option<(String, bool)> {
     }
 }
 
-fn answer(path: &str) -> (&'static str, String) {
+fn answer(path: &str, mode: &str) -> (&'static str, String) {
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     let (first, rest) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     match first {
         "health" if SICK.load(Ordering::Relaxed) => ("500 Internal Server Error", "sick".into()),
         "health" => ("200 OK", "fine".into()),
+        _ if mode == "faulty" => ("500 Internal Server Error", "faulty".into()),
         "version" => ("200 OK", variable("VERSION", "none")),
         "env" => ("200 OK", variable(rest, "")),
         "slow" => {

@@ -49,6 +49,10 @@ const NEEDS: &[(&str, Needs)] = &[
         Needs::Deploy,
     ),
     (
+        "POST /api/v1/tenants/{tenant}/deployments/{number}/promote",
+        Needs::Deploy,
+    ),
+    (
         "POST /api/v1/tenants/{tenant}/rotate-credentials",
         Needs::Operator,
     ),

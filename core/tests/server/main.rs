@@ -16,5 +16,7 @@ mod life;
 mod load;
 mod logs;
 mod operations;
+mod release_command;
 mod rollback;
+mod strategies;
 mod supervision;

@@ -93,11 +93,35 @@ impl Layer {
 #[derive(Serialize)]
 struct Rollout {
     strategy: String,
+    replicas: u32,
     timeout_seconds: u64,
+    watched_seconds: u64,
     wait: bool,
     force: bool,
     health: String,
     env: Vec<String>,
+}
+
+impl Rollout {
+    fn text(&self) -> String {
+        let Self {
+            strategy,
+            replicas,
+            timeout_seconds,
+            watched_seconds,
+            health,
+            ..
+        } = self;
+        let replicas = match replicas {
+            1 => String::new(),
+            several => format!(", {several} instances"),
+        };
+        let watched = match watched_seconds {
+            0 => String::new(),
+            seconds => format!(" and {seconds} s of watching"),
+        };
+        format!("{strategy}{replicas}, at most {timeout_seconds} s{watched}, {health}")
+    }
 }
 
 impl Document {
@@ -128,7 +152,9 @@ impl Document {
             }),
             rollout: Rollout {
                 strategy: plan.rollout.strategy.to_string(),
+                replicas: plan.rollout.replicas,
                 timeout_seconds: plan.rollout.timeout_seconds,
+                watched_seconds: plan.rollout.watched_seconds,
                 wait: plan.rollout.wait,
                 force: plan.rollout.force,
                 health: format!("GET {} -> {}", config.health.path, config.health.status),
@@ -160,16 +186,7 @@ impl Document {
         let _ = writeln!(text, "tag          {}{pinned}", self.tag.value);
         self.build_text(&mut text);
         self.image_text(&mut text);
-        let Rollout {
-            strategy,
-            timeout_seconds,
-            health,
-            ..
-        } = &self.rollout;
-        let _ = writeln!(
-            text,
-            "rollout      {strategy}, at most {timeout_seconds} s, {health}"
-        );
+        let _ = writeln!(text, "rollout      {}", self.rollout.text());
         if !self.rollout.env.is_empty() {
             let _ = writeln!(text, "env          {}", self.rollout.env.join(", "));
         }

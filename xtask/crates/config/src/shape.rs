@@ -193,10 +193,24 @@ mod tests {
         image.provenance Boolean
         image.signing_key_file Text
         deploy.strategy rolling|blue-green|canary|recreate
+        deploy.release_command List
+        deploy.replicas Integer { minimum: Some(1), maximum: Some(100) }
         deploy.timeout Text
         deploy.require_clean Boolean
         deploy.require_env List
         deploy.wait Boolean
+        rollout.max_surge Integer { minimum: Some(0), maximum: Some(100) }
+        rollout.max_unavailable Integer { minimum: Some(0), maximum: Some(100) }
+        rollout.batch_pause Text
+        rollout.bake Text
+        rollout.keep_warm Text
+        rollout.steps List
+        analysis.min_requests Integer { minimum: Some(1), maximum: Some(1000000) }
+        analysis.max_error_percent Integer { minimum: Some(0), maximum: Some(100) }
+        analysis.max_p95 Text
+        analysis.max_p95_ratio Integer { minimum: Some(1), maximum: Some(1000) }
+        analysis.log_patterns List
+        analysis.synthetic Boolean
         health.path Text
         health.interval Text
         health.timeout Text

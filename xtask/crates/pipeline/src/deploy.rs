@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deploy_config::Settings;
-use deploy_plan::config::{Auth, Config, ControlPlane};
+use deploy_plan::config::{Auth, Config, ControlPlane, Strategy};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Tag as PlannedTag;
 use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
-use management_api::types::{DeployAnswer, DeployRequest, HealthCheck, Source};
+use management_api::types::{
+    AnalysisSettings, CanaryStep, DeployAnswer, DeployRequest, HealthCheck, RolloutSettings, Source,
+};
 use oci::{Digest, Store};
 
 use crate::attest::Papers;
@@ -63,13 +65,55 @@ impl Execution<'_> {
 /// Runs the plan to its end. What came out is in `run.outcome`, also when it failed.
 pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Failure> {
     note_live(run, &execution);
+    if let Some(control) = &execution.found.control {
+        offered(execution.config(), control)?;
+    }
     let binaries = build(run, &execution)?;
     let control = control(run, &mut execution, &binaries)?;
+    offered(execution.config(), &control)?;
     run.outcome.tenant = Some(control.tenant.clone());
     let release = ship(run, &execution, &control, &binaries)?;
     let end = release_it(run, &execution, &control, &release);
     keep_in_journal(run, &execution, &control, &release);
     end
+}
+
+/// A platform that does not know a setting would ignore it: a release without its migration, for instance.
+fn offered(config: &Config, control: &Control) -> Result<(), Failure> {
+    let deploy = &config.deploy;
+    let strategy = deploy.strategy.to_string();
+    let strategies = control.capabilities.as_ref().map(|known| &known.strategies);
+    let known = strategies.is_some_and(|known| known.contains(&strategy));
+    let missing = [
+        (
+            !deploy.release_command.is_empty() && !control.offers("release-command"),
+            "deploy.release_command".to_owned(),
+        ),
+        (
+            deploy.replicas != 1 && !control.offers("replicas"),
+            "deploy.replicas".to_owned(),
+        ),
+        (
+            deploy.strategy != Strategy::Rolling && !known,
+            format!("deploy.strategy = \"{strategy}\""),
+        ),
+    ];
+    let missing: Vec<String> = missing
+        .into_iter()
+        .filter_map(|(is_missing, what)| is_missing.then_some(what))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::preflight(
+        "not_offered",
+        format!(
+            "the platform at {} does not offer {}",
+            control.client.base_url(),
+            missing.join(", ")
+        ),
+        "take it out of this environment, or deploy to a platform that has it",
+    ))
 }
 
 fn note_live(run: &mut Run<'_>, execution: &Execution<'_>) {
@@ -272,7 +316,12 @@ fn release_it(
 }
 
 fn timeout(execution: &Execution<'_>) -> Duration {
-    Duration::from_secs(execution.plan.rollout.timeout_seconds)
+    let rollout = &execution.plan.rollout;
+    Duration::from_secs(
+        rollout
+            .timeout_seconds
+            .saturating_add(rollout.watched_seconds),
+    )
 }
 
 /// Follows an accepted deployment or rollback to its end, if that is wanted.
@@ -338,9 +387,17 @@ fn request(execution: &Execution<'_>, control: &Control, release: &Release) -> D
         return plain;
     }
     let config = execution.config();
+    let several = control.offers("replicas");
     DeployRequest {
         digest: release.digest.as_ref().map(ToString::to_string),
         strategy: Some(execution.plan.rollout.strategy.to_string()),
+        release_command: config.deploy.release_command.clone(),
+        replicas: several.then_some(config.deploy.replicas),
+        rollout: if several {
+            rollout_settings(config)
+        } else {
+            RolloutSettings::default()
+        },
         health: Some(health(config)),
         env: config
             .env
@@ -357,10 +414,45 @@ fn request(execution: &Execution<'_>, control: &Control, release: &Release) -> D
     }
 }
 
-fn health(config: &Config) -> HealthCheck {
-    let milliseconds = |duration: deploy_plan::config::Duration| {
-        u64::try_from(duration.as_std().as_millis()).unwrap_or(u64::MAX)
+/// What belongs to the strategy: the platform refuses the rest.
+fn rollout_settings(config: &Config) -> RolloutSettings {
+    let rollout = &config.rollout;
+    let analysis = &config.analysis;
+    let mut settings = RolloutSettings {
+        analysis: Some(AnalysisSettings {
+            min_requests: Some(analysis.min_requests),
+            max_error_percent: Some(f64::from(analysis.max_error_percent)),
+            max_p95_ms: Some(analysis.max_p95.as_millis()),
+            max_p95_ratio: Some(f64::from(analysis.max_p95_ratio)),
+            log_patterns: Some(analysis.log_patterns.clone()),
+            synthetic: Some(analysis.synthetic),
+        }),
+        ..RolloutSettings::default()
     };
+    match config.deploy.strategy {
+        Strategy::Recreate => {}
+        Strategy::Rolling => {
+            settings.max_surge = Some(rollout.max_surge);
+            settings.max_unavailable = Some(rollout.max_unavailable);
+            settings.batch_pause_ms = Some(rollout.batch_pause.as_millis());
+        }
+        Strategy::BlueGreen => {
+            settings.bake_ms = Some(rollout.bake.as_millis());
+            settings.keep_warm_ms = Some(rollout.keep_warm.as_millis());
+        }
+        Strategy::Canary => {
+            let steps = rollout.steps.iter().map(|step| CanaryStep {
+                weight: step.weight,
+                pause_ms: step.pause.map(deploy_plan::config::Duration::as_millis),
+            });
+            settings.steps = Some(steps.collect());
+        }
+    }
+    settings
+}
+
+fn health(config: &Config) -> HealthCheck {
+    let milliseconds = deploy_plan::config::Duration::as_millis;
     HealthCheck {
         path: config.health.path.clone(),
         status: config.health.status,

@@ -158,10 +158,15 @@ impl Follower {
                 Ok(event) => {
                     self.last = event.seq;
                     let end = types::is_final(&event.state);
+                    let paused = event.state == "paused";
                     run.reporter.event(Event::State {
                         state: event.state,
                         message: event.message,
                     });
+                    if paused {
+                        let note = "go on: cargo xtask promote; undo it: cargo xtask abort";
+                        run.reporter.event(Event::Note(note.to_owned()));
+                    }
                     if end {
                         return Ok(true);
                     }
@@ -264,6 +269,12 @@ fn conclude(run: &mut Run<'_>, seen: Seen) -> Result<Live, Failure> {
             .map(|line| run.redactor.clean(line))
             .collect();
     }
+    if let Some(failure) = failure
+        .as_ref()
+        .filter(|f| f.code == "release_command_failed")
+    {
+        return Err(command_failed(&failure.message));
+    }
     let reason = failure.map_or(seen.message, |failure| failure.message);
     let reason = if reason.is_empty() {
         "the platform gave no reason".to_owned()
@@ -301,6 +312,16 @@ fn bad_end(state: &str, reason: &str) -> Failure {
         ),
     };
     Failure::new(Step::Wait, code, exit, details, resolution)
+}
+
+fn command_failed(reason: &str) -> Failure {
+    Failure::new(
+        Step::Wait,
+        "release_command_failed",
+        Exit::Migration,
+        format!("{reason}; the release before serves, if there was one"),
+        "correct what the command reports (`cargo xtask logs`), then deploy again",
+    )
 }
 
 fn too_late(limit: Duration) -> Failure {

@@ -186,6 +186,10 @@ pub struct Artifact {
 pub struct Rollout {
     /// The strategy.
     pub strategy: Strategy,
+    /// Instances of the release.
+    pub replicas: u32,
+    /// How long it is watched on the way, in seconds: it comes on top of the deadline.
+    pub watched_seconds: u64,
     /// Deadline, in seconds.
     pub timeout_seconds: u64,
     /// Whether to follow it to its end.
@@ -219,6 +223,8 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
         image: makes_image.then(|| image(request, config, observed)),
         rollout: Rollout {
             strategy: config.deploy.strategy,
+            replicas: config.deploy.replicas,
+            watched_seconds: watched(config).as_secs(),
             timeout_seconds: config.deploy.timeout.as_std().as_secs().max(1),
             wait: config.deploy.wait,
             force: request.force,
@@ -228,6 +234,24 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
         live: observed.live.clone(),
         warnings: preflight::warnings(request, observed),
     })
+}
+
+/// The pauses that the strategy makes, all together.
+fn watched(config: &Config) -> std::time::Duration {
+    let rollout = &config.rollout;
+    match config.deploy.strategy {
+        Strategy::Recreate => std::time::Duration::ZERO,
+        Strategy::Rolling => {
+            let batch = (rollout.max_surge + rollout.max_unavailable).max(1);
+            let batches = config.deploy.replicas.div_ceil(batch);
+            rollout.batch_pause.as_std().saturating_mul(batches)
+        }
+        Strategy::BlueGreen => rollout.bake.as_std(),
+        Strategy::Canary => {
+            let pauses = rollout.steps.iter().filter_map(|step| step.pause);
+            pauses.map(super::config::Duration::as_std).sum()
+        }
+    }
 }
 
 fn target(config: &Config, observed: &Observed) -> Target {

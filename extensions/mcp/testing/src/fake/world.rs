@@ -106,6 +106,7 @@ impl TenantState {
             tag: image.rsplit_once(':').map(|(_, tag)| tag.to_owned()),
             digest: format!("sha256:{:064x}", image.len()),
             strategy: "rolling".to_owned(),
+            replicas: 1,
             previous: self.live().map(|live| live.number),
             restores,
             live: false,

@@ -8,6 +8,7 @@
 mod api_url;
 mod base;
 mod builtin;
+mod canary_step;
 mod duration;
 mod environment_name;
 mod platform;
@@ -20,11 +21,12 @@ mod words;
 pub use api_url::{ApiUrl, InvalidApiUrl, PRODUCTION_API, SANDBOX_API};
 pub use base::{Base, InvalidBase};
 pub use builtin::{BUILTIN_ENVIRONMENTS, BuiltinEnvironment, builtin_environment};
+pub use canary_step::{CanaryStep, InvalidCanaryStep};
 pub use duration::{Duration, InvalidDuration};
 pub use environment_name::{EnvironmentName, InvalidEnvironmentName};
 pub use platform::{InvalidPlatform, Platform};
 pub use schema_version::SchemaVersion;
-pub use sections::{Api, Build, Deploy, Health, Image, Local};
+pub use sections::{Analysis, Api, Build, Deploy, Health, Image, Local, Rollout};
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
 pub use words::{Auth, Builder, Compression, ControlPlane, Strategy, UnknownWord};
 
@@ -52,6 +54,10 @@ pub struct DeployFile {
     pub image: Image,
     /// How a release is put in place of the one before.
     pub deploy: Deploy,
+    /// How the strategies go about it.
+    pub rollout: Rollout,
+    /// When a release that is being watched is bad.
+    pub analysis: Analysis,
     /// How the platform decides that an instance is well.
     pub health: Health,
     /// The Management API deployed through.
@@ -78,6 +84,10 @@ pub struct Config {
     pub image: Image,
     /// How a release is put in place of the one before.
     pub deploy: Deploy,
+    /// How the strategies go about it.
+    pub rollout: Rollout,
+    /// When a release that is being watched is bad.
+    pub analysis: Analysis,
     /// How the platform decides that an instance is well.
     pub health: Health,
     /// The Management API deployed through.

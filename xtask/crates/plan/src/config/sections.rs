@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiUrl, Auth, Base, Builder, Compression, Duration, Platform, Strategy, rules};
+use super::{
+    ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Duration, Platform, Strategy, rules,
+};
 
 /// How the programs are built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -121,7 +123,14 @@ impl Default for Image {
 pub struct Deploy {
     /// The order in which instances are exchanged. The platform says which of them it offers.
     pub strategy: Strategy,
-    /// How long a deployment may take until it counts as failed and is undone.
+    /// What is run once before anything of a new release is started, a migration for instance: arguments for the image's
+    /// entrypoint. Ends it with anything but 0, nothing has changed.
+    pub release_command: Vec<String>,
+    /// How many instances of the application run.
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: u32,
+    /// How long a deployment may take until it counts as failed and is undone. The time in which a release is
+    /// watched comes on top.
     #[serde(deserialize_with = "rules::not_zero")]
     pub timeout: Duration,
     /// Refuse to deploy from a working tree with uncommitted changes.
@@ -138,10 +147,85 @@ impl Default for Deploy {
     fn default() -> Self {
         Self {
             strategy: Strategy::Rolling,
+            release_command: Vec::new(),
+            replicas: 1,
             timeout: Duration::from_secs(5 * 60),
             require_clean: false,
             require_env: Vec::new(),
             wait: true,
+        }
+    }
+}
+
+/// How the strategies go about it. Only what belongs to the strategy in use counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    /// `rolling`: how many instances more than `deploy.replicas` may run meanwhile.
+    #[schemars(range(min = 0, max = 100))]
+    pub max_surge: u32,
+    /// `rolling`: how many fewer may serve meanwhile.
+    #[schemars(range(min = 0, max = 100))]
+    pub max_unavailable: u32,
+    /// `rolling`: how long each batch of new instances is watched before the next one.
+    pub batch_pause: Duration,
+    /// `blue-green`: how long the new instances are watched after the switch.
+    pub bake: Duration,
+    /// `blue-green`: how long the old instances stay started, for a rollback that takes no time.
+    pub keep_warm: Duration,
+    /// `canary`: how much of the traffic the new release gets before all of it, and for how long it is watched each
+    /// time; a step without a time waits for `cargo xtask promote`.
+    pub steps: Vec<CanaryStep>,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        let step = |weight| CanaryStep {
+            weight,
+            pause: Some(Duration::from_secs(30)),
+        };
+        Self {
+            max_surge: 1,
+            max_unavailable: 0,
+            batch_pause: Duration::from_secs(0),
+            bake: Duration::from_secs(0),
+            keep_warm: Duration::from_secs(5 * 60),
+            steps: vec![step(10), step(50)],
+        }
+    }
+}
+
+/// When a release that is being watched is bad, and the deployment is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Analysis {
+    /// Requests below which nobody can say; the deployment is paused then.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_requests: u64,
+    /// More errors than that many per cent of its answers, and more than the old release has.
+    #[schemars(range(min = 0, max = 100))]
+    pub max_error_percent: u32,
+    /// A longer time for 95 of 100 answers than that, and than the old release takes.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub max_p95: Duration,
+    /// More than that many times as long as the old release takes for 95 of 100 answers.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_p95_ratio: u32,
+    /// Texts that must not come in its log.
+    pub log_patterns: Vec<String>,
+    /// Make up requests to the health check's path where there are too few.
+    pub synthetic: bool,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self {
+            min_requests: 20,
+            max_error_percent: 5,
+            max_p95: Duration::from_secs(1),
+            max_p95_ratio: 3,
+            log_patterns: Vec::new(),
+            synthetic: true,
         }
     }
 }
