@@ -124,7 +124,7 @@ pub struct Deploy {
     /// The order in which instances are exchanged. The platform says which of them it offers.
     pub strategy: Strategy,
     /// What is run once before anything of a new release is started, a migration for instance: arguments for the image's
-    /// entrypoint. Ends it with anything but 0, nothing has changed.
+    /// entrypoint. If it ends with anything but 0, nothing has changed.
     pub release_command: Vec<String>,
     /// How many instances of the application run.
     #[schemars(range(min = 1, max = 100))]
