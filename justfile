@@ -38,6 +38,10 @@ status *FLAGS:
 logs *FLAGS:
     @cargo xtask logs "$@"
 
+# What the application is told and nobody else: set, list, remove.
+secrets *FLAGS:
+    @cargo xtask secrets "$@"
+
 # The platform on this machine: up, down, status, reset.
 local *FLAGS:
     @cargo xtask local "$@"

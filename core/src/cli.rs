@@ -37,6 +37,18 @@ pub(crate) struct ServeArgs {
     /// Folder of the platform's configuration (platform.toml).
     #[arg(long, env = "SYSTEMPROMPT_SERVICES", value_name = "DIR")]
     pub(crate) services: Option<PathBuf>,
+    /// File with the key of tenants' secrets, 64 hexadecimal digits; made where it is missing
+    /// [default: secrets.key in the data folder].
+    #[arg(long, env = "SYSTEMPROMPT_SECRETS_KEY_FILE", value_name = "FILE")]
+    pub(crate) secrets_key: Option<PathBuf>,
+    /// Shell command that prints that key, of a key management system for instance.
+    #[arg(
+        long,
+        env = "SYSTEMPROMPT_SECRETS_KEY_COMMAND",
+        value_name = "COMMAND",
+        conflicts_with = "secrets_key"
+    )]
+    pub(crate) secrets_key_command: Option<String>,
     /// How instances are kept apart from the machine.
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub(crate) isolation: Isolation,

@@ -78,6 +78,11 @@ impl DataDir {
         self.root.join("state.db")
     }
 
+    /// The key of secrets, where no other is named.
+    pub(crate) fn secrets_key(&self) -> PathBuf {
+        self.root.join("secrets.key")
+    }
+
     pub(crate) fn token(&self) -> PathBuf {
         self.root.join("token")
     }

@@ -17,11 +17,13 @@ mod metrics;
 mod platform;
 mod ports;
 mod rollout;
+mod secrets;
 mod serve;
 mod settings;
 mod store;
 mod tenant;
 mod tenants;
+mod vault;
 
 use std::process::ExitCode;
 

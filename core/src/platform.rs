@@ -19,6 +19,7 @@ use crate::settings::Settings;
 use crate::store::{DeploymentRow, Store, StoreError, TenantRow};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
+use crate::vault::Vault;
 use crate::{logs, ports, rollout};
 
 /// A handle that is cheap to clone.
@@ -35,6 +36,7 @@ pub(crate) struct Platform {
     pub(crate) data: DataDir,
     pub(crate) settings: Settings,
     pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) images: Arc<oci::Store>,
     pub(crate) engine: ProcessEngine,
     pub(crate) tenants: Tenants,

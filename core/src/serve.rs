@@ -23,6 +23,7 @@ use crate::settings::Settings;
 use crate::store::{Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
+use crate::vault::{KeySource, Place, Vault};
 
 /// The tenant that every server has from its first start.
 const FIRST_TENANT: &str = "local";
@@ -61,6 +62,7 @@ fn build(
 ) -> anyhow::Result<App> {
     data.prepare_database()?;
     let store = Store::open(&data.database()).context("cannot open the state database")?;
+    let vault = Vault::open(&key_source(arguments, &data)).context("cannot keep secrets")?;
     let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
     let images = Arc::new(images);
     let engine = ProcessEngine::new(engines::process::Settings {
@@ -80,6 +82,7 @@ fn build(
         data,
         settings,
         store,
+        vault: Arc::new(vault),
         images,
         engine,
         tenants: Tenants::default(),
@@ -96,6 +99,7 @@ async fn recover(app: &App) -> anyhow::Result<()> {
         .sweep()
         .await
         .context("cannot remove what the last server left running")?;
+    check_key(app).await?;
     rollout::finish_interrupted(&app.store).await?;
     app.store.release_keys_in_flight().await?;
     operator_token(app).await?;
@@ -107,6 +111,29 @@ async fn recover(app: &App) -> anyhow::Result<()> {
         app.create_tenant(FIRST_TENANT, FIRST_TENANT).await?;
     }
     Ok(())
+}
+
+fn key_source(arguments: &ServeArgs, data: &DataDir) -> KeySource {
+    match (&arguments.secrets_key_command, &arguments.secrets_key) {
+        (Some(command), _) => KeySource::Command(command.clone()),
+        (None, Some(file)) => KeySource::File(file.clone()),
+        (None, None) => KeySource::File(data.secrets_key()),
+    }
+}
+
+/// With another key than that of its secrets a server would start every release without them.
+async fn check_key(app: &App) -> anyhow::Result<()> {
+    let Some((tenant, name, version, sealed)) = app.store.any_secret().await? else {
+        return Ok(());
+    };
+    let place = Place {
+        tenant: &tenant,
+        name: &name,
+        version,
+    };
+    app.vault.unseal(place, &sealed).map(drop).context(
+        "this is not the key that the tenants' secrets were sealed with: give the right one with --secrets-key",
+    )
 }
 
 /// Sees to it that the file `token` holds a valid operator's token. Whoever can remove the file can

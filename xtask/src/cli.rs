@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Status(Target),
     /// Show the application's log.
     Logs(Logs),
+    /// What the application is told and nobody else: set, list by name, remove.
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// The platform on this machine, which the environment `local` deploys to.
     #[command(subcommand)]
     Local(Local),
@@ -247,6 +250,42 @@ pub(crate) enum Config {
     Schema,
     /// Print the JSON Schema of the result document of `--output json`.
     ReportSchema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// Names and versions; values are told by nobody.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give one a value, read from standard input, or several from environment variables.
+    Set {
+        #[command(flatten)]
+        target: Target,
+        /// Its name: that of the variable in which the application finds it.
+        #[arg(required_unless_present = "from_env")]
+        name: Option<String>,
+        /// Take these environment variables, in place of standard input.
+        #[arg(
+            long,
+            value_name = "NAMES",
+            value_delimiter = ',',
+            conflicts_with = "name"
+        )]
+        from_env: Vec<String>,
+        /// Somebody else changes it from time to time: a rollback does not bring its old value back.
+        #[arg(long)]
+        externally_rotated: bool,
+    },
+    /// Take some away. Older releases keep the values that they were deployed with.
+    Remove {
+        #[command(flatten)]
+        target: Target,
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod login;
 mod logs;
 mod manual;
 mod rollback;
+mod secrets;
 mod status;
 mod steer;
 mod test;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::History(flags) => ended(flags.target.output, history::run(project, &flags)),
         Command::Status(target) => ended(target.output, status::run(project, &target)),
         Command::Logs(flags) => ended(flags.target.output, logs::run(project, &flags)),
+        Command::Secrets(action) => ended(secrets::output(&action), secrets::run(project, &action)),
         Command::Local(action) => ended(Output::Human, local::run(project, &action)),
         Command::Lock(flags) => ended(flags.target.output, lock::run(project, &flags)),
         Command::Config(action) => ended(config::output(&action), config::run(project, &action)),

@@ -24,7 +24,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use crate::paths;
 use crate::types::{
     Capabilities, Data, DeployAnswer, DeployRequest, Deployment, Health, IssuedToken, LogLine, Me,
-    NewTenant, NewToken, RegistryToken, RollbackRequest, Tenant, TenantStatus, TokenInfo,
+    NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant,
+    TenantStatus, TokenInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -182,6 +183,17 @@ impl Client {
     pub fn promote(&self, tenant: &str, number: u64) -> Result<(), ApiError> {
         self.send(&Call::post(paths::promote(tenant, number)).for_tenant())
             .map(drop)
+    }
+
+    /// Changes some of the tenant's secrets. Deployments from now on have them.
+    pub fn change_secrets(&self, tenant: &str, request: &SecretsRequest) -> Result<(), ApiError> {
+        let call = Call::put(paths::secrets(tenant)).for_tenant();
+        self.send(&call.json(request)).map(drop)
+    }
+
+    /// Names and versions of the tenant's secrets; `None` when the server does not tell them.
+    pub fn secrets(&self, tenant: &str) -> Result<Option<Vec<SecretInfo>>, ApiError> {
+        optional(self.read_data(&Call::get(paths::secrets(tenant)).for_tenant()))
     }
 
     /// The tenant's present state.

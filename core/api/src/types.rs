@@ -337,8 +337,8 @@ impl Deployment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// `exited`, `killed`, `wrong_port`, `health_timeout`, `unhealthy`, `image_not_found`,
-    /// `start_failed`, `interrupted`, `aborted`, `deadline`, `analysis_failed`, `release_command_failed`,
-    /// `internal`.
+    /// `start_failed`, `secret_unreadable`, `interrupted`, `aborted`, `deadline`, `analysis_failed`,
+    /// `release_command_failed`, `internal`.
     pub code: String,
     /// For people.
     pub message: String,
@@ -400,6 +400,27 @@ pub struct SecretsRequest {
     #[serde(serialize_with = "reveal_all")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub secrets: BTreeMap<String, SecretString>,
+    /// *Ours*: those of them that somebody else changes from time to time. A rollback does not bring their old values
+    /// back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub externally_rotated: Vec<String>,
+    /// *Ours*: names that have no value from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// *Ours*: what is told of a secret, which is everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretInfo {
+    /// Its name, which is that of the variable the application finds it in.
+    pub name: String,
+    /// Counts up with each new value.
+    pub version: u64,
+    /// Whether somebody else changes it.
+    #[serde(default)]
+    pub externally_rotated: bool,
+    /// When it got this value.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// *Ours*: `GET /api/v1/capabilities`.

@@ -18,6 +18,8 @@ pub(crate) struct Capsule {
     pub(crate) health: HealthCheck,
     /// How many instances there are.
     pub(crate) replicas: u32,
+    /// The tenant's secrets, each with the version that it had. Values are nowhere but in the store.
+    pub(crate) secrets: BTreeMap<String, u64>,
 }
 
 impl Capsule {
@@ -44,6 +46,9 @@ impl Capsule {
         // One is what releases had before there could be several: theirs stay the same.
         if self.replicas != 1 {
             field(&mut hash, &format!("replicas {}", self.replicas));
+        }
+        for (name, version) in &self.secrets {
+            field(&mut hash, &format!("secret {name} {version}"));
         }
         hex::encode(&hash.finalize())
     }
@@ -73,6 +78,7 @@ pub(crate) mod fixtures {
                 retries: 3,
             },
             replicas: 1,
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -99,6 +105,14 @@ mod tests {
             with_env(&[]),
             with_env(&[("AB", "c")]),
             slower,
+            Capsule {
+                secrets: BTreeMap::from([("A".to_owned(), 1)]),
+                ..base.clone()
+            },
+            Capsule {
+                secrets: BTreeMap::from([("A".to_owned(), 2)]),
+                ..base.clone()
+            },
             Capsule {
                 replicas: 2,
                 ..base.clone()

@@ -17,8 +17,8 @@ pub(crate) use course::{Course, Step, Thresholds, settle};
 pub(crate) use healthcheck::from_image as health_check_of_image;
 pub(crate) use image::{holds, resolve};
 pub(crate) use request::{
-    Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, release_command_of,
-    strategy_of, timeout_of,
+    Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, check_variable,
+    release_command_of, strategy_of, timeout_of, with_secrets,
 };
 pub(crate) use rollback::{RollbackError, restored_release};
 pub(crate) use state::State;

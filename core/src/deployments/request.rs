@@ -68,7 +68,21 @@ pub(crate) fn capsule_of(
         env: request.env.clone(),
         health,
         replicas: replicas_of(request.replicas)?,
+        secrets: BTreeMap::new(),
     })
+}
+
+/// The capsule with the tenant's secrets as they are now. A name that is both would have two values.
+pub(crate) fn with_secrets(
+    capsule: Capsule,
+    secrets: BTreeMap<String, u64>,
+) -> Result<Capsule, Refusal> {
+    if let Some(name) = secrets.keys().find(|name| capsule.env.contains_key(*name)) {
+        return Err(Refusal::invalid(format!(
+            "{name} is a secret of this tenant and in the deployment's `env`: take it out of one of them"
+        )));
+    }
+    Ok(Capsule { secrets, ..capsule })
 }
 
 /// The strategy that a request asks for.
@@ -116,24 +130,27 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
             "the environment is larger than {MAX_ENV_BYTES} bytes"
         )));
     }
-    for (name, value) in env {
-        let mut chars = name.chars();
-        let first = chars
-            .next()
-            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(Refusal::invalid(format!(
-                "{name:?} is not a name of an environment variable"
-            )));
-        }
-        // The value is not repeated: it may be a secret.
-        if value.contains('\0') {
-            return Err(Refusal::invalid(format!(
-                "the value of {name} holds a zero byte"
-            )));
-        }
+    env.iter()
+        .try_for_each(|(name, value)| check_variable(name, value))
+}
+
+/// Checks a variable of an application. The value is not repeated: it may be a secret.
+pub(crate) fn check_variable(name: &str, value: &str) -> Result<(), Refusal> {
+    let mut chars = name.chars();
+    let first = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(Refusal::invalid(format!(
+            "{name:?} is not a name of an environment variable"
+        )));
     }
-    if env.contains_key("PORT") {
+    if value.contains('\0') {
+        return Err(Refusal::invalid(format!(
+            "the value of {name} holds a zero byte"
+        )));
+    }
+    if name == "PORT" {
         return Err(Refusal::invalid(
             "PORT is set by the platform: take it out of the environment",
         ));

@@ -16,7 +16,7 @@ use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
     Kind, Refusal, Strategy, capsule_of, health_check_of_image, holds, release_command_of, resolve,
-    restored_release, settle, strategy_of, timeout_of,
+    restored_release, settle, strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
 use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
@@ -117,6 +117,9 @@ async fn requested(
     let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
     defaults.health = health;
     let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
+    let secrets = app.store.secrets(tenant).await?.into_iter();
+    let secrets = secrets.map(|row| (row.name, row.version)).collect();
+    let capsule = with_secrets(capsule, secrets)?;
     let strategy = strategy_of(request.strategy.as_deref())?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),

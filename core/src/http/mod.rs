@@ -18,6 +18,7 @@ mod openapi;
 mod operations;
 mod registry_token;
 mod routes;
+mod secrets;
 mod tenants;
 mod tokens;
 mod wire;

@@ -65,6 +65,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "release-command",
         "replicas",
         "rollback",
+        "secrets",
         "tokens",
     ];
     Json(Data {

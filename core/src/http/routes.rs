@@ -8,14 +8,14 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use management_api::types::{
     Capabilities, Data, DeployAnswer, DeployRequest, Deployment, ExchangedToken, Health,
-    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken, RollbackRequest, SecretsRequest,
-    Tenant, TenantStatus, TokenInfo,
+    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo,
+    SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    MAX_BODY, deploy, events, guard, history, logs, openapi, operations, registry_token, tenants,
-    tokens,
+    MAX_BODY, deploy, events, guard, history, logs, openapi, operations, registry_token, secrets,
+    tenants, tokens,
 };
 use crate::auth::{Access, Permission};
 use crate::platform::App;
@@ -259,12 +259,19 @@ fn tenant_routes() -> Vec<Route> {
         Route::new(
             Method::PUT,
             "/api/v1/tenants/{tenant}/secrets",
-            "Set secrets (not offered by this server)",
-            tenants::secrets,
+            "Change secrets; deployments from now on have them",
+            secrets::change,
         )
         .tenant(Permission::Deploy)
         .body::<SecretsRequest>()
         .answers_nothing(),
+        Route::get(
+            "/api/v1/tenants/{tenant}/secrets",
+            "Names and versions of the secrets, without their values",
+            secrets::list,
+        )
+        .tenant(Permission::Look)
+        .answers::<Data<Vec<SecretInfo>>>(200),
         Route::post(
             "/api/v1/tenants/{tenant}/rotate-credentials",
             "Rotate credentials (not offered by this server)",

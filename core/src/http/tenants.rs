@@ -86,17 +86,6 @@ pub(super) async fn status(
     Ok(Json(Data { data }))
 }
 
-/// `PUT /api/v1/tenants/{tenant}/secrets`.
-pub(super) async fn secrets(
-    State(app): State<App>,
-    Segments(id): Segments<String>,
-) -> Result<StatusCode, ApiError> {
-    existing(&app, &id).await?;
-    Err(ApiError::unsupported(
-        "this server does not keep secrets; send them in the deployment's `env`",
-    ))
-}
-
 /// `POST /api/v1/tenants/{tenant}/rotate-credentials`.
 pub(super) async fn rotate_credentials(
     State(app): State<App>,

@@ -1,16 +1,18 @@
 //! Starting an instance of a release.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engines::process::{EngineError, Instance, InstanceSpec};
 use management_api::types::Failure;
 use oci::Digest;
 use proxy::Target;
+use secrecy::ExposeSecret;
 
 use super::failure;
 use crate::platform::Platform;
 use crate::store::DeploymentRow;
-use crate::{logs, ports};
+use crate::{logs, ports, secrets};
 
 /// Tells apart the instances that one server starts of one deployment.
 static COUNT: AtomicU64 = AtomicU64::new(1);
@@ -42,7 +44,7 @@ async fn begin(
     let spec = InstanceSpec {
         id: format!("{}-{}-{count}", row.tenant, row.number),
         image,
-        env: row.capsule.env.clone(),
+        env: environment(platform, row).await?,
         port,
         log: logs::file(&platform.data.logs(&row.tenant), row.number),
         command,
@@ -52,6 +54,24 @@ async fn begin(
         .start(spec)
         .await
         .map_err(|error: EngineError| failure::not_started(&error))
+}
+
+/// The release's own variables and the versions of the secrets that it names.
+async fn environment(
+    platform: &Platform,
+    row: &DeploymentRow,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = row.capsule.env.clone();
+    let versions = &row.capsule.secrets;
+    let opened = secrets::open(&platform.store, &platform.vault, &row.tenant, versions).await;
+    let opened =
+        opened.map_err(|error| failure::plain("secret_unreadable", crate::chain(&error)))?;
+    env.extend(
+        opened
+            .into_iter()
+            .map(|(name, value)| (name, value.expose_secret().to_owned())),
+    );
+    Ok(env)
 }
 
 /// Where the proxy finds an instance.

@@ -53,6 +53,20 @@ pub(crate) enum StoreError {
         /// What is true.
         found: String,
     },
+    /// A release names a version of a secret that is not there.
+    #[error("version {version} of the secret {name} is not there any more")]
+    NoSecret {
+        /// Its name.
+        name: String,
+        /// The version.
+        version: u64,
+    },
+    /// The system gave no random bytes.
+    #[error("the secret {name} cannot be sealed")]
+    Unsealed {
+        /// Its name.
+        name: String,
+    },
     /// No port is free for another tenant's URL.
     #[error("no port is free for another tenant")]
     NoPort,

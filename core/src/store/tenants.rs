@@ -95,6 +95,8 @@ impl Store {
                 "UPDATE tokens SET revoked_at = ?2 WHERE tenant = ?1 AND revoked_at IS NULL",
                 params![id, at],
             )?;
+            // Nothing of the tenant is started any more.
+            transaction.execute("DELETE FROM secrets WHERE tenant = ?1", params![id])?;
             Ok(())
         })
         .await

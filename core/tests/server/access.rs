@@ -42,6 +42,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("GET /api/v1/tenants/{tenant}/logs", Needs::Look),
     ("GET /api/v1/tenants/{tenant}/registry-token", Needs::Deploy),
     ("PUT /api/v1/tenants/{tenant}/secrets", Needs::Deploy),
+    ("GET /api/v1/tenants/{tenant}/secrets", Needs::Look),
     ("POST /api/v1/tenants/{tenant}/deploy", Needs::Deploy),
     ("POST /api/v1/tenants/{tenant}/rollback", Needs::Deploy),
     (

@@ -18,5 +18,6 @@ mod logs;
 mod operations;
 mod release_command;
 mod rollback;
+mod secrets;
 mod strategies;
 mod supervision;

@@ -104,9 +104,9 @@ fn every_refusal_has_the_contracts_shape() {
         (
             "PUT",
             "/api/v1/tenants/local/secrets",
-            b"{\"secrets\":{}}",
-            501,
-            "unsupported",
+            b"{\"secrets\":{\"PORT\":\"1\"}}",
+            422,
+            "invalid_request",
         ),
         (
             "POST",

@@ -61,6 +61,11 @@ impl Call {
         Self::new(http::Method::POST, path, Retry::WhenRefused)
     }
 
+    /// The same again has the effect of one.
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self::new(http::Method::PUT, path, Retry::Always)
+    }
+
     pub(super) fn delete(path: impl Into<String>) -> Self {
         Self::new(http::Method::DELETE, path, Retry::WhenRefused)
     }

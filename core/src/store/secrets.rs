@@ -1,0 +1,210 @@
+//! Versions of tenants' secrets. What stands here is sealed; names and versions are not secret.
+//!
+//! A version is never changed and never given out twice: a release names the versions that it runs with.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Store, StoreError, from_millis, now, signed, tenants, unsigned};
+
+/// What is known of a secret without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SecretRow {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    /// Somebody else changes it, so that a rollback does not bring its old value back.
+    pub(crate) external: bool,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+type IsSame = Box<dyn Fn(u64, &[u8]) -> bool + Send>;
+type Seal = Box<dyn Fn(u64) -> Option<Vec<u8>> + Send>;
+
+/// What is to become of a secret.
+pub(crate) enum Change {
+    /// A value; the function says whether the newest version holds it already, and seals it for the next one.
+    Set {
+        /// See [`SecretRow::external`].
+        external: bool,
+        /// Newest version and what is sealed in it.
+        is_same: IsSame,
+        /// Seals for a version.
+        seal: Seal,
+    },
+    /// No value from now on. Releases that name a version keep it.
+    Remove,
+}
+
+/// The newest version of one name.
+struct Newest {
+    version: u64,
+    external: bool,
+    /// Absent once it was removed.
+    sealed: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Changes some of a tenant's secrets, all or none. What is the same already gets no new version.
+    pub(crate) async fn change_secrets(
+        &self,
+        tenant: &str,
+        actor: &str,
+        changes: Vec<(String, Change)>,
+    ) -> Result<(), StoreError> {
+        let (tenant, actor) = (tenant.to_owned(), actor.to_owned());
+        self.write(move |transaction| {
+            if tenants::find(transaction, &tenant)?.is_none() {
+                return Err(StoreError::NoTenant { id: tenant });
+            }
+            for (name, change) in changes {
+                apply(transaction, &tenant, &name, change, &actor)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A tenant's secrets as they are now, by name.
+    pub(crate) async fn secrets(&self, tenant: &str) -> Result<Vec<SecretRow>, StoreError> {
+        let tenant = tenant.to_owned();
+        self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT s.name, s.version, s.external, s.created_at FROM secrets s
+                 WHERE s.tenant = ?1 AND s.sealed IS NOT NULL AND s.version =
+                   (SELECT MAX(version) FROM secrets WHERE tenant = s.tenant AND name = s.name)
+                 ORDER BY s.name",
+            )?;
+            let rows = statement.query_map([tenant], |row| {
+                Ok(SecretRow {
+                    name: row.get(0)?,
+                    version: unsigned(row.get(1)?),
+                    external: row.get(2)?,
+                    updated_at: from_millis(row.get(3)?),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Any secret there is: its tenant, name, version and sealed value.
+    pub(crate) async fn any_secret(
+        &self,
+    ) -> Result<Option<(String, String, u64, Vec<u8>)>, StoreError> {
+        self.read(|transaction| {
+            let found = transaction.query_row(
+                "SELECT tenant, name, version, sealed FROM secrets WHERE sealed IS NOT NULL LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, unsigned(row.get(2)?), row.get(3)?)),
+            );
+            Ok(found.optional()?)
+        })
+        .await
+    }
+
+    /// The sealed values of these versions; of those that somebody else changes, the newest.
+    pub(crate) async fn sealed_secrets(
+        &self,
+        tenant: &str,
+        versions: &BTreeMap<String, u64>,
+    ) -> Result<Vec<(String, u64, Vec<u8>)>, StoreError> {
+        let (tenant, versions) = (tenant.to_owned(), versions.clone());
+        self.read(move |transaction| {
+            let mut found = Vec::new();
+            for (name, version) in versions {
+                let newest = newest(transaction, &tenant, &name)?;
+                if let Some(Newest {
+                    version,
+                    external: true,
+                    sealed: Some(sealed),
+                }) = newest
+                {
+                    found.push((name, version, sealed));
+                    continue;
+                }
+                let mut statement = transaction.prepare_cached(
+                    "SELECT sealed FROM secrets WHERE tenant = ?1 AND name = ?2 AND version = ?3",
+                )?;
+                let sealed = statement
+                    .query_row(params![tenant, name, signed(version)], |row| row.get(0))
+                    .optional()?;
+                let missing = || StoreError::NoSecret {
+                    name: name.clone(),
+                    version,
+                };
+                let sealed: Vec<u8> = sealed.flatten().ok_or_else(missing)?;
+                found.push((name, version, sealed));
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+fn newest(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    name: &str,
+) -> Result<Option<Newest>, StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT version, external, sealed FROM secrets WHERE tenant = ?1 AND name = ?2
+         ORDER BY version DESC LIMIT 1",
+    )?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Newest {
+            version: unsigned(row.get(0)?),
+            external: row.get(1)?,
+            sealed: row.get(2)?,
+        })
+    };
+    Ok(statement.query_row([tenant, name], read).optional()?)
+}
+
+fn apply(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    name: &str,
+    change: Change,
+    actor: &str,
+) -> Result<(), StoreError> {
+    let newest = newest(transaction, tenant, name)?;
+    let next = newest.as_ref().map_or(1, |newest| newest.version + 1);
+    let (external, sealed) = match change {
+        Change::Set {
+            external,
+            is_same,
+            seal,
+        } => {
+            let same = newest.as_ref().is_some_and(|newest| {
+                let sealed = newest.sealed.as_ref();
+                newest.external == external
+                    && sealed.is_some_and(|sealed| is_same(newest.version, sealed))
+            });
+            if same {
+                return Ok(());
+            }
+            let unsealed = || StoreError::Unsealed {
+                name: name.to_owned(),
+            };
+            (external, Some(seal(next).ok_or_else(unsealed)?))
+        }
+        Change::Remove if newest.is_none_or(|newest| newest.sealed.is_none()) => return Ok(()),
+        Change::Remove => (false, None),
+    };
+    transaction.execute(
+        "INSERT INTO secrets (tenant, name, version, external, sealed, actor, created_at)
+         VALUES (?1,?2,?3,?4,?5,?6,?7)",
+        params![
+            tenant,
+            name,
+            signed(next),
+            external,
+            sealed,
+            actor,
+            now().timestamp_millis()
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! `cargo xtask secrets`: what the application is told and nobody else. Values come from standard input or from
+//! environment variables, never from arguments, which everybody on this machine can read.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
+
+use deploy_pipeline::control;
+use deploy_plan::exit::Exit;
+use deploy_plan::failure::{Failure, Step};
+use management_api::types::SecretsRequest;
+use secrecy::SecretString;
+
+use super::Failures;
+use crate::cli::{Output, Secrets, Target};
+use crate::context::{Context, target_overrides};
+use crate::render;
+
+/// What the platform takes of one value.
+const LONGEST: u64 = 64 * 1024;
+
+pub(crate) fn output(action: &Secrets) -> Output {
+    target(action).output
+}
+
+fn target(action: &Secrets) -> &Target {
+    match action {
+        Secrets::List { target } | Secrets::Set { target, .. } | Secrets::Remove { target, .. } => {
+            target
+        }
+    }
+}
+
+pub(crate) fn run(project: Option<&Path>, action: &Secrets) -> Result<(), Failures> {
+    let context = Context::load(project, |overrides| {
+        target_overrides(target(action), overrides);
+    })
+    .map_err(|failure| vec![failure])?;
+    let done = match action {
+        Secrets::List { target } => list(&context, target.output),
+        Secrets::Set {
+            name,
+            from_env,
+            externally_rotated,
+            ..
+        } => values(name.as_deref(), from_env).and_then(|secrets| {
+            let names: Vec<String> = secrets.keys().cloned().collect();
+            let request = SecretsRequest {
+                externally_rotated: if *externally_rotated {
+                    names.clone()
+                } else {
+                    Vec::new()
+                },
+                secrets,
+                remove: Vec::new(),
+            };
+            change(&context, &request, &format!("set {}", names.join(", ")))
+        }),
+        Secrets::Remove { names, .. } => {
+            let request = SecretsRequest {
+                secrets: BTreeMap::new(),
+                externally_rotated: Vec::new(),
+                remove: names.clone(),
+            };
+            change(&context, &request, &format!("removed {}", names.join(", ")))
+        }
+    };
+    done.map_err(|failures| {
+        let clean = |failure| context.redactor.clean_failure(failure);
+        failures.into_iter().map(clean).collect()
+    })
+}
+
+fn list(context: &Context, output: Output) -> Result<(), Failures> {
+    let control = super::status::connect(context)?;
+    let known = control.client.secrets(&control.tenant);
+    let known = known.map_err(|e| vec![control::failure(Step::Inspect, &e)])?;
+    let Some(known) = known else {
+        return Err(vec![Failure::new(
+            Step::Inspect,
+            "secrets_not_told",
+            Exit::Other,
+            "the platform does not tell which secrets there are",
+            "set one all the same: cargo xtask secrets set NAME < FILE",
+        )]);
+    };
+    if output != Output::Human {
+        render::result::document(&known, output);
+        return Ok(());
+    }
+    for secret in &known {
+        let rotated = if secret.externally_rotated {
+            ", rotated by others"
+        } else {
+            ""
+        };
+        render::out(&format!(
+            "{}  version {}, {}{rotated}\n",
+            secret.name,
+            secret.version,
+            secret.updated_at.format("%Y-%m-%d %H:%M UTC")
+        ));
+    }
+    Ok(())
+}
+
+fn change(context: &Context, request: &SecretsRequest, done: &str) -> Result<(), Failures> {
+    for value in request.secrets.values() {
+        context.redactor.learn(value);
+    }
+    let control = super::status::connect(context)?;
+    control
+        .client
+        .change_secrets(&control.tenant, request)
+        .map_err(|e| vec![control::failure(Step::Inspect, &e)])?;
+    render::err(&format!(
+        "{done}; the next deployment has it: cargo xtask deploy\n"
+    ));
+    Ok(())
+}
+
+fn values(
+    name: Option<&str>,
+    from_env: &[String],
+) -> Result<BTreeMap<String, SecretString>, Failures> {
+    let mut values = BTreeMap::new();
+    if let Some(name) = name {
+        values.insert(name.to_owned(), read()?);
+    }
+    for name in from_env {
+        let value = std::env::var(name).map_err(|_| {
+            vec![missing(format!(
+                "the environment variable {name} is not set, or is no text"
+            ))]
+        })?;
+        values.insert(name.clone(), SecretString::from(value));
+    }
+    Ok(values)
+}
+
+/// One line end at the end is the terminal's or the file's and not the value's.
+fn read() -> Result<SecretString, Failures> {
+    if std::io::stdin().is_terminal() {
+        render::err("type the value, then press Enter and Ctrl-D:\n");
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().take(LONGEST + 1).read_to_string(&mut text);
+    read.map_err(|e| vec![missing(format!("cannot read the value: {e}"))])?;
+    let value = text.strip_suffix('\n').unwrap_or(&text);
+    let value = value.strip_suffix('\r').unwrap_or(value);
+    if value.is_empty() {
+        return Err(vec![missing("standard input holds no value".to_owned())]);
+    }
+    Ok(SecretString::from(value.to_owned()))
+}
+
+fn missing(details: String) -> Failure {
+    Failure::new(
+        Step::Inspect,
+        "secret_missing",
+        Exit::Usage,
+        details,
+        "give it on standard input, `cargo xtask secrets set NAME < FILE`, or name variables: --from-env A,B",
+    )
+}
