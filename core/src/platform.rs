@@ -89,6 +89,8 @@ impl Platform {
             proxy.shutdown(DELETE_GRACE).await;
         }
         self.stop_live(&tenant).await;
+        // It knows its tenant: nobody else would let go of either.
+        tenant.set_live(None);
         let folder = self.data.logs(id);
         // Blocking, and nobody waits for it.
         tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder).ok());

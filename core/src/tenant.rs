@@ -1,6 +1,7 @@
 //! One tenant at run time: its listener, who has its traffic, what is being done to it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proxy::{Proxy, Retired, Share, Target};
@@ -58,8 +59,34 @@ struct RunningRollout {
 pub(crate) struct Signals {
     /// Undo everything.
     pub(crate) abort: CancellationToken,
-    /// Watched enough: go on. Kept until somebody waits for it.
-    pub(crate) promote: Arc<Notify>,
+    promote: Arc<Notify>,
+    /// Whether somebody waits for [`Signals::promoted`].
+    watching: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Returns when somebody says that it was watched enough. A word that comes while nobody waits for it is refused, so it
+    /// cannot skip a later watch.
+    pub(crate) async fn promoted(&self) {
+        struct Watching<'a>(&'a AtomicBool);
+        impl Drop for Watching<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        self.watching.store(true, Ordering::Release);
+        let _watching = Watching(&self.watching);
+        self.promote.notified().await;
+    }
+
+    fn promote(&self) -> bool {
+        // Whoever is first takes it: the second word is for nobody.
+        let promoted = self.watching.swap(false, Ordering::AcqRel);
+        if promoted {
+            self.promote.notify_one();
+        }
+        promoted
+    }
 }
 
 impl Tenant {
@@ -201,18 +228,21 @@ impl Tenant {
 
     /// Asks a rollout to undo itself; false when it is not running.
     pub(crate) fn abort_rollout(&self, number: u64) -> bool {
-        self.signal(number, |signals| signals.abort.cancel())
+        self.signal(number, |signals| {
+            signals.abort.cancel();
+            true
+        })
     }
 
-    /// Lets a rollout that is watching go on; false when it is not running.
+    /// Lets a rollout that is watching go on; false when it is not watching.
     pub(crate) fn promote_rollout(&self, number: u64) -> bool {
-        self.signal(number, |signals| signals.promote.notify_one())
+        self.signal(number, Signals::promote)
     }
 
-    fn signal(&self, number: u64, tell: impl FnOnce(&Signals)) -> bool {
+    fn signal(&self, number: u64, tell: impl FnOnce(&Signals) -> bool) -> bool {
         let inner = self.inner();
         let running = inner.rollout.as_ref().filter(|r| r.number == number);
-        running.inspect(|rollout| tell(&rollout.signals)).is_some()
+        running.is_some_and(|rollout| tell(&rollout.signals))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -1,6 +1,6 @@
 //! What the proxy saw of one instance, for whoever judges whether it does as well as another.
 //!
-//! Only what the instance itself did is in here: no answer of the proxy's own, no client that left,
+//! Only what the instance itself did is in here: no answer of the proxy's own, no client that soon left,
 //! and of a request that was sent twice each instance has its own attempt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ pub struct Measures {
     /// Answers of the instance, by class.
     pub responses: Classes,
     /// Attempts that got no answer, or none that is valid: no connection, one that closed or broke
-    /// the protocol, or a time-out. They count even when another instance then answered the client.
+    /// the protocol, a time-out, or a client that left after it had waited for two seconds. They count even when another instance then answered the client.
     pub failures: u64,
     /// Times from the head of a request to the head of the instance's answer. For a second attempt
     /// they begin when the instance is chosen: the time lost on another one is not its own.

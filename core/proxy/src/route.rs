@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -118,7 +118,12 @@ pub(crate) struct Flight {
     route: Arc<Route>,
     counters: Arc<Counters>,
     began: Instant,
+    /// Whether the instance's answer, or that it gave none, has been noted.
+    noted: AtomicBool,
 }
+
+/// A client that leaves sooner has changed its mind; one that leaves later has waited in vain.
+const IN_VAIN: Duration = Duration::from_secs(2);
 
 impl Flight {
     /// Counts a request in that has been under way since `began`.
@@ -129,16 +134,19 @@ impl Flight {
             route,
             counters,
             began,
+            noted: AtomicBool::new(false),
         }
     }
 
     /// Notes the instance's answer.
     pub(crate) fn answered(&self, status: StatusCode) {
+        self.noted.store(true, Ordering::Relaxed);
         self.route.record.answered(status, self.began.elapsed());
     }
 
     /// Notes that the instance gave no answer.
     pub(crate) fn failed(&self) {
+        self.noted.store(true, Ordering::Relaxed);
         self.route.record.failed();
     }
 
@@ -158,6 +166,10 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.counters.flight_ended();
+        // Else an instance that hangs would be seen by nobody: its clients are gone before its time is over.
+        if !self.noted.load(Ordering::Relaxed) && self.began.elapsed() >= IN_VAIN {
+            self.route.record.failed();
+        }
         if self.route.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.route.emptied.notify_waiters();
         }

@@ -67,9 +67,16 @@ pub(super) async fn rollback(
         let target = restored_release(&app.store, &tenant, body.value.to.as_deref()).await?;
         check_image_is_kept(&app, &target).await?;
         // A way back is taken in one go: nobody wants to watch a tenth of it first.
-        let strategy = match target.strategy {
-            Strategy::Recreate => Strategy::Recreate,
-            _ => Strategy::Rolling,
+        // Where one of the two must not run beside another, neither may this.
+        let live = match app.tenants.serving(&tenant) {
+            Some(number) => app.store.deployment(&tenant, number).await?,
+            None => None,
+        };
+        let alone = |strategy| strategy == Strategy::Recreate;
+        let strategy = if alone(target.strategy) || live.is_some_and(|l| alone(l.strategy)) {
+            Strategy::Recreate
+        } else {
+            Strategy::Rolling
         };
         let rollout = settle(
             strategy,
@@ -147,7 +154,10 @@ async fn unchanged(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRo
         return Ok(None);
     }
     let live = app.store.deployment(&new.tenant, number).await?;
-    Ok(live.filter(|live| live.live && live.capsule == new.capsule))
+    let same = |live: &DeploymentRow| {
+        live.capsule == new.capsule && live.release_command == new.release_command
+    };
+    Ok(live.filter(|live| live.live && same(live)))
 }
 
 async fn check_image_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {

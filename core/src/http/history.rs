@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::extract::{QueryOf, Segments};
 use super::{ApiError, tenants, wire};
+use crate::deployments::State as Stage;
 use crate::platform::App;
 use crate::store::DeploymentRow;
 
@@ -64,6 +65,13 @@ pub(super) async fn abort(
         )));
     }
     let undone = row.state.may_be_aborted() && app.tenants.abort(&tenant, number);
+    let being_undone = matches!(row.state, Stage::Aborting | Stage::RollingBack);
+    if !undone && !being_undone && !row.state.is_committed() {
+        return Err(ApiError::conflict(format!(
+            "deployment {number} cannot be undone at this moment ({}): ask again",
+            row.state
+        )));
+    }
     if !undone && row.state.is_committed() {
         return Err(ApiError::conflict(format!(
             "deployment {number} serves already ({}); roll back instead",

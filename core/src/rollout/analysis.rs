@@ -16,6 +16,8 @@ const BOUNDS: [f64; 15] = [
 /// Below this a release is quick, however much quicker the other one is: histograms are coarse there.
 const QUICK: Duration = Duration::from_millis(50);
 
+/// So many times as bad is worse and no accident: what both releases suffer from comes to them unevenly.
+const CLEARLY: f64 = 1.5;
 /// From so many answers on the slow ones among them are no accident. Of fewer, one kind of slow request that came to one release
 /// only would decide; then the median has to speak as well.
 const SURE: u64 = 200;
@@ -147,8 +149,14 @@ pub(super) fn judge(thresholds: &Thresholds, new: &Sample, old: &Sample) -> Verd
             new.requests, thresholds.min_requests
         ));
     }
-    let (errors, old_errors) = (new.error_share(), old.error_share());
-    if errors > thresholds.max_errors && errors > old_errors {
+    let errors = new.error_share();
+    // A single request that failed excuses nothing.
+    let old_errors = if old.requests >= thresholds.min_requests {
+        old.error_share()
+    } else {
+        0.0
+    };
+    if errors > thresholds.max_errors && errors > old_errors * CLEARLY {
         return Verdict::Fail(format!(
             "{} of {} requests failed, {:.1} %; at most {:.1} % may{}",
             new.errors,
@@ -167,7 +175,7 @@ fn slowness(thresholds: &Thresholds, new: &Sample, old: &Sample) -> Option<Strin
     let known = (old.requests >= thresholds.min_requests).then(|| old.percentile(95));
     let old_p95 = known.flatten();
     let milliseconds = |time: Duration| format!("{} ms", time.as_millis());
-    let slower = old_p95.is_none_or(|old| p95 > old);
+    let slower = old_p95.is_none_or(|old| p95 > old.mul_f64(CLEARLY));
     if p95 > thresholds.max_p95 && slower {
         return Some(format!(
             "95 % of its answers come within {}; they may take {}{}",
@@ -254,6 +262,18 @@ mod tests {
         assert!(why.ends_with("(the old release: 1.0 %)"), "{why}");
         assert_eq!(
             verdict(&sample(100, 50, 1), &sample(100, 60, 1)),
+            Verdict::Pass
+        );
+    }
+
+    #[test]
+    fn what_both_suffer_from_is_nobodys_fault_and_one_request_is_no_excuse() {
+        let both = |new, old| verdict(&sample(100, new, 1), &sample(100, old, 1));
+        assert_eq!(both(11, 10), Verdict::Pass);
+        assert!(matches!(both(16, 10), Verdict::Fail(_)));
+        reason(&sample(100, 60, 1), &sample(1, 1, 1));
+        assert_eq!(
+            verdict(&sample(45, 0, 1200), &sample(100, 0, 1200)),
             Verdict::Pass
         );
     }

@@ -1,5 +1,7 @@
 //! Why a deployment failed, in the words of the contract.
 
+use std::time::Duration;
+
 use engines::process::{EngineError, Exit, Instance};
 use management_api::types::Failure;
 
@@ -58,6 +60,30 @@ pub(super) fn command_failed(words: &[String], exit: Exit) -> Failure {
         Exit::Signal(signal) => failure.signal = Some(signal),
     }
     failure
+}
+
+/// The command that runs before the release did not end in time.
+pub(super) fn command_late(words: &[String], limit: Duration) -> Failure {
+    let command = words.first().map_or("", String::as_str);
+    plain(
+        "release_command_failed",
+        format!(
+            "the release command `{command}` did not end within {} s; nothing was started",
+            limit.as_secs()
+        ),
+    )
+}
+
+/// The command that runs before the release cannot be run. What is missing for any instance is told as such.
+pub(super) fn command_not_started(failure: Failure) -> Failure {
+    if failure.code != "start_failed" {
+        return failure;
+    }
+    Failure {
+        code: "release_command_failed".to_owned(),
+        message: format!("the release command cannot be run: {}", failure.message),
+        ..failure
+    }
 }
 
 /// Adds the application's last lines. The end of an instance completes its log.

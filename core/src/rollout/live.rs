@@ -321,10 +321,8 @@ impl Keeper {
     }
 
     async fn try_start(&self) -> Result<Option<Instance>, String> {
-        let started = tokio::select! {
-            () = self.stop.cancelled() => return Ok(None),
-            started = instances::start(&self.app, &self.row) => started,
-        };
+        // A start that has begun comes to its end: else it could run beside what takes this one's place.
+        let started = instances::start(&self.app, &self.row).await;
         let instance = started.map_err(|failure| failure.message)?;
         let healthy = tokio::select! {
             () = self.stop.cancelled() => None,

@@ -27,6 +27,8 @@ const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
 /// How often a state that must be written is tried again, and how long between.
 const WRITES: u32 = 30;
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// For requests on instances that retire while the server ends: as long as its proxies wait.
+const DRAIN_AT_THE_END: Duration = Duration::from_secs(10);
 /// For an old release that has to be started again after a failed `recreate`.
 const RESTORE_LIMIT: Duration = Duration::from_mins(2);
 
@@ -184,11 +186,16 @@ impl Rollout {
         let begun = Instant::now();
         let instance = self
             .bounded(instances::start_command(&self.app, &self.row))
-            .await??;
+            .await?
+            .map_err(failure::command_not_started)?;
         self.new.push(instance.clone());
-        let exit = self.bounded(instance.wait()).await?;
-        if exit != Exit::Code(0) {
-            return Err(failure::command_failed(&self.row.release_command, exit).into());
+        let words = self.row.release_command.clone();
+        let limit = Duration::from_secs(self.row.timeout_seconds);
+        let ended = tokio::time::timeout(limit, instance.wait());
+        match self.bounded(ended).await? {
+            Ok(Exit::Code(0)) => {}
+            Ok(exit) => return Err(failure::command_failed(&words, exit).into()),
+            Err(_) => return Err(failure::command_late(&words, limit).into()),
         }
         // It has ended; what is left of it goes.
         let ended = self.new.take();
@@ -204,14 +211,17 @@ impl Rollout {
             return;
         };
         let same = warm.row.release_id == self.row.release_id;
-        let instances = warm.let_go().await;
-        if same && self.course != Course::Recreate {
-            for instance in instances {
+        let fits = same && self.course != Course::Recreate;
+        let mut unfit = Vec::new();
+        for instance in warm.let_go().await {
+            // One that has died meanwhile, or is sick, is started anew instead.
+            if fits && health::is_healthy(&instance, &self.row.capsule.health).await {
                 self.new.push(instance);
+            } else {
+                unfit.push(instance);
             }
-        } else {
-            self.stop_all(instances).await;
         }
+        self.stop_all(unfit).await;
     }
 
     /// Some new instances, then as many old ones fewer, until all but the last ones are new: those go when the
@@ -226,12 +236,16 @@ impl Rollout {
             return Ok(());
         };
         let replicas = self.replicas();
+        let least = replicas.saturating_sub(unavailable);
         loop {
-            let room = old.size().min(unavailable);
-            if room > 0 && self.new.len() < replicas {
-                self.take_away(&old, room).await;
+            // Only what is above the least that has to serve makes room.
+            let serving = old.size() + self.new.len();
+            let room = old.size().min(serving.saturating_sub(least));
+            if self.new.len() + surge < replicas && room > 0 {
+                self.take_away(&old, room.min(unavailable)).await;
             }
-            let next = (self.new.len() + surge + room).clamp(1, replicas);
+            let free = (replicas + surge).saturating_sub(old.size());
+            let next = free.max(self.new.len() + 1).min(replicas);
             self.bring_up(next).await?;
             if next == replicas && pause.is_none() {
                 return Ok(());
@@ -278,19 +292,46 @@ impl Rollout {
         Ok(())
     }
 
-    /// Lets some old instances finish their requests, and stops them.
+    /// Lets some old instances finish their requests and stops them, beside what else is done: neither a long download
+    /// nor a WebSocket may use up the time of a deployment.
     async fn take_away(&self, old: &Live, count: usize) {
+        if count == 0 {
+            return;
+        }
         let (instances, retired) = old.shrink(count).await;
-        self.drain(retired).await;
-        self.stop_all(instances).await;
+        let (app, tenant) = (App::clone(&self.app), Arc::clone(&self.tenant));
+        self.app.tasks.spawn(async move {
+            drain(&app, &tenant, retired).await;
+            stop_all(&app, instances).await;
+        });
     }
 
     /// Starts new instances until there are `count`, and waits until all are healthy.
     async fn bring_up(&mut self, count: usize) -> Result<(), Stop> {
         let missing = count.saturating_sub(self.new.len());
-        let starting = (0..missing).map(|_| self.start());
-        let started = self.bounded(join_all(starting)).await?;
-        started.into_iter().collect::<Result<Vec<()>, Failure>>()?;
+        let starting: Vec<_> = (0..missing)
+            .map(|_| {
+                tokio::spawn(start(
+                    App::clone(&self.app),
+                    self.row.clone(),
+                    self.new.clone(),
+                ))
+            })
+            .collect();
+        let mut started = Box::pin(join_all(starting));
+        let started = match self.bounded(&mut started).await {
+            Ok(started) => started,
+            Err(stop) => {
+                // What has begun to start comes to its end first: else it could run beside what comes back.
+                started.await;
+                return Err(stop);
+            }
+        };
+        for outcome in started {
+            // A panic has been printed; there is no instance then.
+            outcome
+                .unwrap_or_else(|_| Err(failure::plain("internal", "a start was broken off")))?;
+        }
         if matches!(self.state, State::Requested | State::Migrated) {
             let message = match &self.new.all()[..] {
                 [one] => format!("instance {} runs", one.id()),
@@ -310,26 +351,20 @@ impl Rollout {
         Ok(())
     }
 
-    async fn start(&self) -> Result<(), Failure> {
-        let instance = instances::start(&self.app, &self.row).await?;
-        self.new.push(instance);
-        Ok(())
-    }
-
     /// Watches the new release for a time, or until somebody promotes it. What is bad stops the rollout; where nobody
     /// can say, it is paused.
     async fn watch(&mut self, pause: Option<Duration>) -> Result<(), Stop> {
         let health = self.row.capsule.health.clone();
-        let old = self.old.as_ref().map(|old| old.targets());
         let mut watch = Watch::begin(
             &self.tenant,
             Thresholds::of(&self.row.rollout),
             &health,
             self.new.all(),
-            old.unwrap_or_default(),
+            self.old.clone(),
             pause,
         );
-        let promote = Arc::clone(&self.signals.promote);
+        let signals = self.signals.clone();
+        let mut promoted = pin!(signals.promoted());
         let mut broken = pin!(watching::broken(self.new.all(), health));
         let mut rhythm = tokio::time::interval(Watch::rhythm(pause));
         rhythm.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -341,7 +376,7 @@ impl Rollout {
             let looked = async {
                 tokio::select! {
                     failure = &mut broken => Err(failure),
-                    () = promote.notified() => Ok(None),
+                    () = &mut promoted => Ok(None),
                     _ = rhythm.tick() => Ok(Some(watch.look().await)),
                 }
             };
@@ -439,7 +474,7 @@ impl Rollout {
         }
         self.insist(State::RollingBack, &message, Some(failure))
             .await;
-        self.refill_old().await;
+        self.refill_old(shifted).await;
         if shifted {
             let retired = match &self.old {
                 Some(old) if !self.old_let_go => old.take_traffic(),
@@ -454,19 +489,22 @@ impl Rollout {
             .await;
     }
 
-    /// Old instances that made room come back before the new ones go.
-    async fn refill_old(&self) {
+    /// Old instances that made room, or are down, come back before the new ones go that have traffic.
+    async fn refill_old(&self, new_has_traffic: bool) {
         let Some(old) = self.old.as_ref().filter(|_| !self.old_let_go) else {
             return;
         };
         let wanted = old.row.capsule.replicas as usize;
         let missing = wanted.saturating_sub(old.size());
-        if missing == 0 {
+        if missing > 0 {
+            old.grow(missing);
+        }
+        let enough = if missing > 0 { wanted } else { 1 };
+        if !new_has_traffic && missing == 0 {
             return;
         }
-        old.grow(missing);
         let serves = tokio::select! {
-            serves = old.serves_within(wanted, RESTORE_LIMIT) => serves,
+            serves = old.serves_within(enough, RESTORE_LIMIT) => serves,
             () = self.app.shutdown.cancelled() => false,
         };
         if !serves {
@@ -520,18 +558,8 @@ impl Rollout {
         stop_all(&self.app, instances).await;
     }
 
-    /// Waits, for a bounded time, until routes have no requests left.
     async fn drain(&self, retired: Vec<Retired>) {
-        let limit = self.app.settings.rollout.drain();
-        let all = join_all(retired.iter().map(|route| route.drained(limit)));
-        let drained = tokio::select! {
-            drained = all => drained.into_iter().all(|drained| drained),
-            () = self.app.shutdown.cancelled() => false,
-        };
-        if !drained {
-            let left: usize = retired.iter().map(Retired::in_flight).sum();
-            tracing::warn!(tenant = self.tenant.id, left, "requests are cut off");
-        }
+        drain(&self.app, &self.tenant, retired).await;
     }
 
     /// Runs `work` unless somebody or the clock says stop.
@@ -613,6 +641,31 @@ impl Rollout {
         self.tenant.changed();
         Ok(())
     }
+}
+
+/// Waits, for a bounded time, until routes have no requests left.
+async fn drain(app: &App, tenant: &Tenant, retired: Vec<Retired>) {
+    let limit = app.settings.rollout.drain();
+    let all = join_all(retired.iter().map(|route| route.drained(limit)));
+    let ending = async {
+        app.shutdown.cancelled().await;
+        tokio::time::sleep(limit.min(DRAIN_AT_THE_END)).await;
+    };
+    let drained = tokio::select! {
+        drained = all => drained.into_iter().all(|drained| drained),
+        () = ending => false,
+    };
+    if !drained {
+        let left: usize = retired.iter().map(Retired::in_flight).sum();
+        tracing::warn!(tenant = tenant.id, left, "requests are cut off");
+    }
+}
+
+/// Starts one more instance, to its end whoever waits for it.
+async fn start(app: App, row: DeploymentRow, new: New) -> Result<(), Failure> {
+    let instance = instances::start(&app, &row).await?;
+    new.push(instance);
+    Ok(())
 }
 
 async fn stop_all(app: &App, instances: Vec<Instance>) {

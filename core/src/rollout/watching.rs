@@ -11,7 +11,7 @@ use proxy::Target;
 use tokio::time::Instant;
 
 use super::analysis::{Sample, Verdict, judge};
-use super::live::until_unhealthy;
+use super::live::{Live, until_unhealthy};
 use super::probe::{Probed, probe};
 use super::{failure, instances};
 use crate::deployments::Thresholds;
@@ -33,7 +33,7 @@ pub(super) struct Watch {
     thresholds: Thresholds,
     check: HealthCheck,
     new: Vec<Instance>,
-    old: Vec<Target>,
+    old: Option<Arc<Live>>,
     /// What the proxy had seen of each instance when this began.
     before: BTreeMap<String, Sample>,
     /// Requests that were made up, to the new and to the old release.
@@ -49,7 +49,7 @@ impl Watch {
         thresholds: Thresholds,
         check: &HealthCheck,
         new: Vec<Instance>,
-        old: Vec<Target>,
+        old: Option<Arc<Live>>,
         pause: Option<Duration>,
     ) -> Self {
         let looks = pause.map_or(LOOKS.into(), |pause| {
@@ -95,27 +95,36 @@ impl Watch {
         let nothing = Sample::default();
         let since = |id: &str| {
             let before = self.before.get(id).unwrap_or(&nothing);
-            now.get(id).map(|now| now.since(before))
+            now.get(id).map(|seen| seen.since(before))
         };
         let (mut new, mut old) = self.made_up.clone();
         for sample in self.new.iter().filter_map(|instance| since(instance.id())) {
             new.add(&sample);
         }
-        for sample in self.old.iter().filter_map(|target| since(&target.id)) {
+        for sample in self.old_targets().iter().filter_map(|old| since(&old.id)) {
             old.add(&sample);
         }
         (new, old)
+    }
+
+    /// Where the old release serves now: its instances are restarted like any others.
+    fn old_targets(&self) -> Vec<Target> {
+        self.old
+            .as_ref()
+            .map(|old| old.targets())
+            .unwrap_or_default()
     }
 
     /// The same requests to both releases, past the proxy.
     async fn make_up_requests(&mut self) {
         let count = self.at_a_time;
         let new: Vec<Target> = self.new.iter().map(instances::target).collect();
+        let old = self.old_targets();
         let asked = |targets: &[Target]| {
             let turns: Vec<_> = targets.iter().cycle().take(count).cloned().collect();
             join_all(turns.into_iter().map(|target| ask(target, &self.check)))
         };
-        let (new, old) = tokio::join!(asked(&new), asked(&self.old));
+        let (new, old) = tokio::join!(asked(&new), asked(&old));
         for (good, took) in new {
             self.made_up.0.record(good, took);
         }

@@ -191,6 +191,49 @@ fn the_number_of_instances_is_part_of_the_release() {
 }
 
 #[test]
+fn a_release_grows_and_shrinks_without_room_and_without_a_gap() {
+    let server = Server::start();
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    push(&server, "local", "two", &[("VERSION", "two")]);
+    assert_eq!(server.deploy_and_wait("one").state, "succeeded");
+    let tight = || RolloutSettings {
+        max_surge: Some(0),
+        max_unavailable: Some(1),
+        ..RolloutSettings::default()
+    };
+    let load = Load::start(&server);
+    let number = begin(&server, &by("rolling", tight(), request(&server, "two")));
+    assert_eq!(server.wait(number).state, "succeeded");
+    assert_eq!(instances(&server).len(), REPLICAS as usize);
+    let steps = events(&server, number);
+    assert!(steps.len() < 12, "{steps:?}");
+    let done = deploy(&server, &by("rolling", tight(), server.request("one")));
+    assert_eq!(done.state, "succeeded");
+    assert_eq!(instances(&server).len(), 1);
+    load.stop();
+}
+
+#[test]
+fn a_word_too_many_skips_no_step() {
+    let server = serving();
+    let settings = canary(&[(10, None), (50, None)], AnalysisSettings::default());
+    let number = begin(&server, &by("canary", settings, request(&server, "two")));
+    state_of(&server, number, "paused");
+    server.client().promote("local", number).unwrap();
+    // Either nobody waits for this one, or the next step does.
+    let again = server.client().promote("local", number);
+    if again.is_ok() {
+        assert_eq!(server.wait(number).state, "succeeded");
+        return;
+    }
+    until("it waits at the second step", || {
+        (versions(&server, 10) == (5, 5)).then_some(())
+    });
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "rolled_back");
+}
+
+#[test]
 fn an_instance_that_ends_is_replaced_and_the_others_serve() {
     let server = serving();
     let before = instances(&server);

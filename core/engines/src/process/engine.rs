@@ -82,6 +82,34 @@ pub struct InstanceSpec {
     pub command: Option<Vec<String>>,
 }
 
+/// An instance on its way to whoever asked for it, who may be gone by now.
+struct Unclaimed(Option<Instance>);
+
+impl Unclaimed {
+    fn of(instance: Instance) -> Self {
+        Self(Some(instance))
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "only this takes it out, and it consumes"
+    )]
+    fn claim(mut self) -> Instance {
+        self.0.take().expect("an instance is claimed once")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(unwanted) = self.0.take() {
+            // Without a runtime the server ends, and its instances with it.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { unwanted.stop(Duration::ZERO).await });
+            }
+        }
+    }
+}
+
 /// Runs images as processes. A handle: clones are the same engine.
 #[derive(Clone)]
 pub struct ProcessEngine {
@@ -181,11 +209,12 @@ impl ProcessEngine {
         let (give, take) = oneshot::channel();
         // a task of its own: half a start is nothing that could be left where it is
         tokio::spawn(async move {
-            if let Err(Ok(unwanted)) = give.send(engine.bring_up(spec).await) {
-                unwanted.stop(Duration::ZERO).await;
-            }
+            let started = engine.bring_up(spec).await.map(Unclaimed::of);
+            // Whatever is not taken out of the channel is dropped, and stops its instance.
+            drop(give.send(started));
         });
-        take.await.map_err(|_| EngineError::ShuttingDown)?
+        let started = take.await.map_err(|_| EngineError::ShuttingDown)?;
+        started.map(Unclaimed::claim)
     }
 
     /// Removes unpacked images that are neither in `images` nor in use; returns the bytes freed.

@@ -179,6 +179,20 @@ async fn clients_that_leave_are_not_held_against_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_waited_in_vain_is_held_against_it() {
+    let instance = Instance::start(|_| std::future::pending()).await;
+    let proxy = proxy_to(&instance).await;
+    let mut connection = Connection::open(proxy.local_addr()).await;
+    let patience = std::time::Duration::from_millis(2200);
+    let answer = tokio::time::timeout(patience, connection.send(get("/"))).await;
+    assert!(answer.is_err(), "it never answers");
+    drop(connection);
+    eventually("the request has ended", || proxy.stats().in_flight == 0).await;
+    let measures = measures(&proxy, "one");
+    assert_eq!((measures.failures, measures.latency.count), (1, 0));
+}
+
+#[tokio::test]
 async fn what_the_proxy_answers_itself_is_nobodys_answer() {
     let proxy = proxy_to(&Instance::named("one").await).await;
     let head = "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\nconnection: close\r\n\r\n";

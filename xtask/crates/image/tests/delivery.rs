@@ -74,6 +74,19 @@ fn a_file_that_changes_puts_nothing_into_the_registrys_store() {
     assert_eq!(unfinished.count(), 0);
 }
 
+#[test]
+fn a_registrys_store_that_takes_nothing_is_no_reason_to_fail() {
+    let project = project();
+    let planned = planned(&project, Compression::None);
+    let plain = assemble(&planned, &project.store(), &mut Cache::none()).unwrap();
+    let registry = Store::open(project.path("registry")).unwrap();
+    std::fs::remove_dir(registry.root().join("tmp")).unwrap();
+    let toward = Toward::Store(&registry);
+    let image = assemble_toward(&planned, &project.store(), toward, &mut Cache::none()).unwrap();
+    assert_eq!(image.digest, plain.digest);
+    assert!(!registry.contains(&image.layers[0].digest));
+}
+
 /// Sending the first layer ends only when the last one has been handed over: whoever compresses one
 /// after the other and sends in between never gets there.
 #[test]

@@ -31,8 +31,8 @@ const LAST_PORT: u16 = 7579;
 const TRIES: u32 = 5;
 /// How long the server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to drain and end after SIGTERM. Its own limits are 30 s and 10 s.
-const STOP_LIMIT: Duration = Duration::from_mins(1);
+/// How long it may take to drain and end after SIGTERM: its own limit is a minute.
+const STOP_LIMIT: Duration = Duration::from_secs(75);
 
 /// The embedded platform of a project.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct Platform {
 pub struct Running {
     /// Its process.
     pub pid: i32,
+    /// When that was started, as the kernel counts: tells it from a later process of the same number.
+    started: Option<u64>,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     /// Its version.
@@ -59,6 +61,7 @@ struct ServerFile {
     url: String,
     #[serde(default)]
     version: String,
+    start_time_ticks: Option<u64>,
     /// Servers of before they said it have none.
     registry_store: Option<StorePlace>,
 }
@@ -121,7 +124,7 @@ impl Platform {
     #[must_use]
     pub fn running(&self) -> Option<Running> {
         let running = self.recorded()?;
-        is_alive(running.pid).then_some(())?;
+        is_alive(running.pid, running.started).then_some(())?;
         let mut options = Options::new(running.url.clone(), running.token.clone());
         options.connect_timeout = Duration::from_secs(2);
         options.total_timeout = Duration::from_secs(5);
@@ -163,6 +166,7 @@ impl Platform {
         let token = fs::read_to_string(self.folder.join("token")).ok()?;
         Some(Running {
             pid: file.pid,
+            started: file.start_time_ticks,
             url: file.url,
             version: file.version,
             token: SecretString::from(token.trim().to_owned()),
@@ -261,14 +265,14 @@ impl Platform {
         let Some(recorded) = self.recorded() else {
             return Ok(false);
         };
-        if !is_alive(recorded.pid) {
+        if !is_alive(recorded.pid, recorded.started) {
             return Ok(false);
         }
         let pid = Pid::from_raw(recorded.pid);
         kill(pid, Signal::SIGTERM)
             .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
         let limit = Instant::now() + STOP_LIMIT;
-        while is_alive(recorded.pid) {
+        while is_alive(recorded.pid, recorded.started) {
             if Instant::now() > limit {
                 return Err(stop_failure(format!(
                     "the server (process {pid}) did not end within {} s",
@@ -362,18 +366,23 @@ fn forget_own_settings(command: &mut Command) {
 }
 
 /// A process that has ended but was not waited for counts as ended: it may be our own child.
-fn is_alive(pid: i32) -> bool {
+/// Whether the process is there that was `started` then. A record outlives a server that was killed, and its number may be
+/// another program's by now.
+fn is_alive(pid: i32, started: Option<u64>) -> bool {
     if pid <= 0 {
         return false;
     }
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;
     };
-    // The name in parentheses may hold anything; the state follows the last one.
-    let state = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, Some('Z' | 'X') | None)
+    // The name in parentheses may hold anything; the other fields, from the third on, follow the last one.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next();
+    // `starttime`, field 22 of proc_pid_stat(5).
+    let found = fields.nth(18).and_then(|ticks| ticks.parse().ok());
+    let same = started.is_none() || found == started;
+    same && !matches!(state, Some("Z" | "X") | None)
 }
 
 fn start_failure(details: String) -> Failure {
@@ -411,8 +420,10 @@ mod tests {
 
     #[test]
     fn this_process_lives_and_none_has_a_negative_number() {
-        assert!(is_alive(i32::try_from(std::process::id()).unwrap()));
-        assert!(!is_alive(-1));
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(is_alive(own, None));
+        assert!(!is_alive(own, Some(1)), "another process had this number");
+        assert!(!is_alive(-1, None));
     }
 
     #[test]

@@ -17,8 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How soon an interrupt is noticed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(100);
-/// The platform holds the deadline and needs a moment to undo a release that missed it.
-const GRACE: Duration = Duration::from_secs(45);
+/// The platform holds the deadline. Undoing a release that missed it takes until its requests have ended and the old
+/// release serves again, which may have to start first.
+const GRACE: Duration = Duration::from_mins(6);
 
 /// A deployment that came to a good end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,11 @@ pub(crate) mod tar;
 mod tests;
 mod zstd;
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -152,7 +154,7 @@ impl LayerBuilder<'_> {
 
     fn make(&mut self, drafts: &mut [Draft]) -> Result<(), (usize, LayerError)> {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let missing: Vec<(usize, &mut Draft)> = drafts
+        let mut missing: Vec<(usize, &mut Draft)> = drafts
             .iter_mut()
             .enumerate()
             .filter(|(_, draft)| draft.made.is_none())
@@ -163,10 +165,14 @@ impl LayerBuilder<'_> {
             .map(|(_, draft)| draft.recipe.file_bytes())
             .sum::<u64>();
         if self.compression == Compression::None {
-            return match self.toward {
-                Toward::Store(registry) => store_all(missing, registry, threads),
-                Toward::Nobody | Toward::Sender(_) => hash_all(missing, threads),
-            };
+            if let Toward::Store(registry) = self.toward {
+                match store_all(&mut missing, registry, threads) {
+                    // A store that takes nothing is no reason to fail: what is not in it is sent.
+                    Err((_, LayerError::Store(_) | LayerError::Write { .. })) => {}
+                    done => return done,
+                }
+            }
+            return hash_all(&mut missing, threads);
         }
         self.compress_all(missing, threads)
     }
@@ -303,63 +309,70 @@ impl CachedLayer {
 }
 
 /// Hashes several layers at a time.
-fn hash_all(drafts: Vec<(usize, &mut Draft)>, threads: usize) -> Result<(), (usize, LayerError)> {
-    let hashed = in_parallel(drafts, threads, Recipe::digest)?;
-    for (draft, digest) in hashed {
-        draft.made = Some(CachedLayer::plain(&draft.recipe, digest));
-    }
+fn hash_all(drafts: &mut [(usize, &mut Draft)], threads: usize) -> Result<(), (usize, LayerError)> {
+    let digests = in_parallel(drafts, threads, Recipe::digest)?;
+    note_plain(drafts, digests);
     Ok(())
 }
 
 /// The same, and writes them into the store of the registry they go to in the same pass.
 fn store_all(
-    drafts: Vec<(usize, &mut Draft)>,
+    drafts: &mut [(usize, &mut Draft)],
     registry: &Store,
     threads: usize,
 ) -> Result<(), (usize, LayerError)> {
-    let written = in_parallel(drafts, threads, |recipe| recipe.write_into(registry))?;
-    let (drafts, blobs): (Vec<&mut Draft>, Vec<BlobWriter<'_>>) = written.into_iter().unzip();
+    let blobs = in_parallel(drafts, threads, |recipe| recipe.write_into(registry))?;
     let stored = registry.commit_all(blobs);
     let digests = stored.map_err(|error| (0, LayerError::Store(error)))?;
-    for (draft, digest) in drafts.into_iter().zip(digests) {
-        draft.made = Some(CachedLayer::plain(&draft.recipe, digest));
-    }
+    note_plain(drafts, digests);
     Ok(())
 }
 
-/// Does something with several recipes at a time, the largest first: it should not be the one that
-/// the others have to wait for. Of several errors the first is kept.
+fn note_plain(drafts: &mut [(usize, &mut Draft)], digests: Vec<Digest>) {
+    for ((_, draft), digest) in drafts.iter_mut().zip(digests) {
+        draft.made = Some(CachedLayer::plain(&draft.recipe, digest));
+    }
+}
+
+/// Does something with several recipes at a time, the largest first: it should not be the one that the others have to
+/// wait for. Puts the drafts into that order, and the results with them. Of several errors the first is told.
 fn in_parallel<T: Send>(
-    mut drafts: Vec<(usize, &mut Draft)>,
+    drafts: &mut [(usize, &mut Draft)],
     threads: usize,
     work: impl Fn(&Recipe) -> Result<T, LayerError> + Sync,
-) -> Result<Vec<(&mut Draft, T)>, (usize, LayerError)> {
-    drafts.sort_by_key(|(_, draft)| draft.recipe.length());
-    let threads = threads.min(drafts.len());
-    let queue = Mutex::new(drafts);
-    let results = Mutex::new(Ok(Vec::new()));
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let note = |index, draft, outcome| {
-        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-        match (outcome, results.as_mut()) {
-            (Ok(value), Ok(done)) => done.push((draft, value)),
-            (Err(error), Ok(_)) => *results = Err((index, error)),
-            (_, Err(_)) => {}
-        }
-    };
+) -> Result<Vec<T>, (usize, LayerError)> {
+    drafts.sort_by_key(|(_, draft)| Reverse(draft.recipe.length()));
+    let drafts = &*drafts;
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<T, LayerError>>>> =
+        drafts.iter().map(|_| Mutex::default()).collect();
     thread::scope(|scope| {
         let run = || {
-            while let Some((index, draft)) = next() {
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some((_, draft)) = drafts.get(place) else {
+                    return;
+                };
                 let outcome = work(&draft.recipe);
-                note(index, draft, outcome);
+                let mut result = results[place]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *result = Some(outcome);
             }
         };
-        for _ in 1..threads {
+        for _ in 1..threads.min(drafts.len()) {
             scope.spawn(run);
         }
         run();
     });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let outcomes = results.into_iter().zip(drafts);
+    outcomes
+        .map(|(result, (index, _))| {
+            let outcome = result.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let outcome = outcome.expect("every recipe had its turn, or its thread has panicked");
+            outcome.map_err(|error| (*index, error))
+        })
+        .collect()
 }
 
 /// The digest of a layer's archive, without making it: remembered, or found by reading the files.
