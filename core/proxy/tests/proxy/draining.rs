@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Connection, Instance, SOON, TestBody, body, eventually, feed, fetch, get, post, proxy_to, text,
-    withdraw,
+    Connection, Instance, SOON, TestBody, body, eventually, feed, fetch, get, measures, post,
+    proxy_to, text, withdraw,
 };
 
 /// An instance whose answers are fed by the test, one feed a request.
@@ -72,7 +72,7 @@ async fn a_client_that_aborts_its_download_frees_the_instance() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_answer_frees_the_instance() {
+async fn a_client_that_leaves_before_the_answer_frees_the_instance_without_blame() {
     let (arrived, mut arrivals) = mpsc::channel(1);
     let instance = Instance::start(move |_| {
         let arrived = arrived.clone();
@@ -89,6 +89,8 @@ async fn a_client_that_leaves_before_the_answer_frees_the_instance() {
     assert_eq!(proxy.stats().in_flight, 1);
     request.abort();
     eventually("the request has ended", || proxy.stats().in_flight == 0).await;
+    let measures = measures(&proxy, "one");
+    assert_eq!((measures.failures, measures.latency.count), (0, 0));
 }
 
 #[tokio::test]

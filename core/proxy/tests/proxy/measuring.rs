@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use proxy::{Classes, Settings};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
 
 use crate::support::{
     Connection, Instance, body, eventually, fetch, get, measures, post, proxy, proxy_to,
@@ -155,27 +154,6 @@ async fn every_kind_of_no_answer_is_a_failure() {
         (measures.responses, measures.latency.count),
         (Classes::default(), 0)
     );
-}
-
-#[tokio::test]
-async fn clients_that_leave_are_not_held_against_it() {
-    let (arrived, mut arrivals) = mpsc::channel(1);
-    let instance = Instance::start(move |_| {
-        let arrived = arrived.clone();
-        async move {
-            arrived.send(()).await.expect("the test listens");
-            std::future::pending().await
-        }
-    })
-    .await;
-    let proxy = proxy_to(&instance).await;
-    let mut connection = Connection::open(proxy.local_addr()).await;
-    let request = tokio::spawn(async move { connection.send(get("/")).await.map(drop) });
-    arrivals.recv().await.expect("a request");
-    request.abort();
-    eventually("the request has ended", || proxy.stats().in_flight == 0).await;
-    let measures = measures(&proxy, "one");
-    assert_eq!((measures.failures, measures.latency.count), (0, 0));
 }
 
 #[tokio::test]

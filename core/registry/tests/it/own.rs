@@ -1,8 +1,8 @@
 //! This crate's server: what the client needs of it, and what the specification asks beyond that.
 
 use oci::{
-    Ahead, Descriptor, Digest, ImageIndex, ImageManifest, ImagePush, Known, Store, media_type,
-    push_image,
+    Ahead, Client, ClientError, Descriptor, Digest, ImageIndex, ImageManifest, ImagePush, Known,
+    Pushed, Repository, Store, media_type, push_image,
 };
 use registry::Limits;
 use ureq::http::Response;
@@ -100,12 +100,33 @@ fn what_is_made_in_the_store_is_not_sent() {
     assert_eq!(other.placed, 0);
 }
 
+/// What a push does after some of the image was sent ahead.
+fn push_the_rest(
+    client: &Client,
+    image: &TestImage,
+    name: &Repository,
+    known: &Known,
+    ahead: &Ahead<'_>,
+) -> Result<Pushed, ClientError> {
+    let push = ImagePush {
+        repository: name,
+        manifest: &image.manifest,
+        sources: &image.sources(),
+        tag: Some(&tag("v1")),
+        mount_from: &[],
+        known,
+        store: None,
+        ahead: Some(ahead),
+    };
+    push_image(client, &push)
+}
+
 #[test]
 fn what_was_sent_ahead_is_not_sent_again() {
     let server = Server::start();
     let client = client(&server.host(), Some(ALICE));
     let image = TestImage::new(62, &[70_000, 3_000, 10]);
-    let (name, version, sources) = (repository("alice/ahead"), tag("v1"), image.sources());
+    let (name, sources) = (repository("alice/ahead"), image.sources());
     let ahead = Ahead::new(&client, name.clone());
     let mut known = Known::new();
     for layer in &image.manifest.layers {
@@ -114,17 +135,7 @@ fn what_was_sent_ahead_is_not_sent_again() {
     for layer in &image.manifest.layers[..2] {
         ahead.send(layer, sources[&layer.digest].as_ref(), &known);
     }
-    let push = ImagePush {
-        repository: &name,
-        manifest: &image.manifest,
-        sources: &sources,
-        tag: Some(&version),
-        mount_from: &[],
-        known: &known,
-        store: None,
-        ahead: Some(&ahead),
-    };
-    let pushed = push_image(&client, &push).unwrap();
+    let pushed = push_the_rest(&client, &image, &name, &known, &ahead).unwrap();
     // As many requests as a push in one go, all counted.
     let layers = image.manifest.layers.len();
     assert_eq!(pushed.uploaded, layers + 1);
@@ -138,25 +149,15 @@ fn a_failure_ahead_is_the_pushs() {
     let server = Server::start();
     let client = client(&server.host(), Some(BOB));
     let image = TestImage::new(63, &[3_000, 10]);
-    let (name, version, sources) = (repository("alice/ahead"), tag("v1"), image.sources());
+    let (name, sources) = (repository("alice/ahead"), image.sources());
     let ahead = Ahead::new(&client, name.clone());
     let known = Known::new();
     for layer in &image.manifest.layers {
         ahead.send(layer, sources[&layer.digest].as_ref(), &known);
     }
     let tried = client.counters().requests;
-    let push = ImagePush {
-        repository: &name,
-        manifest: &image.manifest,
-        sources: &sources,
-        tag: Some(&version),
-        mount_from: &[],
-        known: &known,
-        store: None,
-        ahead: Some(&ahead),
-    };
-    let error = push_image(&client, &push).unwrap_err();
-    assert!(matches!(error, oci::ClientError::Denied { .. }), "{error}");
+    let error = push_the_rest(&client, &image, &name, &known, &ahead).unwrap_err();
+    assert!(matches!(error, ClientError::Denied { .. }), "{error}");
     assert_eq!(client.counters().requests, tried);
 }
 
@@ -521,7 +522,7 @@ fn tenants_do_not_meet() {
     let error = bob
         .get_manifest(&repository("alice/app"), &digest)
         .unwrap_err();
-    assert!(matches!(error, oci::ClientError::Denied { .. }), "{error}");
+    assert!(matches!(error, ClientError::Denied { .. }), "{error}");
     // The content is in the same store, but not in bob's repository, and a mount does not take it.
     assert!(
         !bob.blob_exists(&repository("bob/app"), &blob.digest)
@@ -550,7 +551,7 @@ fn tenants_do_not_meet() {
     let error = TestImage::new(25, &[1])
         .try_push(&reader, "alice/app", "v2", &[])
         .unwrap_err();
-    assert!(matches!(error, oci::ClientError::Denied { .. }), "{error}");
+    assert!(matches!(error, ClientError::Denied { .. }), "{error}");
 }
 
 #[test]
