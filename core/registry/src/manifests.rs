@@ -156,14 +156,21 @@ fn keep(
     let media_type = agreed_media_type(&outline, received.content_type.as_deref())?;
     check_parts(store, repository, &media_type, &received.bytes)?;
     store.put_bytes(&received.bytes)?;
-    store.link_manifest(repository, &digest, &media_type)?;
     let subject = outline.subject.map(|subject| subject.digest);
-    if let Some(subject) = &subject {
-        store.link_referrer(repository, subject, &digest)?;
-    }
     // The tag comes last: it must never mean a manifest that is not whole.
-    if let Target::Tag(tag) = target {
-        store.set_tag(repository, tag, &digest)?;
+    match (&subject, target) {
+        (None, Target::Tag(tag)) => {
+            store.link_tagged_manifest(repository, &digest, &media_type, tag)?;
+        }
+        (subject, target) => {
+            store.link_manifest(repository, &digest, &media_type)?;
+            if let Some(subject) = subject {
+                store.link_referrer(repository, subject, &digest)?;
+            }
+            if let Target::Tag(tag) = target {
+                store.set_tag(repository, tag, &digest)?;
+            }
+        }
     }
     Ok(Stored { digest, subject })
 }

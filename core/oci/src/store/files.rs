@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -64,20 +65,71 @@ pub(super) fn write_atomically(
     path: &Path,
     content: &str,
 ) -> Result<(), StoreError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
-    }
-    let (unfinished, mut file) = create_unique(temporary)?;
-    let written = file
-        .write_all(content.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(StoreError::io("write", &unfinished))
-        .and_then(|()| rename_durably(&unfinished, path));
+    write_in_order(temporary, &[(path, content)])
+}
+
+/// The same for several: they appear in this order, and all are flushed when this returns. What is flushed at the same
+/// time the file system writes to its journal once.
+pub(super) fn write_in_order(temporary: &Path, files: &[(&Path, &str)]) -> Result<(), StoreError> {
+    let mut unfinished = Vec::new();
+    let written = prepare(temporary, files, &mut unfinished).and_then(|()| {
+        for (from, (path, _)) in unfinished.iter().zip(files) {
+            rename(from, path)?;
+        }
+        side_by_side(files, |(path, _)| sync_folder(path))
+    });
     if written.is_err() {
-        // The first error is the one to report; what stays is cleared at the next opening.
-        let _ = fs::remove_file(&unfinished);
+        for path in unfinished {
+            // The first error is the one to report; what stays is cleared at the next opening.
+            let _ = fs::remove_file(path);
+        }
     }
     written
+}
+
+fn prepare(
+    temporary: &Path,
+    files: &[(&Path, &str)],
+    unfinished: &mut Vec<PathBuf>,
+) -> Result<(), StoreError> {
+    let mut opened = Vec::new();
+    for (path, content) in files {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+        }
+        let (new, mut file) = create_unique(temporary)?;
+        unfinished.push(new.clone());
+        file.write_all(content.as_bytes())
+            .map_err(StoreError::io("write", &new))?;
+        opened.push((new, file));
+    }
+    side_by_side(&opened, |(path, file)| {
+        file.sync_all().map_err(StoreError::io("write", path))
+    })
+}
+
+/// Does something with each, all at the same time.
+fn side_by_side<T: Sync>(
+    all: &[T],
+    work: impl Fn(&T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let Some((first, others)) = all.split_first() else {
+        return Ok(());
+    };
+    thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = others
+            .iter()
+            .map(|one| scope.spawn(move || work(one)))
+            .collect();
+        let mut outcome = work(first);
+        for other in others {
+            let ended = other.join();
+            let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    })
 }
 
 /// Makes a file that says everything by its name, and its folder; says whether it was not there yet. One that

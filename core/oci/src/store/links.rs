@@ -84,6 +84,20 @@ impl Store {
         files::write_atomically(&self.temporary(), &path, media_type)
     }
 
+    /// Adds a manifest and lets a tag mean it, in this order: the tag never means a manifest that is not there.
+    pub fn link_tagged_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        media_type: &str,
+        tag: &Tag,
+    ) -> Result<(), StoreError> {
+        let link = self.manifest_link(repository, digest);
+        let tag = self.tag_file(repository, tag);
+        let meaning = digest.to_string();
+        files::write_in_order(&self.temporary(), &[(&link, media_type), (&tag, &meaning)])
+    }
+
     /// The media type of a repository's manifest; none when the repository has no such manifest.
     pub fn manifest_media_type(
         &self,
@@ -123,13 +137,17 @@ impl Store {
         tag: &Tag,
         digest: &Digest,
     ) -> Result<(), StoreError> {
-        let path = self.folder(repository, "_tags").join(tag.as_str());
+        let path = self.tag_file(repository, tag);
         files::write_atomically(&self.temporary(), &path, &digest.to_string())
+    }
+
+    fn tag_file(&self, repository: &Repository, tag: &Tag) -> PathBuf {
+        self.folder(repository, "_tags").join(tag.as_str())
     }
 
     /// What a tag means.
     pub fn tagged(&self, repository: &Repository, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        let path = self.folder(repository, "_tags").join(tag.as_str());
+        let path = self.tag_file(repository, tag);
         let Some(text) = read_entry(&path)? else {
             return Ok(None);
         };
@@ -357,6 +375,24 @@ mod tests {
             assert_eq!(linked.unwrap(), [(digest, expected)]);
         }
         assert!(store.linked(&name, &digest));
+    }
+
+    #[test]
+    fn a_manifest_and_its_tag_come_together() {
+        let (_folder, store) = store();
+        let (name, digest) = (repository("app"), store.put_bytes(b"manifest").unwrap());
+        store
+            .link_tagged_manifest(&name, &digest, media_type::OCI_MANIFEST, &tag("v1"))
+            .unwrap();
+        let found = store.manifest_media_type(&name, &digest).unwrap();
+        assert_eq!(found.as_deref(), Some(media_type::OCI_MANIFEST));
+        assert_eq!(store.tagged(&name, &tag("v1")).unwrap(), Some(digest));
+        // Where the tag cannot be written nothing is left half-way.
+        std::fs::create_dir_all(store.folder(&name, "_tags").join("v2")).unwrap();
+        let refused =
+            store.link_tagged_manifest(&name, &digest, media_type::OCI_MANIFEST, &tag("v2"));
+        assert!(matches!(refused, Err(StoreError::Io { .. })));
+        assert_eq!(fs::read_dir(store.temporary()).unwrap().count(), 0);
     }
 
     #[test]
