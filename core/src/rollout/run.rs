@@ -191,11 +191,15 @@ impl Rollout {
         self.new.push(instance.clone());
         let words = self.row.release_command.clone();
         let limit = Duration::from_secs(self.row.timeout_seconds);
+        // The deadline may lie later, by the time of the watches.
         let ended = tokio::time::timeout(limit, instance.wait());
-        match self.bounded(ended).await? {
-            Ok(Exit::Code(0)) => {}
-            Ok(exit) => return Err(failure::command_failed(&words, exit).into()),
-            Err(_) => return Err(failure::command_late(&words, limit).into()),
+        match self.bounded(ended).await {
+            Ok(Ok(Exit::Code(0))) => {}
+            Ok(Ok(exit)) => return Err(failure::command_failed(&words, exit).into()),
+            Ok(Err(_)) | Err(Stop::Deadline) => {
+                return Err(failure::command_late(&words, limit).into());
+            }
+            Err(stop) => return Err(stop),
         }
         // It has ended; what is left of it goes.
         let ended = self.new.take();
