@@ -16,6 +16,7 @@ mod life;
 mod load;
 mod logs;
 mod operations;
+mod operator;
 mod release_command;
 mod rollback;
 mod secrets;

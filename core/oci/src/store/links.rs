@@ -46,10 +46,12 @@ impl Store {
                 continue;
             }
             let path = self.blob_link(repository, digest);
-            linked.push(match files::create_empty(&path)? {
-                true => (*digest, Linked::Now),
-                false => (*digest, Linked::Before),
-            });
+            let since = if files::create_empty(&path)? {
+                Linked::Now
+            } else {
+                Linked::Before
+            };
+            linked.push((*digest, since));
         }
         Ok(linked)
     }
