@@ -9,7 +9,8 @@
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
-//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on).
+//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on), `/well`
+//! (no longer), `/alive` (until `/dead`).
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -19,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 static SICK: AtomicBool = AtomicBool::new(false);
+static DEAD: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     if let Some(command) = env::args().nth(1) {
@@ -133,6 +135,16 @@ fn answer(path: &str, mode: &str) -> (&'static str, String) {
         }
         "exit-of" if rest == variable("VERSION", "none") => std::process::exit(6),
         "exit-of" => ("200 OK", "stays".into()),
+        "well" => {
+            SICK.store(false, Ordering::Relaxed);
+            ("200 OK", "well from now on".into())
+        }
+        "alive" if DEAD.load(Ordering::Relaxed) => ("500 Internal Server Error", "dead".into()),
+        "alive" => ("200 OK", "alive".into()),
+        "dead" => {
+            DEAD.store(true, Ordering::Relaxed);
+            ("200 OK", "dead from now on".into())
+        }
         "sick" => {
             SICK.store(true, Ordering::Relaxed);
             ("200 OK", "sick from now on".into())

@@ -7,6 +7,7 @@
 
 mod access;
 mod app;
+mod checks;
 mod deploy;
 mod failing;
 mod harness;
