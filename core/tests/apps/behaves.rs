@@ -10,7 +10,7 @@
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on), `/well`
-//! (no longer), `/alive` (until `/dead`).
+//! (no longer), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -85,6 +85,16 @@ fn serve(stream: TcpStream, mode: &str) {
             "lazy" => thread::sleep(Duration::from_millis(number("DELAY_MS", 100))),
             _ => {}
         }
+        if let Some(chunks) = path.strip_prefix("/download/") {
+            let chunks = chunks.parse().unwrap_or(1);
+            if download(&mut writer, chunks).is_err() || !keep_alive {
+                return;
+            }
+            continue;
+        }
+        if path == "/echo" {
+            return echo(&mut reader, &mut writer);
+        }
         let (status, body) = answer(&path, mode);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let written = write!(
@@ -95,6 +105,32 @@ fn serve(stream: TcpStream, mode: &str) {
         if written.is_err() || !keep_alive {
             return;
         }
+    }
+}
+
+/// So many chunks of 64 KiB, one every 25 ms.
+fn download(writer: &mut TcpStream, chunks: usize) -> std::io::Result<()> {
+    let chunk = [b'x'; 64 * 1024];
+    write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", chunks * chunk.len())?;
+    for _ in 0..chunks {
+        writer.write_all(&chunk)?;
+        thread::sleep(Duration::from_millis(25));
+    }
+    Ok(())
+}
+
+/// Changes the protocol, as a WebSocket does, to one that repeats each line.
+fn echo(reader: &mut impl BufRead, writer: &mut TcpStream) {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    if writer.write_all(head.as_bytes()).is_err() {
+        return;
+    }
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if writer.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+        line.clear();
     }
 }
 

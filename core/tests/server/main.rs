@@ -9,6 +9,7 @@ mod access;
 mod app;
 mod checks;
 mod deploy;
+mod endurance;
 mod failing;
 mod harness;
 mod idempotency;
