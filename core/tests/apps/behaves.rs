@@ -97,12 +97,12 @@ fn serve(stream: TcpStream, mode: &str) {
         }
         let (status, body) = answer(&path, mode);
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let written = write!(
-            writer,
+        let response = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
             body.len()
         );
-        if written.is_err() || !keep_alive {
+        // In one piece: the second of two would wait for the acknowledgement of the first.
+        if writer.write_all(response.as_bytes()).is_err() || !keep_alive {
             return;
         }
     }

@@ -162,7 +162,7 @@ fn converse(url: &str) {
     clippy::print_stderr,
     reason = "the figures are read by docs/tools/bench-platform"
 )]
-fn endure(strategy: &str, rollout: RolloutSettings) {
+fn endure(strategy: &str, rollout: &RolloutSettings) {
     let deployments = std::env::var("SYSTEMPROMPT_TEST_DEPLOYMENTS");
     let deployments: u32 = deployments.map_or(3, |count| count.parse().unwrap());
     let server = Server::start();
@@ -192,7 +192,7 @@ fn endure(strategy: &str, rollout: RolloutSettings) {
 
 #[test]
 fn rolling_under_every_kind_of_load() {
-    endure("rolling", RolloutSettings::default());
+    endure("rolling", &RolloutSettings::default());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn blue_green_under_every_kind_of_load() {
         keep_warm_ms: Some(100),
         ..RolloutSettings::default()
     };
-    endure("blue-green", settings);
+    endure("blue-green", &settings);
 }
 
 #[test]
@@ -213,5 +213,5 @@ fn canary_under_every_kind_of_load() {
         }]),
         ..RolloutSettings::default()
     };
-    endure("canary", settings);
+    endure("canary", &settings);
 }
