@@ -19,6 +19,7 @@ mod load;
 mod logs;
 mod operations;
 mod operator;
+mod records;
 mod release_command;
 mod rollback;
 mod secrets;
