@@ -1,8 +1,9 @@
 //! What every request passes before its handler: identity, permission, time-out, measurement.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,7 @@ use crate::platform::App;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets a request through when its caller may do what the route asks for; the handler finds the
-/// [`Identity`] among the extensions.
+/// [`Identity`] among the extensions, and as `Actor` what the audit log is to say of it.
 pub(crate) async fn access(
     State((app, access)): State<(App, Access)>,
     params: RawPathParams,
@@ -30,6 +31,9 @@ pub(crate) async fn access(
     let identity = identify(&app, request.headers()).await?;
     check(&app, access, identity.as_ref(), tenant.as_deref())?;
     if let Some(identity) = identity {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let actor = identity.actor(peer.map(|peer| peer.0.ip()));
+        request.extensions_mut().insert(actor);
         request.extensions_mut().insert(identity);
     }
     Ok(next.run(request).await)

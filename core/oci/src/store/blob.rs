@@ -62,7 +62,9 @@ impl<'a> BlobWriter<'a> {
         self.file
             .sync_all()
             .map_err(StoreError::io("flush", &self.path))?;
+        let adding = self.store.adding()?;
         files::rename(&self.path, &self.store.path(&actual))?;
+        drop(adding);
         self.committed = true;
         Ok(actual)
     }

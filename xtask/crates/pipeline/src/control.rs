@@ -141,6 +141,13 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
                 "wait for it (`cargo xtask status`), then deploy again",
             );
         }
+        Some(code::RELEASE_GONE) => {
+            return (
+                "release_gone",
+                Exit::Other,
+                "`cargo xtask history` shows which releases are gone; roll back to another, or deploy it again",
+            );
+        }
         Some(code::NOTHING_TO_ROLL_BACK) => {
             return (
                 "nothing_to_roll_back",
