@@ -5,6 +5,8 @@
 
 mod plan;
 
+#[cfg(test)]
+mod never_loses;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -87,7 +89,11 @@ impl Collector {
         };
         let kept = plan.kept.clone();
         let secret_versions = self.store.forget_secrets(kept, by, entry).await?;
-        let (images, gone, grace) = (Arc::clone(&self.images), plan.gone.clone(), self.rules.grace);
+        let (images, gone, grace) = (
+            Arc::clone(&self.images),
+            plan.gone.clone(),
+            self.rules.grace,
+        );
         let work = tokio::task::spawn_blocking(move || images.collect_without(&gone, grace));
         let collected = work.await.map_err(|_| StoreError::Stopped)??;
         let collection = Collection {

@@ -86,7 +86,7 @@ pub(crate) struct Retention {
     /// How much of a tenant's logs stays; zero is no bound.
     pub(crate) tenant_log_bytes_kept: u64,
     /// Between two looks at what can go; zero is never.
-    pub(crate) interval_minutes: u64,
+    pub(crate) interval_seconds: u64,
 }
 
 impl Default for Retention {
@@ -97,7 +97,7 @@ impl Default for Retention {
             registry_bytes_kept: 0,
             log_days_kept: 30,
             tenant_log_bytes_kept: 0,
-            interval_minutes: 60,
+            interval_seconds: 60 * 60,
         }
     }
 }
@@ -116,8 +116,7 @@ impl Retention {
 
     /// Between two looks at what can go, if there are any.
     pub(crate) fn interval(&self) -> Option<Duration> {
-        let minutes = bound(self.interval_minutes)?;
-        Some(Duration::from_secs(minutes.saturating_mul(60)))
+        bound(self.interval_seconds).map(Duration::from_secs)
     }
 
     /// How long logs stay.
@@ -310,7 +309,7 @@ mod tests {
     fn at_least_the_release_that_serves_is_kept() {
         let error = load("[retention]\nreleases_kept = 0\n").unwrap_err();
         assert!(error.to_string().contains("at least 1"), "{error}");
-        let settings = load("[retention]\ninterval_minutes = 0\n").unwrap();
+        let settings = load("[retention]\ninterval_seconds = 0\n").unwrap();
         assert_eq!(settings.retention.interval(), None);
         assert_eq!(settings.retention.rules().bytes_kept, None);
     }

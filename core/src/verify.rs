@@ -48,7 +48,7 @@ pub(crate) fn open(data: &Path) -> anyhow::Result<Snapshot> {
             data.display()
         );
     }
-    Ok(Snapshot::open(&database).context("cannot read the state database")?)
+    Snapshot::open(&database).context("cannot read the state database")
 }
 
 /// Hashes everything that it takes to start what serves.

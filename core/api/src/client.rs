@@ -22,10 +22,10 @@ use trust::Trust;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::paths;
-use crate::types::{AuditEntry, CollectRequest, Collection,
-    Capabilities, Data, DeployAnswer, DeployRequest, Deployment, Health, IssuedToken, LogLine, Me,
-    NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant,
-    TenantStatus, TokenInfo,
+use crate::types::{
+    AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
+    Deployment, Health, IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken,
+    RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};

@@ -238,13 +238,13 @@ fn check_parts(
             .blobs()
             .filter(|blob| media_type::is_distributable(&blob.media_type));
         // What it names counts as new from here on: it stays until the manifest is linked.
-        return require(ours, |digest| store.renew(repository, digest).unwrap_or(false));
+        return require(ours, |digest| {
+            store.renew(repository, digest).unwrap_or(false)
+        });
     }
     if media_type::is_index(media_type) {
         let index = ImageIndex::from_slice(bytes).map_err(unusable)?;
-        let there = |digest: &Digest| {
-            store.renew_manifest(repository, digest).unwrap_or(false)
-        };
+        let there = |digest: &Digest| store.renew_manifest(repository, digest).unwrap_or(false);
         return require(index.manifests.iter(), there);
     }
     Err(invalid(format!(

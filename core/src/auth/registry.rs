@@ -109,7 +109,10 @@ mod tests {
             port: 2001,
             live: None,
         };
-        store.create_tenant(another, &Actor::server()).await.unwrap();
+        store
+            .create_tenant(another, &Actor::server())
+            .await
+            .unwrap();
         let access = RegistryAccess::new(store.clone());
         let operator = header(&store, Role::Operator, None).await;
         let deployer = header(&store, Role::Deployer, Some("a")).await;

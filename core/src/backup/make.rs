@@ -32,7 +32,9 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     let unfinished = Unfinished::begin(to)?;
     let copy = unfinished.folder().join(DATABASE);
     create_private(&copy)?;
-    database.copy_to(&copy).context("cannot copy the state database")?;
+    database
+        .copy_to(&copy)
+        .context("cannot copy the state database")?;
     let copied = Snapshot::open(&copy).context("cannot read the copy of the state database")?;
     let head = copied
         .check_chain(None)
@@ -60,12 +62,22 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     };
     sink.write(ABOUT.as_ref(), &serde_json::to_vec_pretty(&about)?)?;
     unfinished.finish(sink)?;
-    println!("backed up to {}: {} files, {} bytes", to.display(), about.files, about.bytes);
+    println!(
+        "backed up to {}: {} files, {} bytes",
+        to.display(),
+        about.files,
+        about.bytes
+    );
     println!("the audit log ends with {head}");
-    match key {
-        Some(_) => println!("the key of the secrets is in it: whoever reads the backup reads the secrets"),
-        None => println!("the key of the secrets is not in it: without that key they cannot be read again"),
-    }
+    println!(
+        "{}",
+        match key {
+            Some(_) =>
+                "the key of the secrets is in it: whoever reads the backup reads the secrets",
+            None =>
+                "the key of the secrets is not in it: without that key they cannot be read again",
+        }
+    );
     Ok(())
 }
 

@@ -42,14 +42,20 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     }
     sync_all(&part)?;
     move_into(&part, data)?;
-    println!("restored what was backed up at {}: {} files", about.made_at, about.files);
+    println!(
+        "restored what was backed up at {}: {} files",
+        about.made_at, about.files
+    );
     if !about.with_key {
         println!(
             "the key of the secrets was not in it: put it at {}, or start the server with --secrets-key",
             data.join(KEY).display()
         );
     }
-    println!("start it with: systemprompt serve --data {}", data.display());
+    println!(
+        "start it with: systemprompt serve --data {}",
+        data.display()
+    );
     Ok(())
 }
 
@@ -85,10 +91,17 @@ fn unpack(from: &Path, part: &Path) -> anyhow::Result<About> {
         .about
         .with_context(|| format!("it has no {ABOUT}: it is no backup, or was cut off"))?;
     if about.format != FORMAT {
-        bail!("it has format {}, this program knows {FORMAT}: use a newer one", about.format);
+        bail!(
+            "it has format {}, this program knows {FORMAT}: use a newer one",
+            about.format
+        );
     }
     if about.files != taken.files {
-        bail!("it had {} files when it was made, now {}", about.files, taken.files);
+        bail!(
+            "it had {} files when it was made, now {}",
+            about.files,
+            taken.files
+        );
     }
     Ok(about)
 }
@@ -153,8 +166,11 @@ impl Taken {
 
 /// Nothing but what a backup has, and nothing outside of the folder.
 fn check_place(place: &Path) -> anyhow::Result<()> {
-    let is_plain = place.components().all(|part| matches!(part, Component::Normal(_)));
-    let is_known = place == Path::new(DATABASE) || place == Path::new(KEY) || place.starts_with(REGISTRY);
+    let is_plain = place
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let is_known =
+        place == Path::new(DATABASE) || place == Path::new(KEY) || place.starts_with(REGISTRY);
     if is_plain && is_known {
         return Ok(());
     }
@@ -166,7 +182,8 @@ async fn take_over(part: &Path, about: &About) -> anyhow::Result<()> {
     let head: Head = about.audit.parse()?;
     let store = Store::open(&part.join(DATABASE))?;
     store.check_chain(Some(head)).await?;
-    let details = json!({ "made_at": about.made_at, "version": about.version, "audit": about.audit });
+    let details =
+        json!({ "made_at": about.made_at, "version": about.version, "audit": about.audit });
     let entry = Entry::of(Action::Restore, None, details);
     Ok(store.audit(&Actor::server(), entry).await?)
 }

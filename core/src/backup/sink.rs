@@ -23,9 +23,13 @@ pub(super) struct Unfinished {
 impl Unfinished {
     /// Refuses a place where something is.
     pub(super) fn begin(to: &Path) -> anyhow::Result<Self> {
-        let is_empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
+        let is_empty =
+            |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
         if fs::symlink_metadata(to).is_ok() && !(to.is_dir() && is_empty(to)) {
-            bail!("{} exists already: name another place with --to", to.display());
+            bail!(
+                "{} exists already: name another place with --to",
+                to.display()
+            );
         }
         let mut name = to.file_name().map(OsString::from).unwrap_or_default();
         name.push(format!(".part-{}", std::process::id()));
@@ -47,7 +51,11 @@ impl Unfinished {
 
     /// A folder, or an archive where the name says so.
     pub(super) fn sink(&self) -> anyhow::Result<Sink> {
-        let kind = if self.to.extension().is_some_and(|extension| extension == "tar") {
+        let kind = if self
+            .to
+            .extension()
+            .is_some_and(|extension| extension == "tar")
+        {
             let path = self.folder.join(ARCHIVE);
             let file = create(&path)?;
             Kind::Archive(Box::new(tar::Builder::new(file)))
@@ -76,7 +84,10 @@ impl Unfinished {
             }
         };
         fs::rename(&finished, &self.to).with_context(failed)?;
-        let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = self
+            .to
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(())
     }
@@ -143,7 +154,10 @@ impl Sink {
             Kind::Folder(folder) => {
                 let path = folder.join(place);
                 if let Some(parent) = path.parent() {
-                    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(0o700)
+                        .create(parent)?;
                 }
                 io::copy(reader, &mut create(&path)?).map(drop)
             }
@@ -165,10 +179,15 @@ impl Sink {
 /// Content of the registry is named by its digest.
 pub(super) fn check(place: &Path, actual: Digest) -> anyhow::Result<()> {
     let name = place.file_name().and_then(|name| name.to_str());
-    let is_content = place.parent().is_some_and(|folder| folder.ends_with("blobs/sha256"));
+    let is_content = place
+        .parent()
+        .is_some_and(|folder| folder.ends_with("blobs/sha256"));
     let expected = name.and_then(|name| Digest::from_hex(name).ok());
     if is_content && expected != Some(actual) {
-        bail!("{} is damaged: its content has digest {actual}", place.display());
+        bail!(
+            "{} is damaged: its content has digest {actual}",
+            place.display()
+        );
     }
     Ok(())
 }

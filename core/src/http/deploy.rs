@@ -16,8 +16,8 @@ use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held, release_command_of, resolve,
-    restored_release, settle, strategy_of, timeout_of, with_secrets,
+    Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held,
+    release_command_of, resolve, restored_release, settle, strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
 use crate::store::{Actor, DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
@@ -198,11 +198,7 @@ pub(super) async fn restorable(app: &App, tenant: &str) -> Result<Restorable, Ap
 }
 
 /// Writes the deployment and starts its rollout.
-async fn begin(
-    app: &App,
-    new: NewDeployment,
-    keeping: Keeping,
-) -> Result<StoredAnswer, ApiError> {
+async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<StoredAnswer, ApiError> {
     let tenant = new.tenant.clone();
     let url = app.tenants.url(&tenant);
     let owner = tenant.clone();

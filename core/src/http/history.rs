@@ -1,19 +1,18 @@
 //! The history of a tenant, and the end of what is still running.
 
-use axum::{Extension, Json};
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use management_api::types::{Data, Deployment};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::extract::{QueryOf, Segments};
 use super::deploy::restorable;
+use super::extract::{QueryOf, Segments};
 use super::{ApiError, extract, tenants, wire};
 use crate::deployments::State as Stage;
 use crate::platform::App;
 use crate::store::{Action, Actor, DeploymentRow, Entry};
-
 
 /// The query string of [`list`].
 #[derive(Deserialize)]

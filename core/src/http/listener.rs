@@ -72,10 +72,7 @@ impl Listener {
         }
     }
 
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<Accepted> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<Accepted> {
         let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
         let (stream, peer) = self.inner.accept().await?;

@@ -8,15 +8,15 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use management_api::paths;
 use management_api::types::{
-    AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest, Deployment, ExchangedToken, Health,
-    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo,
-    SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
+    Deployment, ExchangedToken, Health, IssuedToken, LogLine, Me, NewTenant, NewToken,
+    RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    MAX_BODY, audit, collect, deploy, events, guard, history, logs, openapi, operations, registry_token, secrets,
-    tenants, tokens,
+    MAX_BODY, audit, collect, deploy, events, guard, history, logs, openapi, operations,
+    registry_token, secrets, tenants, tokens,
 };
 use crate::auth::{Access, Permission};
 use crate::platform::App;

@@ -20,9 +20,7 @@ pub(super) async fn change(
 ) -> Result<StatusCode, ApiError> {
     tenants::existing(&app, &tenant).await?;
     let changes = secrets::changes(&app.vault, &tenant, body.value)?;
-    app.store
-        .change_secrets(&tenant, &actor, changes)
-        .await?;
+    app.store.change_secrets(&tenant, &actor, changes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -148,6 +148,9 @@ mod tests {
             bytes: Some(40),
             ..all_of_it()
         };
-        assert_eq!(left(&folder(), &kept), ["2.log", "2.log.1", "2.log.2", "3.log"]);
+        assert_eq!(
+            left(&folder(), &kept),
+            ["2.log", "2.log.1", "2.log.2", "3.log"]
+        );
     }
 }

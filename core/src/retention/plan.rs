@@ -1,5 +1,6 @@
 //! Which images go. Pure: what is there, and what is asked of it, are arguments.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -58,7 +59,11 @@ pub(crate) fn plan(
             .filter_map(|release| release.digest.parse::<Digest>().ok());
         let mut kept = families(holdings, roots);
         // Nothing of a deleted tenant is started any more.
-        let age_kept = if tenants.contains(owner) { rules.age_kept } else { Duration::ZERO };
+        let age_kept = if tenants.contains(owner) {
+            rules.age_kept
+        } else {
+            Duration::ZERO
+        };
         let age = |digest: &Digest| {
             let asked = holdings.manifests[digest].age;
             let deployed = used.get(&(owner, digest.to_string()));
@@ -88,7 +93,10 @@ impl Plan {
             self.more = true;
             return false;
         }
-        self.gone.entry(repository.clone()).or_default().insert(digest)
+        self.gone
+            .entry(repository.clone())
+            .or_default()
+            .insert(digest)
     }
 
     /// Tells the releases that go from those that stay.
@@ -120,7 +128,10 @@ fn needed(releases: &[ReleaseUse], releases_kept: usize) -> BTreeSet<i64> {
     let mut by_tenant: BTreeMap<&str, Vec<(u64, i64)>> = BTreeMap::new();
     for release in releases {
         if let Some(number) = release.served {
-            by_tenant.entry(&release.tenant).or_default().push((number, release.id));
+            by_tenant
+                .entry(&release.tenant)
+                .or_default()
+                .push((number, release.id));
         }
     }
     let mut needed: BTreeSet<i64> = BTreeSet::new();
@@ -128,7 +139,9 @@ fn needed(releases: &[ReleaseUse], releases_kept: usize) -> BTreeSet<i64> {
         served.sort_unstable_by(|a, b| b.cmp(a));
         needed.extend(served.iter().take(releases_kept).map(|(_, id)| id));
     }
-    let in_use = releases.iter().filter(|r| r.live || r.running || r.next_back);
+    let in_use = releases
+        .iter()
+        .filter(|r| r.live || r.running || r.next_back);
     needed.extend(in_use.map(|release| release.id));
     needed
 }
@@ -164,8 +177,10 @@ fn keep_within(
     inventory: &Inventory,
     rules: &Rules,
 ) {
-    let Some(bound) = rules.bytes_kept else { return };
-    spare.sort_by(|a, b| b.0.cmp(&a.0));
+    let Some(bound) = rules.bytes_kept else {
+        return;
+    };
+    spare.sort_by_key(|(age, ..)| Reverse(*age));
     let left = |plan: &Plan| {
         let surplus = inventory.without(&plan.gone, rules.grace);
         inventory.bytes().saturating_sub(surplus.bytes)

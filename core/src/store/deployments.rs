@@ -222,10 +222,8 @@ impl Store {
         other_than_release: i64,
     ) -> Result<Option<DeploymentRow>, StoreError> {
         let tenant = tenant.to_owned();
-        self.read(move |transaction| {
-            good_before(transaction, &tenant, number, other_than_release)
-        })
-        .await
+        self.read(move |transaction| good_before(transaction, &tenant, number, other_than_release))
+            .await
     }
 
     /// The newest good deployment that was asked for by a tag.

@@ -18,7 +18,9 @@ pub(crate) enum StoreError {
         known: i64,
     },
     /// An older server has written the file, and what only reads must not change it.
-    #[error("the state database has schema {found}, this program knows {known}: start this server on it once")]
+    #[error(
+        "the state database has schema {found}, this program knows {known}: start this server on it once"
+    )]
     TooOld {
         /// Version in the file.
         found: i64,

@@ -23,9 +23,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+pub(crate) use audit::{Action, Actor, AuditRow, Entry, Head};
 #[cfg(test)]
 pub(crate) use deployments::fixtures as deployment_fixtures;
-pub(crate) use audit::{Action, Actor, AuditRow, Entry, Head};
 pub(crate) use deployments::{Advance, DeploymentRow, NewDeployment, StoredAnswer};
 pub(crate) use error::StoreError;
 pub(crate) use idempotency::{Begun, IdempotencyKey};

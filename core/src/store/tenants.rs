@@ -149,21 +149,35 @@ mod tests {
     #[tokio::test]
     async fn a_deleted_id_is_not_given_out_again_but_its_port_is() {
         let (store, _folder) = store();
-        store.create_tenant(row("a", 2000), &Actor::server()).await.unwrap();
+        store
+            .create_tenant(row("a", 2000), &Actor::server())
+            .await
+            .unwrap();
         store.delete_tenant("a", &Actor::server()).await.unwrap();
         assert_eq!(store.tenant("a").await.unwrap(), None);
         assert!(matches!(
             store.create_tenant(row("a", 2001), &Actor::server()).await,
             Err(StoreError::TenantTaken { .. })
         ));
-        store.create_tenant(row("b", 2000), &Actor::server()).await.unwrap();
+        store
+            .create_tenant(row("b", 2000), &Actor::server())
+            .await
+            .unwrap();
         assert_eq!(store.tenants().await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn two_tenants_cannot_have_one_port() {
         let (store, _folder) = store();
-        store.create_tenant(row("a", 2000), &Actor::server()).await.unwrap();
-        assert!(store.create_tenant(row("b", 2000), &Actor::server()).await.is_err());
+        store
+            .create_tenant(row("a", 2000), &Actor::server())
+            .await
+            .unwrap();
+        assert!(
+            store
+                .create_tenant(row("b", 2000), &Actor::server())
+                .await
+                .is_err()
+        );
     }
 }

@@ -264,7 +264,10 @@ mod tests {
             .await
             .unwrap();
         store
-            .add_token(token("c", TokenKind::Session, Some("p")), &Actor::named("ci"))
+            .add_token(
+                token("c", TokenKind::Session, Some("p")),
+                &Actor::named("ci"),
+            )
             .await
             .unwrap();
         assert!(store.valid_token("c").await.unwrap().is_some());

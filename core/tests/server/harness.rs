@@ -35,6 +35,16 @@ impl Server {
         server
     }
 
+    /// The same with more settings; a later server on the folder has them too.
+    pub(crate) fn start_with(settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::write(data.with_extension("toml"), settings).unwrap();
+        let mut server = Self::start_in(&data);
+        server.folder = Some(folder);
+        server
+    }
+
     /// A server on a folder that may have been another's.
     pub(crate) fn start_in(data: &Path) -> Self {
         Self::spawn(command(data), data)
@@ -210,7 +220,8 @@ impl Drop for Server {
 pub(crate) fn command(data: &Path) -> Command {
     let services = data.with_extension("services");
     fs::create_dir_all(&services).unwrap();
-    let settings = "[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n";
+    let more = fs::read_to_string(data.with_extension("toml")).unwrap_or_default();
+    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{more}");
     fs::write(services.join("platform.toml"), settings).unwrap();
     let log = fs::File::options()
         .create(true)

@@ -7,6 +7,8 @@
 
 mod access;
 mod app;
+mod audit;
+mod backup;
 mod deploy;
 mod failing;
 mod harness;
@@ -17,6 +19,7 @@ mod load;
 mod logs;
 mod operations;
 mod release_command;
+mod retention;
 mod rollback;
 mod secrets;
 mod strategies;

@@ -54,7 +54,10 @@ impl Store {
         for (repository, digests) in gone {
             for digest in digests {
                 if self.unlink_if_old(repository, digest, grace)? {
-                    unlinked.entry(repository.clone()).or_default().insert(*digest);
+                    unlinked
+                        .entry(repository.clone())
+                        .or_default()
+                        .insert(*digest);
                     collected.manifests += 1;
                 }
             }
@@ -253,7 +256,10 @@ mod tests {
         let gone = one(&name, old);
         let planned = store.inventory().unwrap().without(&gone, AT_ONCE);
         let collected = store.collect_without(&gone, AT_ONCE).unwrap();
-        assert_eq!((collected.manifests, collected.links, collected.blobs), (1, 1, 2));
+        assert_eq!(
+            (collected.manifests, collected.links, collected.blobs),
+            (1, 1, 2)
+        );
         assert_eq!(planned.bytes, collected.bytes);
         assert_eq!((planned.links.len(), planned.contents.len()), (1, 2));
         assert!(store.tags(&name).unwrap().is_empty());
@@ -281,7 +287,10 @@ mod tests {
         make_old(&store.manifest_link(&name, &image));
         assert!(store.renew(&name, &Digest::of(b"layer")).unwrap());
         let collected = store.collect_without(&one(&name, image), hour).unwrap();
-        assert_eq!((collected.manifests, collected.links, collected.blobs), (1, 1, 2));
+        assert_eq!(
+            (collected.manifests, collected.links, collected.blobs),
+            (1, 1, 2)
+        );
         assert!(store.linked(&name, &Digest::of(b"layer")));
         assert!(!store.renew(&name, &Digest::of(b"{}")).unwrap());
         assert!(!store.renew_manifest(&name, &image).unwrap());

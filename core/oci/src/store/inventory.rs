@@ -140,7 +140,12 @@ impl Holdings {
             if family.insert(next) {
                 open.extend(&manifest.names);
                 let about = |(_, other): &(&Digest, &Manifest)| other.subject == Some(next);
-                open.extend(self.manifests.iter().filter(about).map(|(digest, _)| *digest));
+                open.extend(
+                    self.manifests
+                        .iter()
+                        .filter(about)
+                        .map(|(digest, _)| *digest),
+                );
             }
         }
         family
@@ -209,10 +214,15 @@ impl Store {
                 files.links.push(self.tag_file(repository, &tag));
             }
         }
-        let links = parts.blobs.iter().map(|digest| self.blob_link(repository, digest));
+        let links = parts
+            .blobs
+            .iter()
+            .map(|digest| self.blob_link(repository, digest));
         files.links.extend(links);
         let contents = parts.manifests.iter().chain(&parts.blobs);
-        files.contents.extend(contents.map(|digest| self.path(digest)));
+        files
+            .contents
+            .extend(contents.map(|digest| self.path(digest)));
         let within = |path: &mut PathBuf| {
             if let Ok(relative) = path.strip_prefix(self.root()) {
                 *path = relative.to_owned();

@@ -235,7 +235,11 @@ mod tests {
                 append(transaction, &Actor::named("ci"), &entry)?;
             }
             let before = check(transaction, None).map_err(|_| StoreError::Stopped)?;
-            for trigger in ["continues", "is_append_only_update", "is_append_only_delete"] {
+            for trigger in [
+                "continues",
+                "is_append_only_update",
+                "is_append_only_delete",
+            ] {
                 transaction.execute(&format!("DROP TRIGGER audit_{trigger}"), [])?;
             }
             transaction.execute_batch(sql)?;
@@ -263,12 +267,30 @@ mod tests {
             UPDATE audit SET seq = 99 WHERE seq = 2; UPDATE audit SET seq = 2 WHERE seq = 3;
             UPDATE audit SET seq = 3 WHERE seq = 99;";
         for (sql, told) in [
-            ("UPDATE audit SET actor = 'x' WHERE seq = 3", "row 3 of the audit log was changed"),
-            ("UPDATE audit SET tenant = NULL WHERE seq = 1", "row 1 of the audit log was changed"),
-            ("UPDATE audit SET token = '' WHERE seq = 4", "row 4 of the audit log was changed"),
-            ("UPDATE audit SET hash = x'00' WHERE seq = 5", "row 5 of the audit log was changed"),
-            ("DELETE FROM audit WHERE seq = 2", "row 2 of the audit log was removed"),
-            ("DELETE FROM audit WHERE seq = 1", "row 1 of the audit log was removed"),
+            (
+                "UPDATE audit SET actor = 'x' WHERE seq = 3",
+                "row 3 of the audit log was changed",
+            ),
+            (
+                "UPDATE audit SET tenant = NULL WHERE seq = 1",
+                "row 1 of the audit log was changed",
+            ),
+            (
+                "UPDATE audit SET token = '' WHERE seq = 4",
+                "row 4 of the audit log was changed",
+            ),
+            (
+                "UPDATE audit SET hash = x'00' WHERE seq = 5",
+                "row 5 of the audit log was changed",
+            ),
+            (
+                "DELETE FROM audit WHERE seq = 2",
+                "row 2 of the audit log was removed",
+            ),
+            (
+                "DELETE FROM audit WHERE seq = 1",
+                "row 1 of the audit log was removed",
+            ),
             (PUT_IN, "row 3 of the audit log was changed"),
             (EXCHANGED, "row 2 of the audit log was changed"),
         ] {
@@ -294,7 +316,10 @@ mod tests {
             Ok(check(transaction, None).unwrap_err().to_string())
         };
         let broken = store.write(forge).await.unwrap();
-        assert!(broken.starts_with("row 3 of the audit log does not follow"), "{broken}");
+        assert!(
+            broken.starts_with("row 3 of the audit log does not follow"),
+            "{broken}"
+        );
     }
 
     #[tokio::test]
@@ -302,13 +327,14 @@ mod tests {
         const CUT: &str = "DELETE FROM audit WHERE seq > 3";
         assert_eq!(after(CUT).await.unwrap().count, 3);
         let cut = after_expecting(CUT, Some).await;
-        assert!(matches!(cut, Err(Broken::Cut { expected: 5, found: 3 })));
-        let other = |head| {
-            Some(Head {
-                count: 2,
-                ..head
+        assert!(matches!(
+            cut,
+            Err(Broken::Cut {
+                expected: 5,
+                found: 3
             })
-        };
+        ));
+        let other = |head| Some(Head { count: 2, ..head });
         let rewritten = after_expecting("", other).await;
         assert!(matches!(rewritten, Err(Broken::Rewritten { seq: 2 })));
     }
@@ -337,18 +363,27 @@ mod tests {
         let (store, folder) = store();
         let other = crate::store::Store::open(&folder.path().join("state.db")).unwrap();
         let writers = (0..8).map(|number| {
-            let store = if number % 2 == 0 { store.clone() } else { other.clone() };
+            let store = if number % 2 == 0 {
+                store.clone()
+            } else {
+                other.clone()
+            };
             tokio::spawn(async move {
                 for _ in 0..5 {
                     let entry = Entry::of(Action::TenantCreate, None, serde_json::json!({}));
-                    store.audit(&Actor::named(&number.to_string()), entry).await.unwrap();
+                    store
+                        .audit(&Actor::named(&number.to_string()), entry)
+                        .await
+                        .unwrap();
                 }
             })
         });
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
-        let head = store.read(|transaction| Ok(check(transaction, None).unwrap())).await;
+        let head = store
+            .read(|transaction| Ok(check(transaction, None).unwrap()))
+            .await;
         assert_eq!(head.unwrap().count, 40);
     }
 }
