@@ -75,6 +75,8 @@ impl Collector {
         now: DateTime<Utc>,
     ) -> Result<Outcome, CollectError> {
         let begun = std::time::Instant::now();
+        // Before anything goes: while a backup is made nothing does.
+        let right = self.images.collecting()?;
         let (plan, inventory) = self.plan(now).await?;
         let planned = plan.collection();
         let manifests = plan.manifests();
@@ -94,7 +96,8 @@ impl Collector {
             plan.gone.clone(),
             self.rules.grace,
         );
-        let work = tokio::task::spawn_blocking(move || images.collect_without(&gone, grace));
+        let work =
+            tokio::task::spawn_blocking(move || images.collect_without(&right, &gone, grace));
         let collected = work.await.map_err(|_| StoreError::Stopped)??;
         let collection = Collection {
             secret_versions,

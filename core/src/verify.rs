@@ -59,6 +59,15 @@ fn check_images(snapshot: &Snapshot, registry: &Path) -> anyhow::Result<Images> 
     let live = snapshot.live()?;
     let mut seen = BTreeSet::new();
     for row in &live {
+        let asked = snapshot.audited_release(row)?;
+        if asked.is_some_and(|release| release != row.capsule.fingerprint()) {
+            bail!(
+                "the release of deployment {} of tenant {:?}, which serves, is not the one that was asked for: the state \
+                 database was changed",
+                row.number,
+                row.tenant
+            );
+        }
         check_image(&store, row, &mut seen).with_context(|| {
             format!(
                 "the image of deployment {} of tenant {:?}, which serves, is not whole: push {} again",

@@ -24,6 +24,6 @@ pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Pl
 pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
 pub use store::{
-    BlobWriter, Collected, Content, Files, Hold, Holdings, Inventory, Linked, Manifest, Manifests,
-    Parts, STORE_LAYOUT, Store, StoreError, Surplus,
+    BlobWriter, Collected, Collecting, Content, Files, Hold, Holdings, Inventory, Linked, Manifest,
+    Manifests, Parts, STORE_LAYOUT, Store, StoreError, Surplus,
 };

@@ -32,7 +32,7 @@ pub use blob::BlobWriter;
 pub use collect::Collected;
 pub use inventory::{Content, Files, Holdings, Inventory, Manifest, Manifests, Parts, Surplus};
 pub use links::Linked;
-pub use locks::Hold;
+pub use locks::{Collecting, Hold};
 
 use crate::digest::{Digest, DigestWriter};
 

@@ -212,3 +212,194 @@ fn belongs_to_another(
             && (subject == Some(*other) || holdings.manifests[other].names.contains(digest))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use oci::{Content, Manifest};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAYS: Duration = Duration::from_hours(48);
+
+    /// A digest that is told apart by one letter.
+    fn digest(letter: char) -> Digest {
+        Digest::of(letter.to_string().as_bytes())
+    }
+
+    fn release(number: u64, letter: char) -> ReleaseUse {
+        ReleaseUse {
+            id: i64::try_from(number).unwrap(),
+            tenant: "a".into(),
+            digest: digest(letter).to_string(),
+            secrets: BTreeMap::new(),
+            newest: number,
+            used_at: DateTime::UNIX_EPOCH,
+            served: Some(number),
+            running: false,
+            live: false,
+            next_back: false,
+        }
+    }
+
+    /// Images of a tenant: a letter, its age and what it names. Everything has ten bytes and is old.
+    fn inventory(owner: &str, images: &[(char, Duration, &str)]) -> Inventory {
+        let mut inventory = Inventory::default();
+        let mut holdings = Holdings::default();
+        for (letter, age, names) in images {
+            let manifest = Manifest {
+                age: *age,
+                names: names.chars().map(digest).collect(),
+                subject: None,
+            };
+            holdings.manifests.insert(digest(*letter), manifest);
+            for letter in std::iter::once(*letter).chain(names.chars()) {
+                let content = Content {
+                    size: 10,
+                    age: DAYS,
+                };
+                inventory.contents.insert(digest(letter), content);
+            }
+        }
+        inventory
+            .repositories
+            .insert(owner.parse().unwrap(), holdings);
+        inventory
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            releases_kept: 1,
+            age_kept: HOUR,
+            bytes_kept: None,
+            grace: HOUR,
+            at_once: 100,
+        }
+    }
+
+    /// The letters of what goes.
+    fn check(
+        releases: &[ReleaseUse],
+        inventory: &Inventory,
+        rules: &Rules,
+        expected: &str,
+    ) -> Plan {
+        let tenants = BTreeSet::from(["a".to_owned()]);
+        let plan = plan(releases.to_vec(), &tenants, inventory, rules, Utc::now());
+        let gone: BTreeSet<Digest> = plan.gone.values().flatten().copied().collect();
+        assert_eq!(gone, expected.chars().map(digest).collect(), "{expected}");
+        plan
+    }
+
+    #[test]
+    fn the_newest_that_have_served_stay_whatever_failed_after_them() {
+        let mut failed = release(3, 'c');
+        failed.served = None;
+        let releases = [release(1, 'a'), release(2, 'b'), failed];
+        let images = [('a', DAYS, "x"), ('b', DAYS, "x"), ('c', DAYS, "x")];
+        let plan = check(&releases, &inventory("a", &images), &rules(), "ac");
+        assert_eq!(plan.kept, [2]);
+        assert_eq!(plan.releases.len(), 2);
+    }
+
+    #[test]
+    fn what_serves_runs_or_is_next_back_stays() {
+        let mut releases = [
+            release(1, 'a'),
+            release(2, 'b'),
+            release(3, 'c'),
+            release(4, 'd'),
+        ];
+        releases[0].live = true;
+        releases[1].running = true;
+        releases[2].next_back = true;
+        let images = [
+            ('a', DAYS, ""),
+            ('b', DAYS, ""),
+            ('c', DAYS, ""),
+            ('d', DAYS, ""),
+        ];
+        let plan = check(&releases, &inventory("a", &images), &rules(), "");
+        assert_eq!(plan.kept, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_is_young_stays_with_all_that_it_lists() {
+        let images = [
+            ('i', Duration::ZERO, "ab"),
+            ('a', DAYS, "x"),
+            ('b', DAYS, "x"),
+            ('c', DAYS, "x"),
+        ];
+        check(&[], &inventory("a", &images), &rules(), "c");
+    }
+
+    #[test]
+    fn nothing_of_a_tenant_that_is_not_there_any_more_stays_longer_than_a_push() {
+        let rules = Rules {
+            age_kept: 10 * DAYS,
+            ..rules()
+        };
+        let images = [('a', DAYS, ""), ('b', HOUR / 2, "")];
+        check(&[], &inventory("b", &images), &rules, "a");
+        check(&[], &inventory("a", &images), &rules, "");
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_go_but_nothing_that_a_rollback_needs() {
+        let images = [
+            ('a', 4 * DAYS, "x"),
+            ('b', 3 * DAYS, "yz"),
+            ('c', 2 * DAYS, "x"),
+            ('d', HOUR / 2, "x"),
+        ];
+        let inventory = inventory("a", &images);
+        assert_eq!(inventory.bytes(), 70);
+        // The layer of the oldest is everybody's.
+        for (bytes_kept, expected) in [(70, ""), (60, "a"), (59, "ab"), (0, "abc")] {
+            let rules = Rules {
+                age_kept: 10 * DAYS,
+                bytes_kept: Some(bytes_kept),
+                ..rules()
+            };
+            check(&[], &inventory, &rules, expected);
+            let kept = expected.replace('b', "");
+            let kept = if expected == "ab" {
+                "ac".to_owned()
+            } else {
+                kept
+            };
+            check(&[release(1, 'b')], &inventory, &rules, &kept);
+        }
+    }
+
+    #[test]
+    fn a_list_goes_before_what_it_lists() {
+        let images = [('a', 4 * DAYS, "x"), ('i', 2 * DAYS, "a")];
+        let rules = Rules {
+            age_kept: 10 * DAYS,
+            bytes_kept: Some(20),
+            ..rules()
+        };
+        check(&[], &inventory("a", &images), &rules, "i");
+    }
+
+    #[test]
+    fn only_so_many_go_at_a_time() {
+        let images = [('a', DAYS, ""), ('b', DAYS, ""), ('c', DAYS, "")];
+        let rules = Rules {
+            at_once: 2,
+            ..rules()
+        };
+        let tenants = BTreeSet::from(["a".to_owned()]);
+        let plan = plan(
+            Vec::new(),
+            &tenants,
+            &inventory("a", &images),
+            &rules,
+            Utc::now(),
+        );
+        assert_eq!(plan.gone.values().map(BTreeSet::len).sum::<usize>(), 2);
+        assert!(plan.more);
+    }
+}

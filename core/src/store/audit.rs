@@ -228,6 +228,30 @@ impl Store {
     }
 }
 
+/// The fingerprint of the release that a deployment was asked for with.
+pub(super) fn release_of(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    deployment: u64,
+) -> Result<Option<String>, StoreError> {
+    let asked = [Action::Deploy.as_str(), Action::Rollback.as_str()];
+    let mut statement = transaction.prepare_cached(
+        "SELECT details FROM audit
+         WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1",
+    )?;
+    let details: Option<String> = statement
+        .query_row(
+            params![tenant, signed(deployment), asked[0], asked[1]],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(details) = details else {
+        return Ok(None);
+    };
+    let details: Value = serde_json::from_str(&details)?;
+    Ok(details["release"].as_str().map(str::to_owned))
+}
+
 /// Adds one row within the transaction of the change that it tells of.
 pub(super) fn append(
     transaction: &Transaction<'_>,

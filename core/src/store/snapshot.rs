@@ -34,6 +34,16 @@ impl Snapshot {
         deployments::live(&transaction)
     }
 
+    /// What the audit log says that a deployment deploys: the fingerprint of its release. Deployments from before there
+    /// was a log have none.
+    pub(crate) fn audited_release(
+        &self,
+        row: &DeploymentRow,
+    ) -> Result<Option<String>, StoreError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        audit::release_of(&transaction, &row.tenant, row.number)
+    }
+
     /// Every release of a tenant that was not deleted, and who uses it.
     pub(crate) fn releases(&self) -> Result<Vec<ReleaseUse>, StoreError> {
         let transaction = self.connection.unchecked_transaction()?;

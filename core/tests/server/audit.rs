@@ -268,6 +268,21 @@ fn verify_names_the_row_that_was_changed_and_tells_a_cut_by_the_end_of_before() 
 }
 
 #[test]
+fn verify_names_the_deployment_whose_release_was_changed() {
+    let (mut server, _) = busy();
+    server.kill();
+    let connection = Connection::open(server.data().join("state.db")).unwrap();
+    let sql = "UPDATE releases SET env = '{\"A\":\"1\"}' WHERE id =
+        (SELECT release_id FROM deployments WHERE number = 4)";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    let error = verify(server.data(), None).unwrap_err();
+    assert!(
+        error.contains("deployment 4") && error.contains("not the one that was asked for"),
+        "{error}"
+    );
+}
+
+#[test]
 fn verify_names_the_deployment_whose_image_is_damaged() {
     let (server, _) = busy();
     let digest = server.client().deployment("local", 4).unwrap().digest;

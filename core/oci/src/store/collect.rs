@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::inventory::{self, Manifests, Surplus};
-use super::{STALE, Store, StoreError, files};
+use super::{Collecting, STALE, Store, StoreError, files};
 use crate::digest::Digest;
 use crate::reference::Repository;
 
@@ -37,17 +37,17 @@ impl Store {
     /// collection before anything is removed. Safe beside readers and writers; a
     /// push that was told that a blob exists, and then waits longer than `grace`, has to send it again.
     pub fn collect(&self, grace: Duration) -> Result<Collected, StoreError> {
-        self.collect_without(&Manifests::new(), grace)
+        self.collect_without(&self.collecting()?, &Manifests::new(), grace)
     }
 
     /// The same, after taking these manifests from their repositories, each with its tags, unless it was pushed or
     /// asked about within `grace`.
     pub fn collect_without(
         &self,
+        _right: &Collecting,
         gone: &Manifests,
         grace: Duration,
     ) -> Result<Collected, StoreError> {
-        let _collecting = self.collecting()?;
         let inventory = self.inventory()?;
         let mut collected = Collected::default();
         let mut unlinked = Manifests::new();
@@ -255,7 +255,7 @@ mod tests {
         store.set_tag(&name, &"v1".parse().unwrap(), &old).unwrap();
         let gone = one(&name, old);
         let planned = store.inventory().unwrap().without(&gone, AT_ONCE);
-        let collected = store.collect_without(&gone, AT_ONCE).unwrap();
+        let collected = without(&store, &gone, AT_ONCE).unwrap();
         assert_eq!(
             (collected.manifests, collected.links, collected.blobs),
             (1, 1, 2)
@@ -281,12 +281,12 @@ mod tests {
         }
         make_old(&store.manifest_link(&name, &image));
         assert!(store.renew_manifest(&name, &image).unwrap());
-        let collected = store.collect_without(&one(&name, image), hour).unwrap();
+        let collected = without(&store, &one(&name, image), hour).unwrap();
         assert_eq!(collected, Collected::default());
         // Without the manifest a blob stays that a push was told is there.
         make_old(&store.manifest_link(&name, &image));
         assert!(store.renew(&name, &Digest::of(b"layer")).unwrap());
-        let collected = store.collect_without(&one(&name, image), hour).unwrap();
+        let collected = without(&store, &one(&name, image), hour).unwrap();
         assert_eq!(
             (collected.manifests, collected.links, collected.blobs),
             (1, 1, 2)
@@ -305,6 +305,10 @@ mod tests {
         assert!(matches!(store.collect(AT_ONCE), Err(StoreError::Held)));
         drop((hold, also));
         assert_eq!(store.collect(AT_ONCE).unwrap().blobs, 1);
+    }
+
+    fn without(store: &Store, gone: &Manifests, grace: Duration) -> Result<Collected, StoreError> {
+        store.collect_without(&store.collecting()?, gone, grace)
     }
 
     fn make_old(path: &Path) {

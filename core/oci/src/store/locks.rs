@@ -18,8 +18,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Hold(#[expect(dead_code, reason = "the lock goes with the file")] File);
 
-/// The right to collect.
-pub(super) struct Collecting(#[expect(dead_code, reason = "the lock goes with the file")] File);
+/// The right to collect, which one has at a time.
+#[derive(Debug)]
+pub struct Collecting(#[expect(dead_code, reason = "the lock goes with the file")] File);
 
 impl Store {
     /// Keeps everything from being collected; waits for a collection that is going on, but not longer than `limit`.
@@ -39,7 +40,7 @@ impl Store {
     }
 
     /// The right to collect, unless somebody holds the store or collects already.
-    pub(super) fn collecting(&self) -> Result<Collecting, StoreError> {
+    pub fn collecting(&self) -> Result<Collecting, StoreError> {
         let (path, file) = self.lock_file("held")?;
         match file.try_lock() {
             Ok(()) => Ok(Collecting(file)),
