@@ -174,6 +174,8 @@ pub(crate) struct Rollout {
     pub(crate) stop_grace_seconds: u64,
     /// Deadline of a rollout whose request names none.
     pub(crate) timeout_seconds: u64,
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) restore_seconds: u64,
 }
 
 impl Default for Rollout {
@@ -182,6 +184,7 @@ impl Default for Rollout {
             drain_seconds: 30,
             stop_grace_seconds: 10,
             timeout_seconds: 300,
+            restore_seconds: 120,
         }
     }
 }
@@ -195,6 +198,11 @@ impl Rollout {
     /// How long an instance may take to end after SIGTERM.
     pub(crate) fn stop_grace(&self) -> Duration {
         Duration::from_secs(self.stop_grace_seconds)
+    }
+
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) fn restore(&self) -> Duration {
+        Duration::from_secs(self.restore_seconds)
     }
 }
 

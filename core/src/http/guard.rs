@@ -1,15 +1,15 @@
 //! What every request passes before its handler: identity, permission, time-out, measurement.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use management_api::error::code;
 
 use super::ApiError;
+use super::listener::Peer;
 use crate::auth::{Access, Identity, authenticate, bearer};
 use crate::platform::App;
 
@@ -31,7 +31,7 @@ pub(crate) async fn access(
     let identity = identify(&app, request.headers()).await?;
     check(&app, access, identity.as_ref(), tenant.as_deref())?;
     if let Some(identity) = identity {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = request.extensions().get::<Peer>();
         let actor = identity.actor(peer.map(|peer| peer.0.ip()));
         request.extensions_mut().insert(actor);
         request.extensions_mut().insert(identity);

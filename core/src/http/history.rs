@@ -12,6 +12,7 @@ use super::extract::{QueryOf, Segments};
 use super::{ApiError, extract, tenants, wire};
 use crate::deployments::State as Stage;
 use crate::platform::App;
+use crate::rollout;
 use crate::store::{Action, Actor, DeploymentRow, Entry};
 
 /// The query string of [`list`].
@@ -58,6 +59,12 @@ pub(super) async fn abort(
     Extension(actor): Extension<Actor>,
 ) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
     let row = existing(&app, &tenant, number).await?;
+    if row.state == Stage::NeedsOperator {
+        asked(&app, &actor, Action::Abort, &row).await?;
+        rollout::settle(&app, &row, &actor.name).await?;
+        let data = wire::deployment(&app, existing(&app, &tenant, number).await?);
+        return Ok((StatusCode::OK, Json(Data { data })));
+    }
     if row.state.is_final() {
         return Err(ApiError::conflict(format!(
             "deployment {number} is over: {}",

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
@@ -26,6 +25,10 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEAD: usize = 64 * 1024;
 /// After the process has run out of file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address that a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// A bound listener.
 pub(crate) struct Listener {
@@ -113,7 +116,7 @@ fn connection(accepted: Accepted, router: Router, graceful: &GracefulShutdown) {
         .max_concurrent_streams(128);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Peer(peer));
         router.call(request)
     });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

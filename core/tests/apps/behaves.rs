@@ -6,8 +6,10 @@
 //! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
 //! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included).
 //!
+//! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
+//!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
-//! `/sick` (health checks fail from now on).
+//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on).
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -24,6 +26,11 @@ fn main() {
     }
     let mode = variable("MODE", "ok");
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
+    let needed = variable("NEEDS", "");
+    if !needed.is_empty() && TcpStream::connect(&needed).is_err() {
+        eprintln!("{needed} is not there");
+        std::process::exit(5);
+    }
     match mode.as_str() {
         "exit" => {
             // All on one stream: the order of two is nobody's.
@@ -124,6 +131,8 @@ fn answer(path: &str, mode: &str) -> (&'static str, String) {
             println!("told to end with {rest}");
             std::process::exit(rest.parse().unwrap_or(1));
         }
+        "exit-of" if rest == variable("VERSION", "none") => std::process::exit(6),
+        "exit-of" => ("200 OK", "stays".into()),
         "sick" => {
             SICK.store(true, Ordering::Relaxed);
             ("200 OK", "sick from now on".into())

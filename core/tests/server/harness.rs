@@ -28,18 +28,14 @@ pub(crate) struct Server {
 impl Server {
     /// A server with a new data folder.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let mut server = Self::start_in(&data);
-        server.folder = Some(folder);
-        server
+        Self::start_with("")
     }
 
-    /// The same with more settings; a later server on the folder has them too.
-    pub(crate) fn start_with(settings: &str) -> Self {
+    /// The same, with more in the section `[rollout]` of its settings, or behind it.
+    pub(crate) fn start_with(rollout: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        fs::write(data.with_extension("toml"), settings).unwrap();
+        write_settings(&data, rollout);
         let mut server = Self::start_in(&data);
         server.folder = Some(folder);
         server
@@ -219,10 +215,9 @@ impl Drop for Server {
 /// The command of a server, for tests that expect it to fail as well.
 pub(crate) fn command(data: &Path) -> Command {
     let services = data.with_extension("services");
-    fs::create_dir_all(&services).unwrap();
-    let more = fs::read_to_string(data.with_extension("toml")).unwrap_or_default();
-    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{more}");
-    fs::write(services.join("platform.toml"), settings).unwrap();
+    if !services.exists() {
+        write_settings(data, "");
+    }
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -239,6 +234,13 @@ pub(crate) fn command(data: &Path) -> Command {
         .stdout(Stdio::null())
         .stderr(log);
     command
+}
+
+fn write_settings(data: &Path, rollout: &str) {
+    let services = data.with_extension("services");
+    fs::create_dir_all(&services).unwrap();
+    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}");
+    fs::write(services.join("platform.toml"), settings).unwrap();
 }
 
 /// The server's log lies beside its folder, so that it survives the folder's next owner.

@@ -18,6 +18,7 @@ mod life;
 mod load;
 mod logs;
 mod operations;
+mod operator;
 mod release_command;
 mod retention;
 mod rollback;
