@@ -26,7 +26,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use blob::BlobWriter;
 pub use collect::Collected;
@@ -200,6 +200,10 @@ impl Store {
     /// Moves a finished file of the same file system into the store. The caller has hashed it.
     pub fn adopt(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
         let opened = File::open(file).map_err(StoreError::io("open", file))?;
+        // It may have been written long ago: no collection takes it before it is linked.
+        opened
+            .set_modified(SystemTime::now())
+            .map_err(StoreError::io("touch", file))?;
         opened.sync_all().map_err(StoreError::io("flush", file))?;
         let _adding = self.adding()?;
         files::rename_durably(file, &self.path(digest))

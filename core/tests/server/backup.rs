@@ -221,3 +221,34 @@ fn a_backup_that_is_not_whole_is_refused() {
     fs::write(&about, text).unwrap();
     restore(&plain, &data).unwrap();
 }
+
+#[test]
+fn an_archive_reaches_nothing_outside_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let outside = folder.path().join("outside");
+    for (place, kind) in [
+        ("registry/../../outside", tar::EntryType::Regular),
+        ("registry/blobs", tar::EntryType::Symlink),
+        ("/state.db", tar::EntryType::Regular),
+        ("token", tar::EntryType::Regular),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        // The library itself refuses to write such names.
+        let name = &mut header.as_gnu_mut().unwrap().name;
+        name[..place.len()].copy_from_slice(place.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        let archive = folder.path().join("evil.tar");
+        let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
+        builder.append(&header, &[][..]).unwrap();
+        builder.finish().unwrap();
+        let refused = restore(&archive, &data).unwrap_err();
+        assert!(
+            refused.contains("does not belong into") || refused.contains("is no file"),
+            "{refused}"
+        );
+        assert!(!outside.exists() && !data.join("token").exists());
+    }
+}

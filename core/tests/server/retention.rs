@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use management_api::types::{CollectRequest, Collection, RollbackRequest};
 
+use crate::audit::{outcome, program};
 use crate::harness::{Server, key, until};
 use crate::image::push;
 use crate::secrets::set;
@@ -34,8 +36,9 @@ fn make_old(folder: &Path) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             make_old(&path);
-        } else {
-            File::open(&path).unwrap().set_modified(long_ago).unwrap();
+        } else if let Ok(file) = File::open(&path) {
+            // Else a collection has taken it meanwhile.
+            file.set_modified(long_ago).unwrap();
         }
     }
 }
@@ -186,6 +189,52 @@ fn what_is_being_deployed_is_kept_and_a_push_goes_on() {
     server.wait(number);
     assert_eq!(collect(&server, false).releases.len(), 1, "it never served");
     assert_eq!(server.deploy_and_wait("new").state, "succeeded");
+}
+
+#[test]
+fn pushes_and_deployments_beside_collections_lose_nothing() {
+    let server = with_releases(2);
+    make_deployments_old(&server);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| {
+            let mut manifests = 0;
+            while !over.load(Ordering::Relaxed) {
+                manifests += collect(&server, false).manifests;
+            }
+            manifests
+        });
+        // Each comes again after it was beyond the window, while what is left of it is being removed.
+        for round in 0..12 {
+            let version = format!("v{}", round % 4);
+            make_old(&server.data().join("registry"));
+            make_deployments_old(&server);
+            push(&server, "local", &version, &[("VERSION", &version)]);
+            let done = server.deploy_and_wait(&version);
+            assert_eq!(done.state, "succeeded", "{done:?}");
+            assert_eq!(server.version(), Some(version));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(collecting.join().unwrap() > 2, "nothing was removed");
+    });
+    outcome(&program(&["verify"], server.data())).unwrap();
+}
+
+#[test]
+fn nothing_is_collected_while_the_store_is_held() {
+    let server = with_releases(3);
+    grow_old(&server);
+    let store = oci::Store::existing(server.data().join("registry")).unwrap();
+    let hold = store.hold(Duration::ZERO).unwrap();
+    let request = CollectRequest { dry_run: false };
+    let refused = format!("{:?}", server.client().collect(&request).unwrap_err());
+    assert!(
+        refused.contains("conflict") && refused.contains("backup"),
+        "{refused}"
+    );
+    assert_eq!(gone(&server), Vec::<u64>::new());
+    drop(hold);
+    assert_eq!(collect(&server, false).releases.len(), 1);
 }
 
 #[test]

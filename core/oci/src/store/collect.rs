@@ -297,6 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_that_took_long_is_new_when_it_comes_in() {
+        let (folder, store) = store();
+        let file = folder.path().join("upload");
+        fs::write(&file, b"slow").unwrap();
+        make_old(&file);
+        store.adopt(&file, &Digest::of(b"slow")).unwrap();
+        store.collect(Duration::from_hours(1)).unwrap();
+        store
+            .link(&repository("app"), &Digest::of(b"slow"))
+            .unwrap();
+        assert!(store.linked(&repository("app"), &Digest::of(b"slow")));
+    }
+
+    #[test]
     fn nothing_is_collected_while_somebody_holds_the_store() {
         let (_folder, store) = store();
         add(&store, &repository("app"), b"never named");
