@@ -9,7 +9,7 @@ use management_api::types::{CollectRequest, Collection, RollbackRequest};
 
 use crate::audit::{outcome, program};
 use crate::harness::{Server, key, until};
-use crate::image::push;
+use crate::image::{self, push};
 use crate::secrets::set;
 
 fn with_releases(count: u32) -> Server {
@@ -218,6 +218,23 @@ fn pushes_and_deployments_beside_collections_lose_nothing() {
         assert!(collecting.join().unwrap() > 2, "nothing was removed");
     });
     outcome(&program(&["verify"], server.data())).unwrap();
+}
+
+#[test]
+fn what_a_push_was_told_is_there_stays_until_it_has_ended() {
+    let server = with_releases(3);
+    let token = server.client().registry_token("local").unwrap();
+    image::upload(&token, b"of a push that goes on");
+    let blob = format!("blobs/{}", image::digest(b"of a push that goes on"));
+    grow_old(&server);
+    assert!(image::has(&token, &blob) && image::has(&token, "manifests/v1"));
+    assert_eq!(collect(&server, false).blobs, 0);
+    assert!(image::has(&token, &blob));
+    assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
+    // Nobody has asked for them since.
+    grow_old(&server);
+    assert!(collect(&server, false).blobs > 0);
+    assert!(!image::has(&token, &blob) && image::has(&token, "manifests/v1"));
 }
 
 #[test]
