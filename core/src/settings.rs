@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use management_api::types::HealthCheck;
+use management_api::types::{HealthCheck, Probe};
 use serde::Deserialize;
 
 use crate::deployments::{Refusal, RequestDefaults, check_health};
@@ -261,12 +261,15 @@ impl Settings {
         let health = &self.health;
         RequestDefaults {
             health: HealthCheck {
-                path: health.path.clone(),
-                status: 200,
+                probe: Probe {
+                    path: health.path.clone(),
+                    ..Probe::default()
+                },
                 interval_ms: health.interval_seconds.saturating_mul(1000),
                 timeout_ms: health.timeout_seconds.saturating_mul(1000),
                 start_period_ms: health.start_period_seconds.saturating_mul(1000),
                 retries: health.retries,
+                liveness: None,
             },
             timeout_seconds: self.rollout.timeout_seconds,
         }

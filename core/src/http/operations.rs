@@ -62,6 +62,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "events",
         "history",
         "idempotency",
+        "health-checks",
         "logs",
         "promote",
         "release-command",

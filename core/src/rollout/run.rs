@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use engines::process::Instance;
 use futures_util::future::join_all;
-use management_api::types::Failure;
+use management_api::types::{Failure, HealthCheck};
 use proxy::{Retired, Target};
 use tokio::time::Instant;
 
 use super::live::{Live, LiveState};
-use super::probe::{Probed, probe};
+use super::probe::{Probed, probe, wrong};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
 use crate::platform::App;
@@ -344,29 +344,27 @@ async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Resul
         if let Some(exit) = new.iter().find_map(Instance::exited) {
             return Err(failure::ended(exit));
         }
-        last = probe(address, &check.path, limit).await;
-        if matches!(last, Probed::Answered(status) if status.as_u16() == check.status) {
+        last = probe(address, &check.probe, limit).await;
+        if last == Probed::Good {
             return Ok(());
         }
         tokio::time::sleep(VERIFICATION_PAUSE).await;
     }
     Err(failure::plain(
         "unhealthy",
-        unverified(tenant, &check.path, &last),
+        unverified(tenant, check, &last),
     ))
 }
 
-fn unverified(tenant: &Tenant, path: &str, last: &Probed) -> String {
-    let url = tenant.url();
+fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
+    let (url, port) = (tenant.url(), tenant.address.port());
+    let limit = Duration::from_millis(check.timeout_ms);
     match last {
-        Probed::Answered(status) => format!("{url}{path} answers {}", status.as_u16()),
         Probed::Refused if tenant.proxy().is_none() => format!(
-            "port {} of the tenant's URL is in use by another program; free it and deploy again",
-            tenant.address.port()
+            "port {port} of the tenant's URL is in use by another program; free it and deploy again"
         ),
         Probed::Refused => format!("{url} refuses connections"),
-        Probed::TimedOut => format!("{url}{path} does not answer in time"),
-        Probed::Broken(why) => format!("{url}{path} does not answer: {why}"),
+        _ => format!("asked at {url}: {}", wrong(&check.probe, limit, port, last)),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::analysis::Verdict;
 use super::live::Live;
+use super::probe::succeeded;
 use super::run::{Rollout, Stop, drain, start, stop_all};
 use super::watching::{self, Watch};
 use super::{failure, health, instances};
@@ -189,7 +190,7 @@ impl Rollout {
         let took = self.bounded(try_join_all(healthy)).await??;
         if self.state == State::Provisioned {
             let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
-            let message = format!("GET {} answered after {seconds:.1} s", health.path);
+            let message = format!("{} after {seconds:.1} s", succeeded(&health.probe));
             self.advance(State::Healthy, message).await?;
         }
         Ok(())

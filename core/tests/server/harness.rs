@@ -6,7 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use management_api::client::{Client, Options};
-use management_api::types::{DeployAnswer, DeployRequest, Deployment, HealthCheck, is_final};
+use management_api::types::{
+    DeployAnswer, DeployRequest, Deployment, HealthCheck, Probe, is_final,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -251,12 +253,15 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
 /// Checks that fail within two seconds.
 pub(crate) fn health() -> HealthCheck {
     HealthCheck {
-        path: "/health".to_owned(),
-        status: 200,
+        probe: Probe {
+            path: "/health".to_owned(),
+            ..Probe::default()
+        },
         interval_ms: 200,
         timeout_ms: 1000,
         start_period_ms: 2000,
         retries: 2,
+        liveness: None,
     }
 }
 
