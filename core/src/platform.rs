@@ -31,6 +31,8 @@ pub(crate) type App = Arc<Platform>;
 /// How long a port that belongs to a tenant is tried for, in the background.
 const BIND_TRIES: u32 = 300;
 const BIND_PAUSE: Duration = Duration::from_millis(200);
+/// A server that is started anew every few minutes collects as well, but not while it starts.
+const FIRST_COLLECTION: Duration = Duration::from_mins(5);
 /// For the requests on a deleted tenant's URL.
 const DELETE_GRACE: Duration = Duration::from_secs(5);
 
@@ -286,11 +288,13 @@ pub(crate) async fn collect_regularly(app: App) {
     let Some(interval) = app.settings.retention.interval() else {
         return;
     };
+    let mut pause = interval.min(FIRST_COLLECTION);
     loop {
         tokio::select! {
             () = app.shutdown.cancelled() => return,
-            () = tokio::time::sleep(interval) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        pause = interval;
         if let Err(error) = app.collect(&Actor::server(), false).await {
             tracing::warn!(error = %crate::chain(&error), "nothing was collected");
         }
