@@ -63,12 +63,12 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     sink.write(ABOUT.as_ref(), &serde_json::to_vec_pretty(&about)?)?;
     unfinished.finish(sink)?;
     println!(
-        "backed up to {}: {} files, {} bytes",
+        "backed up to {} (files: {}, bytes: {})",
         to.display(),
         about.files,
         about.bytes
     );
-    println!("the audit log ends with {head}");
+    println!("the end of the audit log: {head}");
     println!(
         "{}",
         match key {

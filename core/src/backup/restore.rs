@@ -43,7 +43,7 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     sync_all(&part)?;
     move_into(&part, data)?;
     println!(
-        "restored what was backed up at {}: {} files",
+        "restored what was backed up at {} (files: {})",
         about.made_at, about.files
     );
     if !about.with_key {
@@ -179,6 +179,8 @@ fn check_place(place: &Path) -> anyhow::Result<()> {
 
 /// Brings the schema up to date, looks at the audit log and notes where the database comes from.
 async fn take_over(part: &Path, about: &About) -> anyhow::Result<()> {
+    // It has none where nothing was deployed yet.
+    oci::Store::open(part.join(REGISTRY))?;
     let head: Head = about.audit.parse()?;
     let store = Store::open(&part.join(DATABASE))?;
     store.check_chain(Some(head)).await?;

@@ -252,3 +252,15 @@ fn an_archive_reaches_nothing_outside_of_the_folder() {
         assert!(!outside.exists() && !data.join("token").exists());
     }
 }
+
+#[test]
+fn a_server_that_has_deployed_nothing_is_backed_up_as_well() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    for to in places(folder.path()) {
+        let data = folder.path().join(format!("{}-data", to.display()));
+        backup(server.data(), &to, &[]).unwrap();
+        restore(&to, &data).unwrap();
+        outcome(&program(&["verify"], &data)).unwrap();
+    }
+}
