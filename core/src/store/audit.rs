@@ -4,6 +4,8 @@
 //! stand in one, only their names.
 
 mod chain;
+#[cfg(test)]
+mod tampering;
 
 use std::net::IpAddr;
 
