@@ -99,6 +99,11 @@ impl Server {
         assert!(!status.success(), "{status}");
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_died(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub(crate) fn kill(&mut self) {
         // It may have ended already; then there is nothing to kill and still something to reap.
         let _ = self.child.kill();

@@ -21,6 +21,7 @@ mod load;
 mod logs;
 mod operations;
 mod operator;
+mod records;
 mod release_command;
 mod retention;
 mod rollback;
