@@ -71,7 +71,9 @@ pub(super) async fn abort(
             row.state
         )));
     }
-    asked(&app, &actor, Action::Abort, &row).await?;
+    if row.state.may_be_aborted() {
+        asked(&app, &actor, Action::Abort, &row).await?;
+    }
     let undone = row.state.may_be_aborted() && app.tenants.abort(&tenant, number);
     let being_undone = matches!(row.state, Stage::Aborting | Stage::RollingBack);
     if !undone && !being_undone && !row.state.is_committed() {
