@@ -17,10 +17,10 @@ use crate::cli::{Isolation, ServeArgs};
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
 use crate::http::{Listener, router};
 use crate::metrics::Metrics;
-use crate::platform::{App, Platform};
+use crate::platform::{App, Platform, collect_regularly};
 use crate::rollout;
 use crate::settings::Settings;
-use crate::store::{Store, TokenKind};
+use crate::store::{Actor, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::vault::{KeySource, Place, Vault};
@@ -48,6 +48,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
     announce(&app)?;
+    app.tasks.spawn(collect_regularly(App::clone(&app)));
     let serving = tokio::spawn(listener.serve(router, app.shutdown.clone(), DRAIN));
     stop.first().await;
     end(&app, serving, stop).await;
@@ -87,6 +88,7 @@ fn build(
         engine,
         tenants: Tenants::default(),
         metrics: Metrics::new(),
+        keeping: Arc::default(),
         listen: listener.address(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -108,7 +110,8 @@ async fn recover(app: &App) -> anyhow::Result<()> {
         app.open_tenant(tenant).await?;
     }
     if tenants.is_empty() && app.store.is_new().await? {
-        app.create_tenant(FIRST_TENANT, FIRST_TENANT).await?;
+        app.create_tenant(FIRST_TENANT, FIRST_TENANT, &Actor::server())
+            .await?;
     }
     Ok(())
 }
@@ -155,6 +158,7 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
         tenant: None,
         parent: None,
         expires_in: None,
+        by: Actor::server(),
     };
     let (_, token) = issue(&app.store, wanted).await?;
     let text = format!("{}\n", token.expose_secret());

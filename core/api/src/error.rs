@@ -50,6 +50,8 @@ pub mod code {
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
     /// There is no older release to return to.
     pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
+    /// The release cannot be restored: its image or a secret of it was removed.
+    pub const RELEASE_GONE: &str = "release_gone";
     /// The idempotency key was used with another body.
     pub const IDEMPOTENCY_MISMATCH: &str = "idempotency_mismatch";
     /// A tenant with this name exists.

@@ -56,6 +56,8 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
 pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabilities>> {
     let features = [
         "abort",
+        "audit",
+        "collect",
         "digest",
         "events",
         "history",

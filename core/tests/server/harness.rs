@@ -33,7 +33,7 @@ impl Server {
         Self::start_with("")
     }
 
-    /// The same, with more in the section `[rollout]` of its settings.
+    /// The same, with more in the section `[rollout]` of its settings, or behind it.
     pub(crate) fn start_with(rollout: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");

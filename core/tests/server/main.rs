@@ -7,6 +7,8 @@
 
 mod access;
 mod app;
+mod audit;
+mod backup;
 mod checks;
 mod deploy;
 mod endurance;
@@ -21,6 +23,7 @@ mod operations;
 mod operator;
 mod records;
 mod release_command;
+mod retention;
 mod rollback;
 mod secrets;
 mod strategies;

@@ -217,6 +217,13 @@ pub(super) fn is_older_than(path: &Path, age: Duration) -> bool {
     })
 }
 
+/// For how long nobody has written to or touched a file. One that is gone, or of the future, is new.
+pub(super) fn age(path: &Path) -> Duration {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let past = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    past.unwrap_or_default()
+}
+
 /// Makes a file look new, so that no collection takes it; says whether it is still there.
 pub(super) fn touch(path: &Path) -> bool {
     File::open(path)
@@ -226,9 +233,11 @@ pub(super) fn touch(path: &Path) -> bool {
 
 /// Flushes the folder that a file stands in.
 pub(super) fn sync_folder(file: &Path) -> Result<(), StoreError> {
-    let Some(folder) = file.parent() else {
-        return Ok(());
-    };
+    file.parent().map_or(Ok(()), sync)
+}
+
+/// Flushes a folder.
+pub(super) fn sync(folder: &Path) -> Result<(), StoreError> {
     let flushed = File::open(folder).and_then(|folder| folder.sync_all());
     flushed.map_err(StoreError::io("flush", folder))
 }

@@ -26,10 +26,32 @@ impl Store {
     /// Lets a repository read a blob.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_link(repository, digest);
-        if files::create_empty(&path)? {
+        let adding = self.adding()?;
+        files::touch(&self.path(digest));
+        let made = files::create_empty(&path)?;
+        drop(adding);
+        if made {
             files::sync_folder(&path)?;
         }
         Ok(())
+    }
+
+    /// Whether a repository may read a blob, and it is here. Whoever asks relies on it: no collection takes it before a
+    /// manifest names it.
+    pub fn renew(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        let _adding = self.adding()?;
+        let link = self.blob_link(repository, digest);
+        Ok(files::touch(&link) && files::touch(&self.path(digest)))
+    }
+
+    /// The same for a manifest, which keeps all that it names.
+    pub fn renew_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let _adding = self.adding()?;
+        Ok(files::touch(&self.manifest_link(repository, digest)) && self.contains(digest))
     }
 
     /// Lets a repository read those of the blobs that are here; says which. The links are flushed with the manifest
@@ -40,6 +62,7 @@ impl Store {
         repository: &Repository,
         digests: &[Digest],
     ) -> Result<Vec<(Digest, Linked)>, StoreError> {
+        let _adding = self.adding()?;
         let mut linked = Vec::new();
         for digest in digests {
             if !files::touch(&self.path(digest)) {
@@ -80,6 +103,7 @@ impl Store {
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
+        let _adding = self.adding()?;
         let link = self.manifest_link(repository, digest);
         self.write_after_blobs(repository, &[(&link, media_type)])
     }
@@ -92,6 +116,7 @@ impl Store {
         media_type: &str,
         tag: &Tag,
     ) -> Result<(), StoreError> {
+        let _adding = self.adding()?;
         let link = self.manifest_link(repository, digest);
         let tag = self.tag_file(repository, tag);
         let meaning = digest.to_string();
@@ -150,7 +175,7 @@ impl Store {
         files::write_atomically(&self.temporary(), &path, &digest.to_string())
     }
 
-    fn tag_file(&self, repository: &Repository, tag: &Tag) -> PathBuf {
+    pub(super) fn tag_file(&self, repository: &Repository, tag: &Tag) -> PathBuf {
         self.folder(repository, "_tags").join(tag.as_str())
     }
 
@@ -265,11 +290,11 @@ impl Store {
         self.folder(repository, "_blobs").join(digest.hex())
     }
 
-    fn manifest_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+    pub(super) fn manifest_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
         self.folder(repository, "_manifests").join(digest.hex())
     }
 
-    fn referrers_folder(&self, repository: &Repository, subject: &Digest) -> PathBuf {
+    pub(super) fn referrers_folder(&self, repository: &Repository, subject: &Digest) -> PathBuf {
         self.folder(repository, "_referrers").join(subject.hex())
     }
 }
