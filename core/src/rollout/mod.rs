@@ -10,6 +10,8 @@ mod live;
 mod probe;
 mod recovery;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod strategies;
 mod undo;
 mod watching;
