@@ -83,6 +83,11 @@ impl DataDir {
         self.root.join("secrets.key")
     }
 
+    /// The key that registry tokens are signed with.
+    pub(crate) fn registry_key(&self) -> PathBuf {
+        self.root.join("registry.key")
+    }
+
     pub(crate) fn token(&self) -> PathBuf {
         self.root.join("token")
     }

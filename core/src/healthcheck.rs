@@ -8,28 +8,39 @@ use http::StatusCode;
 use management_api::paths;
 
 use crate::cli::{HealthcheckArgs, default_port};
-use crate::rollout::{Probed, probe};
+use crate::rollout::{Probed, probe_with};
+use crate::tls;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Fails unless the server answers 200.
 pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
-    let default = || format!("http://127.0.0.1:{}", default_port());
+    let own = arguments.tls_certificate.as_deref();
+    let scheme = if own.is_some() { "https" } else { "http" };
+    let default = || format!("{scheme}://127.0.0.1:{}", default_port());
     let url = arguments.url.clone().unwrap_or_else(default);
-    let authority = url
-        .strip_prefix("http://")
-        .with_context(|| format!("{url} does not begin with http://"))?
-        .trim_end_matches('/');
+    let (authority, tls, port) = match (url.strip_prefix("https://"), own) {
+        (Some(authority), Some(own)) => (authority, Some(tls::connector_for(own)?), 443),
+        (Some(_), None) => {
+            bail!("for {url}, name the server's certificate: --tls-certificate FILE")
+        }
+        (None, _) => {
+            let authority = url.strip_prefix("http://");
+            let refused = || format!("{url} begins with neither http:// nor https://");
+            (authority.with_context(refused)?, None, 80)
+        }
+    };
+    let authority = authority.trim_end_matches('/');
     let with_port = match authority.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
-        _ => format!("{authority}:80"),
+        _ => format!("{authority}:{port}"),
     };
     let address = with_port
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
         .with_context(|| format!("{authority} is not the address of a server"))?;
-    match probe(address, paths::HEALTH, LIMIT).await {
+    match probe_with(tls, address, paths::HEALTH, LIMIT).await {
         Probed::Answered(StatusCode::OK) => Ok(()),
         Probed::Answered(status) => bail!("{url} answers {status}"),
         Probed::Refused => bail!("nothing listens at {url}"),

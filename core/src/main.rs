@@ -11,11 +11,13 @@ mod deployments;
 mod healthcheck;
 mod hex;
 mod http;
+mod key;
 mod logging;
 mod logs;
 mod metrics;
 mod platform;
 mod ports;
+mod rekey;
 mod rollout;
 mod secrets;
 mod serve;
@@ -23,6 +25,7 @@ mod settings;
 mod store;
 mod tenant;
 mod tenants;
+mod tls;
 mod vault;
 
 use std::process::ExitCode;
@@ -54,6 +57,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             logging::begin(arguments.log_format);
             runtime.block_on(serve::run(arguments))
         }
+        Command::Rekey(arguments) => runtime.block_on(rekey::run(&arguments)),
         Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),
     };
     // What still blocks a thread (a read of a slow disk) must not hold up the end.

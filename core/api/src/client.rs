@@ -24,8 +24,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use crate::paths;
 use crate::types::{
     Capabilities, Data, DeployAnswer, DeployRequest, Deployment, Health, IssuedToken, LogLine, Me,
-    NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant,
-    TenantStatus, TokenInfo,
+    NewTenant, NewToken, RegistryToken, RollbackRequest, RotateRequest, RotatedCredentials,
+    SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -254,6 +254,16 @@ impl Client {
     /// Ends a token.
     pub fn revoke_token(&self, id: &str) -> Result<(), ApiError> {
         self.send(&Call::delete(paths::token(id))).map(drop)
+    }
+
+    /// Makes the tokens of a tenant anew. Their secret parts are in this answer and never again, so it is asked once.
+    pub fn rotate_credentials(
+        &self,
+        tenant: &str,
+        request: &RotateRequest,
+    ) -> Result<RotatedCredentials, ApiError> {
+        let call = Call::post(paths::rotate_credentials(tenant)).for_tenant();
+        self.read(&call.json(request))
     }
 
     fn mutate<B: serde::Serialize>(

@@ -15,6 +15,8 @@ pub const ME: &str = "/api/v1/auth/me";
 pub const TENANTS: &str = "/api/v1/tenants";
 /// API tokens of the platform.
 pub const TOKENS: &str = "/api/v1/tokens";
+/// Where registry clients get their tokens.
+pub const TOKEN: &str = "/token";
 /// Token exchange (RFC 8693).
 pub const TOKEN_EXCHANGE: &str = "/api/v1/core/oauth/token";
 

@@ -11,8 +11,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::forward::{Client, Forwarder};
 use crate::settings::Settings;
@@ -62,7 +64,12 @@ impl Stop {
 }
 
 /// Accepts connections until the proxy stops.
-pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut stop: Stop) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    forwarder: Arc<Forwarder>,
+    mut stop: Stop,
+) {
     let protocols = Arc::new(protocols(&forwarder.settings));
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
@@ -77,12 +84,14 @@ pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut
         match accepted {
             Ok((stream, address)) => {
                 forwarder.counters.connected();
+                let scheme = if tls.is_some() { "https" } else { "http" };
                 let client = Client {
                     address,
+                    scheme,
                     stop: stop.clone(),
                 };
                 let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-                tokio::spawn(serve(stream, client, protocols, forwarder));
+                tokio::spawn(greet(stream, tls.clone(), client, protocols, forwarder));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; waiting a moment");
@@ -110,8 +119,10 @@ fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve(
+/// Agrees on TLS with the client, where there is any, and serves it.
+async fn greet(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     client: Client,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
@@ -119,6 +130,31 @@ async fn serve(
     if stream.set_nodelay(true).is_err() {
         return; // the client has already left
     }
+    let Some(tls) = tls else {
+        return serve(stream, client, protocols, forwarder).await;
+    };
+    let address = client.address;
+    let mut stop = client.stop.clone();
+    let limit = forwarder.settings.handshake_timeout;
+    let agreed = tokio::select! {
+        agreed = tokio::time::timeout(limit, tls.accept(stream)) => agreed,
+        () = stop.finishing() => return,
+    };
+    match agreed {
+        Ok(Ok(stream)) => serve(stream, client, protocols, forwarder).await,
+        Ok(Err(error)) => tracing::debug!(client = %address, %error, "TLS was not agreed on"),
+        Err(_) => tracing::debug!(client = %address, "TLS was not agreed on in time"),
+    }
+}
+
+async fn serve<S>(
+    stream: S,
+    client: Client,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    forwarder: Arc<Forwarder>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let address = client.address;
     let mut stop = client.stop.clone();
     let first_request = forwarder.settings.header_read_timeout;

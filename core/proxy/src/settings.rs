@@ -8,6 +8,8 @@ pub struct Settings {
     /// How long a client may take to send the head of a request, and how long its connection may
     /// stay open between two requests. It ends connections that trickle a byte at a time.
     pub header_read_timeout: Duration,
+    /// How long a client may take to agree on TLS, where there is any.
+    pub handshake_timeout: Duration,
     /// How long making a connection to the instance may take.
     pub connect_timeout: Duration,
     /// How long the instance may take from the last byte of the request to the head of its answer.
@@ -43,6 +45,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             header_read_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(4),

@@ -38,8 +38,6 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
     /// The one tenant it is for.
     pub(crate) tenant: Option<String>,
-    /// Good for the registry only.
-    pub(crate) registry_only: bool,
 }
 
 impl Identity {
@@ -72,7 +70,6 @@ mod tests {
             name: "n".into(),
             role,
             tenant: tenant.map(Into::into),
-            registry_only: false,
         }
     }
 

@@ -34,6 +34,25 @@ pub(crate) async fn issue(
     store: &Store,
     wanted: Issue,
 ) -> Result<(TokenRow, SecretString), StoreError> {
+    let (row, token) = make(wanted);
+    store.add_token(row.clone()).await?;
+    Ok((row, token))
+}
+
+/// A token like another one, for as long as that was made for.
+pub(crate) fn renewed(old: &TokenRow) -> (TokenRow, SecretString) {
+    let life = old.expires_at.map(|end| end - old.created_at);
+    make(Issue {
+        kind: old.kind,
+        name: old.name.clone(),
+        role: old.role,
+        tenant: old.tenant.clone(),
+        parent: old.parent.clone(),
+        expires_in: life.map(|life| u64::try_from(life.num_seconds()).unwrap_or(0)),
+    })
+}
+
+fn make(wanted: Issue) -> (TokenRow, SecretString) {
     let id = hex::encode(&random::<8>());
     let secret = hex::encode(&random::<32>());
     let created_at = now();
@@ -52,9 +71,8 @@ pub(crate) async fn issue(
             .and_then(|seconds| created_at.checked_add_signed(lifetime(seconds))),
         id,
     };
-    store.add_token(row.clone()).await?;
     let text = format!("{PREFIX}{}_{secret}", row.id);
-    Ok((row, SecretString::from(text)))
+    (row, SecretString::from(text))
 }
 
 /// Who a token belongs to; `None` when it is unknown, revoked or over.
@@ -74,13 +92,18 @@ pub(crate) async fn authenticate(
 /// Who a row belongs to, when `secret` is its secret.
 pub(super) fn verified(row: TokenRow, secret: &str) -> Option<Identity> {
     let same: bool = hash(secret).ct_eq(&row.hash).into();
-    same.then(|| Identity {
-        root_token: row.parent.unwrap_or(row.id),
-        name: row.name,
-        role: row.role,
-        tenant: row.tenant,
-        registry_only: row.kind == TokenKind::Registry,
-    })
+    same.then(|| row.into())
+}
+
+impl From<TokenRow> for Identity {
+    fn from(row: TokenRow) -> Self {
+        Self {
+            root_token: row.parent.unwrap_or(row.id),
+            name: row.name,
+            role: row.role,
+            tenant: row.tenant,
+        }
+    }
 }
 
 /// The token of an `Authorization: Bearer …` header.
@@ -104,6 +127,13 @@ fn scheme<'a>(header: &'a str, wanted: &str) -> Option<&'a str> {
 /// Id and secret of a token.
 pub(super) fn split(token: &str) -> Option<(&str, &str)> {
     token.strip_prefix(PREFIX)?.split_once('_')
+}
+
+/// What of a token is no secret, where it looks like one.
+pub(crate) fn public_part(token: &str) -> Option<&str> {
+    let (id, _) = split(token)?;
+    let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(id)
 }
 
 fn hash(secret: &str) -> Vec<u8> {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 
-use super::{dashboard, fallback, guard, routes};
-use crate::auth::RegistryAccess;
+use super::{dashboard, fallback, guard, limit, routes};
 use crate::platform::App;
 
 /// Puts everything together. `web` is the folder of the dashboard.
@@ -17,7 +16,7 @@ pub(crate) fn router(app: &App, web: Option<&Path>) -> Router {
         let (path, handler) = route.into_router(app);
         api = api.route(path, handler);
     }
-    let access = Arc::new(RegistryAccess::new(app.store.clone()));
+    let access = Arc::clone(&app.registry) as Arc<dyn registry::Authorize>;
     let limits = registry::Limits {
         blob: app.settings.limits.max_upload_bytes,
         ..registry::Limits::default()
@@ -28,5 +27,6 @@ pub(crate) fn router(app: &App, web: Option<&Path>) -> Router {
         .fallback(fallback::not_found)
         .with_state(App::clone(app))
         .merge(registry)
+        .layer(from_fn_with_state(App::clone(app), limit::limit))
         .layer(from_fn_with_state(App::clone(app), guard::observe))
 }

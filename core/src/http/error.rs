@@ -47,11 +47,22 @@ impl ApiError {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            code::UNAUTHORIZED,
+        Self::unauthenticated(
             "a valid bearer token is needed; the operator's is in the file `token` of the \
              server's data folder",
+        )
+    }
+
+    /// Nobody is known to have asked; the message says what would have been needed.
+    pub(crate) fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, message)
+    }
+
+    pub(crate) fn too_many_requests(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::TOO_MANY_REQUESTS,
+            format!("too many requests, or too many with a wrong token; try again in {seconds} s"),
         )
     }
 
@@ -65,10 +76,6 @@ impl ApiError {
 
     pub(crate) fn no_deployment(tenant: &str, number: u64) -> Self {
         Self::not_found(format!("tenant {tenant:?} has no deployment {number}"))
-    }
-
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, code::UNSUPPORTED, message)
     }
 
     /// The cause goes to the log, not to the client: it may tell about the machine.

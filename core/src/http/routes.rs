@@ -8,8 +8,9 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use management_api::types::{
     Capabilities, Data, DeployAnswer, DeployRequest, Deployment, ExchangedToken, Health,
-    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo,
-    SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryAccessToken, RegistryToken,
+    RollbackRequest, RotateRequest, RotatedCredentials, SecretInfo, SecretsRequest, Tenant,
+    TenantStatus, TokenInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -274,11 +275,13 @@ fn tenant_routes() -> Vec<Route> {
         .answers::<Data<Vec<SecretInfo>>>(200),
         Route::post(
             "/api/v1/tenants/{tenant}/rotate-credentials",
-            "Rotate credentials (not offered by this server)",
-            tenants::rotate_credentials,
+            "Make the tenant's tokens anew; the old ones hold for a while, or end at once",
+            tokens::rotate,
         )
         .tenant(Permission::Administer)
-        .answers_nothing(),
+        .body::<RotateRequest>()
+        .body_is_optional()
+        .answers::<RotatedCredentials>(200),
     ]
 }
 
@@ -375,6 +378,26 @@ fn token_routes() -> Vec<Route> {
             tokens::revoke,
         )
         .answers_nothing(),
+        Route::get(
+            "/token",
+            "A token for registry clients, for a platform token as the password of Basic authentication",
+            registry_token::get,
+        )
+        .access(Access::Public)
+        .query(&[
+            ("service", "what the registry's challenge named"),
+            ("scope", "`repository:NAME:pull,push`; may be there several times"),
+            ("account", "the user name; it changes nothing"),
+        ])
+        .answers::<RegistryAccessToken>(200),
+        Route::post(
+            "/token",
+            "A token for registry clients, for a platform token as the password of a form",
+            registry_token::post,
+        )
+        .access(Access::Public)
+        .form::<registry_token::TokenForm>()
+        .answers::<RegistryAccessToken>(200),
         Route::post(
             "/api/v1/core/oauth/token",
             "Token exchange (RFC 8693)",
@@ -410,6 +433,7 @@ mod tests {
             paths::ME.to_owned(),
             paths::TENANTS.to_owned(),
             paths::TOKENS.to_owned(),
+            paths::TOKEN.to_owned(),
             paths::TOKEN_EXCHANGE.to_owned(),
             paths::tenant("a"),
             paths::registry_token("a"),

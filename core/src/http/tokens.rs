@@ -5,20 +5,25 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::{Extension, Json};
 use management_api::types::{
-    Data, ExchangedToken, IssuedToken, Me, NewToken, Role, TokenInfo, User,
+    Data, ExchangedToken, IssuedToken, Me, NewToken, Role, RotateRequest, RotatedCredentials,
+    RotatedToken, TokenInfo, User,
 };
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::extract::{Body, Segments};
+use super::extract::{Body, OptionalBody, Segments};
 use super::{ApiError, tenants, wire};
-use crate::auth::{Identity, Issue, authenticate, issue};
+use crate::auth::{Identity, Issue, authenticate, issue, renewed};
 use crate::platform::App;
-use crate::store::TokenKind;
+use crate::store::{TokenKind, now};
 
 /// How long an exchanged token is good.
 const SESSION_SECONDS: u64 = 300;
+
+/// How long tokens that were rotated still hold, in seconds, where a request does not say.
+const ROTATION_GRACE: u64 = 60 * 60;
+const MAX_ROTATION_GRACE: u64 = 30 * 24 * 60 * 60;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -86,6 +91,51 @@ pub(super) async fn revoke(
     Err(ApiError::not_found(format!("there is no token {id:?}")))
 }
 
+/// `POST /api/v1/tenants/{tenant}/rotate-credentials`.
+pub(super) async fn rotate(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+    OptionalBody(body): OptionalBody<RotateRequest>,
+) -> Result<impl axum::response::IntoResponse, ApiError> {
+    let grace = body.value.grace_seconds.unwrap_or(ROTATION_GRACE);
+    let old_valid_until = i64::try_from(grace)
+        .ok()
+        .filter(|_| grace <= MAX_ROTATION_GRACE)
+        .map(|seconds| now() + chrono::TimeDelta::seconds(seconds))
+        .ok_or_else(|| {
+            ApiError::invalid(format!("grace_seconds is at most {MAX_ROTATION_GRACE}"))
+        })?;
+    let replaced = app.store.replace_tokens(&id, old_valid_until, renewed);
+    let credentials: Vec<_> = replaced
+        .await?
+        .into_iter()
+        .map(|replaced| RotatedToken {
+            issued: IssuedToken {
+                info: wire::token(replaced.token),
+                token: replaced.extra,
+            },
+            replaces: replaced.old,
+        })
+        .collect();
+    tracing::info!(
+        tenant = id,
+        count = credentials.len(),
+        grace,
+        "tokens were rotated"
+    );
+    let message = match credentials.len() {
+        0 => format!("tenant {id:?} has no tokens of its own; make one with POST /api/v1/tokens"),
+        count => format!("{count} tokens made anew; the old ones hold for {grace} s more"),
+    };
+    let answer = RotatedCredentials {
+        status: "rotated".to_owned(),
+        message,
+        old_valid_until,
+        credentials,
+    };
+    Ok((NO_STORE, Json(answer)))
+}
+
 /// Body of the token exchange. Fields that this server does not need are accepted and ignored.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct ExchangeRequest {
@@ -122,9 +172,7 @@ pub(super) async fn exchange(
         )));
     }
     let caller = authenticate(&app.store, &request.subject_token).await?;
-    let caller = caller
-        .filter(|caller| !caller.registry_only)
-        .ok_or_else(ApiError::unauthorized)?;
+    let caller = caller.ok_or_else(ApiError::unauthorized)?;
     let (_, access_token) = issue(&app.store, session(caller)).await?;
     let answer = ExchangedToken {
         access_token,

@@ -6,8 +6,10 @@ use std::time::Duration;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,16 +26,41 @@ pub(crate) enum Probed {
 
 /// Sends `GET path` on a connection of its own and reads the head of the answer.
 pub(crate) async fn probe(address: SocketAddr, path: &str, limit: Duration) -> Probed {
-    tokio::time::timeout(limit, request(address, path))
+    probe_with(None, address, path, limit).await
+}
+
+/// [`probe`] of what listens with TLS, where there is a connector for it.
+pub(crate) async fn probe_with(
+    tls: Option<TlsConnector>,
+    address: SocketAddr,
+    path: &str,
+    limit: Duration,
+) -> Probed {
+    let probing = async {
+        let Ok(stream) = TcpStream::connect(address).await else {
+            return Probed::Refused;
+        };
+        let Some(tls) = tls else {
+            return request(stream, address, path).await;
+        };
+        match tls.connect(address.ip().into(), stream).await {
+            Ok(stream) => request(stream, address, path).await,
+            Err(error) => broken(&error),
+        }
+    };
+    tokio::time::timeout(limit, probing)
         .await
         .unwrap_or(Probed::TimedOut)
 }
 
-async fn request(address: SocketAddr, path: &str) -> Probed {
-    let broken = |error: &dyn std::error::Error| Probed::Broken(crate::chain(error));
-    let Ok(stream) = TcpStream::connect(address).await else {
-        return Probed::Refused;
-    };
+fn broken(error: &dyn std::error::Error) -> Probed {
+    Probed::Broken(crate::chain(error))
+}
+
+async fn request<S>(stream: S, address: SocketAddr, path: &str) -> Probed
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = match handshake {
         Ok(parts) => parts,

@@ -10,16 +10,18 @@ use futures_util::future::{join_all, try_join_all};
 use management_api::types::Failure;
 use proxy::{Retired, Target};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::TlsConnector;
 
 use super::analysis::Verdict;
 use super::live::Live;
-use super::probe::{Probed, probe};
+use super::probe::{Probed, probe_with};
 use super::watching::{self, Watch};
 use super::{failure, health, instances};
 use crate::deployments::{Course, State, Step, Thresholds};
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::{Signals, Tenant, Weight};
+use crate::tls::Tls;
 
 /// Requests through the proxy before the first one that fails is believed.
 const VERIFICATIONS: u32 = 5;
@@ -154,7 +156,8 @@ impl Rollout {
         let retired = self
             .tenant
             .give_traffic(self.row.number, self.new.targets());
-        self.bounded(verify(&self.tenant, &self.row, &self.new.all()))
+        let tls = self.app.tls.as_ref().map(Tls::connector);
+        self.bounded(verify(tls, &self.tenant, &self.row, &self.new.all()))
             .await??;
         if let Course::BlueGreen {
             bake: Some(bake), ..
@@ -678,7 +681,12 @@ async fn stop_all(app: &App, instances: Vec<Instance>) {
 }
 
 /// Asks the tenant's own URL, as its users will.
-async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Result<(), Failure> {
+async fn verify(
+    tls: Option<TlsConnector>,
+    tenant: &Tenant,
+    row: &DeploymentRow,
+    new: &[Instance],
+) -> Result<(), Failure> {
     let check = &row.capsule.health;
     let limit = Duration::from_millis(check.timeout_ms);
     let mut address = tenant.address;
@@ -690,7 +698,7 @@ async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Resul
         if let Some(exit) = new.iter().find_map(Instance::exited) {
             return Err(failure::ended(exit));
         }
-        last = probe(address, &check.path, limit).await;
+        last = probe_with(tls.clone(), address, &check.path, limit).await;
         if matches!(last, Probed::Answered(status) if status.as_u16() == check.status) {
             return Ok(());
         }

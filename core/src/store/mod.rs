@@ -25,7 +25,7 @@ pub(crate) use deployments::fixtures as deployment_fixtures;
 pub(crate) use deployments::{Advance, DeploymentRow, NewDeployment, StoredAnswer};
 pub(crate) use error::StoreError;
 pub(crate) use idempotency::{Begun, IdempotencyKey};
-pub(crate) use secrets::Change as SecretChange;
+pub(crate) use secrets::{Change as SecretChange, SealedSecret};
 pub(crate) use tenants::TenantRow;
 pub(crate) use tokens::{TokenKind, TokenRow};
 

@@ -1,12 +1,16 @@
 //! Starting, asking, killing and reaping the server.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use management_api::client::{Client, Options};
-use management_api::types::{DeployAnswer, DeployRequest, Deployment, HealthCheck, is_final};
+use management_api::types::{
+    DeployAnswer, DeployRequest, Deployment, HealthCheck, IssuedToken, NewTenant, NewToken, Role,
+    is_final,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -31,6 +35,20 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let mut server = Self::start_in(&data);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// A server with a new data folder and more arguments, and with more lines in its settings.
+    pub(crate) fn start_with(arguments: &[&str], settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = command(&data);
+        command.args(arguments);
+        let file = data.with_extension("services").join("platform.toml");
+        let mut file = fs::File::options().append(true).open(file).unwrap();
+        file.write_all(settings.as_bytes()).unwrap();
+        let mut server = Self::spawn(command, &data);
         server.folder = Some(folder);
         server
     }
@@ -105,6 +123,41 @@ impl Server {
         until("the server ends", || self.child.try_wait().unwrap())
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// `host:port` of the API and the registry.
+    pub(crate) fn host(&self) -> &str {
+        let (_, host) = self.url.split_once("://").unwrap();
+        host
+    }
+
+    /// Makes a token.
+    pub(crate) fn issue(&self, role: Role, tenant: Option<&str>) -> IssuedToken {
+        let wanted = NewToken {
+            name: format!("{role:?}"),
+            role,
+            tenant: tenant.map(Into::into),
+            expires_in: Some(600),
+        };
+        self.client().create_token(&wanted).unwrap()
+    }
+
+    /// Makes tenants.
+    pub(crate) fn create_tenants(&self, ids: &[&str]) {
+        for id in ids {
+            let new = NewTenant {
+                id: (*id).to_owned(),
+                name: None,
+            };
+            self.client().create_tenant(&new).unwrap();
+        }
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.data
     }
@@ -129,7 +182,7 @@ impl Server {
 
     /// `registry/tenant:tag`.
     pub(crate) fn image(&self, tenant: &str, tag: &str) -> String {
-        format!("{}/{tenant}:{tag}", self.url.trim_start_matches("http://"))
+        format!("{}/{tenant}:{tag}", self.host())
     }
 
     /// A request for an image of tenant `local`, with health checks that fail soon.
@@ -219,11 +272,17 @@ pub(crate) fn command(data: &Path) -> Command {
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        // Arguments of a test come before these.
+        .env("HOST", "127.0.0.1")
+        .env("PORT", "0")
+        .args(["serve", "--data"])
         .arg(data)
         .arg("--services")
         .arg(services)
         .env_remove("SYSTEMPROMPT_WEB")
+        .env_remove("SYSTEMPROMPT_INSECURE")
+        .env_remove("SYSTEMPROMPT_TLS_CERTIFICATE")
+        .env_remove("SYSTEMPROMPT_TLS_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
