@@ -483,8 +483,9 @@ pub struct NewToken {
     /// The one tenant it is for; needed unless the role is `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Seconds until it ends; never when absent.
+    /// Seconds until it ends, at most ten years; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 315_360_000))]
     pub expires_in: Option<u64>,
 }
 
@@ -534,8 +535,9 @@ pub struct IssuedToken {
 /// *Ours*: `POST …/rotate-credentials`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RotateRequest {
-    /// Seconds for which the old tokens still hold; 0 ends them at once, an hour when absent.
+    /// Seconds for which the old tokens still hold, at most 30 days; 0 ends them at once, an hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 2_592_000))]
     pub grace_seconds: Option<u64>,
 }
 

@@ -25,8 +25,14 @@ pub(crate) struct Issue {
     pub(crate) tenant: Option<String>,
     /// The token it is derived from.
     pub(crate) parent: Option<String>,
-    /// Seconds until it ends.
+    /// Seconds until it ends; what no calendar holds counts as a thousand years.
     pub(crate) expires_in: Option<u64>,
+}
+
+fn lifetime(seconds: u64) -> chrono::TimeDelta {
+    const LONGEST: i64 = 1000 * 365 * 24 * 60 * 60;
+    let seconds = i64::try_from(seconds).unwrap_or(LONGEST).min(LONGEST);
+    chrono::TimeDelta::seconds(seconds)
 }
 
 /// Makes a token and stores its hash.
@@ -56,8 +62,6 @@ fn make(wanted: Issue) -> (TokenRow, SecretString) {
     let id = hex::encode(&random::<8>());
     let secret = hex::encode(&random::<32>());
     let created_at = now();
-    let lifetime =
-        |seconds: u64| chrono::TimeDelta::seconds(seconds.try_into().unwrap_or(i64::MAX / 1000));
     let row = TokenRow {
         hash: hash(&secret),
         kind: wanted.kind,
@@ -68,7 +72,7 @@ fn make(wanted: Issue) -> (TokenRow, SecretString) {
         created_at,
         expires_at: wanted
             .expires_in
-            .and_then(|seconds| created_at.checked_add_signed(lifetime(seconds))),
+            .map(|seconds| created_at + lifetime(seconds)),
         id,
     };
     let text = format!("{PREFIX}{}_{secret}", row.id);

@@ -85,7 +85,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let in_query = route.query.iter().map(|(name, meaning)| {
         json!({
             "name": name, "in": "query", "description": meaning,
-            "schema": { "type": "string" },
+            "schema": query_schema(name),
         })
     });
     let mut all: Vec<_> = in_path.chain(in_query).collect();
@@ -97,6 +97,14 @@ fn parameters(route: &Route) -> Vec<Value> {
         }));
     }
     all
+}
+
+fn query_schema(name: &str) -> Value {
+    match name {
+        "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
+        "tail" => json!({ "type": "integer", "minimum": 0, "maximum": 10000 }),
+        _ => json!({ "type": "string" }),
+    }
 }
 
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {

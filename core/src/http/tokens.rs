@@ -21,6 +21,8 @@ use crate::store::{TokenKind, now};
 /// How long an exchanged token is good.
 const SESSION_SECONDS: u64 = 300;
 
+/// Ten years.
+const MAX_TOKEN_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 /// How long tokens that were rotated still hold, in seconds, where a request does not say.
 const ROTATION_GRACE: u64 = 60 * 60;
 const MAX_ROTATION_GRACE: u64 = 30 * 24 * 60 * 60;
@@ -199,8 +201,13 @@ async fn check(app: &App, wanted: &NewToken) -> Result<(), ApiError> {
             "a token's name is 1 to 100 printable characters",
         ));
     }
-    if wanted.expires_in == Some(0) {
-        return Err(ApiError::invalid("expires_in must be at least 1 second"));
+    if wanted
+        .expires_in
+        .is_some_and(|seconds| !(1..=MAX_TOKEN_SECONDS).contains(&seconds))
+    {
+        return Err(ApiError::invalid(format!(
+            "expires_in is 1 to {MAX_TOKEN_SECONDS} seconds; leave it out for a token without an end"
+        )));
     }
     match (&wanted.tenant, wanted.role) {
         (None, Role::Operator) => Ok(()),

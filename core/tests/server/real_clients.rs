@@ -212,6 +212,44 @@ fn with_login(program: &str, folder: &Path, words: &[&str], input: &str) -> Outp
 }
 
 #[test]
+fn podman_logs_in_pulls_and_pushes() {
+    let server = Server::start();
+    server.create_tenants(&["own", "other"]);
+    push(&server, "own", "v1", &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let store = |name: &str| folder.path().join(name).display().to_string();
+    let podman = |words: &[&str], input: &str| {
+        let mut command = Command::new("podman");
+        // A store of its own, which asks nothing of the machine.
+        command
+            .args(["--root", &store("root"), "--runroot", &store("run")])
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
+            .args(words)
+            .env("REGISTRY_AUTH_FILE", folder.path().join("auth.json"));
+        run(&mut command, input.as_bytes())
+    };
+    let deployer = server.issue(Role::Deployer, Some("own"));
+    let login = [
+        "login",
+        "--tls-verify=false",
+        "-u",
+        "anybody",
+        "--password-stdin",
+        server.host(),
+    ];
+    refused(&podman(&login, "sp_0011223344556677_00"));
+    succeed(&podman(&login, deployer.token.expose_secret()));
+    let (first, second) = (server.image("own", "v1"), server.image("own", "v2"));
+    succeed(&podman(&["pull", "--tls-verify=false", &first], ""));
+    succeed(&podman(&["tag", &first, &second], ""));
+    succeed(&podman(&["push", "--tls-verify=false", &second], ""));
+    let other = server.image("other", "v1");
+    refused(&podman(&["push", "--tls-verify=false", &first, &other], ""));
+    succeed(&podman(&["rmi", "--all", "--force"], ""));
+    succeed(&podman(&["pull", "--tls-verify=false", &second], ""));
+}
+
+#[test]
 fn skopeo_logs_in_and_copies_between_tenants() {
     let server = Server::start();
     server.create_tenants(&["own", "other"]);
