@@ -119,6 +119,15 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
             Content::Media(media_type) => {
                 response["content"][media_type]["schema"] = json!({ "type": "string" });
             }
+            Content::Events => {
+                let text = json!({ "type": "string" });
+                // Of one event; there is no better way to say so before OpenAPI 3.2.
+                response["content"]["text/event-stream"]["schema"] = json!({
+                    "type": "object",
+                    "properties": { "id": text, "event": text, "data": text },
+                    "required": ["data"],
+                });
+            }
         }
         responses.insert(status.to_string(), response);
     }

@@ -33,6 +33,8 @@ pub(crate) enum Content {
     Json(SchemaOf),
     /// Another media type.
     Media(&'static str),
+    /// Server-sent events.
+    Events,
 }
 
 /// One line of the table.
@@ -154,6 +156,11 @@ impl Route {
 
     fn answers_media(mut self, media_type: &'static str) -> Self {
         self.answers.push((200, Content::Media(media_type)));
+        self
+    }
+
+    fn answers_events(mut self) -> Self {
+        self.answers.push((200, Content::Events));
         self
     }
 
@@ -329,7 +336,7 @@ fn deployment_routes() -> Vec<Route> {
         )
         .tenant(Permission::Look)
         .streams()
-        .answers_media("text/event-stream"),
+        .answers_events(),
         Route::post(
             "/api/v1/tenants/{tenant}/deployments/{number}/abort",
             "Undo a running deployment",
