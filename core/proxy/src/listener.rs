@@ -1,6 +1,8 @@
 //! Accepting clients and serving their connections until they, or the proxy, are done.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::forward::{Client, Forwarder};
@@ -71,10 +73,12 @@ pub(crate) async fn accept(
     mut stop: Stop,
 ) {
     let protocols = Arc::new(protocols(&forwarder.settings));
+    let places = forwarder.settings.max_connections;
+    let places = Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener, &places) => accepted,
             _ = sweep.tick() => {
                 forwarder.table.expire();
                 continue;
@@ -82,7 +86,7 @@ pub(crate) async fn accept(
             () = stop.finishing() => return,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((stream, address, place)) => {
                 forwarder.counters.connected();
                 let scheme = if tls.is_some() { "https" } else { "http" };
                 let client = Client {
@@ -91,7 +95,11 @@ pub(crate) async fn accept(
                     stop: stop.clone(),
                 };
                 let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-                tokio::spawn(greet(stream, tls.clone(), client, protocols, forwarder));
+                let serving = greet(stream, tls.clone(), client, protocols, forwarder);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; waiting a moment");
@@ -99,6 +107,17 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
 }
 
 fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {

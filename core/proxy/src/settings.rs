@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_headers: usize,
     /// The most unused connections kept open to each instance.
     pub max_idle_connections: usize,
+    /// The most connections of clients at once; further ones wait.
+    pub max_connections: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// What happens to forwarding headers that the client itself has sent.
@@ -53,6 +55,7 @@ impl Default for Settings {
             max_header_bytes: 64 * 1024,
             max_headers: 128,
             max_idle_connections: 256,
+            max_connections: 8192,
             max_concurrent_streams: 256,
             forwarded: Forwarded::Replace,
         }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,10 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::idle::{Answer, Idle};
 use super::origin::X_FORWARDED_PROTO;
 
-/// How long a client may take to send the head of a request, and how long a connection may be idle between two.
+/// How long a client may take to send the head of a request; with HTTP/1.1 also how long a connection may be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long it may be idle with HTTP/2.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one request's head.
@@ -76,7 +78,7 @@ impl Listener {
         grace: Duration,
     ) {
         let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(connections));
+        let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
         let serving = Serving {
             router,
             tls,
@@ -149,16 +151,19 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let greeted = Arc::new(AtomicBool::new(false));
-        let heard = Arc::clone(&greeted);
+        let idle = Idle::new();
+        let requests = Arc::clone(&idle);
         let inner = TowerToHyperService::new(self.router);
         let (address, secure) = (self.address, self.tls.is_some());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            heard.store(true, Ordering::Relaxed);
+            let in_flight = requests.begin();
             complete(&mut request, address, secure);
             request.extensions_mut().insert(Peer(peer));
             let answer = inner.call(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
+            }
         });
         let builder = protocols();
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -168,7 +173,7 @@ impl Serving {
             ended = serving => if let Err(error) = ended {
                 tracing::trace!(error, "a connection ended early");
             },
-            () = silent(&greeted, HEADER_TIMEOUT) => {}
+            () = idle.over(HEADER_TIMEOUT, IDLE_TIMEOUT) => {}
         }
     }
 }
@@ -202,13 +207,4 @@ fn protocols() -> Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .max_concurrent_streams(128);
     builder
-}
-
-/// Returns if no request has come within `limit` of connecting. hyper's own time-out begins when it knows which
-/// protocol is spoken, which takes a byte that a silent client never sends.
-async fn silent(greeted: &AtomicBool, limit: Duration) {
-    tokio::time::sleep(limit).await;
-    if greeted.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
-    }
 }

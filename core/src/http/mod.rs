@@ -12,6 +12,7 @@ mod fallback;
 mod guard;
 mod history;
 mod idempotency;
+mod idle;
 mod limit;
 mod listener;
 mod logs;

@@ -311,3 +311,33 @@ fn a_server_does_not_listen_beyond_this_machine_without_tls() {
     );
     assert!(server.client().health().is_ok());
 }
+
+#[test]
+fn a_connection_with_http_2_is_let_go_when_nothing_is_asked_for_long() {
+    let server = Server::start();
+    let mut stream = connect(&server);
+    stream.set_read_timeout(Some(2 * BOUND)).unwrap();
+    // The preface with empty settings, and then nothing but answers to pings (RFC 9113 sections 3.4 and 6.7).
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    // GET / by the static table of HPACK (RFC 7541 appendix A), headers and stream at their end.
+    stream
+        .write_all(&[0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 1, b'x'])
+        .unwrap();
+    let started = Instant::now();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).unwrap();
+        let is_ping = head[3] == 6 && head[4] & 1 == 0;
+        if is_ping {
+            stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).unwrap();
+            stream.write_all(&payload).unwrap();
+        }
+        assert!(started.elapsed() < 2 * BOUND, "it was kept");
+    }
+    assert!(started.elapsed() > Duration::from_secs(14));
+}
