@@ -81,6 +81,11 @@ impl ApiError {
     /// The cause goes to the log, not to the client: it may tell about the machine.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %crate::chain(error), "a request failed");
+        Self::fault()
+    }
+
+    /// Something that only the log tells about.
+    pub(crate) fn fault() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             code::INTERNAL,

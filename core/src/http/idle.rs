@@ -127,9 +127,9 @@ mod tests {
         let request = idle.begin();
         let during = tokio::time::timeout(2 * LATER, idle.over(FIRST, LATER));
         assert!(during.await.is_err(), "there is a request");
-        drop(request);
         let ended = Instant::now();
+        drop(request);
         idle.over(FIRST, LATER).await;
-        assert!(ended.elapsed() >= LATER - Duration::from_millis(5));
+        assert!(ended.elapsed() >= LATER);
     }
 }
