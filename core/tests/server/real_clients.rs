@@ -223,6 +223,7 @@ fn podman_logs_in_pulls_and_pushes() {
         // A store of its own, which asks nothing of the machine.
         command
             .args(["--root", &store("root"), "--runroot", &store("run")])
+            .args(["--tmpdir", &store("tmp"), "--events-backend", "none"])
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
             .args(words)
             .env("REGISTRY_AUTH_FILE", folder.path().join("auth.json"));
