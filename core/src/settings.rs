@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use management_api::types::HealthCheck;
+use management_api::types::{HealthCheck, Probe};
 use serde::Deserialize;
 
 use crate::deployments::{Refusal, RequestDefaults, check_health};
@@ -117,6 +117,8 @@ pub(crate) struct Rollout {
     pub(crate) stop_grace_seconds: u64,
     /// Deadline of a rollout whose request names none.
     pub(crate) timeout_seconds: u64,
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) restore_seconds: u64,
 }
 
 impl Default for Rollout {
@@ -125,6 +127,7 @@ impl Default for Rollout {
             drain_seconds: 30,
             stop_grace_seconds: 10,
             timeout_seconds: 300,
+            restore_seconds: 120,
         }
     }
 }
@@ -138,6 +141,11 @@ impl Rollout {
     /// How long an instance may take to end after SIGTERM.
     pub(crate) fn stop_grace(&self) -> Duration {
         Duration::from_secs(self.stop_grace_seconds)
+    }
+
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) fn restore(&self) -> Duration {
+        Duration::from_secs(self.restore_seconds)
     }
 }
 
@@ -193,12 +201,15 @@ impl Settings {
         let health = &self.health;
         RequestDefaults {
             health: HealthCheck {
-                path: health.path.clone(),
-                status: 200,
+                probe: Probe {
+                    path: health.path.clone(),
+                    ..Probe::default()
+                },
                 interval_ms: health.interval_seconds.saturating_mul(1000),
                 timeout_ms: health.timeout_seconds.saturating_mul(1000),
                 start_period_ms: health.start_period_seconds.saturating_mul(1000),
                 retries: health.retries,
+                liveness: None,
             },
             timeout_seconds: self.rollout.timeout_seconds,
         }

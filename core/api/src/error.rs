@@ -44,6 +44,8 @@ pub mod code {
     pub const INVALID_REQUEST: &str = "invalid_request";
     /// Another deployment of this tenant is running.
     pub const DEPLOYMENT_IN_PROGRESS: &str = "deployment_in_progress";
+    /// A deployment of this tenant could not be undone; somebody has to look first.
+    pub const OPERATOR_NEEDED: &str = "operator_needed";
     /// The registry does not hold the image.
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
     /// There is no older release to return to.

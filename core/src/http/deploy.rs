@@ -198,6 +198,9 @@ async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> 
 
 async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
     let about = match app.store.deployment(tenant, number).await {
+        Ok(Some(row)) if row.state == crate::deployments::State::NeedsOperator => {
+            return needs_operator(number);
+        }
         Ok(Some(row)) => format!(
             " ({} of {}, asked for by {}, {} since {})",
             row.kind.as_str(),
@@ -212,6 +215,17 @@ async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
         StatusCode::CONFLICT,
         code::DEPLOYMENT_IN_PROGRESS,
         format!("deployment {number} is in progress{about}; wait for it or abort it"),
+    )
+}
+
+fn needs_operator(number: u64) -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        code::OPERATOR_NEEDED,
+        format!(
+            "deployment {number} could not be undone, and nobody has said yet that it is settled: \
+             see to it, then abort it"
+        ),
     )
 }
 

@@ -1,15 +1,17 @@
 //! The history of a tenant, and the end of what is still running.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use management_api::types::{Data, Deployment};
 use serde::Deserialize;
 
 use super::extract::{QueryOf, Segments};
 use super::{ApiError, tenants, wire};
+use crate::auth::Identity;
 use crate::deployments::State as Stage;
 use crate::platform::App;
+use crate::rollout;
 use crate::store::DeploymentRow;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -56,8 +58,14 @@ pub(super) async fn show(
 pub(super) async fn abort(
     State(app): State<App>,
     Segments((tenant, number)): Segments<(String, u64)>,
+    Extension(caller): Extension<Identity>,
 ) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
     let row = existing(&app, &tenant, number).await?;
+    if row.state == Stage::NeedsOperator {
+        rollout::settle(&app, &row, &caller.name).await?;
+        let data = wire::deployment(&app, existing(&app, &tenant, number).await?);
+        return Ok((StatusCode::OK, Json(Data { data })));
+    }
     if row.state.is_final() {
         return Err(ApiError::conflict(format!(
             "deployment {number} is over: {}",

@@ -60,6 +60,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "events",
         "history",
         "idempotency",
+        "health-checks",
         "logs",
         "promote",
         "release-command",

@@ -133,7 +133,7 @@ impl Store {
                     signed(step.number),
                     step.to.as_str(),
                     at,
-                    step.to.is_final().then_some(at),
+                    step.to.frees_the_tenant().then_some(at),
                     failure,
                 ],
             )?;

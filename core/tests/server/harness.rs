@@ -1,15 +1,14 @@
 //! Starting, asking, killing and reaping the server.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use management_api::client::{Client, Options};
 use management_api::types::{
-    DeployAnswer, DeployRequest, Deployment, HealthCheck, IssuedToken, NewTenant, NewToken, Role,
-    is_final,
+    DeployAnswer, DeployRequest, Deployment, HealthCheck, IssuedToken, NewTenant, NewToken, Probe,
+    Role, is_final,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -32,22 +31,21 @@ pub(crate) struct Server {
 impl Server {
     /// A server with a new data folder.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let mut server = Self::start_in(&data);
-        server.folder = Some(folder);
-        server
+        Self::start_with("")
     }
 
-    /// A server with a new data folder and more arguments, and with more lines in its settings.
-    pub(crate) fn start_with(arguments: &[&str], settings: &str) -> Self {
+    /// The same, with more in the section `[rollout]` of its settings, or behind it.
+    pub(crate) fn start_with(settings: &str) -> Self {
+        Self::start_as(&[], settings)
+    }
+
+    /// The same, with more arguments too.
+    pub(crate) fn start_as(arguments: &[&str], settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
+        write_settings(&data, settings);
         let mut command = command(&data);
         command.args(arguments);
-        let file = data.with_extension("services").join("platform.toml");
-        let mut file = fs::File::options().append(true).open(file).unwrap();
-        file.write_all(settings.as_bytes()).unwrap();
         let mut server = Self::spawn(command, &data);
         server.folder = Some(folder);
         server
@@ -262,9 +260,9 @@ impl Drop for Server {
 /// The command of a server, for tests that expect it to fail as well.
 pub(crate) fn command(data: &Path) -> Command {
     let services = data.with_extension("services");
-    fs::create_dir_all(&services).unwrap();
-    let settings = "[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n";
-    fs::write(services.join("platform.toml"), settings).unwrap();
+    if !services.exists() {
+        write_settings(data, "");
+    }
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -272,7 +270,7 @@ pub(crate) fn command(data: &Path) -> Command {
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
     command
-        // Arguments of a test come before these.
+        // The argument of a test comes before these.
         .env("HOST", "127.0.0.1")
         .env("PORT", "0")
         .args(["serve", "--data"])
@@ -289,6 +287,13 @@ pub(crate) fn command(data: &Path) -> Command {
     command
 }
 
+fn write_settings(data: &Path, rollout: &str) {
+    let services = data.with_extension("services");
+    fs::create_dir_all(&services).unwrap();
+    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}");
+    fs::write(services.join("platform.toml"), settings).unwrap();
+}
+
 /// The server's log lies beside its folder, so that it survives the folder's next owner.
 pub(crate) fn log_file(data: &Path) -> PathBuf {
     data.with_extension("log")
@@ -297,12 +302,15 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
 /// Checks that fail within two seconds.
 pub(crate) fn health() -> HealthCheck {
     HealthCheck {
-        path: "/health".to_owned(),
-        status: 200,
+        probe: Probe {
+            path: "/health".to_owned(),
+            ..Probe::default()
+        },
         interval_ms: 200,
         timeout_ms: 1000,
         start_period_ms: 2000,
         retries: 2,
+        liveness: None,
     }
 }
 

@@ -26,7 +26,7 @@ fn ask(server: &Server, path: &str, token: &str) -> (u16, Option<u64>, Value) {
 #[test]
 fn wrong_tokens_are_answered_429_after_too_many_and_right_ones_are_not() {
     // This machine may try ten times as often.
-    let server = Server::start_with(&[], "[limits]\nfailed_logins = 3\n");
+    let server = Server::start_with("[limits]\nfailed_logins = 3\n");
     let me = "/api/v1/auth/me";
     let mut refused = None;
     for number in 0..200 {
@@ -60,7 +60,7 @@ fn wrong_tokens_are_answered_429_after_too_many_and_right_ones_are_not() {
 
 #[test]
 fn guesses_at_one_token_shut_it_for_their_address_and_leave_the_others_open() {
-    let server = Server::start_with(&[], "[limits]\nfailed_logins = 50\n");
+    let server = Server::start_with("[limits]\nfailed_logins = 50\n");
     let guessed = server.issue(Role::Reader, Some("local"));
     let other = server.issue(Role::Reader, Some("local"));
     let wrong = format!("sp_{}_00", guessed.info.id);
@@ -81,7 +81,7 @@ fn guesses_at_one_token_shut_it_for_their_address_and_leave_the_others_open() {
 
 #[test]
 fn a_token_that_asks_without_end_is_told_to_wait() {
-    let server = Server::start_with(&[], "[limits]\nrequests_per_second = 2\n");
+    let server = Server::start_with("[limits]\nrequests_per_second = 2\n");
     let busy = server.issue(Role::Reader, Some("local"));
     let busy = busy.token.expose_secret();
     let passed = (0..BOUND.as_secs()).find(|_| {
@@ -158,7 +158,7 @@ fn a_body_that_does_not_come_ends_the_request() {
 
 #[test]
 fn more_connections_than_allowed_wait_for_a_place() {
-    let server = Server::start_with(&[], "[limits]\nmax_connections = 4\n");
+    let server = Server::start_with("[limits]\nmax_connections = 4\n");
     let held: Vec<_> = (0..4).map(|_| connect(&server)).collect();
     let mut waiting = connect(&server);
     write!(
@@ -220,7 +220,7 @@ fn no_path_leads_out_of_what_is_served() {
     std::fs::write(folder.path().join("secret"), "here it is").unwrap();
     std::os::unix::fs::symlink(folder.path().join("secret"), web.join(".hidden")).unwrap();
     let web = web.to_str().unwrap();
-    let server = Server::start_with(&["--web", web], "");
+    let server = Server::start_as(&["--web", web], "");
     let ups = [
         "..",
         "%2e%2e",
@@ -303,7 +303,7 @@ fn a_server_does_not_listen_beyond_this_machine_without_tls() {
     assert_eq!(half.status.code(), Some(2));
     let missing = start(&["--tls-certificate", "/none.pem", "--tls-key", "/none.key"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/none.pem"));
-    let server = Server::start_with(&["--listen", "0.0.0.0:0", "--insecure"], "");
+    let server = Server::start_as(&["--listen", "0.0.0.0:0", "--insecure"], "");
     assert!(
         server.url.starts_with("http://127.0.0.1:"),
         "{}",

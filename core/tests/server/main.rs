@@ -7,7 +7,9 @@
 
 mod access;
 mod app;
+mod checks;
 mod deploy;
+mod endurance;
 mod failing;
 mod harness;
 mod idempotency;
@@ -17,6 +19,7 @@ mod limits;
 mod load;
 mod logs;
 mod operations;
+mod operator;
 mod real_clients;
 mod real_schemathesis;
 mod real_tls;

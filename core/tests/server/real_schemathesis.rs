@@ -74,7 +74,7 @@ const HEADERS: &str = "headers = { Authorization = \"Bearer ${TOKEN}\" }\n";
 
 #[test]
 fn whatever_is_asked_is_answered_as_described() {
-    let server = Server::start_with(&[], LIMITS);
+    let server = Server::start_with(LIMITS);
     check(&server, &format!("{HEADERS}{TOKENS}"), &[]);
     // By itself it cannot know that token's id.
     check(&server, HEADERS, &["--include-path", "/api/v1/tokens/{id}"]);
@@ -82,7 +82,7 @@ fn whatever_is_asked_is_answered_as_described() {
 
 #[test]
 fn whatever_is_asked_of_a_tenant_that_serves_is_answered_as_described() {
-    let server = Server::start_with(&[], LIMITS);
+    let server = Server::start_with(LIMITS);
     push(&server, "local", "one", &[("VERSION", "one")]);
     server.deploy_and_wait("one");
     // Nor is the tenant.

@@ -1,7 +1,7 @@
 //! TLS with certificates that OpenSSL has made, and clients that are not ours: curl and openssl.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -92,7 +92,7 @@ impl Certificates {
     fn server(&self) -> Server {
         let arguments = self.arguments();
         let arguments = arguments.each_ref().map(String::as_str);
-        Server::start_with(&arguments, "")
+        Server::start_as(&arguments, "")
     }
 
     /// Our own client, which believes the authority.
@@ -185,6 +185,8 @@ fn the_api_the_registry_and_the_tenants_speak_tls_to_everybody() {
         }
         let proto = certificates.get(&[protocol, &format!("{url}/header/x-forwarded-proto")]);
         assert_eq!(proto, "https");
+        // What leaves HTTP goes through as well.
+        assert_eq!(echoed(url.trim_start_matches("https://")), "hello\n");
         // The realm is where the client comes from, also where the host is no header.
         let challenge = certificates.get(&[
             protocol,
@@ -219,6 +221,33 @@ fn the_api_the_registry_and_the_tenants_speak_tls_to_everybody() {
         .output()
         .unwrap();
     assert!(healthy.status.success(), "{}", text(&healthy.stderr));
+}
+
+/// What comes back of a line on a connection that has changed its protocol.
+fn echoed(host: &str) -> String {
+    let mut child = Command::new("timeout")
+        .args(["60", "openssl", "s_client", "-quiet", "-connect", host])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let request = "GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    input.write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    while output.read_line(&mut line).unwrap() > 0 && line != "\r\n" {
+        line.clear();
+    }
+    input.write_all(b"hello\n").unwrap();
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    // It hands the signal on to the other.
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    child.wait().unwrap();
+    line
 }
 
 fn handshake(host: &str, words: &[&str]) -> Output {
@@ -308,12 +337,12 @@ fn the_settings_name_a_certificate_and_the_command_line_another() {
         path("server.pem"),
         path("server.key")
     );
-    let server = Server::start_with(&["--listen", "0.0.0.0:0"], &settings);
+    let server = Server::start_as(&["--listen", "0.0.0.0:0"], &settings);
     assert!(shown(&format!("127.0.0.1:{}", port(&server))).contains("first"));
     let named = Certificates::new();
     named.issue("named");
     let arguments = named.arguments();
-    let server = Server::start_with(&arguments.each_ref().map(String::as_str), &settings);
+    let server = Server::start_as(&arguments.each_ref().map(String::as_str), &settings);
     assert!(shown(server.host()).contains("named"));
 }
 

@@ -32,28 +32,27 @@ impl Store {
         Ok(())
     }
 
-    /// Lets a repository read those of the blobs that are here; says which, with one flush for all. Content that
-    /// nothing needed so far counts as new, so that no collection takes it before a manifest names it.
+    /// Lets a repository read those of the blobs that are here; says which. The links are flushed with the manifest
+    /// that needs them and not before: without one they are worth nothing. Content that nothing needed so far counts as
+    /// new, so that no collection takes it before a manifest names it.
     pub fn link_present(
         &self,
         repository: &Repository,
         digests: &[Digest],
     ) -> Result<Vec<(Digest, Linked)>, StoreError> {
         let mut linked = Vec::new();
-        let mut made = None;
         for digest in digests {
             if !files::touch(&self.path(digest)) {
                 continue;
             }
             let path = self.blob_link(repository, digest);
-            if files::create_empty(&path)? {
-                made = Some(path);
-                linked.push((*digest, Linked::Now));
+            let since = if files::create_empty(&path)? {
+                Linked::Now
             } else {
-                linked.push((*digest, Linked::Before));
-            }
+                Linked::Before
+            };
+            linked.push((*digest, since));
         }
-        made.map_or(Ok(()), |path| files::sync_folder(&path))?;
         Ok(linked)
     }
 
@@ -73,15 +72,16 @@ impl Store {
         digests(&self.folder(repository, "_blobs"))
     }
 
-    /// Adds a manifest to a repository. The media type is kept, because OCI lets a manifest leave it out.
+    /// Adds a manifest to a repository, and makes the links to its blobs durable before. The media type is kept,
+    /// because OCI lets a manifest leave it out.
     pub fn link_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
-        let path = self.manifest_link(repository, digest);
-        files::write_atomically(&self.temporary(), &path, media_type)
+        let link = self.manifest_link(repository, digest);
+        self.write_after_blobs(repository, &[(&link, media_type)])
     }
 
     /// Adds a manifest and lets a tag mean it, in this order: the tag never means a manifest that is not there.
@@ -95,7 +95,16 @@ impl Store {
         let link = self.manifest_link(repository, digest);
         let tag = self.tag_file(repository, tag);
         let meaning = digest.to_string();
-        files::write_in_order(&self.temporary(), &[(&link, media_type), (&tag, &meaning)])
+        self.write_after_blobs(repository, &[(&link, media_type), (&tag, &meaning)])
+    }
+
+    fn write_after_blobs(
+        &self,
+        repository: &Repository,
+        files: &[(&Path, &str)],
+    ) -> Result<(), StoreError> {
+        let blobs = self.folder(repository, "_blobs");
+        files::write_in_order(&self.temporary(), Some(&blobs), files)
     }
 
     /// The media type of a repository's manifest; none when the repository has no such manifest.

@@ -211,12 +211,20 @@ mod tests {
         analysis.max_p95_ratio Integer { minimum: Some(1), maximum: Some(1000) }
         analysis.log_patterns List
         analysis.synthetic Boolean
+        health.kind http|tcp
         health.path Text
         health.interval Text
         health.timeout Text
         health.start_period Text
         health.retries Integer { minimum: Some(1), maximum: Some(1000) }
         health.status Integer { minimum: Some(100), maximum: Some(599) }
+        health.body Text
+        liveness.kind none|http|tcp
+        liveness.path Text
+        liveness.interval Text
+        liveness.timeout Text
+        liveness.retries Integer { minimum: Some(1), maximum: Some(1000) }
+        liveness.status Integer { minimum: Some(100), maximum: Some(599) }
         api.url Text
         api.tenant_id Text
         api.auth auto|bearer|exchange

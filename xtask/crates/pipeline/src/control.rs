@@ -141,6 +141,13 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
                 "wait for it (`cargo xtask status`), then deploy again",
             );
         }
+        Some(code::OPERATOR_NEEDED) => {
+            return (
+                "operator_needed",
+                Exit::Locked,
+                "look at `cargo xtask status` and `cargo xtask logs`; when it is settled, say so with `cargo xtask abort`, then deploy again",
+            );
+        }
         Some(code::NOTHING_TO_ROLL_BACK) => {
             return (
                 "nothing_to_roll_back",
