@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::data_dir::DataDir;
+use crate::key::KeySource;
 use crate::store::Head;
 
 /// The platform server: deploys images of its own registry and keeps them running.
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make the folder of a server from a backup.
     Restore(RestoreArgs),
+    /// Seal the tenants' secrets with a new key; the server must not run.
+    Rekey(RekeyArgs),
 }
 
 /// Arguments of `serve`.
@@ -39,24 +43,37 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 picks a free one [default: ${HOST:-127.0.0.1}:${PORT:-8080}].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
+    /// Certificate to show, in PEM, with those that lead to its authority behind it; read again when it changes.
+    #[arg(
+        long,
+        env = "SYSTEMPROMPT_TLS_CERTIFICATE",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(
+        long,
+        env = "SYSTEMPROMPT_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_certificate"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Listen beyond this machine without a certificate: for a proxy with TLS in front.
+    #[arg(
+        long,
+        env = "SYSTEMPROMPT_INSECURE",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub(crate) insecure: bool,
     /// Folder of the dashboard.
     #[arg(long, env = "SYSTEMPROMPT_WEB", value_name = "DIR")]
     pub(crate) web: Option<PathBuf>,
     /// Folder of the platform's configuration (platform.toml).
     #[arg(long, env = "SYSTEMPROMPT_SERVICES", value_name = "DIR")]
     pub(crate) services: Option<PathBuf>,
-    /// File with the key of tenants' secrets, 64 hexadecimal digits; made where it is missing
-    /// [default: secrets.key in the data folder].
-    #[arg(long, env = "SYSTEMPROMPT_SECRETS_KEY_FILE", value_name = "FILE")]
-    pub(crate) secrets_key: Option<PathBuf>,
-    /// Shell command that prints that key, of a key management system for instance.
-    #[arg(
-        long,
-        env = "SYSTEMPROMPT_SECRETS_KEY_COMMAND",
-        value_name = "COMMAND",
-        conflicts_with = "secrets_key"
-    )]
-    pub(crate) secrets_key_command: Option<String>,
+    #[command(flatten)]
+    pub(crate) secrets_key: SecretsKeyArgs,
     /// How instances are kept apart from the machine.
     #[arg(long, value_enum, default_value_t = Isolation::Auto)]
     pub(crate) isolation: Isolation,
@@ -65,12 +82,59 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: LogFormat,
 }
 
+/// Where the key of secrets is.
+#[derive(Debug, Args)]
+pub(crate) struct SecretsKeyArgs {
+    /// File with the key of tenants' secrets, 64 hexadecimal digits; made where it is missing
+    /// [default: secrets.key in the data folder].
+    #[arg(long, env = "SYSTEMPROMPT_SECRETS_KEY_FILE", value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
+    /// Shell command that prints that key, of a key management system for instance.
+    #[arg(
+        long,
+        env = "SYSTEMPROMPT_SECRETS_KEY_COMMAND",
+        value_name = "COMMAND",
+        conflicts_with = "secrets_key"
+    )]
+    secrets_key_command: Option<String>,
+}
+
+impl SecretsKeyArgs {
+    /// The source that is named; the data folder's own file otherwise.
+    pub(crate) fn source(&self, data: &DataDir) -> KeySource {
+        match (&self.secrets_key_command, &self.secrets_key) {
+            (Some(command), _) => KeySource::Command(command.clone()),
+            (None, Some(file)) => KeySource::File(file.clone()),
+            (None, None) => KeySource::File(data.secrets_key()),
+        }
+    }
+}
+
+/// Arguments of `rekey`.
+#[derive(Debug, Args)]
+pub(crate) struct RekeyArgs {
+    /// Folder that holds everything the server keeps.
+    #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) secrets_key: SecretsKeyArgs,
+    /// Shell command that prints the new key; without it, the present key's file gets a new one.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) new_secrets_key_command: Option<String>,
+    /// File with the new key, made where it is missing.
+    #[arg(long, value_name = "FILE", conflicts_with = "new_secrets_key_command")]
+    pub(crate) new_secrets_key: Option<PathBuf>,
+}
+
 /// Arguments of `healthcheck`.
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArgs {
-    /// Base URL of the server [default: http://127.0.0.1:${PORT:-8080}].
+    /// Base URL of the server [default: http://127.0.0.1:${PORT:-8080}, https with a certificate].
     #[arg(long)]
     pub(crate) url: Option<String>,
+    /// The certificate that the server shows, where it has one.
+    #[arg(long, env = "SYSTEMPROMPT_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
 }
 
 /// Arguments of `verify`.
@@ -129,23 +193,46 @@ pub(crate) enum LogFormat {
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is not an address to listen on, such as 127.0.0.1:8080")]
-pub(crate) struct ListenError {
-    text: String,
-    #[source]
-    source: std::io::Error,
+pub(crate) enum ListenError {
+    /// It is none.
+    #[error("{text:?} is not an address to listen on, such as 127.0.0.1:8080")]
+    Address {
+        /// What was given.
+        text: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Tokens would travel in the clear.
+    #[error(
+        "listen_without_tls: {address} can be reached from other machines, and tokens would travel there in the clear: \
+         give --tls-certificate and --tls-key, or --insecure where a proxy with TLS stands in front, or listen on \
+         127.0.0.1"
+    )]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+    },
 }
 
 impl ServeArgs {
-    /// Where to listen: the option, else `HOST` and `PORT`, else loopback and 8080.
-    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, ListenError> {
+    /// Where to listen: the option, else `HOST` and `PORT`, else loopback and 8080. Beyond this machine only with TLS,
+    /// or where that is asked for.
+    pub(crate) fn addresses(&self, has_tls: bool) -> Result<Vec<SocketAddr>, ListenError> {
         let text = match &self.listen {
             Some(text) => text.clone(),
             None => default_address(variable("HOST"), variable("PORT")),
         };
         let resolved = text.to_socket_addrs();
-        let addresses = resolved.map_err(|source| ListenError { text, source })?;
-        Ok(addresses.collect())
+        let addresses = resolved.map_err(|source| ListenError::Address { text, source })?;
+        let addresses: Vec<_> = addresses.collect();
+        let open = addresses.iter().find(|address| !address.ip().is_loopback());
+        match open {
+            Some(&address) if !has_tls && !self.insecure => {
+                Err(ListenError::Unprotected { address })
+            }
+            _ => Ok(addresses),
+        }
     }
 }
 

@@ -83,6 +83,11 @@ impl DataDir {
         secrets_key(&self.root)
     }
 
+    /// The key that registry tokens are signed with.
+    pub(crate) fn registry_key(&self) -> PathBuf {
+        self.root.join("registry.key")
+    }
+
     pub(crate) fn token(&self) -> PathBuf {
         self.root.join("token")
     }

@@ -8,21 +8,32 @@ use management_api::paths;
 use management_api::types::Probe;
 
 use crate::cli::{HealthcheckArgs, default_port};
-use crate::rollout::{Probed, probe};
+use crate::rollout::{Probed, probe_with};
+use crate::tls;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Fails unless the server answers 200.
 pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
-    let default = || format!("http://127.0.0.1:{}", default_port());
+    let own = arguments.tls_certificate.as_deref();
+    let scheme = if own.is_some() { "https" } else { "http" };
+    let default = || format!("{scheme}://127.0.0.1:{}", default_port());
     let url = arguments.url.clone().unwrap_or_else(default);
-    let authority = url
-        .strip_prefix("http://")
-        .with_context(|| format!("{url} does not begin with http://"))?
-        .trim_end_matches('/');
+    let (authority, tls, port) = match (url.strip_prefix("https://"), own) {
+        (Some(authority), Some(own)) => (authority, Some(tls::connector_for(own)?), 443),
+        (Some(_), None) => {
+            bail!("for {url}, name the server's certificate: --tls-certificate FILE")
+        }
+        (None, _) => {
+            let authority = url.strip_prefix("http://");
+            let refused = || format!("{url} begins with neither http:// nor https://");
+            (authority.with_context(refused)?, None, 80)
+        }
+    };
+    let authority = authority.trim_end_matches('/');
     let with_port = match authority.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
-        _ => format!("{authority}:80"),
+        _ => format!("{authority}:{port}"),
     };
     let address = with_port
         .to_socket_addrs()
@@ -33,7 +44,7 @@ pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
         path: paths::HEALTH.to_owned(),
         ..Probe::default()
     };
-    match probe(address, &asked, LIMIT).await {
+    match probe_with(tls, address, &asked, LIMIT).await {
         Probed::Good => Ok(()),
         Probed::Status(status) => bail!("{url} answers {status}"),
         Probed::Lacking => bail!("{url} answers something else"),

@@ -12,11 +12,13 @@ mod deployments;
 mod healthcheck;
 mod hex;
 mod http;
+mod key;
 mod logging;
 mod logs;
 mod metrics;
 mod platform;
 mod ports;
+mod rekey;
 mod retention;
 mod rollout;
 mod secrets;
@@ -25,6 +27,7 @@ mod settings;
 mod store;
 mod tenant;
 mod tenants;
+mod tls;
 mod vault;
 mod verify;
 
@@ -57,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             logging::begin(arguments.log_format);
             runtime.block_on(serve::run(arguments))
         }
+        Command::Rekey(arguments) => runtime.block_on(rekey::run(&arguments)),
         Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Backup(arguments) => backup::make(&arguments),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use engines::process::{EngineError, ProcessEngine};
 use futures_util::future::join_all;
 use management_api::types::Collection;
@@ -15,13 +15,16 @@ use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::RegistryAccess;
 use crate::data_dir::DataDir;
+use crate::http::{Limiter, Origin};
 use crate::metrics::Metrics;
 use crate::retention::{CollectError, Collector};
 use crate::settings::Settings;
 use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
+use crate::tls::Tls;
 use crate::vault::Vault;
 use crate::{logs, ports, rollout};
 
@@ -42,6 +45,12 @@ pub(crate) struct Platform {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) vault: Arc<Vault>,
+    /// Who may do what in the registry.
+    pub(crate) registry: Arc<RegistryAccess>,
+    /// How often somebody may try.
+    pub(crate) limiter: Limiter,
+    /// The certificate that is shown, if there is one.
+    pub(crate) tls: Option<Tls>,
     pub(crate) images: Arc<oci::Store>,
     pub(crate) engine: ProcessEngine,
     pub(crate) tenants: Tenants,
@@ -65,7 +74,7 @@ impl Platform {
         by: &Actor,
     ) -> Result<TenantRow, StoreError> {
         let (proxy, address) = self.listen_for_new_tenant().await?;
-        let tenant = Tenant::new(id, address);
+        let tenant = Tenant::new(id, address, self.scheme());
         tenant.set_proxy(proxy);
         // Before it is in the store: whoever finds it there can deploy to it.
         if !self.tenants.add(Arc::new(tenant)) {
@@ -109,14 +118,15 @@ impl Platform {
     /// Brings a tenant of the database to life: its listener, then its live release.
     pub(crate) async fn open_tenant(self: &Arc<Self>, row: &TenantRow) -> Result<(), StoreError> {
         let address = SocketAddr::new(self.listen.ip(), row.port);
-        let tenant = Arc::new(Tenant::new(&row.id, address));
+        let tenant = Arc::new(Tenant::new(&row.id, address, self.scheme()));
         self.tenants.add(Arc::clone(&tenant));
-        match Proxy::bind(address, proxy::Settings::default()).await {
+        match bind(address, self.tls.as_ref()).await {
             Ok(proxy) => tenant.set_proxy(proxy),
             Err(error) => {
                 tracing::warn!(tenant = row.id, %address, %error, "the tenant's port is not free");
-                let shutdown = self.shutdown.clone();
-                self.tasks.spawn(bind_later(Arc::clone(&tenant), shutdown));
+                let (tls, shutdown) = (self.tls.clone(), self.shutdown.clone());
+                self.tasks
+                    .spawn(bind_later(Arc::clone(&tenant), tls, shutdown));
             }
         }
         rollout::restore_live(self, &tenant).await
@@ -238,13 +248,15 @@ impl Platform {
         Ok(work.await.map_err(|_| StoreError::Stopped)??)
     }
 
+    /// How the API, the registry and the tenants are called.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// The names under which clients know the registry, the one to tell them first: what this
     /// client itself called the server, which is right behind port mappings too.
     pub(crate) fn registry_hosts(&self, headers: &HeaderMap) -> Vec<String> {
-        let called = headers
-            .get(header::HOST)
-            .and_then(|value| value.to_str().ok())
-            .filter(|host| host.parse::<axum::http::uri::Authority>().is_ok());
+        let called = Origin::of(headers).host();
         let port = self.listen.port();
         let mut hosts: Vec<String> = called.map(str::to_owned).into_iter().collect();
         let mut own = BTreeSet::from([self.listen.to_string()]);
@@ -263,7 +275,7 @@ impl Platform {
 
     async fn listen_for_new_tenant(&self) -> Result<(Proxy, SocketAddr), StoreError> {
         for address in ports::for_tenant(self.listen.ip()) {
-            if let Ok(proxy) = Proxy::bind(address, proxy::Settings::default()).await {
+            if let Ok(proxy) = bind(address, self.tls.as_ref()).await {
                 let address = proxy.local_addr();
                 return Ok((proxy, address));
             }
@@ -301,14 +313,23 @@ pub(crate) async fn collect_regularly(app: App) {
     }
 }
 
+/// A tenant's listener, with TLS where the server has it.
+async fn bind(address: SocketAddr, tls: Option<&Tls>) -> std::io::Result<Proxy> {
+    let settings = proxy::Settings::default();
+    match tls {
+        Some(tls) => Proxy::bind_tls(address, settings, tls.acceptor()).await,
+        None => Proxy::bind(address, settings).await,
+    }
+}
+
 /// The last server's listener may take a moment to go; a program that took the port may end.
-async fn bind_later(tenant: Arc<Tenant>, shutdown: CancellationToken) {
+async fn bind_later(tenant: Arc<Tenant>, tls: Option<Tls>, shutdown: CancellationToken) {
     for _ in 0..BIND_TRIES {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(BIND_PAUSE) => {}
         }
-        if let Ok(proxy) = Proxy::bind(tenant.address, proxy::Settings::default()).await {
+        if let Ok(proxy) = bind(tenant.address, tls.as_ref()).await {
             tenant.set_proxy(proxy);
             return;
         }

@@ -12,18 +12,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Issue, authenticate, issue};
+use crate::auth::{Issue, RegistryAccess, Signer, authenticate, issue};
 use crate::cli::{Isolation, ServeArgs};
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
-use crate::http::{Listener, router};
+use crate::http::{Limiter, Listener, router};
+use crate::key::KeySource;
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
+use crate::rekey::open_vault;
 use crate::rollout;
 use crate::settings::Settings;
 use crate::store::{Actor, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
-use crate::vault::{KeySource, Place, Vault};
+use crate::tls::{self, Tls, TlsError};
 
 /// The tenant that every server has from its first start.
 const FIRST_TENANT: &str = "local";
@@ -39,31 +41,60 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
         Some(folder) => Settings::load(folder)?,
         None => Settings::default(),
     };
+    let tls = tls(&arguments, &settings)?;
+    let addresses = arguments.addresses(tls.is_some())?;
     let data = DataDir::open(&arguments.data)?;
-    let listener = Listener::bind(&arguments.addresses()?)
+    let listener = Listener::bind(&addresses)
         .await
         .context("cannot listen; choose another address with --listen")?;
-    let app = build(&arguments, settings, data, &listener)?;
+    let app = build(&arguments, settings, data, tls, &listener).await?;
     recover(&app).await?;
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
     announce(&app)?;
     app.tasks.spawn(collect_regularly(App::clone(&app)));
-    let serving = tokio::spawn(listener.serve(router, app.shutdown.clone(), DRAIN));
+    if let Some(tls) = app.tls.clone() {
+        app.tasks.spawn(tls.watch(app.shutdown.clone()));
+    }
+    let serving = tokio::spawn(listener.serve(
+        router,
+        app.tls.as_ref().map(Tls::acceptor),
+        app.settings.limits.max_connections,
+        app.shutdown.clone(),
+        DRAIN,
+    ));
     stop.first().await;
     end(&app, serving, stop).await;
     Ok(())
 }
 
-fn build(
+/// The certificate that the command line names, else that of the settings.
+fn tls(arguments: &ServeArgs, settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let named = arguments
+        .tls_certificate
+        .clone()
+        .zip(arguments.tls_key.clone());
+    let set = settings.tls.clone();
+    let files = named.or_else(|| set.map(|files| (files.certificate, files.key)));
+    let open = |(certificate, key)| Tls::open(tls::Files { certificate, key });
+    files.map(open).transpose()
+}
+
+async fn build(
     arguments: &ServeArgs,
     settings: Settings,
     data: DataDir,
+    tls: Option<Tls>,
     listener: &Listener,
 ) -> anyhow::Result<App> {
     data.prepare_database()?;
     let store = Store::open(&data.database()).context("cannot open the state database")?;
-    let vault = Vault::open(&key_source(arguments, &data)).context("cannot keep secrets")?;
+    let key = arguments.secrets_key.source(&data);
+    let vault = open_vault(&store, &key)
+        .await
+        .context("cannot keep secrets")?;
+    let key = KeySource::File(data.registry_key()).read();
+    let signer = Signer::new(&key.context("cannot sign registry tokens")?);
     let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
     let images = Arc::new(images);
     let engine = ProcessEngine::new(engines::process::Settings {
@@ -81,6 +112,9 @@ fn build(
     }
     Ok(Arc::new(Platform {
         data,
+        registry: Arc::new(RegistryAccess::new(store.clone(), signer)),
+        limiter: Limiter::new(&settings.limits),
+        tls,
         settings,
         store,
         vault: Arc::new(vault),
@@ -101,7 +135,6 @@ async fn recover(app: &App) -> anyhow::Result<()> {
         .sweep()
         .await
         .context("cannot remove what the last server left running")?;
-    check_key(app).await?;
     rollout::finish_interrupted(&app.store).await?;
     app.store.release_keys_in_flight().await?;
     operator_token(app).await?;
@@ -114,29 +147,6 @@ async fn recover(app: &App) -> anyhow::Result<()> {
             .await?;
     }
     Ok(())
-}
-
-fn key_source(arguments: &ServeArgs, data: &DataDir) -> KeySource {
-    match (&arguments.secrets_key_command, &arguments.secrets_key) {
-        (Some(command), _) => KeySource::Command(command.clone()),
-        (None, Some(file)) => KeySource::File(file.clone()),
-        (None, None) => KeySource::File(data.secrets_key()),
-    }
-}
-
-/// With another key than that of its secrets a server would start every release without them.
-async fn check_key(app: &App) -> anyhow::Result<()> {
-    let Some((tenant, name, version, sealed)) = app.store.any_secret().await? else {
-        return Ok(());
-    };
-    let place = Place {
-        tenant: &tenant,
-        name: &name,
-        version,
-    };
-    app.vault.unseal(place, &sealed).map(drop).context(
-        "this is not the key that the tenants' secrets were sealed with: give the right one with --secrets-key",
-    )
 }
 
 /// Sees to it that the file `token` holds a valid operator's token. Whoever can remove the file can
@@ -158,9 +168,8 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
         tenant: None,
         parent: None,
         expires_in: None,
-        by: Actor::server(),
     };
-    let (_, token) = issue(&app.store, wanted).await?;
+    let (_, token) = issue(&app.store, wanted, &Actor::server()).await?;
     let text = format!("{}\n", token.expose_secret());
     Ok(app.data.write_private(&path, &text)?)
 }
@@ -174,7 +183,7 @@ fn announce(app: &App) -> anyhow::Result<()> {
     if reachable.ip().is_unspecified() {
         reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    let url = format!("http://{reachable}");
+    let url = format!("{}://{reachable}", app.scheme());
     app.data.announce(&ServerFile {
         pid: std::process::id(),
         address: app.listen,
@@ -188,10 +197,10 @@ fn announce(app: &App) -> anyhow::Result<()> {
         "systemprompt {} listens on {url}",
         env!("CARGO_PKG_VERSION")
     );
-    if !app.listen.ip().is_loopback() {
+    if !app.listen.ip().is_loopback() && app.tls.is_none() {
         tracing::warn!(
             address = %app.listen,
-            "the server listens beyond this machine without TLS: put a proxy with TLS before it"
+            "the server listens beyond this machine without TLS, as --insecure says: only a proxy with TLS may reach it"
         );
     }
     Ok(())

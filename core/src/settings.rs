@@ -69,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     /// What is kept for how long.
     pub(crate) retention: Retention,
+    /// The certificate that is shown, where the command line names none.
+    pub(crate) tls: Option<TlsFiles>,
 }
 
 /// What is kept for how long. Zero where nothing is said: no bound.
@@ -138,6 +140,16 @@ fn days(count: u64) -> Duration {
     Duration::from_secs(count.saturating_mul(24 * 60 * 60))
 }
 
+/// The certificate that is shown to clients, and its key: paths of files in PEM.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    /// The certificate, and behind it those that lead to its authority.
+    pub(crate) certificate: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+}
+
 /// How much of what.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -148,6 +160,12 @@ pub(crate) struct Limits {
     pub(crate) max_deployments_kept: u32,
     /// How much of one deployment's log is kept.
     pub(crate) log_bytes_kept: u64,
+    /// Connections to the API and the registry at once.
+    pub(crate) max_connections: usize,
+    /// Requests of one token, on the average; twenty times as many may come at once.
+    pub(crate) requests_per_second: u32,
+    /// Refused tokens from one address at once; afterwards one a second. This machine itself may have ten times as many.
+    pub(crate) failed_logins: u32,
 }
 
 impl Default for Limits {
@@ -156,6 +174,9 @@ impl Default for Limits {
             max_upload_bytes: 10 * 1024 * 1024 * 1024,
             max_deployments_kept: 10,
             log_bytes_kept: 10 * 1024 * 1024,
+            max_connections: 1024,
+            requests_per_second: 500,
+            failed_logins: 100,
         }
     }
 }

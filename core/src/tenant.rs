@@ -15,6 +15,8 @@ pub(crate) struct Tenant {
     pub(crate) id: String,
     /// Where its URL listens.
     pub(crate) address: SocketAddr,
+    /// `http` or `https`.
+    scheme: &'static str,
     /// Counts changes of its deployments.
     changes: watch::Sender<u64>,
     inner: Mutex<Inner>,
@@ -90,10 +92,11 @@ impl Signals {
 }
 
 impl Tenant {
-    pub(crate) fn new(id: &str, address: SocketAddr) -> Self {
+    pub(crate) fn new(id: &str, address: SocketAddr, scheme: &'static str) -> Self {
         Self {
             id: id.to_owned(),
             address,
+            scheme,
             changes: watch::Sender::new(0),
             inner: Mutex::default(),
         }
@@ -105,7 +108,7 @@ impl Tenant {
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        format!("http://{address}")
+        format!("{}://{address}", self.scheme)
     }
 
     /// Tells whoever follows a deployment that there is something new in the store.

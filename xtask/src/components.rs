@@ -102,6 +102,12 @@ const COMPONENTS: &[Component] = &[
         source: Source::Debian(&["openssl"]),
     },
     Component {
+        name: "curl",
+        purpose: "speaks TLS to the server, with HTTP/1.1 and HTTP/2",
+        found: Found::Program("curl"),
+        source: Source::Debian(&["curl"]),
+    },
+    Component {
         name: "ssh-keygen",
         purpose: "makes keys that must not get into an image",
         found: Found::Program("ssh-keygen"),
@@ -109,9 +115,15 @@ const COMPONENTS: &[Component] = &[
     },
     Component {
         name: "skopeo",
-        purpose: "finds the signatures of images",
+        purpose: "finds the signatures of images, and copies images between tenants",
         found: Found::Program("skopeo"),
         source: Source::Debian(&["skopeo"]),
+    },
+    Component {
+        name: "podman",
+        purpose: "logs in to the platform's registry, pulls from it and pushes to it",
+        found: Found::Program("podman"),
+        source: Source::Debian(&["podman"]),
     },
     Component {
         name: "Node.js",
@@ -172,6 +184,12 @@ const COMPONENTS: &[Component] = &[
         purpose: "checks the list of parts against the official schema",
         found: Found::Tool("pip/cyclonedx"),
         source: Source::Pip("cyclonedx-python-lib[json-validation]==11.12.0"),
+    },
+    Component {
+        name: "schemathesis",
+        purpose: "asks the server whatever its interface description allows, and what it does not",
+        found: Found::Tool("pip/schemathesis"),
+        source: Source::Pip("schemathesis==4.32.5"),
     },
 ];
 

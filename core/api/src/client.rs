@@ -25,7 +25,8 @@ use crate::paths;
 use crate::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, Health, IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken,
-    RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    RollbackRequest, RotateRequest, RotatedCredentials, SecretInfo, SecretsRequest, Tenant,
+    TenantStatus, TokenInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -279,6 +280,16 @@ impl Client {
     /// Removes what nothing needs any more, or says what that would be.
     pub fn collect(&self, request: &CollectRequest) -> Result<Collection, ApiError> {
         self.read_data(&Call::post(paths::COLLECT).json(request))
+    }
+
+    /// Makes the tokens of a tenant anew. Their secret parts are in this answer and never again, so it is asked once.
+    pub fn rotate_credentials(
+        &self,
+        tenant: &str,
+        request: &RotateRequest,
+    ) -> Result<RotatedCredentials, ApiError> {
+        let call = Call::post(paths::rotate_credentials(tenant)).for_tenant();
+        self.read(&call.json(request))
     }
 
     fn mutate<B: serde::Serialize>(

@@ -66,6 +66,8 @@ pub mod code {
     pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
     /// The body is larger than the server takes.
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
+    /// Too many requests, or too many with a wrong token.
+    pub const TOO_MANY_REQUESTS: &str = "too_many_requests";
     /// The server is starting, stopping or without its database.
     pub const UNAVAILABLE: &str = "unavailable";
     /// The server was too slow; try again.

@@ -19,6 +19,8 @@ pub const TOKENS: &str = "/api/v1/tokens";
 pub const AUDIT: &str = "/api/v1/audit";
 /// Remove what nothing needs any more.
 pub const COLLECT: &str = "/api/v1/collect";
+/// Where registry clients get their tokens.
+pub const TOKEN: &str = "/token";
 /// Token exchange (RFC 8693).
 pub const TOKEN_EXCHANGE: &str = "/api/v1/core/oauth/token";
 

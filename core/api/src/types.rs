@@ -90,6 +90,23 @@ pub struct RegistryToken {
     pub expires_in: Option<u64>,
 }
 
+/// *Ours*: answer of the token endpoint for registry clients, as the distribution project describes it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RegistryAccessToken {
+    /// The bearer token.
+    #[serde(serialize_with = "reveal")]
+    #[schemars(with = "String")]
+    pub token: SecretString,
+    /// The same, under OAuth 2's name.
+    #[serde(serialize_with = "reveal")]
+    #[schemars(with = "String")]
+    pub access_token: SecretString,
+    /// Seconds until it ends.
+    pub expires_in: u64,
+    /// When it was made.
+    pub issued_at: DateTime<Utc>,
+}
+
 /// `POST …/deploy`. Only `image` belongs to the contract; the rest is *ours*.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployRequest {
@@ -614,8 +631,9 @@ pub struct NewToken {
     /// The one tenant it is for; needed unless the role is `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Seconds until it ends; never when absent.
+    /// Seconds until it ends, at most ten years; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 315_360_000))]
     pub expires_in: Option<u64>,
 }
 
@@ -660,6 +678,40 @@ pub struct IssuedToken {
     #[serde(serialize_with = "reveal")]
     #[schemars(with = "String")]
     pub token: SecretString,
+}
+
+/// *Ours*: `POST …/rotate-credentials`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RotateRequest {
+    /// Seconds for which the old tokens still hold, at most 30 days; 0 ends them at once, an hour when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 2_592_000))]
+    pub grace_seconds: Option<u64>,
+}
+
+/// Answer to `POST …/rotate-credentials`, the only time the secret parts are shown. The contract has it without `data`
+/// around it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RotatedCredentials {
+    /// `rotated`.
+    pub status: String,
+    /// A sentence for people.
+    pub message: String,
+    /// *Ours*: until when the old tokens hold.
+    pub old_valid_until: DateTime<Utc>,
+    /// *Ours*: the new tokens.
+    #[serde(default)]
+    pub credentials: Vec<RotatedToken>,
+}
+
+/// *Ours*: a token in the place of another.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RotatedToken {
+    /// The new token.
+    #[serde(flatten)]
+    pub issued: IssuedToken,
+    /// Identifier of the old one.
+    pub replaces: String,
 }
 
 /// Answer of the token exchange (RFC 8693).

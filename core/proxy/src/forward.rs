@@ -35,6 +35,8 @@ pub(crate) struct Forwarder {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
+    /// How the client calls the proxy: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) stop: Stop,
 }
 
@@ -108,7 +110,7 @@ impl Forwarder {
             &mut head.headers,
             host.as_ref(),
             flight.target().address,
-            client.address.ip(),
+            client,
             self.settings.forwarded,
         );
         if let Some(upgrade) = &upgrade {

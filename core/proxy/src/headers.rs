@@ -1,6 +1,6 @@
 //! Header rules of a gateway: RFC 9110 section 7.6 and the `X-Forwarded-*` convention.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 
 use crate::failure::Failure;
+use crate::forward::Client;
 use crate::settings::Forwarded;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -85,7 +86,7 @@ pub(crate) fn rewrite_request(
     headers: &mut HeaderMap,
     host: Option<&HeaderValue>,
     target: SocketAddr,
-    client: IpAddr,
+    client: &Client,
     policy: Forwarded,
 ) {
     let trailers = has_token(headers, &TE, "trailers");
@@ -108,11 +109,12 @@ pub(crate) fn rewrite_request(
 fn set_forwarded(
     headers: &mut HeaderMap,
     host: Option<&HeaderValue>,
-    client: IpAddr,
+    client: &Client,
     policy: Forwarded,
 ) {
+    let proto = HeaderValue::from_static(client.scheme);
     // An IPv4 client of a dual-stack listener is shown as what it is.
-    let client = client.to_canonical().to_string();
+    let client = client.address.ip().to_canonical().to_string();
     let known = match policy {
         Forwarded::Append => joined(headers, &X_FORWARDED_FOR),
         Forwarded::Replace => {
@@ -126,7 +128,6 @@ fn set_forwarded(
     if let Ok(chain) = HeaderValue::from_str(&chain) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
-    let proto = HeaderValue::from_static("http");
     headers.entry(X_FORWARDED_PROTO).or_insert(proto);
     if let Some(host) = host {
         headers

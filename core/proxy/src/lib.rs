@@ -17,8 +17,8 @@
 //! The proxy knows nothing of deployments, health or images, stores nothing and decides nothing:
 //! it never moves traffic by itself. An instance that fails keeps its part, and the proxy only sends
 //! what it can safely send again to another one; taking it out is for whoever reads the measures.
-//! Nor does it keep a client with an instance: every request is divided anew. It terminates no TLS
-//! and caches no answer.
+//! Nor does it keep a client with an instance: every request is divided anew. It terminates TLS
+//! with what it is given, knows no certificate files, and caches no answer.
 
 mod activity;
 mod answers;

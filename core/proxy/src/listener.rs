@@ -1,6 +1,8 @@
 //! Accepting clients and serving their connections until they, or the proxy, are done.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +13,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::forward::{Client, Forwarder};
 use crate::settings::Settings;
@@ -62,12 +66,19 @@ impl Stop {
 }
 
 /// Accepts connections until the proxy stops.
-pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut stop: Stop) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    forwarder: Arc<Forwarder>,
+    mut stop: Stop,
+) {
     let protocols = Arc::new(protocols(&forwarder.settings));
+    let places = forwarder.settings.max_connections;
+    let places = Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener, &places) => accepted,
             _ = sweep.tick() => {
                 forwarder.table.expire();
                 continue;
@@ -75,14 +86,20 @@ pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut
             () = stop.finishing() => return,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((stream, address, place)) => {
                 forwarder.counters.connected();
+                let scheme = if tls.is_some() { "https" } else { "http" };
                 let client = Client {
                     address,
+                    scheme,
                     stop: stop.clone(),
                 };
                 let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-                tokio::spawn(serve(stream, client, protocols, forwarder));
+                let serving = greet(stream, tls.clone(), client, protocols, forwarder);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; waiting a moment");
@@ -90,6 +107,17 @@ pub(crate) async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, mut
             }
         }
     }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await;
+    let place = place.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
 }
 
 fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
@@ -110,8 +138,10 @@ fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve(
+/// Agrees on TLS with the client, where there is any, and serves it.
+async fn greet(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     client: Client,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
@@ -119,6 +149,31 @@ async fn serve(
     if stream.set_nodelay(true).is_err() {
         return; // the client has already left
     }
+    let Some(tls) = tls else {
+        return serve(stream, client, protocols, forwarder).await;
+    };
+    let address = client.address;
+    let mut stop = client.stop.clone();
+    let limit = forwarder.settings.handshake_timeout;
+    let agreed = tokio::select! {
+        agreed = tokio::time::timeout(limit, tls.accept(stream)) => agreed,
+        () = stop.finishing() => return,
+    };
+    match agreed {
+        Ok(Ok(stream)) => serve(stream, client, protocols, forwarder).await,
+        Ok(Err(error)) => tracing::debug!(client = %address, %error, "TLS was not agreed on"),
+        Err(_) => tracing::debug!(client = %address, "TLS was not agreed on in time"),
+    }
+}
+
+async fn serve<S>(
+    stream: S,
+    client: Client,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    forwarder: Arc<Forwarder>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let address = client.address;
     let mut stop = client.stop.clone();
     let first_request = forwarder.settings.header_read_timeout;

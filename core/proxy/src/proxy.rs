@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::forward::Forwarder;
 use crate::listener::{self, Phase, Stop};
@@ -30,6 +31,24 @@ impl Proxy {
     /// Listens on `address` (port 0 for any) and accepts clients at once. Until the first
     /// [`Proxy::direct`] they are answered 503 with `no_release`.
     pub async fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        Self::bind_with(address, settings, None).await
+    }
+
+    /// [`Proxy::bind`] for clients that speak TLS, which ends here: instances are spoken to in the clear. HTTP/1.1 and
+    /// HTTP/2 are told apart by what the acceptor agrees on with the client.
+    pub async fn bind_tls(
+        address: SocketAddr,
+        settings: Settings,
+        tls: TlsAcceptor,
+    ) -> io::Result<Self> {
+        Self::bind_with(address, settings, Some(tls)).await
+    }
+
+    async fn bind_with(
+        address: SocketAddr,
+        settings: Settings,
+        tls: Option<TlsAcceptor>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
@@ -42,6 +61,7 @@ impl Proxy {
         let (phase, stop) = watch::channel(Phase::Running);
         tokio::spawn(listener::accept(
             listener,
+            tls,
             Arc::clone(&forwarder),
             Stop::new(stop),
         ));

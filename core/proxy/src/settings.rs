@@ -8,6 +8,8 @@ pub struct Settings {
     /// How long a client may take to send the head of a request, and how long its connection may
     /// stay open between two requests. It ends connections that trickle a byte at a time.
     pub header_read_timeout: Duration,
+    /// How long a client may take to agree on TLS, where there is any.
+    pub handshake_timeout: Duration,
     /// How long making a connection to the instance may take.
     pub connect_timeout: Duration,
     /// How long the instance may take from the last byte of the request to the head of its answer.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub max_headers: usize,
     /// The most unused connections kept open to each instance.
     pub max_idle_connections: usize,
+    /// The most connections of clients at once; further ones wait.
+    pub max_connections: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// What happens to forwarding headers that the client itself has sent.
@@ -43,6 +47,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             header_read_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(4),
@@ -50,6 +55,7 @@ impl Default for Settings {
             max_header_bytes: 64 * 1024,
             max_headers: 128,
             max_idle_connections: 256,
+            max_connections: 8192,
             max_concurrent_streams: 256,
             forwarded: Forwarded::Replace,
         }

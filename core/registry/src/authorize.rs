@@ -1,12 +1,16 @@
 //! The question whether a request may do what it asks for, answered by whoever runs the server.
 
+use http::HeaderMap;
+
 /// What a request wants with a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Read.
     Pull,
-    /// Write or delete.
+    /// Write.
     Push,
+    /// Remove what was written.
+    Delete,
 }
 
 /// The answer.
@@ -22,12 +26,7 @@ pub enum Decision {
 
 /// Decides. May block: it is called on a thread for that.
 pub trait Authorize: Send + Sync + 'static {
-    /// `authorization_header` is the header as sent. Without a repository the question is whether the
-    /// client may use the server at all, which is what `docker login` asks.
-    fn authorize(
-        &self,
-        authorization_header: Option<&str>,
-        repository: Option<&str>,
-        action: Action,
-    ) -> Decision;
+    /// `headers` are those of the request, `Authorization` among them. Without a repository the question is
+    /// whether the client may use the server at all, which is what `docker login` asks.
+    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision;
 }

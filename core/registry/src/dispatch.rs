@@ -95,6 +95,7 @@ async fn handle(
     let action = match (route.as_ref().map(|route| &route.thing), &head.method) {
         (Ok(Thing::Upload(_)), _) => Action::Push,
         (_, &Method::GET | &Method::HEAD) => Action::Pull,
+        (_, &Method::DELETE) => Action::Delete,
         _ => Action::Push,
     };
     authorize(&registry, &head.headers, repository, action).await?;
@@ -132,12 +133,10 @@ pub(crate) async fn authorize(
 ) -> Result<(), RegistryError> {
     let registry = Arc::clone(registry);
     let repository = repository.cloned();
-    let header = headers.get(header::AUTHORIZATION).cloned();
+    let headers = headers.clone();
     let decision = tokio::task::spawn_blocking(move || {
-        let header = header.as_ref().and_then(|value| value.to_str().ok());
-        registry
-            .authorize
-            .authorize(header, repository.as_ref().map(Repository::as_str), action)
+        let repository = repository.as_ref().map(Repository::as_str);
+        registry.authorize.authorize(&headers, repository, action)
     });
     match decision.await? {
         Decision::Allow => Ok(()),

@@ -37,7 +37,7 @@ pub(crate) enum RegistryError {
     TooLarge { limit: u64 },
     #[error("the range lies outside of the blob's {size} bytes")]
     RangeNotSatisfiable { size: u64 },
-    #[error("the upload is busy or too many are under way, try again")]
+    #[error("the upload is busy, or too much is under way, try again")]
     TooManyRequests,
     #[error("the rest of the body did not come in time")]
     BodyTimeout,
@@ -140,6 +140,15 @@ struct Document {
 struct Entry {
     code: &'static str,
     message: String,
+}
+
+/// The answer for a client that asks too often, for whoever counts that: to come back in so many seconds.
+#[must_use]
+pub fn too_many_requests(seconds: u64) -> Response {
+    let mut response = RegistryError::TooManyRequests.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, seconds.into());
+    response
 }
 
 impl IntoResponse for RegistryError {

@@ -25,6 +25,7 @@ use axum::routing::any;
 use oci::Store;
 
 pub use authorize::{Action, Authorize, Decision};
+pub use error::too_many_requests;
 
 use session::Sessions;
 

@@ -42,8 +42,6 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
     /// The one tenant it is for.
     pub(crate) tenant: Option<String>,
-    /// Good for the registry only.
-    pub(crate) registry_only: bool,
 }
 
 impl Identity {
@@ -86,7 +84,6 @@ mod tests {
             name: "n".into(),
             role,
             tenant: tenant.map(Into::into),
-            registry_only: false,
         }
     }
 

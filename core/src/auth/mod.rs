@@ -1,9 +1,11 @@
 //! Who calls, and what they may do.
 
 mod identity;
+mod jwt;
 mod registry;
 mod token;
 
 pub(crate) use identity::{Access, Identity, Permission};
-pub(crate) use registry::RegistryAccess;
-pub(crate) use token::{Issue, authenticate, bearer, issue};
+pub(crate) use jwt::{SERVICE, Signer};
+pub(crate) use registry::{MAX_SCOPES, RegistryAccess, Scope};
+pub(crate) use token::{Issue, authenticate, basic_password, bearer, issue, public_part, renewed};

@@ -1,72 +1,180 @@
 //! Who may do what in the registry: a tenant's repository has the tenant's name.
+//!
+//! Credentials are a platform token, or a registry token (see [`super::jwt`]) that was got with one. A registry token
+//! holds no longer than the platform token behind it, which is looked up with every request.
 
+use std::fmt::Write as _;
+
+use axum::http::{HeaderMap, header};
 use registry::{Action, Authorize, Decision};
+use secrecy::{ExposeSecret, SecretString};
 
+use super::jwt::{Claims, Grant, SERVICE, Signer};
 use super::token::{basic_password, bearer, split, verified};
 use super::{Identity, Permission};
-use crate::store::{Store, StoreError};
+use crate::http::Origin;
+use crate::store::{Store, StoreError, now};
 
-/// `docker login` answers this challenge with user name and password; the password is a token.
-const CHALLENGE: &str = "Basic realm=\"systemprompt\"";
+/// How long a token of the token endpoint holds: the clients get new ones by themselves.
+const ACCESS_SECONDS: u64 = 5 * 60;
+/// How long the credentials of the control plane's route hold: enough for a large push over a slow line.
+const PUSH_SECONDS: u64 = 60 * 60;
+/// A token names at most so many repositories.
+pub(crate) const MAX_SCOPES: usize = 64;
 
-/// Answers the registry's questions from the database.
+/// Whoever shows credentials that hold.
+pub(crate) struct Bearer {
+    /// Of the platform token, or of the one behind the registry token.
+    identity: Identity,
+    /// What the registry token says, if it is one.
+    claims: Option<Claims>,
+}
+
+/// A registry token that was just made.
+pub(crate) struct RegistryToken {
+    pub(crate) token: SecretString,
+    /// Seconds until it ends.
+    pub(crate) expires_in: u64,
+    pub(crate) issued_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// Answers the registry's questions, and hands out its tokens.
 pub(crate) struct RegistryAccess {
     store: Store,
+    signer: Signer,
 }
 
 impl RegistryAccess {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Store, signer: Signer) -> Self {
+        Self { store, signer }
     }
 
-    fn identify(&self, header: Option<&str>) -> Result<Option<Identity>, StoreError> {
-        use secrecy::ExposeSecret;
-        let Some(token) = header.and_then(|text| bearer(text).or_else(|| basic_password(text)))
-        else {
+    /// Whose credentials these are: a platform token or a registry token. Blocks.
+    pub(crate) fn identify(&self, token: &SecretString) -> Result<Option<Bearer>, StoreError> {
+        let text = token.expose_secret();
+        if let Some((id, secret)) = split(text) {
+            let row = self.store.valid_token_blocking(id)?;
+            let identity = row.and_then(|row| verified(row, secret));
+            return Ok(identity.map(|identity| Bearer {
+                identity,
+                claims: None,
+            }));
+        }
+        let Some(claims) = self.signer.read(text, now().timestamp()) else {
             return Ok(None);
         };
-        let Some((id, secret)) = split(token.expose_secret()) else {
-            return Ok(None);
+        let row = self.store.valid_token_blocking(&claims.root_token)?;
+        Ok(row.map(|row| Bearer {
+            identity: row.into(),
+            claims: Some(claims),
+        }))
+    }
+
+    /// A token for those of the scopes that the bearer may have; the others are left out, as the specification has it.
+    /// Blocks.
+    pub(crate) fn issue(
+        &self,
+        bearer: &Bearer,
+        scopes: &[Scope],
+    ) -> Result<RegistryToken, StoreError> {
+        let mut access = Vec::new();
+        for scope in scopes {
+            let actions = self.granted(bearer, scope)?;
+            if !actions.is_empty() {
+                access.push(Grant {
+                    kind: "repository".to_owned(),
+                    name: scope.repository.clone(),
+                    actions,
+                });
+            }
+        }
+        let left = bearer
+            .claims
+            .as_ref()
+            .map_or(ACCESS_SECONDS, |claims| claims.remaining(now().timestamp()));
+        Ok(self.sign(
+            &bearer.identity.root_token,
+            access,
+            ACCESS_SECONDS.min(left),
+        ))
+    }
+
+    /// Credentials to push to this repository and to pull from it; the caller has seen to it that that may be.
+    pub(crate) fn issue_for_push(&self, root_token: &str, repository: &str) -> RegistryToken {
+        let grant = Grant {
+            kind: "repository".to_owned(),
+            name: repository.to_owned(),
+            actions: ["pull", "push", "delete"].map(str::to_owned).to_vec(),
         };
-        let row = self.store.valid_token_blocking(id)?;
-        Ok(row.and_then(|row| verified(row, secret)))
+        self.sign(root_token, vec![grant], PUSH_SECONDS)
+    }
+
+    fn sign(&self, root_token: &str, access: Vec<Grant>, expires_in: u64) -> RegistryToken {
+        let issued_at = now();
+        RegistryToken {
+            token: self
+                .signer
+                .sign(root_token, access, issued_at.timestamp(), expires_in),
+            expires_in,
+            issued_at,
+        }
+    }
+
+    fn granted(&self, bearer: &Bearer, scope: &Scope) -> Result<Vec<String>, StoreError> {
+        let wanted = |action: &&str| scope.actions.iter().any(|a| a == *action || a == "*");
+        let may = |action: &&str| {
+            let named = bearer.claims.as_ref();
+            named.is_none_or(|claims| claims.allow(&scope.repository, action))
+                && bearer.identity.may(permission(action), &scope.repository)
+        };
+        // A repository without a tenant would belong to nobody and never be deployed.
+        if self.store.tenant_blocking(&scope.repository)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let actions = ["pull", "push", "delete"].into_iter();
+        Ok(actions
+            .filter(wanted)
+            .filter(may)
+            .map(str::to_owned)
+            .collect())
     }
 
     fn decide(
         &self,
-        header: Option<&str>,
+        headers: &HeaderMap,
         repository: Option<&str>,
         action: Action,
     ) -> Result<Decision, StoreError> {
-        let Some(caller) = self.identify(header)? else {
-            return Ok(Decision::Challenge(CHALLENGE.to_owned()));
+        let sent = headers.get(header::AUTHORIZATION);
+        let sent = sent.and_then(|value| value.to_str().ok());
+        let challenge = |error| Decision::Challenge(challenge(headers, repository, action, error));
+        let token = sent.and_then(|text| bearer(text).or_else(|| basic_password(text)));
+        let Some(token) = token else {
+            return Ok(challenge(None));
+        };
+        let Some(bearer) = self.identify(&token)? else {
+            return Ok(challenge(Some("invalid_token")));
         };
         let Some(repository) = repository else {
             return Ok(Decision::Allow);
         };
-        let permission = match action {
-            Action::Pull => Permission::Look,
-            Action::Push => Permission::Deploy,
-        };
-        // A repository without a tenant would belong to nobody and never be deployed.
-        let allowed =
-            caller.may(permission, repository) && self.store.tenant_blocking(repository)?.is_some();
-        Ok(if allowed {
-            Decision::Allow
-        } else {
-            Decision::Deny
+        let action = word(action);
+        let may = bearer.identity.may(permission(action), repository)
+            && self.store.tenant_blocking(repository)?.is_some();
+        let named = bearer.claims.as_ref();
+        let named = named.is_none_or(|claims| claims.allow(repository, action));
+        Ok(match (may, named) {
+            (false, _) => Decision::Deny,
+            // With the same credentials the client gets a token that names it.
+            (true, false) => challenge(Some("insufficient_scope")),
+            (true, true) => Decision::Allow,
         })
     }
 }
 
 impl Authorize for RegistryAccess {
-    fn authorize(
-        &self,
-        authorization_header: Option<&str>,
-        repository: Option<&str>,
-        action: Action,
-    ) -> Decision {
-        self.decide(authorization_header, repository, action)
+    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
+        self.decide(headers, repository, action)
             .unwrap_or_else(|error| {
                 tracing::error!(error = %crate::chain(&error), "the registry refuses a request");
                 Decision::Deny
@@ -74,81 +182,63 @@ impl Authorize for RegistryAccess {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use management_api::types::Role;
-    use secrecy::ExposeSecret;
+/// What a client wants a token for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    repository: String,
+    actions: Vec<String>,
+}
 
-    use super::super::token::{Issue, issue};
-    use super::*;
-    use crate::store::deployment_fixtures::tenant;
-    use crate::store::fixtures::store;
-    use crate::store::{Actor, TenantRow, TokenKind};
-
-    async fn header(store: &Store, role: Role, tenant: Option<&str>) -> String {
-        let wanted = Issue {
-            kind: TokenKind::Registry,
-            name: "ci".into(),
-            role,
-            tenant: tenant.map(Into::into),
-            parent: None,
-            expires_in: Some(60),
-            by: Actor::server(),
-        };
-        let (_, token) = issue(store, wanted).await.unwrap();
-        format!("Bearer {}", token.expose_secret())
-    }
-
-    #[tokio::test]
-    async fn repositories_belong_to_tenants() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let another = TenantRow {
-            id: "a-2".into(),
-            name: "a-2".into(),
-            port: 2001,
-            live: None,
-        };
-        store
-            .create_tenant(another, &Actor::server())
-            .await
-            .unwrap();
-        let access = RegistryAccess::new(store.clone());
-        let operator = header(&store, Role::Operator, None).await;
-        let deployer = header(&store, Role::Deployer, Some("a")).await;
-        let reader = header(&store, Role::Reader, Some("a")).await;
-        let stranger = header(&store, Role::Deployer, Some("a-2")).await;
-        for (who, repository, pull, push) in [
-            (&operator, "a", true, true),
-            (&operator, "nobody", false, false),
-            (&deployer, "a", true, true),
-            (&deployer, "a/b", false, false),
-            (&reader, "a", true, false),
-            (&stranger, "a", false, false),
-        ] {
-            for (action, allowed) in [(Action::Pull, pull), (Action::Push, push)] {
-                let decision = access.authorize(Some(who), Some(repository), action);
-                let expected = if allowed {
-                    Decision::Allow
-                } else {
-                    Decision::Deny
-                };
-                assert_eq!(decision, expected, "{repository} {action:?}");
-            }
+impl Scope {
+    /// `repository:NAME:ACTION,ACTION`; nothing for other kinds of things, of which this registry has none.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        // A class may follow the kind, as in `repository(plugin)`.
+        if kind.split('(').next() != Some("repository") {
+            return None;
         }
+        let (repository, actions) = rest.rsplit_once(':')?;
+        Some(Self {
+            repository: repository.to_owned(),
+            actions: actions.split(',').map(str::to_owned).collect(),
+        })
     }
+}
 
-    #[tokio::test]
-    async fn nobody_is_asked_to_log_in() {
-        let (store, _folder) = store();
-        let access = RegistryAccess::new(store);
-        for header in [None, Some("Bearer sp_00_11"), Some("Basic eDp5"), Some("x")] {
-            let decision = access.authorize(header, None, Action::Pull);
-            assert_eq!(
-                decision,
-                Decision::Challenge(CHALLENGE.into()),
-                "{header:?}"
-            );
-        }
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Pull => "pull",
+        Action::Push => "push",
+        Action::Delete => "delete",
     }
+}
+
+fn permission(action: &str) -> Permission {
+    match action {
+        "pull" => Permission::Look,
+        _ => Permission::Deploy,
+    }
+}
+
+/// Where to get a token, and for what (`docs/spec/auth/token.md` of the distribution project).
+fn challenge(
+    headers: &HeaderMap,
+    repository: Option<&str>,
+    action: Action,
+    error: Option<&str>,
+) -> String {
+    let realm = Origin::of(headers).url(management_api::paths::TOKEN);
+    let mut text = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
+    if let Some(repository) = repository {
+        let actions = match action {
+            Action::Pull => "pull",
+            Action::Push => "pull,push",
+            Action::Delete => "pull,push,delete",
+        };
+        let _ = write!(text, ",scope=\"repository:{repository}:{actions}\"");
+    }
+    if let Some(error) = error {
+        let _ = write!(text, ",error=\"{error}\"");
+    }
+    text
 }

@@ -25,22 +25,44 @@ pub(crate) struct Issue {
     pub(crate) tenant: Option<String>,
     /// The token it is derived from.
     pub(crate) parent: Option<String>,
-    /// Seconds until it ends.
+    /// Seconds until it ends; what no calendar holds counts as a thousand years.
     pub(crate) expires_in: Option<u64>,
-    /// Who makes it.
-    pub(crate) by: Actor,
+}
+
+fn lifetime(seconds: u64) -> chrono::TimeDelta {
+    const LONGEST: i64 = 1000 * 365 * 24 * 60 * 60;
+    let seconds = i64::try_from(seconds).unwrap_or(LONGEST).min(LONGEST);
+    chrono::TimeDelta::seconds(seconds)
 }
 
 /// Makes a token and stores its hash.
 pub(crate) async fn issue(
     store: &Store,
     wanted: Issue,
+    by: &Actor,
 ) -> Result<(TokenRow, SecretString), StoreError> {
+    let (row, token) = make(wanted);
+    store.add_token(row.clone(), by).await?;
+    Ok((row, token))
+}
+
+/// A token like another one, for as long as that was made for.
+pub(crate) fn renewed(old: &TokenRow) -> (TokenRow, SecretString) {
+    let life = old.expires_at.map(|end| end - old.created_at);
+    make(Issue {
+        kind: old.kind,
+        name: old.name.clone(),
+        role: old.role,
+        tenant: old.tenant.clone(),
+        parent: old.parent.clone(),
+        expires_in: life.map(|life| u64::try_from(life.num_seconds()).unwrap_or(0)),
+    })
+}
+
+fn make(wanted: Issue) -> (TokenRow, SecretString) {
     let id = hex::encode(&random::<8>());
     let secret = hex::encode(&random::<32>());
     let created_at = now();
-    let lifetime =
-        |seconds: u64| chrono::TimeDelta::seconds(seconds.try_into().unwrap_or(i64::MAX / 1000));
     let row = TokenRow {
         hash: hash(&secret),
         kind: wanted.kind,
@@ -51,12 +73,11 @@ pub(crate) async fn issue(
         created_at,
         expires_at: wanted
             .expires_in
-            .and_then(|seconds| created_at.checked_add_signed(lifetime(seconds))),
+            .map(|seconds| created_at + lifetime(seconds)),
         id,
     };
-    store.add_token(row.clone(), &wanted.by).await?;
     let text = format!("{PREFIX}{}_{secret}", row.id);
-    Ok((row, SecretString::from(text)))
+    (row, SecretString::from(text))
 }
 
 /// Who a token belongs to; `None` when it is unknown, revoked or over.
@@ -76,13 +97,18 @@ pub(crate) async fn authenticate(
 /// Who a row belongs to, when `secret` is its secret.
 pub(super) fn verified(row: TokenRow, secret: &str) -> Option<Identity> {
     let same: bool = hash(secret).ct_eq(&row.hash).into();
-    same.then(|| Identity {
-        root_token: row.parent.unwrap_or(row.id),
-        name: row.name,
-        role: row.role,
-        tenant: row.tenant,
-        registry_only: row.kind == TokenKind::Registry,
-    })
+    same.then(|| row.into())
+}
+
+impl From<TokenRow> for Identity {
+    fn from(row: TokenRow) -> Self {
+        Self {
+            root_token: row.parent.unwrap_or(row.id),
+            name: row.name,
+            role: row.role,
+            tenant: row.tenant,
+        }
+    }
 }
 
 /// The token of an `Authorization: Bearer …` header.
@@ -108,6 +134,13 @@ pub(super) fn split(token: &str) -> Option<(&str, &str)> {
     token.strip_prefix(PREFIX)?.split_once('_')
 }
 
+/// What of a token is no secret, where it looks like one.
+pub(crate) fn public_part(token: &str) -> Option<&str> {
+    let (id, _) = split(token)?;
+    let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(id)
+}
+
 fn hash(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
@@ -131,14 +164,13 @@ mod tests {
             tenant: None,
             parent: None,
             expires_in: Some(60),
-            by: Actor::server(),
         }
     }
 
     #[tokio::test]
     async fn only_the_whole_token_is_recognised() {
         let (store, _folder) = store();
-        let (row, token) = issue(&store, wanted()).await.unwrap();
+        let (row, token) = issue(&store, wanted(), &Actor::server()).await.unwrap();
         let found = authenticate(&store, &token).await.unwrap().unwrap();
         assert_eq!(
             (found.name.as_str(), found.root_token),
@@ -164,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn the_database_holds_no_secret() {
         let (store, folder) = store();
-        let (_, token) = issue(&store, wanted()).await.unwrap();
+        let (_, token) = issue(&store, wanted(), &Actor::server()).await.unwrap();
         let (_, secret) = split(token.expose_secret()).unwrap();
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();

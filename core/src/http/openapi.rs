@@ -85,7 +85,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let in_query = route.query.iter().map(|(name, meaning)| {
         json!({
             "name": name, "in": "query", "description": meaning,
-            "schema": { "type": "string" },
+            "schema": query_schema(name),
         })
     });
     let mut all: Vec<_> = in_path.chain(in_query).collect();
@@ -99,6 +99,14 @@ fn parameters(route: &Route) -> Vec<Value> {
     all
 }
 
+fn query_schema(name: &str) -> Value {
+    match name {
+        "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
+        "tail" => json!({ "type": "integer", "minimum": 0, "maximum": 10000 }),
+        _ => json!({ "type": "string" }),
+    }
+}
+
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     for (status, content) in &route.answers {
@@ -110,6 +118,15 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
             }
             Content::Media(media_type) => {
                 response["content"][media_type]["schema"] = json!({ "type": "string" });
+            }
+            Content::Events => {
+                let text = json!({ "type": "string" });
+                // Of one event; there is no better way to say so before OpenAPI 3.2.
+                response["content"]["text/event-stream"]["schema"] = json!({
+                    "type": "object",
+                    "properties": { "id": text, "event": text, "data": text },
+                    "required": ["data"],
+                });
             }
         }
         responses.insert(status.to_string(), response);

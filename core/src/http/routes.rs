@@ -10,7 +10,8 @@ use management_api::paths;
 use management_api::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, ExchangedToken, Health, IssuedToken, LogLine, Me, NewTenant, NewToken,
-    RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    RegistryAccessToken, RegistryToken, RollbackRequest, RotateRequest, RotatedCredentials,
+    SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -33,6 +34,8 @@ pub(crate) enum Content {
     Json(SchemaOf),
     /// Another media type.
     Media(&'static str),
+    /// Server-sent events.
+    Events,
 }
 
 /// One line of the table.
@@ -154,6 +157,11 @@ impl Route {
 
     fn answers_media(mut self, media_type: &'static str) -> Self {
         self.answers.push((200, Content::Media(media_type)));
+        self
+    }
+
+    fn answers_events(mut self) -> Self {
+        self.answers.push((200, Content::Events));
         self
     }
 
@@ -301,11 +309,13 @@ fn tenant_routes() -> Vec<Route> {
         .answers::<Data<Vec<SecretInfo>>>(200),
         Route::post(
             "/api/v1/tenants/{tenant}/rotate-credentials",
-            "Rotate credentials (not offered by this server)",
-            tenants::rotate_credentials,
+            "Make the tenant's tokens anew; the old ones hold for a while, or end at once",
+            tokens::rotate,
         )
         .tenant(Permission::Administer)
-        .answers_nothing(),
+        .body::<RotateRequest>()
+        .body_is_optional()
+        .answers::<RotatedCredentials>(200),
     ]
 }
 
@@ -353,7 +363,7 @@ fn deployment_routes() -> Vec<Route> {
         )
         .tenant(Permission::Look)
         .streams()
-        .answers_media("text/event-stream"),
+        .answers_events(),
         Route::post(
             "/api/v1/tenants/{tenant}/deployments/{number}/abort",
             "Undo a running deployment",
@@ -402,6 +412,26 @@ fn token_routes() -> Vec<Route> {
             tokens::revoke,
         )
         .answers_nothing(),
+        Route::get(
+            "/token",
+            "A token for registry clients, for a platform token as the password of Basic authentication",
+            registry_token::get,
+        )
+        .access(Access::Public)
+        .query(&[
+            ("service", "what the registry's challenge named"),
+            ("scope", "`repository:NAME:pull,push`; may be there several times"),
+            ("account", "the user name; it changes nothing"),
+        ])
+        .answers::<RegistryAccessToken>(200),
+        Route::post(
+            "/token",
+            "A token for registry clients, for a platform token as the password of a form",
+            registry_token::post,
+        )
+        .access(Access::Public)
+        .form::<registry_token::TokenForm>()
+        .answers::<RegistryAccessToken>(200),
         Route::post(
             "/api/v1/core/oauth/token",
             "Token exchange (RFC 8693)",
@@ -437,6 +467,7 @@ mod tests {
             paths::TOKENS.to_owned(),
             paths::AUDIT.to_owned(),
             paths::COLLECT.to_owned(),
+            paths::TOKEN.to_owned(),
             paths::TOKEN_EXCHANGE.to_owned(),
             paths::tenant("a"),
             paths::registry_token("a"),

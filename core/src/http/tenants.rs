@@ -88,17 +88,6 @@ pub(super) async fn status(
     Ok(Json(Data { data }))
 }
 
-/// `POST /api/v1/tenants/{tenant}/rotate-credentials`.
-pub(super) async fn rotate_credentials(
-    State(app): State<App>,
-    Segments(id): Segments<String>,
-) -> Result<StatusCode, ApiError> {
-    existing(&app, &id).await?;
-    Err(ApiError::unsupported(
-        "this server keeps no credentials of tenants; make a new token and end the old one",
-    ))
-}
-
 /// The tenants that a caller may look at.
 pub(super) async fn visible(app: &App, caller: &Identity) -> Result<Vec<Tenant>, ApiError> {
     let rows = app.store.tenants().await?;

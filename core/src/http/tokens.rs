@@ -5,20 +5,27 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::{Extension, Json};
 use management_api::types::{
-    Data, ExchangedToken, IssuedToken, Me, NewToken, Role, TokenInfo, User,
+    Data, ExchangedToken, IssuedToken, Me, NewToken, Role, RotateRequest, RotatedCredentials,
+    RotatedToken, TokenInfo, User,
 };
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::extract::{Body, Segments};
+use super::extract::{Body, OptionalBody, Segments};
 use super::{ApiError, tenants, wire};
-use crate::auth::{Identity, Issue, authenticate, issue};
+use crate::auth::{Identity, Issue, authenticate, issue, renewed};
 use crate::platform::App;
-use crate::store::{Actor, TokenKind};
+use crate::store::{Actor, TokenKind, now};
 
 /// How long an exchanged token is good.
 const SESSION_SECONDS: u64 = 300;
+
+/// Ten years.
+const MAX_TOKEN_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+/// How long tokens that were rotated still hold, in seconds, where a request does not say.
+const ROTATION_GRACE: u64 = 60 * 60;
+const MAX_ROTATION_GRACE: u64 = 30 * 24 * 60 * 60;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -66,8 +73,8 @@ pub(super) async fn create(
             tenant: wanted.tenant,
             parent: None,
             expires_in: wanted.expires_in,
-            by: actor,
         },
+        &actor,
     )
     .await?;
     let data = IssuedToken {
@@ -87,6 +94,54 @@ pub(super) async fn revoke(
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::not_found(format!("there is no token {id:?}")))
+}
+
+/// `POST /api/v1/tenants/{tenant}/rotate-credentials`.
+pub(super) async fn rotate(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+    Extension(actor): Extension<Actor>,
+    OptionalBody(body): OptionalBody<RotateRequest>,
+) -> Result<impl axum::response::IntoResponse, ApiError> {
+    let grace = body.value.grace_seconds.unwrap_or(ROTATION_GRACE);
+    let old_valid_until = i64::try_from(grace)
+        .ok()
+        .filter(|_| grace <= MAX_ROTATION_GRACE)
+        .map(|seconds| now() + chrono::TimeDelta::seconds(seconds))
+        .ok_or_else(|| {
+            ApiError::invalid(format!("grace_seconds is at most {MAX_ROTATION_GRACE}"))
+        })?;
+    let replaced = app
+        .store
+        .replace_tokens(&id, old_valid_until, &actor, renewed);
+    let credentials: Vec<_> = replaced
+        .await?
+        .into_iter()
+        .map(|replaced| RotatedToken {
+            issued: IssuedToken {
+                info: wire::token(replaced.token),
+                token: replaced.extra,
+            },
+            replaces: replaced.old,
+        })
+        .collect();
+    tracing::info!(
+        tenant = id,
+        count = credentials.len(),
+        grace,
+        "tokens were rotated"
+    );
+    let message = match credentials.len() {
+        0 => format!("tenant {id:?} has no tokens of its own; make one with POST /api/v1/tokens"),
+        count => format!("{count} tokens made anew; the old ones hold for {grace} s more"),
+    };
+    let answer = RotatedCredentials {
+        status: "rotated".to_owned(),
+        message,
+        old_valid_until,
+        credentials,
+    };
+    Ok((NO_STORE, Json(answer)))
 }
 
 /// Body of the token exchange. Fields that this server does not need are accepted and ignored.
@@ -125,10 +180,9 @@ pub(super) async fn exchange(
         )));
     }
     let caller = authenticate(&app.store, &request.subject_token).await?;
-    let caller = caller
-        .filter(|caller| !caller.registry_only)
-        .ok_or_else(ApiError::unauthorized)?;
-    let (_, access_token) = issue(&app.store, session(caller)).await?;
+    let caller = caller.ok_or_else(ApiError::unauthorized)?;
+    let by = Actor::named(&caller.name);
+    let (_, access_token) = issue(&app.store, session(caller), &by).await?;
     let answer = ExchangedToken {
         access_token,
         expires_in: Some(SESSION_SECONDS),
@@ -139,7 +193,6 @@ pub(super) async fn exchange(
 fn session(caller: Identity) -> Issue {
     Issue {
         kind: TokenKind::Session,
-        by: Actor::named(&caller.name),
         name: caller.name,
         role: caller.role,
         tenant: caller.tenant,
@@ -155,8 +208,13 @@ async fn check(app: &App, wanted: &NewToken) -> Result<(), ApiError> {
             "a token's name is 1 to 100 printable characters",
         ));
     }
-    if wanted.expires_in == Some(0) {
-        return Err(ApiError::invalid("expires_in must be at least 1 second"));
+    if wanted
+        .expires_in
+        .is_some_and(|seconds| !(1..=MAX_TOKEN_SECONDS).contains(&seconds))
+    {
+        return Err(ApiError::invalid(format!(
+            "expires_in is 1 to {MAX_TOKEN_SECONDS} seconds; leave it out for a token without an end"
+        )));
     }
     match (&wanted.tenant, wanted.role) {
         (None, Role::Operator) => Ok(()),

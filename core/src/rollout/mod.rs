@@ -17,7 +17,7 @@ mod undo;
 mod watching;
 
 pub(crate) use live::{Live, LiveState};
-pub(crate) use probe::{Probed, probe};
+pub(crate) use probe::{Probed, probe_with};
 pub(crate) use recovery::{finish_interrupted, restore_live};
 pub(crate) use run::run;
 pub(crate) use undo::settle;

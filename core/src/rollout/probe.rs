@@ -8,8 +8,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use management_api::types::{Probe, ProbeKind};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
 
 /// How much of an answer is looked through for a text.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -33,15 +35,26 @@ pub(crate) enum Probed {
 
 /// Asks on a connection of its own.
 pub(crate) async fn probe(address: SocketAddr, asked: &Probe, limit: Duration) -> Probed {
+    probe_with(None, address, asked, limit).await
+}
+
+/// [`probe`] of what listens with TLS, where there is a connector for it.
+pub(crate) async fn probe_with(
+    tls: Option<TlsConnector>,
+    address: SocketAddr,
+    asked: &Probe,
+    limit: Duration,
+) -> Probed {
     let answer = async {
         let Ok(stream) = TcpStream::connect(address).await else {
             return Probed::Refused;
         };
-        match asked.kind {
-            ProbeKind::Tcp => Probed::Good,
-            ProbeKind::Http => get(stream, address, asked)
-                .await
-                .unwrap_or_else(|error| Probed::Broken(crate::chain(&error))),
+        let Some(tls) = tls else {
+            return ask(stream, address, asked).await;
+        };
+        match tls.connect(address.ip().into(), stream).await {
+            Ok(stream) => ask(stream, address, asked).await,
+            Err(error) => Probed::Broken(crate::chain(&error)),
         }
     };
     tokio::time::timeout(limit, answer)
@@ -49,7 +62,22 @@ pub(crate) async fn probe(address: SocketAddr, asked: &Probe, limit: Duration) -
         .unwrap_or(Probed::TimedOut)
 }
 
-async fn get(stream: TcpStream, address: SocketAddr, asked: &Probe) -> Result<Probed, ProbeError> {
+async fn ask<S>(stream: S, address: SocketAddr, asked: &Probe) -> Probed
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match asked.kind {
+        ProbeKind::Tcp => Probed::Good,
+        ProbeKind::Http => get(stream, address, asked)
+            .await
+            .unwrap_or_else(|error| Probed::Broken(crate::chain(&error))),
+    }
+}
+
+async fn get<S>(stream: S, address: SocketAddr, asked: &Probe) -> Result<Probed, ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // The connection ends with this request, also when its time is over.

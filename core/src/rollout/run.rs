@@ -9,14 +9,16 @@ use futures_util::future::join_all;
 use management_api::types::{Failure, HealthCheck};
 use proxy::{Retired, Target};
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
 use super::live::{Live, LiveState};
-use super::probe::{Probed, probe, wrong};
+use super::probe::{Probed, probe_with, wrong};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::{Signals, Tenant};
+use crate::tls::Tls;
 
 /// Requests through the proxy before the first one that fails is believed.
 const VERIFICATIONS: u32 = 5;
@@ -152,7 +154,8 @@ impl Rollout {
         let retired = self
             .tenant
             .give_traffic(self.row.number, self.new.targets());
-        self.bounded(verify(&self.tenant, &self.row, &self.new.all()))
+        let tls = self.app.tls.as_ref().map(Tls::connector);
+        self.bounded(verify(tls, &self.tenant, &self.row, &self.new.all()))
             .await??;
         if let Course::BlueGreen {
             bake: Some(bake), ..
@@ -332,7 +335,12 @@ pub(super) async fn stop_all(app: &App, instances: Vec<Instance>) {
 }
 
 /// Asks the tenant's own URL, as its users will.
-async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Result<(), Failure> {
+async fn verify(
+    tls: Option<TlsConnector>,
+    tenant: &Tenant,
+    row: &DeploymentRow,
+    new: &[Instance],
+) -> Result<(), Failure> {
     let check = &row.capsule.health;
     let limit = Duration::from_millis(check.timeout_ms);
     let mut address = tenant.address;
@@ -344,7 +352,7 @@ async fn verify(tenant: &Tenant, row: &DeploymentRow, new: &[Instance]) -> Resul
         if let Some(exit) = new.iter().find_map(Instance::exited) {
             return Err(failure::ended(exit));
         }
-        last = probe(address, &check.probe, limit).await;
+        last = probe_with(tls.clone(), address, &check.probe, limit).await;
         if last == Probed::Good {
             return Ok(());
         }

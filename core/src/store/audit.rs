@@ -60,6 +60,8 @@ pub(crate) enum Action {
     TokenMake,
     TokenRevoke,
     SecretsChange,
+    /// All secrets were sealed with another key.
+    SecretsRekey,
     Deploy,
     Rollback,
     /// Somebody asks for it; the states that follow tell whether it came in time.
@@ -85,6 +87,7 @@ impl Action {
             Self::TokenMake => "token.make",
             Self::TokenRevoke => "token.revoke",
             Self::SecretsChange => "secrets.change",
+            Self::SecretsRekey => "secrets.rekey",
             Self::Deploy => "deployment.deploy",
             Self::Rollback => "deployment.rollback",
             Self::Abort => "deployment.abort",
@@ -174,6 +177,15 @@ impl Entry {
             "expires_at": token.expires_at,
         });
         Self::of(Action::TokenMake, token.tenant.as_deref(), details)
+    }
+
+    /// The same, of one in the place of another, which ends then.
+    pub(super) fn replacing(mut self, old: &str, end: DateTime<Utc>) -> Self {
+        if let Value::Object(details) = &mut self.details {
+            details.insert("replaces".to_owned(), old.into());
+            details.insert("old_valid_until".to_owned(), json!(end));
+        }
+        self
     }
 }
 

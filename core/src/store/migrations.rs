@@ -10,6 +10,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_strategies.sql"),
     include_str!("migrations/0003_secrets.sql"),
     include_str!("migrations/0004_audit.sql"),
+    include_str!("migrations/0005_credentials.sql"),
 ];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.

@@ -30,7 +30,7 @@ pub(crate) use deployments::{Advance, DeploymentRow, NewDeployment, StoredAnswer
 pub(crate) use error::StoreError;
 pub(crate) use idempotency::{Begun, IdempotencyKey};
 pub(crate) use releases::ReleaseUse;
-pub(crate) use secrets::{Change as SecretChange, KeptSecrets};
+pub(crate) use secrets::{Change as SecretChange, KeptSecrets, SealedSecret};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use tenants::TenantRow;
 pub(crate) use tokens::{TokenKind, TokenRow};

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
-use super::{Store, StoreError, from_millis, now, signed, tenants, unsigned};
+use super::{Store, StoreError, from_millis, now, on_blocking_thread, signed, tenants, unsigned};
+use crate::vault::VaultError;
 
 /// What is known of a secret without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,16 @@ pub(crate) struct SecretRow {
     pub(crate) external: bool,
     pub(crate) updated_at: DateTime<Utc>,
 }
+
+/// A version of a secret as it is kept.
+pub(crate) struct SealedSecret {
+    pub(crate) tenant: String,
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) sealed: Vec<u8>,
+}
+
+const SEALED: &str = "SELECT tenant, name, version, sealed FROM secrets WHERE sealed IS NOT NULL";
 
 type IsSame = Box<dyn Fn(u64, &[u8]) -> bool + Send>;
 type Seal = Box<dyn Fn(u64) -> Option<Vec<u8>> + Send>;
@@ -156,17 +167,45 @@ impl Store {
         .await
     }
 
-    /// Any secret there is: its tenant, name, version and sealed value.
-    pub(crate) async fn any_secret(
-        &self,
-    ) -> Result<Option<(String, String, u64, Vec<u8>)>, StoreError> {
+    /// Any secret there is.
+    pub(crate) async fn any_secret(&self) -> Result<Option<SealedSecret>, StoreError> {
         self.read(|transaction| {
-            let found = transaction.query_row(
-                "SELECT tenant, name, version, sealed FROM secrets WHERE sealed IS NOT NULL LIMIT 1",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?, unsigned(row.get(2)?), row.get(3)?)),
-            );
+            let sql = format!("{SEALED} LIMIT 1");
+            let found = transaction.query_row(&sql, [], sealed);
             Ok(found.optional()?)
+        })
+        .await
+    }
+
+    /// Seals every version with what `seal` makes of it, all or none, and leaves nothing of what they were before in
+    /// the files. Says how many there are.
+    pub(crate) async fn reseal_secrets(
+        &self,
+        seal: impl Fn(&SealedSecret) -> Result<Vec<u8>, VaultError> + Send + 'static,
+    ) -> Result<usize, StoreError> {
+        on_blocking_thread(&self.writer, move |connection| {
+            connection.pragma_update(None, "secure_delete", true)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut statement = transaction.prepare(SEALED)?;
+            let rows = statement.query_map([], sealed)?;
+            let secrets = rows.collect::<Result<Vec<_>, _>>()?;
+            drop(statement);
+            for secret in &secrets {
+                let resealed = seal(secret).map_err(|_| StoreError::Unsealed {
+                    name: secret.name.clone(),
+                })?;
+                transaction.execute(
+                    "UPDATE secrets SET sealed = ?4 WHERE tenant = ?1 AND name = ?2 AND version = ?3",
+                    params![secret.tenant, secret.name, signed(secret.version), resealed],
+                )?;
+            }
+            let details = json!({ "versions": secrets.len() });
+            let entry = Entry::of(Action::SecretsRekey, None, details);
+            audit::append(&transaction, &Actor::server(), &entry)?;
+            transaction.commit()?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            Ok(secrets.len())
         })
         .await
     }
@@ -208,6 +247,15 @@ impl Store {
         })
         .await
     }
+}
+
+fn sealed(row: &rusqlite::Row<'_>) -> rusqlite::Result<SealedSecret> {
+    Ok(SealedSecret {
+        tenant: row.get(0)?,
+        name: row.get(1)?,
+        version: unsigned(row.get(2)?),
+        sealed: row.get(3)?,
+    })
 }
 
 fn newest(

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
-use super::{Store, StoreError, from_millis, now};
+use super::{Store, StoreError, from_millis, now, tenants};
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +17,6 @@ pub(crate) enum TokenKind {
     Api,
     /// Made by the token exchange, short-lived.
     Session,
-    /// For one repository of the registry, short-lived.
-    Registry,
 }
 
 impl TokenKind {
@@ -28,12 +26,11 @@ impl TokenKind {
             Self::Bootstrap => "bootstrap",
             Self::Api => "api",
             Self::Session => "session",
-            Self::Registry => "registry",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Bootstrap, Self::Api, Self::Session, Self::Registry]
+        [Self::Bootstrap, Self::Api, Self::Session]
             .into_iter()
             .find(|kind| kind.as_str() == word)
     }
@@ -62,6 +59,17 @@ pub(crate) struct TokenRow {
     pub(crate) expires_at: Option<DateTime<Utc>>,
 }
 
+/// A token in the place of another.
+#[derive(Debug)]
+pub(crate) struct Replaced<T> {
+    /// Id of the old one.
+    pub(crate) old: String,
+    /// The new one.
+    pub(crate) token: TokenRow,
+    /// What came with it.
+    pub(crate) extra: T,
+}
+
 const COLUMNS: &str = "id, hash, kind, name, role, tenant, parent, created_at, expires_at";
 
 impl Store {
@@ -74,24 +82,10 @@ impl Store {
                 audit::append(transaction, &by, &Entry::token(&token))?;
             }
             transaction.execute(
-                "DELETE FROM tokens WHERE expires_at < ?1 AND kind IN ('session', 'registry')",
+                "DELETE FROM tokens WHERE expires_at < ?1 AND kind = 'session'",
                 [now().timestamp_millis()],
             )?;
-            transaction.execute(
-                &format!("INSERT INTO tokens ({COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)"),
-                params![
-                    token.id,
-                    token.hash,
-                    token.kind.as_str(),
-                    token.name,
-                    role_word(token.role),
-                    token.tenant,
-                    token.parent,
-                    token.created_at.timestamp_millis(),
-                    token.expires_at.map(|at| at.timestamp_millis()),
-                ],
-            )?;
-            Ok(())
+            insert(transaction, &token)
         })
         .await
     }
@@ -118,6 +112,45 @@ impl Store {
             ))?;
             let rows = statement.query_map([now().timestamp_millis()], raw)?;
             rows.map(|row| row?.into_row()).collect()
+        })
+        .await
+    }
+
+    /// Makes the tokens of a tenant that people made anew, each with what `renew` makes of it; the old ones end at `end`.
+    /// Those that were replaced before are left as they are.
+    pub(crate) async fn replace_tokens<T: Send + 'static>(
+        &self,
+        tenant: &str,
+        end: DateTime<Utc>,
+        by: &Actor,
+        renew: impl Fn(&TokenRow) -> (TokenRow, T) + Send + 'static,
+    ) -> Result<Vec<Replaced<T>>, StoreError> {
+        let (tenant, by) = (tenant.to_owned(), by.clone());
+        self.write(move |transaction| {
+            if tenants::find(transaction, &tenant)?.is_none() {
+                return Err(StoreError::NoTenant { id: tenant });
+            }
+            let mut replaced = Vec::new();
+            for old in replaceable(transaction, &tenant)? {
+                let (token, extra) = renew(&old);
+                insert(transaction, &token)?;
+                transaction.execute(
+                    "UPDATE tokens SET replaced_by = ?2,
+                       expires_at = MIN(?3, COALESCE(expires_at, ?3)) WHERE id = ?1",
+                    params![old.id, token.id, end.timestamp_millis()],
+                )?;
+                audit::append(
+                    transaction,
+                    &by,
+                    &Entry::token(&token).replacing(&old.id, end),
+                )?;
+                replaced.push(Replaced {
+                    old: old.id,
+                    token,
+                    extra,
+                });
+            }
+            Ok(replaced)
         })
         .await
     }
@@ -167,6 +200,35 @@ pub(super) fn revoke(
         }
     }
     Ok(revoked.len())
+}
+
+fn insert(transaction: &Transaction<'_>, token: &TokenRow) -> Result<(), StoreError> {
+    transaction.execute(
+        &format!("INSERT INTO tokens ({COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)"),
+        params![
+            token.id,
+            token.hash,
+            token.kind.as_str(),
+            token.name,
+            role_word(token.role),
+            token.tenant,
+            token.parent,
+            token.created_at.timestamp_millis(),
+            token.expires_at.map(|at| at.timestamp_millis()),
+        ],
+    )?;
+    Ok(())
+}
+
+fn replaceable(transaction: &Transaction<'_>, tenant: &str) -> Result<Vec<TokenRow>, StoreError> {
+    let mut statement = transaction.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM tokens
+         WHERE kind = 'api' AND tenant = ?1 AND revoked_at IS NULL AND replaced_by IS NULL
+           AND (expires_at IS NULL OR expires_at > ?2)
+         ORDER BY created_at, id",
+    ))?;
+    let rows = statement.query_map(params![tenant, now().timestamp_millis()], raw)?;
+    rows.map(|row| row?.into_row()).collect()
 }
 
 fn valid(transaction: &Transaction<'_>, id: &str) -> Result<Option<TokenRow>, StoreError> {

@@ -79,7 +79,7 @@ fn serve(stream: TcpStream, mode: &str) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
-    while let Some((path, keep_alive)) = request(&mut reader) {
+    while let Some((path, keep_alive, head)) = request(&mut reader) {
         match mode {
             "silent" => thread::sleep(Duration::from_secs(3600)),
             "lazy" => thread::sleep(Duration::from_millis(number("DELAY_MS", 100))),
@@ -95,7 +95,7 @@ fn serve(stream: TcpStream, mode: &str) {
         if path == "/echo" {
             return echo(&mut reader, &mut writer);
         }
-        let (status, body) = answer(&path, mode);
+        let (status, body) = answer(&path, &head, mode);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let response = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
@@ -134,25 +134,29 @@ fn echo(reader: &mut impl BufRead, writer: &mut TcpStream) {
     }
 }
 
-fn request(reader: &mut impl BufRead) -> Option<(String, bool)> {
+/// Path, whether the connection goes on, and the headers in lower case.
+fn request(reader: &mut impl BufRead) -> Option<(String, bool, String)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let path = line.split_whitespace().nth(1)?.to_owned();
     let mut keep_alive = true;
+    let mut head = String::new();
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok().filter(|read| *read > 0)?;
         let header = header.trim().to_ascii_lowercase();
         if header.is_empty() {
-            return Some((path, keep_alive));
+            return Some((path, keep_alive, head));
         }
+        head.push_str(&header);
+        head.push('\n');
         if header == "connection: close" {
             keep_alive = false;
         }
     }
 }
 
-fn answer(path: &str, mode: &str) -> (&'static str, String) {
+fn answer(path: &str, head: &str, mode: &str) -> (&'static str, String) {
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     let (first, rest) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     match first {
@@ -161,6 +165,11 @@ fn answer(path: &str, mode: &str) -> (&'static str, String) {
         _ if mode == "faulty" => ("500 Internal Server Error", "faulty".into()),
         "version" => ("200 OK", variable("VERSION", "none")),
         "env" => ("200 OK", variable(rest, "")),
+        "header" => {
+            let mut lines = head.lines();
+            let found = lines.find_map(|line| line.strip_prefix(rest)?.strip_prefix(": "));
+            ("200 OK", found.unwrap_or("").to_owned())
+        }
         "slow" => {
             thread::sleep(Duration::from_millis(rest.parse().unwrap_or(100)));
             ("200 OK", variable("VERSION", "none"))

@@ -1,6 +1,6 @@
 //! Who may do what: every route, every role, the own and another tenant.
 
-use management_api::types::{NewTenant, NewToken, Role};
+use management_api::types::Role;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
@@ -10,6 +10,8 @@ use crate::harness::{Server, agent, get};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Needs {
     Nothing,
+    /// Basic authentication, whatever bearer token there is.
+    Password,
     AnyToken,
     Look,
     Deploy,
@@ -24,6 +26,9 @@ const NEEDS: &[(&str, Needs)] = &[
     ("GET /metrics", Needs::Nothing),
     ("GET /api/v1/openapi.json", Needs::Nothing),
     ("POST /api/v1/core/oauth/token", Needs::Nothing),
+    ("GET /token", Needs::Password),
+    // The password is in its form.
+    ("POST /token", Needs::Nothing),
     ("GET /api/v1/capabilities", Needs::AnyToken),
     ("GET /api/v1/auth/me", Needs::AnyToken),
     ("GET /api/v1/audit", Needs::AnyToken),
@@ -101,26 +106,14 @@ fn ask(server: &Server, route: &str, tenant: &str, token: Option<&str>) -> u16 {
 }
 
 fn issue(server: &Server, role: Role, tenant: Option<&str>) -> String {
-    let wanted = NewToken {
-        name: format!("{role:?}"),
-        role,
-        tenant: tenant.map(Into::into),
-        expires_in: Some(600),
-    };
-    let issued = server.client().create_token(&wanted).unwrap();
+    let issued = server.issue(role, tenant);
     issued.token.expose_secret().to_owned()
 }
 
 #[test]
 fn every_route_every_role_own_and_other_tenant() {
     let server = Server::start();
-    let new = |id: &str| NewTenant {
-        id: id.into(),
-        name: None,
-    };
-    for id in ["own", "other"] {
-        server.client().create_tenant(&new(id)).unwrap();
-    }
+    server.create_tenants(&["own", "other"]);
     let mut described = routes(&server);
     let mut known: Vec<_> = NEEDS.iter().map(|(route, _)| (*route).to_owned()).collect();
     described.sort();
@@ -162,7 +155,7 @@ fn expected(who: &str, needs: Needs, tenant: &str) -> Option<u16> {
     let own = tenant == "own";
     let allowed = match (who, needs) {
         (_, Needs::Nothing) => return None,
-        ("nobody" | "forged" | "registry", _) => return Some(401),
+        (_, Needs::Password) | ("nobody" | "forged" | "registry", _) => return Some(401),
         ("operator", _) | (_, Needs::AnyToken) => true,
         ("deployer", Needs::Look | Needs::Deploy) | ("reader", Needs::Look) => own,
         _ => false,
@@ -173,11 +166,7 @@ fn expected(who: &str, needs: Needs, tenant: &str) -> Option<u16> {
 #[test]
 fn a_deployer_sees_its_tenant_only() {
     let server = Server::start();
-    let new = NewTenant {
-        id: "own".into(),
-        name: None,
-    };
-    server.client().create_tenant(&new).unwrap();
+    server.create_tenants(&["own"]);
     let deployer = server.client_with(&issue(&server, Role::Deployer, Some("own")));
     let ids = |tenants: Vec<management_api::types::Tenant>| {
         tenants.into_iter().map(|t| t.id).collect::<Vec<_>>()
@@ -214,13 +203,10 @@ fn a_revoked_token_ends_with_everything_derived_from_it() {
 }
 
 #[test]
-fn docker_style_basic_authentication_is_understood() {
+fn basic_authentication_with_the_first_request_saves_the_others() {
     let server = Server::start();
     let registry = server.client().registry_token("local").unwrap();
     let url = format!("{}/v2/", server.url);
-    let challenged = agent().get(&url).call().unwrap();
-    let challenge = challenged.headers()["www-authenticate"].to_str().unwrap();
-    assert!(challenge.starts_with("Basic "), "{challenge}");
     let address = url.trim_start_matches("http://");
     let user = format!("{}:{}", registry.username, registry.token.expose_secret());
     let logged_in = agent()

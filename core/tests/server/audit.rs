@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use management_api::types::{
-    AuditEntry, DeployRequest, NewTenant, NewToken, Role, RollbackRequest,
+    AuditEntry, DeployRequest, NewTenant, NewToken, Role, RollbackRequest, RotateRequest,
 };
 use rusqlite::Connection;
 use secrecy::ExposeSecret;
@@ -95,6 +95,11 @@ fn every_change_says_who_what_and_from_where() {
     };
     server.client().create_tenant(&other).unwrap();
     server.client().delete_tenant("other").unwrap();
+    let rotate = RotateRequest::default();
+    server
+        .client()
+        .rotate_credentials("local", &rotate)
+        .unwrap();
     server.client().revoke_token(&id).unwrap();
     let rows = rows(&server);
     let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
@@ -123,9 +128,12 @@ fn every_change_says_who_what_and_from_where() {
         ("deployment.rollback", "Deployer", local),
         ("tenant.create", "operator", Some("other")),
         ("tenant.delete", "operator", Some("other")),
+        ("token.make", "operator", local),
         ("token.revoke", "operator", local),
     ];
     assert_eq!(told, expected);
+    let rotated = rows.iter().rfind(|row| row.action == "token.make").unwrap();
+    assert_eq!(rotated.details["replaces"], id);
     for row in rows.iter().filter(|row| row.actor != "server") {
         assert_eq!(row.address.as_deref(), Some("127.0.0.1"), "{row:?}");
         assert!(row.token.is_some() && row.role.is_some(), "{row:?}");

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use management_api::client::{Client, Options};
 use management_api::types::{
-    DeployAnswer, DeployRequest, Deployment, HealthCheck, Probe, is_final,
+    DeployAnswer, DeployRequest, Deployment, HealthCheck, IssuedToken, NewTenant, NewToken, Probe,
+    Role, is_final,
 };
 use secrecy::SecretString;
 use serde_json::Value;
@@ -34,11 +35,18 @@ impl Server {
     }
 
     /// The same, with more in the section `[rollout]` of its settings, or behind it.
-    pub(crate) fn start_with(rollout: &str) -> Self {
+    pub(crate) fn start_with(settings: &str) -> Self {
+        Self::start_as(&[], settings)
+    }
+
+    /// The same, with more arguments too.
+    pub(crate) fn start_as(arguments: &[&str], settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        write_settings(&data, rollout);
-        let mut server = Self::start_in(&data);
+        write_settings(&data, settings);
+        let mut command = command(&data);
+        command.args(arguments);
+        let mut server = Self::spawn(command, &data);
         server.folder = Some(folder);
         server
     }
@@ -118,6 +126,41 @@ impl Server {
         until("the server ends", || self.child.try_wait().unwrap())
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// `host:port` of the API and the registry.
+    pub(crate) fn host(&self) -> &str {
+        let (_, host) = self.url.split_once("://").unwrap();
+        host
+    }
+
+    /// Makes a token.
+    pub(crate) fn issue(&self, role: Role, tenant: Option<&str>) -> IssuedToken {
+        let wanted = NewToken {
+            name: format!("{role:?}"),
+            role,
+            tenant: tenant.map(Into::into),
+            expires_in: Some(600),
+        };
+        self.client().create_token(&wanted).unwrap()
+    }
+
+    /// Makes tenants.
+    pub(crate) fn create_tenants(&self, ids: &[&str]) {
+        for id in ids {
+            let new = NewTenant {
+                id: (*id).to_owned(),
+                name: None,
+            };
+            self.client().create_tenant(&new).unwrap();
+        }
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.data
     }
@@ -142,7 +185,7 @@ impl Server {
 
     /// `registry/tenant:tag`.
     pub(crate) fn image(&self, tenant: &str, tag: &str) -> String {
-        format!("{}/{tenant}:{tag}", self.url.trim_start_matches("http://"))
+        format!("{}/{tenant}:{tag}", self.host())
     }
 
     /// A request for an image of tenant `local`, with health checks that fail soon.
@@ -232,11 +275,17 @@ pub(crate) fn command(data: &Path) -> Command {
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        // The argument of a test comes before these.
+        .env("HOST", "127.0.0.1")
+        .env("PORT", "0")
+        .args(["serve", "--data"])
         .arg(data)
         .arg("--services")
         .arg(services)
         .env_remove("SYSTEMPROMPT_WEB")
+        .env_remove("SYSTEMPROMPT_INSECURE")
+        .env_remove("SYSTEMPROMPT_TLS_CERTIFICATE")
+        .env_remove("SYSTEMPROMPT_TLS_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

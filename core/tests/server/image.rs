@@ -16,56 +16,90 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Pushes an image with this environment under `tag`; returns its digest.
 pub(crate) fn push(server: &Server, tenant: &str, tag: &str, env: &[(&str, &str)]) -> String {
-    let token = server.client().registry_token(tenant).unwrap();
-    let layer = layer();
-    let config = config(&layer, env);
-    for blob in [&layer, &config] {
-        upload(&token, blob);
+    registry(server, tenant).push(tag, env)
+}
+
+/// The registry of a server without TLS.
+pub(crate) fn registry(server: &Server, tenant: &str) -> Registry {
+    Registry {
+        agent: agent(),
+        scheme: "http",
+        token: server.client().registry_token(tenant).unwrap(),
     }
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": { "mediaType": CONFIG, "digest": digest(&config), "size": config.len() },
-        "layers": [{ "mediaType": LAYER, "digest": digest(&layer), "size": layer.len() }],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let url = format!("{}/manifests/{tag}", base(&token));
-    let answer = agent()
-        .put(&url)
-        .header("authorization", bearer(&token))
-        .header("content-type", MANIFEST)
-        .send(&manifest)
-        .unwrap();
-    assert_eq!(answer.status(), 201, "{url}");
-    digest(&manifest)
 }
 
-/// Whether the registry says that it has something: `blobs/DIGEST`, `manifests/TAG`.
-pub(crate) fn has(token: &RegistryToken, what: &str) -> bool {
-    let url = format!("{}/{what}", base(token));
-    let found = agent()
-        .head(&url)
-        .header("authorization", bearer(token))
-        .call()
-        .unwrap();
-    found.status() == 200
+/// A registry that an image goes to.
+pub(crate) struct Registry {
+    pub(crate) agent: ureq::Agent,
+    pub(crate) scheme: &'static str,
+    pub(crate) token: RegistryToken,
 }
 
-pub(crate) fn upload(token: &RegistryToken, blob: &[u8]) {
-    if has(token, &format!("blobs/{}", digest(blob))) {
-        return;
+impl Registry {
+    /// Pushes an image with this environment under `tag`; returns its digest.
+    pub(crate) fn push(&self, tag: &str, env: &[(&str, &str)]) -> String {
+        let layer = layer();
+        let config = config(&layer, env);
+        for blob in [&layer, &config] {
+            self.upload(blob);
+        }
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": { "mediaType": CONFIG, "digest": digest(&config), "size": config.len() },
+            "layers": [{ "mediaType": LAYER, "digest": digest(&layer), "size": layer.len() }],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let url = format!("{}/manifests/{tag}", self.base());
+        let answer = self
+            .agent
+            .put(&url)
+            .header("authorization", self.bearer())
+            .header("content-type", MANIFEST)
+            .send(&manifest)
+            .unwrap();
+        assert_eq!(answer.status(), 201, "{url}");
+        digest(&manifest)
     }
-    let url = format!("{}/blobs/uploads/?digest={}", base(token), digest(blob));
-    let answer = agent()
-        .post(&url)
-        .header("authorization", bearer(token))
-        .header("content-type", "application/octet-stream")
-        .send(blob)
-        .unwrap();
-    assert_eq!(answer.status(), 201, "{url}");
+
+    /// Whether the registry says that it has something: `blobs/DIGEST`, `manifests/TAG`.
+    pub(crate) fn has(&self, what: &str) -> bool {
+        let found = self
+            .agent
+            .head(format!("{}/{what}", self.base()))
+            .header("authorization", self.bearer())
+            .call()
+            .unwrap();
+        found.status() == 200
+    }
+
+    pub(crate) fn upload(&self, blob: &[u8]) {
+        if self.has(&format!("blobs/{}", digest(blob))) {
+            return;
+        }
+        let url = format!("{}/blobs/uploads/?digest={}", self.base(), digest(blob));
+        let answer = self
+            .agent
+            .post(&url)
+            .header("authorization", self.bearer())
+            .header("content-type", "application/octet-stream")
+            .send(blob)
+            .unwrap();
+        assert_eq!(answer.status(), 201, "{url}");
+    }
+
+    fn base(&self) -> String {
+        let repository = self.token.repository.as_deref().unwrap();
+        format!("{}://{}/v2/{repository}", self.scheme, self.token.registry)
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.token.expose_secret())
+    }
 }
 
-fn layer() -> Vec<u8> {
+/// The archive of the image's one layer.
+pub(crate) fn layer() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let program = fs::read(app::binary()).unwrap();
     let mut header = tar::Header::new_gnu();
@@ -94,15 +128,6 @@ fn config(layer: &[u8], env: &[(&str, &str)]) -> Vec<u8> {
         "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
     });
     config.to_string().into_bytes()
-}
-
-fn base(token: &RegistryToken) -> String {
-    let repository = token.repository.as_deref().unwrap();
-    format!("http://{}/v2/{repository}", token.registry)
-}
-
-fn bearer(token: &RegistryToken) -> String {
-    format!("Bearer {}", token.token.expose_secret())
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {

@@ -111,9 +111,9 @@ fn every_refusal_has_the_contracts_shape() {
         (
             "POST",
             "/api/v1/tenants/local/rotate-credentials",
-            b"",
-            501,
-            "unsupported",
+            b"{\"grace_seconds\":9999999999}",
+            422,
+            "invalid_request",
         ),
         (
             "POST",

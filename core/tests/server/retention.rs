@@ -223,18 +223,18 @@ fn pushes_and_deployments_beside_collections_lose_nothing() {
 #[test]
 fn what_a_push_was_told_is_there_stays_until_it_has_ended() {
     let server = with_releases(3);
-    let token = server.client().registry_token("local").unwrap();
-    image::upload(&token, b"of a push that goes on");
+    let registry = image::registry(&server, "local");
+    registry.upload(b"of a push that goes on");
     let blob = format!("blobs/{}", image::digest(b"of a push that goes on"));
     grow_old(&server);
-    assert!(image::has(&token, &blob) && image::has(&token, "manifests/v1"));
+    assert!(registry.has(&blob) && registry.has("manifests/v1"));
     assert_eq!(collect(&server, false).blobs, 0);
-    assert!(image::has(&token, &blob));
+    assert!(registry.has(&blob));
     assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
     // Nobody has asked for them since.
     grow_old(&server);
     assert!(collect(&server, false).blobs > 0);
-    assert!(!image::has(&token, &blob) && image::has(&token, "manifests/v1"));
+    assert!(!registry.has(&blob) && registry.has("manifests/v1"));
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::time::Duration;
 use http::StatusCode;
 use proxy::{Settings, Target};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::{
     Connection, Dead, Instance, LOOPBACK, body, eventually, fetch, post, proxy, proxy_to,
-    proxy_with, raw_instance, read_until, switch, text,
+    proxy_with, raw, raw_instance, read_until, switch, text,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -249,4 +250,24 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     let collected = response.into_body().collect().await;
     assert!(collected.is_err(), "the client sees the break");
     eventually("the request has ended", || proxy.stats().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn more_clients_than_there_are_places_wait_for_one() {
+    let proxy = proxy_with(Settings {
+        max_connections: 1,
+        ..Settings::default()
+    })
+    .await;
+    let address = proxy.local_addr();
+    let held = TcpStream::connect(address).await.expect("a connection");
+    let asking = raw(
+        address,
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
+    let mut asking = std::pin::pin!(asking);
+    let early = tokio::time::timeout(Duration::from_millis(300), asking.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(held);
+    assert!(asking.await.starts_with("HTTP/1.1 503 "));
 }

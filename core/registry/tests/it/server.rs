@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use axum::serve::ListenerExt as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,13 +23,10 @@ pub(crate) const READER: (&str, &str) = ("anything", "reader-token");
 pub(crate) struct Tenants;
 
 impl Authorize for Tenants {
-    fn authorize(
-        &self,
-        authorization_header: Option<&str>,
-        repository: Option<&str>,
-        action: Action,
-    ) -> Decision {
-        let (tenant, may_push) = match authorization_header.and_then(password).as_deref() {
+    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
+        let header = headers.get("authorization");
+        let header = header.and_then(|value| value.to_str().ok());
+        let (tenant, may_push) = match header.and_then(password).as_deref() {
             Some("correct horse") => ("alice", true),
             Some("bob-token") => ("bob", true),
             Some("reader-token") => ("alice", false),

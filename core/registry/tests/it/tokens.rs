@@ -56,7 +56,7 @@ impl TokenServer {
         let name = repository.replace('/', "%2F");
         let scope = match action {
             Action::Pull => format!("scope=repository%3A{name}%3Apull"),
-            Action::Push => format!("scope=repository%3A{name}%3Apull%2Cpush"),
+            Action::Push | Action::Delete => format!("scope=repository%3A{name}%3Apull%2Cpush"),
         };
         *holds && !self.refuses.load(Ordering::SeqCst) && query.contains(&scope)
     }
@@ -65,13 +65,9 @@ impl TokenServer {
 struct ByToken(Arc<TokenServer>);
 
 impl Authorize for ByToken {
-    fn authorize(
-        &self,
-        header: Option<&str>,
-        repository: Option<&str>,
-        action: Action,
-    ) -> Decision {
-        let token = header.and_then(|header| header.strip_prefix("Bearer "));
+    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
+        let header = headers.get("authorization");
+        let token = header.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let repository = repository.unwrap_or_default();
         if token.is_some_and(|token| self.0.takes(token, repository, action)) {
             return Decision::Allow;

@@ -233,6 +233,7 @@ mod tests {
         api.registry_ca_file Text
         local.server Text
         local.listen Text
+        local.insecure Boolean
         env map
         ");
     }

@@ -79,6 +79,8 @@ pub struct Start<'a> {
     pub binary: &'a Path,
     /// Where to listen; the address of last time, else the first free port, when not given.
     pub listen: Option<SocketAddr>,
+    /// Whether it may be reached from other machines without TLS.
+    pub insecure: bool,
     /// The dashboard's folder, if the project has one.
     pub web: Option<PathBuf>,
     /// The server's configuration, if the project has one.
@@ -93,6 +95,7 @@ impl<'a> Start<'a> {
         Self {
             binary,
             listen: settings.config.local.listen,
+            insecure: settings.config.local.insecure,
             web: folder("core/web/dist"),
             services: folder("services"),
         }
@@ -220,6 +223,9 @@ impl Platform {
             .stderr(log)
             // Its own group: the Ctrl-C that ends us must not end it.
             .process_group(0);
+        if start.insecure {
+            command.arg("--insecure");
+        }
         if let Some(web) = &start.web {
             command.arg("--web").arg(web);
         }
@@ -438,6 +444,7 @@ mod tests {
             .start(&Start {
                 binary: &script,
                 listen: Some(([127, 0, 0, 1], 0).into()),
+                insecure: false,
                 web: None,
                 services: None,
             })

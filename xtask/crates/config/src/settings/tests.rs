@@ -145,6 +145,7 @@ fn every_key_has_a_default() {
     api.registry_ca_file = ""
     local.server = ""
     local.listen = ""
+    local.insecure = false
     "#);
 }
 

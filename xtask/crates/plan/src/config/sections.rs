@@ -353,4 +353,7 @@ pub struct Local {
     #[serde(with = "rules::optional_address")]
     #[schemars(with = "String")]
     pub listen: Option<SocketAddr>,
+    /// Whether that address may be one that other machines reach, where tokens travel in the clear. It is for a proxy with
+    /// TLS in front.
+    pub insecure: bool,
 }

@@ -1,0 +1,142 @@
+//! Sealing the tenants' secrets with a new key.
+//!
+//! A new key of a file is written beside it first (`FILE.next`), then all secrets are sealed with it in one transaction,
+//! then it takes the file's place. Whenever that is cut short, one of the two keys opens everything, and whoever opens
+//! the vault next finds out which ([`open_vault`]).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::RekeyArgs;
+use crate::data_dir::DataDir;
+use crate::key::{self, KeySource};
+use crate::store::{SealedSecret, Store};
+use crate::vault::{Place, Vault, VaultError};
+
+/// Runs the command.
+pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
+    if !arguments.data.join("state.db").is_file() {
+        bail!(
+            "{} is not the data folder of a server",
+            arguments.data.display()
+        );
+    }
+    let data = DataDir::open(&arguments.data)?;
+    let store = Store::open(&data.database()).context("cannot open the state database")?;
+    let old = arguments.secrets_key.source(&data);
+    let vault = open_vault(&store, &old).await?;
+    let new = match (
+        &arguments.new_secrets_key_command,
+        &arguments.new_secrets_key,
+    ) {
+        (Some(command), _) => Some(KeySource::Command(command.clone())),
+        (None, Some(file)) => Some(KeySource::File(file.clone())),
+        (None, None) => None,
+    };
+    let count = match (new, old) {
+        (Some(new), _) => reseal(&store, vault, Vault::new(&new.read()?)).await?,
+        (None, KeySource::File(path)) => replace(&store, vault, &path).await?,
+        (None, KeySource::Command(_)) => bail!(
+            "the present key comes from a command: say where the new one comes from with --new-secrets-key-command or \
+             --new-secrets-key"
+        ),
+    };
+    say(count);
+    Ok(())
+}
+
+/// The vault with the key that the secrets were sealed with. With another one a server would start every release
+/// without them. Finishes what a `rekey` that was cut short has left.
+pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Result<Vault> {
+    let vault = Vault::new(&source.read()?);
+    let sample = store.any_secret().await?;
+    let opens = |vault: &Vault| {
+        let sample = sample.as_ref();
+        sample.is_none_or(|sample| unseal(vault, sample).is_ok())
+    };
+    let next = match source {
+        KeySource::File(path) => Some((path, next_to(path))).filter(|(_, next)| next.exists()),
+        KeySource::Command(_) => None,
+    };
+    if opens(&vault) {
+        if let Some((_, next)) = next {
+            key::remove(&next)?;
+            tracing::info!("a change of the key of secrets that was cut short is undone");
+        }
+        return Ok(vault);
+    }
+    if let Some((path, next)) = next {
+        let newer = Vault::new(&KeySource::File(next.clone()).read()?);
+        if opens(&newer) {
+            key::replace(&next, path)?;
+            tracing::info!("a change of the key of secrets that was cut short is finished");
+            return Ok(newer);
+        }
+    }
+    bail!(
+        "this is not the key that the tenants' secrets were sealed with: give the right one with --secrets-key or \
+         --secrets-key-command"
+    )
+}
+
+/// Seals everything with a new key, which takes the place of the one in `path`.
+async fn replace(store: &Store, old: Vault, path: &Path) -> anyhow::Result<usize> {
+    let next = next_to(path);
+    key::make(&next)?;
+    die_if_told("key_made");
+    let new = Vault::new(&KeySource::File(next.clone()).read()?);
+    let count = reseal(store, old, new).await?;
+    die_if_told("sealed");
+    key::replace(&next, path)?;
+    die_if_told("replaced");
+    Ok(count)
+}
+
+async fn reseal(store: &Store, old: Vault, new: Vault) -> anyhow::Result<usize> {
+    let seal = move |secret: &SealedSecret| {
+        let sealed = unseal(&old, secret).and_then(|value| new.seal(place(secret), &value));
+        die_if_told("sealing");
+        sealed
+    };
+    let sealed = store.reseal_secrets(seal).await;
+    sealed
+        .context("the secrets were not sealed with the new key; the one before it still opens them")
+}
+
+fn unseal(vault: &Vault, secret: &SealedSecret) -> Result<secrecy::SecretString, VaultError> {
+    vault.unseal(place(secret), &secret.sealed)
+}
+
+fn place(secret: &SealedSecret) -> Place<'_> {
+    Place {
+        tenant: &secret.tenant,
+        name: &secret.name,
+        version: secret.version,
+    }
+}
+
+/// `FILE.next`.
+fn next_to(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".next");
+    PathBuf::from(name)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn say(count: usize) {
+    println!("{count} versions of secrets are sealed with the new key");
+}
+
+/// Lets tests end the command at a point that no signal from outside hits reliably. Not in release builds.
+#[cfg(debug_assertions)]
+fn die_if_told(point: &str) {
+    if std::env::var("SYSTEMPROMPT_DIE_AT").is_ok_and(|wanted| wanted == point) {
+        // No destructor runs, no buffer is flushed: like a kill.
+        std::process::abort();
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn die_if_told(_: &str) {}
