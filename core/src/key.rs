@@ -94,6 +94,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), KeyError> {
     }
 }
 
+/// Removes what a writer of this file has left that was killed.
+pub(crate) fn remove_unfinished(path: &Path) -> Result<(), KeyError> {
+    remove(&unfinished(path))
+}
+
 /// The file's text; a new key where there is no file. Whoever loses the file loses what was sealed with it.
 fn read_or_make(path: &Path) -> Result<SecretString, KeyError> {
     match read(path) {
@@ -112,7 +117,7 @@ fn read(path: &Path) -> io::Result<SecretString> {
 
 /// Whole or not at all, for its owner only, and flushed before anything is sealed with it.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
+    let unfinished = unfinished(path);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -123,6 +128,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
     flush_folder(path)
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
 }
 
 fn flush_folder(path: &Path) -> io::Result<()> {

@@ -50,6 +50,10 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
 /// The vault with the key that the secrets were sealed with. With another one a server would start every release
 /// without them. Finishes what a `rekey` that was cut short has left.
 pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Result<Vault> {
+    if let KeySource::File(path) = source {
+        key::remove_unfinished(path)?;
+        key::remove_unfinished(&next_to(path))?;
+    }
     let vault = Vault::new(&source.read()?);
     let sample = store.any_secret().await?;
     let opens = |vault: &Vault| {
