@@ -4,7 +4,8 @@
 //! `MODE`: `ok` (default), `slow` (listens after `START_MS`), `exit` (prints and ends with
 //! `EXIT_CODE`), `abort` (ends by a signal), `wrong-port`, `unhealthy` (answers 500 to the health
 //! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
-//! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included).
+//! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included), `chatty`
+//! (prints a number every few milliseconds).
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/sick` (health checks fail from now on).
@@ -41,6 +42,14 @@ fn main() {
                 thread::sleep(Duration::from_millis(number("CRASH_MS", 1000)));
                 println!("crashing");
                 std::process::exit(4);
+            });
+        }
+        "chatty" => {
+            thread::spawn(|| {
+                for tick in 0_u64.. {
+                    println!("tick {tick}");
+                    thread::sleep(Duration::from_millis(5));
+                }
             });
         }
         _ => {}

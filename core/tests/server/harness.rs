@@ -1,5 +1,6 @@
 //! Starting, asking, killing and reaping the server.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -97,12 +98,33 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the end: instances run on.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM")
+    }
+
+    /// Sends SIGINT and waits for the end, of the instances too.
+    pub(crate) fn interrupt(&mut self) -> ExitStatus {
+        self.signal("INT")
+    }
+
+    fn signal(&mut self, name: &str) -> ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
         until("the server ends", || self.child.try_wait().unwrap())
+    }
+
+    /// What is written down about each instance that is there, by its id.
+    pub(crate) fn instances(&self) -> BTreeMap<String, Value> {
+        let entries = fs::read_dir(self.data.join("engine/instances"));
+        let entries = entries.into_iter().flatten().flatten();
+        let record = |entry: fs::DirEntry| {
+            let text = fs::read(entry.path().join("instance.json")).ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            Some((name, serde_json::from_slice(&text).ok()?))
+        };
+        entries.filter_map(record).collect()
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -181,6 +203,25 @@ impl Server {
 }
 
 impl Server {
+    /// They would wait for another server. With its guard each goes.
+    fn end_instances(&self) {
+        if self.folder.is_none() {
+            // Another server has taken them over.
+            return;
+        }
+        for (id, record) in self.instances() {
+            let _ = Command::new("kill")
+                .args(["-KILL", &record["guard"]["pid"].to_string()])
+                .output();
+            let others = record["others"].as_array().into_iter().flatten();
+            let pids: Vec<String> = others.map(|other| other["pid"].to_string()).collect();
+            until(&format!("{id} ends"), || {
+                let is_there = |pid: &String| Path::new("/proc").join(pid).exists();
+                (!pids.iter().any(is_there)).then_some(())
+            });
+        }
+    }
+
     /// The overlay of an instance that was killed has a directory that not even its owner may read;
     /// the folder could not be removed with it.
     fn open_closed_directories(&self) {
@@ -202,6 +243,7 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log());
         }
         self.kill();
+        self.end_instances();
         self.open_closed_directories();
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod adoption;
 mod app;
 mod deploy;
 mod failing;

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use oci::{Digest, Store};
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
+use super::adopt::{self, Greeted};
 use super::error::EngineError;
 use super::image::{Images, PreparedImage};
-use super::instance::{self, Instance};
+use super::instance::{self, Found, Instance};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
+use super::launch::protocol::{Keeping, Launch};
 use super::owner;
 use super::place::Place;
 use super::plan;
@@ -36,6 +38,9 @@ pub struct Settings {
     pub launcher: Launcher,
     /// Whether to use namespaces.
     pub isolation: IsolationMode,
+    /// How long instances go on without a server, for the next one to take them over. Zero ends
+    /// them with their server.
+    pub orphan: Duration,
 }
 
 /// A program and the arguments that make it call [`launch_main`](super::launch_main).
@@ -102,7 +107,7 @@ impl Unclaimed {
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(unwanted) = self.0.take() {
-            // Without a runtime the server ends, and its instances with it.
+            // Without a runtime the server ends; nobody knows this one, so the next server ends it.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move { unwanted.stop(Duration::ZERO).await });
             }
@@ -120,6 +125,7 @@ struct Inner {
     root: PathBuf,
     launcher: Launcher,
     isolation: Isolation,
+    orphan: Duration,
     images: Arc<Images>,
     ids: Mutex<HashSet<String>>,
     /// Held for as long as the engine lives.
@@ -158,6 +164,7 @@ impl ProcessEngine {
             root,
             launcher,
             isolation,
+            orphan,
         } = settings;
         fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
         let root = root
@@ -181,6 +188,7 @@ impl ProcessEngine {
             root,
             launcher,
             isolation,
+            orphan,
             images,
             ids,
             _lock: lock,
@@ -222,6 +230,49 @@ impl ProcessEngine {
         self.inner.images.retain(images).await
     }
 
+    /// Takes over the instances that an earlier server has left running, and those that have ended
+    /// since. For the start of a server, before [`ProcessEngine::sweep`], which ends those that are
+    /// not among them.
+    pub async fn adopt(&self) -> Result<Vec<Instance>, EngineError> {
+        let mut asked = JoinSet::new();
+        for directory in children(&self.inner.root.join("instances"))? {
+            let engine = self.clone();
+            asked.spawn(async move { engine.adopt_from(&directory).await });
+        }
+        Ok(asked.join_all().await.into_iter().flatten().collect())
+    }
+
+    async fn adopt_from(&self, directory: &Path) -> Option<Instance> {
+        let mut record = InstanceRecord::read(directory).filter(InstanceRecord::is_adoptable)?;
+        let id = directory.file_name()?.to_str()?.to_owned();
+        let place = Place::new(&self.inner.root, &id).ok()?;
+        let seat = self.seat(&id).ok()?;
+        let held = self.inner.images.hold(record.image);
+        let greeted = adopt::greet(directory, &record).await;
+        let greeted = greeted
+            .inspect_err(|error| tracing::warn!(id, %error, "an instance is not taken over"));
+        let Greeted { guard, pid, ended } = greeted.ok()?;
+        let pid = record.started(pid);
+        if let Err(error) = record.write(directory) {
+            // what it said before is enough to find the guard by
+            tracing::warn!(id, %error, "an instance's record is not renewed");
+        }
+        let found = Found {
+            id,
+            place,
+            record,
+            guard,
+            seat,
+            held,
+        };
+        let instance = found.attach(pid);
+        if ended {
+            // the guard has nothing else to do
+            instance.wait().await;
+        }
+        Some(instance)
+    }
+
     /// Ends and removes what an earlier server has left. For the start of a server; the instances
     /// of this engine are not touched.
     pub async fn sweep(&self) -> Result<(), EngineError> {
@@ -238,12 +289,22 @@ impl ProcessEngine {
         let image = self.inner.images.prepare(spec.image).await?;
         let isolation = self.inner.isolation.clone();
         let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
+        let keeping = Keeping {
+            log: spec.log.clone(),
+            directory: place.relative(&place.directory),
+            orphan_ms: u64::try_from(self.inner.orphan.as_millis()).unwrap_or(u64::MAX),
+            stop_signal: stop_signal as i32,
+        };
         let (planned_place, planned_spec) = (place.clone(), spec.clone());
         let work = spawn_blocking(move || {
             planned_place.create(&image, isolation.root)?;
             plan::launch(&planned_spec, &image, &planned_place, &isolation)
         });
         let launch = work.await.map_err(|_| EngineError::ShuttingDown)?;
+        let launch = launch.map(|launch| Launch {
+            keeping: Some(keeping),
+            ..launch
+        });
         let birth = instance::Birth {
             spec,
             place,

@@ -202,6 +202,7 @@ fn rehearse(
     let launch = Launch {
         confinement: confinement(level, kind, relative),
         program: None,
+        keeping: None,
     };
     let outcome = act(launch, launcher, root);
     tree::remove(scratch).map_err(EngineError::files("remove", scratch))?;

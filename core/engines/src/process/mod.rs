@@ -1,16 +1,18 @@
-//! Engine `process`: an instance is a child of the server, in namespaces of its own where the
+//! Engine `process`: an instance is a tree of processes, in namespaces of its own where the
 //! machine allows them. No daemon is needed, nor root.
 //!
 //! ```text
 //! server ──socket── guard ──socket── init ── program
-//!  │                 holds the        process 1 of the instance:
-//!  │                 lifeline         mounts, user, reaping
-//!  └─ pipes: what the program writes ─┘
+//!                    │                process 1 of the instance:
+//!                    │                mounts, user, reaping
+//!                    └─ pipes: what the program writes ─┘
 //! ```
 //!
-//! Whatever dies, the part below it goes too: nothing of an instance outlives the server.
+//! Whatever dies, the part below it goes too, but for the server: a guard waits for the next one,
+//! which takes the instance over, for a set time, and then ends it.
 //! The network is not isolated: instances listen on loopback, where the server's proxy finds them.
 
+mod adopt;
 mod assemble;
 mod binary;
 mod boot;

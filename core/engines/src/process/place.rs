@@ -100,7 +100,8 @@ impl Place {
         self.directory.join(format!("volume-{number}"))
     }
 
-    fn relative(&self, path: &Path) -> PathBuf {
+    /// A path below the engine's directory, from there.
+    pub(crate) fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.engine).unwrap_or(path).to_owned()
     }
 

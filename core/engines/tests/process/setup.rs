@@ -62,6 +62,7 @@ impl Bench {
             root: folder.path().join("engine"),
             launcher: launcher(),
             isolation: mode,
+            orphan: Duration::ZERO,
         };
         let engine = ProcessEngine::new(settings).unwrap();
         Self {

@@ -31,7 +31,7 @@ const LAST_PORT: u16 = 7579;
 const TRIES: u32 = 5;
 /// How long the server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to drain and end after SIGTERM: its own limit is a minute.
+/// How long it may take to drain and end after SIGINT: its own limit is a minute.
 const STOP_LIMIT: Duration = Duration::from_secs(75);
 
 /// The embedded platform of a project.
@@ -260,7 +260,7 @@ impl Platform {
         }
     }
 
-    /// Ends the server; instances end with it. Returns whether one ran.
+    /// Ends the server and its instances. Returns whether one ran.
     pub fn stop(&self) -> Result<bool, Failure> {
         let Some(recorded) = self.recorded() else {
             return Ok(false);
@@ -269,7 +269,8 @@ impl Platform {
             return Ok(false);
         }
         let pid = Pid::from_raw(recorded.pid);
-        kill(pid, Signal::SIGTERM)
+        // SIGTERM would leave the instances to the next server.
+        kill(pid, Signal::SIGINT)
             .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
         let limit = Instant::now() + STOP_LIMIT;
         while is_alive(recorded.pid, recorded.started) {

@@ -133,7 +133,7 @@ struct Init {
 impl Init {
     fn hold(mut self) -> ExitCode {
         loop {
-            let ready = self.signals.wait(&[&self.guard]);
+            let ready = self.signals.wait(&[(&self.guard).into()], None);
             for signal in self.signals.take() {
                 self.pass(signal);
             }
