@@ -46,6 +46,8 @@ pub mod code {
     pub const DEPLOYMENT_IN_PROGRESS: &str = "deployment_in_progress";
     /// The registry does not hold the image.
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
+    /// The server cannot enforce the limits that were asked for.
+    pub const LIMITS_NOT_ENFORCED: &str = "limits_not_enforced";
     /// There is no older release to return to.
     pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
     /// The idempotency key was used with another body.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engines::process::{EngineError, Instance, InstanceSpec};
-use management_api::types::Failure;
+use management_api::types::{Failure, Resources};
 use oci::Digest;
 use proxy::Target;
 use secrecy::ExposeSecret;
@@ -115,12 +115,24 @@ async fn begin(
         port,
         log: logs::file(&platform.data.logs(&row.tenant), row.number),
         command,
+        resources: bounds(&row.capsule.resources),
     };
     platform
         .engine
         .start(spec)
         .await
         .map_err(|error: EngineError| failure::not_started(&error))
+}
+
+/// What the engine is told of what a release may use.
+pub(crate) fn bounds(resources: &Resources) -> engines::process::Resources {
+    engines::process::Resources {
+        memory: resources.memory_bytes,
+        cpu_millis: resources.cpu_millis,
+        pids: resources.pids,
+        read_only: resources.read_only,
+        best_effort: resources.best_effort,
+    }
 }
 
 /// The release's own variables and the versions of the secrets that it names.

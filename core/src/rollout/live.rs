@@ -371,6 +371,7 @@ pub(super) fn described(exit: Exit) -> String {
     match exit {
         Exit::Code(_) => format!("it ended with {exit}"),
         Exit::Signal(_) => format!("it was ended by {exit}"),
+        Exit::OutOfMemory { .. } => exit.to_string(),
     }
 }
 

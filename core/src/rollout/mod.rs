@@ -12,7 +12,7 @@ mod recovery;
 mod run;
 mod watching;
 
-pub(crate) use instances::Adopted;
+pub(crate) use instances::{Adopted, bounds};
 pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe};
 pub(crate) use recovery::{finish_interrupted, restore_live};

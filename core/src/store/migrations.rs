@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_strategies.sql"),
     include_str!("migrations/0003_secrets.sql"),
+    include_str!("migrations/0008_resources.sql"),
 ];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.

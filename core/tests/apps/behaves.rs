@@ -5,7 +5,7 @@
 //! `EXIT_CODE`), `abort` (ends by a signal), `wrong-port`, `unhealthy` (answers 500 to the health
 //! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
 //! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included), `chatty`
-//! (prints a number every few milliseconds).
+//! (prints a number every few milliseconds), `hungry` (takes `EAT_MB` of memory before it listens).
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/sick` (health checks fail from now on).
@@ -43,6 +43,11 @@ fn main() {
                 println!("crashing");
                 std::process::exit(4);
             });
+        }
+        "hungry" => {
+            let count = number("EAT_MB", 64) as usize;
+            let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8 | 1; 1 << 20]).collect();
+            println!("took {}", std::hint::black_box(&all).len());
         }
         "chatty" => {
             thread::spawn(|| {

@@ -36,6 +36,17 @@ impl Server {
         server
     }
 
+    /// A server with a new data folder, whose instances are not kept apart from the machine.
+    pub(crate) fn start_without_isolation() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = command(&data);
+        command.args(["--isolation", "off"]);
+        let mut server = Self::spawn(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
     /// A server on a folder that may have been another's.
     pub(crate) fn start_in(data: &Path) -> Self {
         Self::spawn(command(data), data)

@@ -14,6 +14,7 @@ mod harness;
 mod idempotency;
 mod image;
 mod life;
+mod limits;
 mod load;
 mod logs;
 mod operations;

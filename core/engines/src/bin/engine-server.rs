@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
+use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Resources, Settings};
 use tokio::time::timeout;
 
 /// Longer than any test.
@@ -32,6 +32,7 @@ fn main() {
         port: port.parse().expect("a port"),
         log: root.join("held.log"),
         command: None,
+        resources: Resources::default(),
     };
     let settings = Settings {
         store: Arc::new(oci::Store::open(store).expect("a store")),

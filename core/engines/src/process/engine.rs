@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::adopt::{self, Greeted};
+use super::cgroup::{Cgroups, Groups};
 use super::error::EngineError;
 use super::image::{Images, PreparedImage};
 use super::instance::{self, Found, Instance};
@@ -23,6 +24,7 @@ use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
+use super::resources::Resources;
 use super::tree;
 use super::unpack::{Limits, Rules};
 
@@ -85,6 +87,8 @@ pub struct InstanceSpec {
     pub log: PathBuf,
     /// Replaces the image's `CMD`.
     pub command: Option<Vec<String>>,
+    /// What it may use of the machine.
+    pub resources: Resources,
 }
 
 /// An instance on its way to whoever asked for it, who may be gone by now.
@@ -126,6 +130,7 @@ struct Inner {
     launcher: Launcher,
     isolation: Isolation,
     orphan: Duration,
+    cgroups: Arc<Cgroups>,
     images: Arc<Images>,
     ids: Mutex<HashSet<String>>,
     /// Held for as long as the engine lives.
@@ -177,6 +182,7 @@ impl ProcessEngine {
         }
         let isolation = isolation::find(isolation, &launcher, &root, &isolation::scratch(&root))?;
         close(&root, &isolation)?;
+        let cgroups = Arc::new(Cgroups::find(&root));
         let rules = Rules {
             limits,
             keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
@@ -189,6 +195,7 @@ impl ProcessEngine {
             launcher,
             isolation,
             orphan,
+            cgroups,
             images,
             ids,
             _lock: lock,
@@ -245,7 +252,7 @@ impl ProcessEngine {
     async fn adopt_from(&self, directory: &Path) -> Option<Instance> {
         let mut record = InstanceRecord::read(directory).filter(InstanceRecord::is_adoptable)?;
         let id = directory.file_name()?.to_str()?.to_owned();
-        let place = Place::new(&self.inner.root, &id).ok()?;
+        let place = self.place(&id).ok()?;
         let seat = self.seat(&id).ok()?;
         let held = self.inner.images.hold(record.image);
         let greeted = adopt::greet(directory, &record).await;
@@ -283,28 +290,41 @@ impl ProcessEngine {
     }
 
     async fn bring_up(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
-        let place = Place::new(&self.inner.root, &spec.id)?;
+        if let Some(lacking) = self.lacks(&spec.resources) {
+            if !spec.resources.best_effort {
+                return Err(EngineError::Resources { lacking });
+            }
+            tracing::warn!(id = spec.id, lacking, "an instance runs without bounds");
+        }
+        let place = self.place(&spec.id)?;
         let seat = self.seat(&spec.id)?;
         let held = self.inner.images.hold(spec.image);
         let image = self.inner.images.prepare(spec.image).await?;
-        let isolation = self.inner.isolation.clone();
+        let isolation = self.inner.isolation.of(&spec.resources);
         let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
         let keeping = Keeping {
             log: spec.log.clone(),
             directory: place.relative(&place.directory),
             orphan_ms: u64::try_from(self.inner.orphan.as_millis()).unwrap_or(u64::MAX),
             stop_signal: stop_signal as i32,
+            groups: Groups::default(),
+            memory: spec.resources.memory,
         };
         let (planned_place, planned_spec) = (place.clone(), spec.clone());
+        let cgroups = Arc::clone(&self.inner.cgroups);
         let work = spawn_blocking(move || {
-            planned_place.create(&image, isolation.root)?;
-            plan::launch(&planned_spec, &image, &planned_place, &isolation)
+            let (place, spec) = (planned_place, planned_spec);
+            place.create(&image, isolation.root)?;
+            let launch = plan::launch(&spec, &image, &place, &isolation)?;
+            let groups = cgroups.create(&spec.id, &spec.resources);
+            let groups = groups
+                .map_err(|error| EngineError::launch(&spec.id, "make its control groups", error))?;
+            Ok(Launch {
+                keeping: Some(Keeping { groups, ..keeping }),
+                ..launch
+            })
         });
         let launch = work.await.map_err(|_| EngineError::ShuttingDown)?;
-        let launch = launch.map(|launch| Launch {
-            keeping: Some(keeping),
-            ..launch
-        });
         let birth = instance::Birth {
             spec,
             place,
@@ -319,6 +339,24 @@ impl ProcessEngine {
                 Err(error)
             }
         }
+    }
+
+    /// What of `resources` this machine cannot enforce, and why, if there is anything.
+    #[must_use]
+    pub fn lacks(&self, resources: &Resources) -> Option<String> {
+        let mut lacking = self.inner.cgroups.lacks(resources);
+        if resources.read_only && !self.inner.isolation.has_namespaces() {
+            lacking.push("read-only root: there are no namespaces here".to_owned());
+        }
+        (!lacking.is_empty()).then(|| lacking.join("; "))
+    }
+
+    fn place(&self, id: &str) -> Result<Place, EngineError> {
+        let place = Place::new(&self.inner.root, id)?;
+        Ok(Place {
+            groups: self.inner.cgroups.groups(id),
+            ..place
+        })
     }
 
     fn seat(&self, id: &str) -> Result<Seat, EngineError> {
@@ -360,6 +398,10 @@ impl Inner {
             }
             tree::remove(&directory).map_err(EngineError::files("remove", &directory))?;
         }
+        self.cgroups.sweep(|id| {
+            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.contains(id)
+        });
         self.images.clear_scratch()
     }
 }

@@ -26,6 +26,7 @@ use super::place::Place;
 use super::plan;
 use super::proc::{self, Process};
 use super::record::InstanceRecord;
+use super::resources::Bytes;
 
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
@@ -40,12 +41,41 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By the kernel, because its memory was used up.
+    OutOfMemory {
+        /// The bound, in bytes.
+        limit: u64,
+    },
+}
+
+impl Exit {
+    /// Its code, if it ended by itself.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) | Self::OutOfMemory { .. } => None,
+        }
+    }
+
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+            Self::OutOfMemory { .. } => Some(Signal::SIGKILL as i32),
+        }
+    }
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
+            Self::OutOfMemory { limit } => {
+                write!(f, "it ran out of memory: limit {}", Bytes(*limit))
+            }
             Self::Signal(number) => match Signal::try_from(*number) {
                 Ok(signal) => write!(f, "signal {number} ({})", signal.as_str()),
                 Err(_) => write!(f, "signal {number}"),

@@ -174,7 +174,11 @@ impl Monitor {
             tokio::select! {
                 report = socket.next() => match report {
                     Ok(Some(Report::Exited { code })) => return Some(Exit::Code(code)),
-                    Ok(Some(Report::Killed { signal })) => return Some(Exit::Signal(signal)),
+                    Ok(Some(Report::Killed { signal, out_of_memory })) => {
+                        return Some(out_of_memory.map_or(Exit::Signal(signal), |limit| {
+                            Exit::OutOfMemory { limit }
+                        }));
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return None,
                 },

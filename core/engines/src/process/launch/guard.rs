@@ -20,6 +20,7 @@ use super::protocol::{Failure, Keeping, Launch, Order, PROTOCOL, Report};
 use super::{BROKEN, INIT, namespaces, sweep};
 use crate::process::log::Capture;
 use crate::process::record;
+use crate::process::resources::Bytes;
 
 /// Without a server: between two looks at whether the instance is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
@@ -86,6 +87,11 @@ fn start(mut launch: Launch) -> Result<Held, Failure> {
         .spawn()
         .map_err(Failure::at("start the instance's first process"))?;
     let init_pid = i32::try_from(child.id()).map_err(Failure::at("start the instance"))?;
+    if let Some(kept) = &kept {
+        // it waits for its orders: nothing of the instance is ever outside
+        let entered = kept.keeping.groups.enter(init_pid);
+        entered.map_err(Failure::at("enter the control groups"))?;
+    }
     let mut init = Channel::new(ours);
     init.send(&Order::Launch(Box::new(launch)))
         .map_err(Failure::at("describe the instance"))?;
@@ -357,16 +363,30 @@ impl Guard {
         while self.held.init.is_some() {
             self.pass_reports();
         }
-        let capture = self.held.kept.as_mut().and_then(|k| k.capture.take());
-        if let Some(capture) = capture {
-            capture.finish(LOG_PATIENCE);
-        }
         let outcome = self.outcome.take().unwrap_or_else(|| without_report(init));
+        let bound = self.used_up();
+        let outcome = with_reason(outcome, bound);
+        if let Some(kept) = &mut self.held.kept {
+            if let Some(capture) = kept.capture.take() {
+                let note =
+                    bound.map(|bytes| format!("it ran out of memory: limit {}", Bytes(bytes)));
+                capture.finish(LOG_PATIENCE, note.as_deref());
+            }
+            kept.keeping.groups.remove();
+        }
         self.tell(&outcome);
         let code = exit_code(&outcome);
         self.outcome = Some(outcome);
         self.wait_for_heir();
         code
+    }
+
+    /// The bound of the memory, where any process was ended for it.
+    fn used_up(&self) -> Option<u64> {
+        let keeping = &self.held.kept.as_ref()?.keeping;
+        keeping
+            .memory
+            .filter(|_| keeping.groups.out_of_memory() > 0)
     }
 
     /// Keeps how it ended for the next server, where there is none.
@@ -384,7 +404,9 @@ impl Guard {
 fn exit_code(outcome: &Report) -> ExitCode {
     match outcome {
         Report::Exited { code } => ExitCode::from(u8::try_from(*code).unwrap_or(BROKEN)),
-        Report::Killed { signal } => ExitCode::from(u8::try_from(128 + signal).unwrap_or(BROKEN)),
+        Report::Killed { signal, .. } => {
+            ExitCode::from(u8::try_from(128 + signal).unwrap_or(BROKEN))
+        }
         Report::Rehearsed => ExitCode::SUCCESS,
         _ => ExitCode::from(BROKEN),
     }
@@ -396,12 +418,26 @@ fn without_report(init: Option<WaitStatus>) -> Report {
         Some(WaitStatus::Exited(_, code)) => {
             Report::Failed(Failure::new("start the program", io_broken(code)))
         }
-        Some(WaitStatus::Signaled(_, signal, _)) => Report::Killed {
-            signal: signal as i32,
+        Some(WaitStatus::Signaled(_, signal, _)) => killed(signal),
+        _ => killed(Signal::SIGKILL),
+    }
+}
+
+/// A program that ends otherwise has borne the end of one of its processes; the log tells of it.
+fn with_reason(outcome: Report, used_up: Option<u64>) -> Report {
+    match outcome {
+        Report::Killed { signal, .. } if signal == Signal::SIGKILL as i32 => Report::Killed {
+            signal,
+            out_of_memory: used_up,
         },
-        _ => Report::Killed {
-            signal: Signal::SIGKILL as i32,
-        },
+        other => other,
+    }
+}
+
+fn killed(signal: Signal) -> Report {
+    Report::Killed {
+        signal: signal as i32,
+        out_of_memory: None,
     }
 }
 

@@ -179,6 +179,7 @@ impl Init {
             WaitStatus::Exited(pid, code) if pid == self.program => Some(Report::Exited { code }),
             WaitStatus::Signaled(pid, signal, _) if pid == self.program => Some(Report::Killed {
                 signal: signal as i32,
+                out_of_memory: None,
             }),
             _ => None,
         }

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::cgroup::Groups;
+
 /// Which language a guard speaks; a server that speaks another one does not take it over.
 pub(crate) const PROTOCOL: u32 = 1;
 
@@ -61,6 +63,12 @@ pub(crate) struct Keeping {
     pub(crate) orphan_ms: u64,
     /// What asks the program to end, by the machine's number.
     pub(crate) stop_signal: i32,
+    /// The control groups to put the init into, and with it the instance.
+    #[serde(default)]
+    pub(crate) groups: Groups,
+    /// The bound of their memory, where there is one.
+    #[serde(default)]
+    pub(crate) memory: Option<u64>,
 }
 
 /// How the processes of an instance are held.
@@ -168,6 +176,9 @@ pub(crate) enum Report {
     Killed {
         /// By the machine's number.
         signal: i32,
+        /// The bound of the instance's memory, where that was the reason.
+        #[serde(default)]
+        out_of_memory: Option<u64>,
     },
 }
 

@@ -62,8 +62,8 @@ impl Capture {
     }
 
     /// Writes until nobody holds the other ends any more, for `patience` at most: a process that has got
-    /// out of our reach may hold them for ever.
-    pub(crate) fn finish(mut self, patience: Duration) {
+    /// out of our reach may hold them for ever. `last` is the engine's own last word.
+    pub(crate) fn finish(mut self, patience: Duration, last: Option<&str>) {
         let deadline = Instant::now() + patience;
         while !self.pipes.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -75,8 +75,10 @@ impl Capture {
             }
             self.take();
         }
-        let pipes = std::mem::take(&mut self.pipes);
-        self.write(pipes.into_iter().filter_map(Pipe::rest).collect());
+        let pipes = std::mem::take(&mut self.pipes).into_iter();
+        let mut lines: Vec<Line> = pipes.filter_map(Pipe::rest).collect();
+        lines.extend(last.map(engine_line));
+        self.write(lines);
     }
 
     fn write(&mut self, mut lines: Vec<Line>) {
@@ -159,11 +161,12 @@ mod tests {
         out.write_all(b"o").unwrap();
         err.write_all(b"oh\n").unwrap();
         drop((out, err));
-        capture.finish(Duration::from_mins(1));
+        capture.finish(Duration::from_mins(1), Some("the end"));
         let mut lines = tail(&path, 5);
         // the order of two streams is nobody's
-        lines[2..].sort();
-        assert_eq!(lines, ["one", "[engine] something happened", "oh", "two"]);
+        lines[2..4].sort();
+        let note = "[engine] something happened";
+        assert_eq!(lines, ["one", note, "oh", "two", "[engine] the end"]);
     }
 
     #[test]
@@ -173,7 +176,7 @@ mod tests {
         let (capture, [mut out, err]) = Capture::open(&path).unwrap();
         out.write_all(b"said\nhalf").unwrap();
         drop(err);
-        capture.finish(Duration::from_millis(50));
+        capture.finish(Duration::from_millis(50), None);
         assert_eq!(tail(&path, 5), ["said", "half"]);
         drop(out);
     }
