@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deploy_config::Settings;
-use deploy_plan::config::{Auth, Config, ControlPlane, Strategy};
+use deploy_plan::config::{Auth, Config, ControlPlane, Memory, Strategy};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Tag as PlannedTag;
 use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
 use management_api::types::{
-    AnalysisSettings, CanaryStep, DeployAnswer, DeployRequest, HealthCheck, RolloutSettings, Source,
+    AnalysisSettings, CanaryStep, DeployAnswer, DeployRequest, HealthCheck, Resources,
+    RolloutSettings, Source,
 };
 use oci::{Digest, Store};
 
@@ -92,6 +93,11 @@ fn offered(config: &Config, control: &Control) -> Result<(), Failure> {
         (
             deploy.replicas != 1 && !control.offers("replicas"),
             "deploy.replicas".to_owned(),
+        ),
+        (
+            config.resources != deploy_plan::config::Resources::default()
+                && !control.offers("resources"),
+            "[resources]".to_owned(),
         ),
         (
             deploy.strategy != Strategy::Rolling && !known,
@@ -398,6 +404,7 @@ fn request(execution: &Execution<'_>, control: &Control, release: &Release) -> D
         } else {
             RolloutSettings::default()
         },
+        resources: resources(config),
         health: Some(health(config)),
         env: config
             .env
@@ -449,6 +456,17 @@ fn rollout_settings(config: &Config) -> RolloutSettings {
         }
     }
     settings
+}
+
+fn resources(config: &Config) -> Resources {
+    let resources = &config.resources;
+    Resources {
+        memory_bytes: resources.memory.map(Memory::bytes),
+        cpu_millis: resources.cpus.millis(),
+        pids: (resources.pids > 0).then_some(resources.pids),
+        read_only: resources.read_only,
+        best_effort: resources.best_effort,
+    }
 }
 
 fn health(config: &Config) -> HealthCheck {
