@@ -176,7 +176,7 @@ impl ProcessEngine {
             .canonicalize()
             .map_err(EngineError::files("find", &root))?;
         let lock = lock(&root)?;
-        for name in ["images", "instances", "tmp"] {
+        for name in ["images", "layers", "instances", "tmp"] {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
         }
@@ -187,7 +187,13 @@ impl ProcessEngine {
             limits,
             keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
         };
-        let images = Images::new(store, root.join("images"), root.join("tmp"), rules);
+        let images = Images::new(
+            store,
+            root.join("images"),
+            root.join("layers"),
+            root.join("tmp"),
+            rules,
+        );
         let images = Arc::new(images);
         let ids = Mutex::default();
         let inner = Inner {

@@ -23,6 +23,7 @@ mod image;
 mod instance;
 mod isolation;
 mod launch;
+mod layers;
 mod log;
 mod monitor;
 mod outside;
