@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ["eat", mebibytes] => eat(mebibytes),
         ["spawn", count] => spawn(count),
         ["burn", milliseconds] => burn(milliseconds),
+        ["answer", socket, line] => answer(socket, line),
         _ => return ExitCode::from(64),
     }
     ExitCode::SUCCESS
@@ -78,6 +80,18 @@ fn burn(milliseconds: &str) {
         .and_then(|had| had.parse().ok())
         .expect("nanoseconds");
     println!("used {}", nanoseconds / 1_000_000);
+}
+
+/// Says the same to whoever connects, as a guard of another version would.
+fn answer(socket: &str, line: &str) {
+    let listener = UnixListener::bind(socket).expect("a place for a socket");
+    println!("listening");
+    let mut connections = Vec::new();
+    for connection in listener.incoming() {
+        let mut connection = connection.expect("a server");
+        let _ = writeln!(connection, "{line}");
+        connections.push(connection);
+    }
 }
 
 /// Prints what an instance can see of itself and of the machine.

@@ -274,7 +274,7 @@ async fn an_instance_whose_guard_does_not_answer_is_ended_and_not_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guard_of_a_later_protocol_is_ended_and_not_taken_over() {
+async fn an_instance_of_a_later_server_is_ended_and_not_taken_over() {
     let bench = Bench::new(IsolationMode::Auto);
     let image = bench.app(command(&["/bin/sleep", "600"]));
     let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
@@ -290,6 +290,84 @@ async fn a_guard_of_a_later_protocol_is_ended_and_not_taken_over() {
     assert!(processes(&server.root).is_empty());
     drop(engine);
     bench.check_nothing_left();
+}
+
+/// A process at the socket of the instance `id`, which answers with `line`.
+fn impostor(root: &Path, id: &str, line: &str) -> Child {
+    let directory = root.join("instances").join(id);
+    fs::create_dir_all(&directory).unwrap();
+    let mut child = Command::new(program("engine-fixture"))
+        .arg("answer")
+        .arg(directory.join("guard.sock"))
+        .arg(line)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let output = child.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut said).unwrap();
+    assert_eq!(said, "listening\n");
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_the_recorded_guard_or_speaks_otherwise_is_not_believed() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+    let record = fs::read(bench.root().join("instances/one/instance.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let root = bench.folder.path().join("other");
+    let says = |protocol: u32| {
+        format!(r#"{{"report":"guarding","protocol":{protocol},"pid":2,"ended":false}}"#)
+    };
+    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut ended = Vec::new();
+    for (id, protocol) in [("later", 1000), ("stranger", 1), ("garbage", 1)] {
+        let line = match id {
+            "garbage" => "this is no report".to_owned(),
+            _ => says(protocol),
+        };
+        let child = impostor(&root, id, &line);
+        let guard = match id {
+            "stranger" => bystander.id(),
+            _ => child.id(),
+        };
+        let mut record = record.clone();
+        record["guard"]["pid"] = guard.into();
+        record["guard"]["started"] = started(guard).into();
+        record["others"] = serde_json::Value::Array(Vec::new());
+        let path = root.join("instances").join(id).join("instance.json");
+        fs::write(path, record.to_string()).unwrap();
+        ended.push((id, child));
+    }
+    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &root)).unwrap();
+    assert!(engine.adopt().await.unwrap().is_empty());
+    engine.sweep().await.unwrap();
+    assert_eq!(fs::read_dir(root.join("instances")).unwrap().count(), 0);
+    // what was recorded is ended, whoever it is; the stranger at the socket was not
+    assert!(!bystander.wait().unwrap().success());
+    for (id, mut child) in ended {
+        assert_eq!(
+            child.try_wait().unwrap().is_some(),
+            id != "stranger",
+            "{id}"
+        );
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    assert_eq!(instance.exited(), None);
+    instance.stop(Duration::ZERO).await;
+    drop(engine);
+    bench.check_nothing_left();
+}
+
+/// When a process was started, as the kernel counts.
+fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1;
+    fields.split_whitespace().nth(19).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,8 @@
 //! stay the same over restarts, and keeps a copy of the binary that runs, so that the next build
 //! does not pull it away from under it.
 
+mod orphans;
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -260,8 +262,14 @@ impl Platform {
         }
     }
 
-    /// Ends the server and its instances. Returns whether one ran.
+    /// Ends the server and its instances, those too that wait for another server after the end of theirs. Returns
+    /// whether anything ran.
     pub fn stop(&self) -> Result<bool, Failure> {
+        let served = self.stop_server()?;
+        Ok(orphans::end(&self.folder.join("engine/instances"))? || served)
+    }
+
+    fn stop_server(&self) -> Result<bool, Failure> {
         let Some(recorded) = self.recorded() else {
             return Ok(false);
         };
