@@ -60,13 +60,7 @@ fn kill_server(machine: &Machine) {
 
 /// Process id and time of the start of the one application.
 fn program(machine: &Machine) -> (i64, i64) {
-    let instances = machine
-        .workspace
-        .root()
-        .join(".systemprompt/local/engine/instances");
-    let instance = std::fs::read_dir(instances).unwrap().next().unwrap();
-    let record = std::fs::read(instance.unwrap().path().join("instance.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let record = machine.instance_record();
     let number = |name: &str| record["program"][name].as_i64().unwrap();
     (number("pid"), number("started"))
 }

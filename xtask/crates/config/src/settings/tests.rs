@@ -481,7 +481,10 @@ fn limits_are_read_from_files_and_variables() {
         ..Case::default()
     };
     let resources = case.resolve().unwrap().config.resources;
-    assert_eq!(resources.memory.map(|m| m.bytes()), Some(512 << 20));
+    assert_eq!(
+        resources.memory.map(deploy_plan::config::Memory::bytes),
+        Some(512 << 20)
+    );
     assert_eq!(resources.cpus.millis(), Some(2000));
     assert_eq!((resources.pids, resources.read_only), (256, true));
     let half = check_file("[resources]\ncpus = 0.5\n");
