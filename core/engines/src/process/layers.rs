@@ -38,6 +38,17 @@ struct Record {
     unpacked: Unpacked,
 }
 
+impl Record {
+    /// That of a layer which can be applied here and now.
+    fn read(place: &Path, owners: bool) -> Option<Self> {
+        let text = fs::read(place.join(RECORD)).ok()?;
+        let record: Self = serde_json::from_slice(&text).ok()?;
+        let valid =
+            record.version == VERSION && record.boot == boot::id() && record.owners == owners;
+        valid.then_some(record)
+    }
+}
+
 /// A layer that can be applied again.
 pub(crate) struct KeptLayer {
     place: PathBuf,
@@ -62,11 +73,8 @@ pub(crate) struct Keeper {
 impl Layers {
     pub(crate) fn find(&self, diff_id: &Digest) -> Option<KeptLayer> {
         let place = self.place(diff_id);
-        let text = fs::read(place.join(RECORD)).ok()?;
-        let record: Record = serde_json::from_slice(&text).ok()?;
-        let valid =
-            record.version == VERSION && record.boot == boot::id() && record.owners == self.owners;
-        valid.then_some(KeptLayer {
+        let record = Record::read(&place, self.owners)?;
+        Some(KeptLayer {
             place,
             unpacked: record.unpacked,
         })
@@ -160,7 +168,13 @@ impl Keeper {
         // names that are not UTF-8 have no place in it
         let text = serde_json::to_vec(&record)?;
         fs::write(self.scratch.join(RECORD), text)?;
-        // what is there is of another start of the machine, or by other rules, or just as good
+        if fs::rename(&self.scratch, &self.place).is_ok() {
+            return Ok(());
+        }
+        if Record::read(&self.place, self.owners).is_some() {
+            // whoever was quicker may have lent it to somebody by now
+            return tree::remove(&self.scratch);
+        }
         tree::remove(&self.place)?;
         fs::rename(&self.scratch, &self.place)
     }

@@ -138,6 +138,25 @@ async fn a_layer_that_was_kept_unpacks_to_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_that_are_unpacked_at_once_do_not_take_a_layer_from_each_other() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let images: Vec<Digest> = (0..6).map(|number| release(&bench, number)).collect();
+    for _ in 0..5 {
+        let mut all = tokio::task::JoinSet::new();
+        for image in images.clone() {
+            let engine = bench.engine.clone();
+            all.spawn(async move { engine.prepare(&image).await.map(|_| ()) });
+        }
+        for done in all.join_all().await {
+            done.unwrap();
+        }
+        assert_eq!(fs::read_dir(bench.root().join("tmp")).unwrap().count(), 0);
+        bench.engine.retain(&[]).await.unwrap();
+    }
+    bench.check_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_layer_goes_with_the_last_image_that_has_it() {
     let bench = Bench::new(IsolationMode::Auto);
     let (one, two) = (release(&bench, 1), release(&bench, 2));
