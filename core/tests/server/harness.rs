@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -221,15 +223,13 @@ impl Server {
             return;
         }
         for (id, record) in self.instances() {
-            let _ = Command::new("kill")
-                .args(["-KILL", &record["guard"]["pid"].to_string()])
-                .output();
-            let others = record["others"].as_array().into_iter().flatten();
-            let pids: Vec<String> = others.map(|other| other["pid"].to_string()).collect();
-            until(&format!("{id} ends"), || {
-                let is_there = |pid: &String| Path::new("/proc").join(pid).exists();
-                (!pids.iter().any(is_there)).then_some(())
-            });
+            let directory = self.data.join("engine/instances").join(&id);
+            let guard = Path::new("/proc").join(record["guard"]["pid"].to_string());
+            // The order of a server, after which nothing of it is left, control groups included.
+            if let Ok(mut socket) = UnixStream::connect(directory.join("guard.sock")) {
+                let _ = socket.write_all(b"{\"order\":\"kill\"}\n");
+                until(&format!("{id} ends"), || (!guard.exists()).then_some(()));
+            }
         }
     }
 

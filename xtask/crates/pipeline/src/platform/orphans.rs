@@ -1,8 +1,11 @@
 //! Instances whose server is gone. Each has a guard, which waits for another server; the record beside it
 //! says which process that is.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use deploy_plan::failure::Failure;
@@ -21,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The part of `instance.json` that this needs.
 #[derive(Deserialize)]
 struct Record {
+    /// Where it was found.
+    #[serde(skip)]
+    directory: PathBuf,
     guard: Process,
     program: Option<Process>,
 }
@@ -42,7 +48,11 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     let entries = fs::read_dir(instances).into_iter().flatten().flatten();
     let records = entries.filter_map(|entry| {
         let text = fs::read(entry.path().join("instance.json")).ok()?;
-        serde_json::from_slice::<Record>(&text).ok()
+        let record = serde_json::from_slice::<Record>(&text).ok()?;
+        Some(Record {
+            directory: entry.path(),
+            ..record
+        })
     });
     let running: Vec<Record> = records.filter(|record| record.guard.runs()).collect();
     for record in &running {
@@ -51,6 +61,10 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     }
     let programs = || running.iter().filter_map(|record| record.program.as_ref());
     until(GRACE, || !programs().any(Process::runs));
+    for record in &running {
+        order_to_end(&record.directory);
+    }
+    until(GRACE, || !running.iter().any(|record| record.guard.runs()));
     for record in &running {
         // What is below it goes with it.
         signal(record, Signal::SIGKILL);
@@ -64,6 +78,23 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
         )));
     }
     Ok(!running.is_empty())
+}
+
+/// What a server would say: the guard ends whatever is left of the instance, and removes its control groups.
+fn order_to_end(instance: &Path) {
+    let Ok(folder) = File::open(instance) else {
+        return;
+    };
+    // The address of a socket holds less than a path may have.
+    let address = format!("/proc/self/fd/{}/guard.sock", folder.as_raw_fd());
+    if let Ok(mut socket) = UnixStream::connect(address) {
+        // A guard that does not read it is killed later.
+        let _ = socket.set_write_timeout(Some(Duration::from_secs(1)));
+        let _ = socket.write_all(b"{\"order\":\"kill\"}\n");
+        // Its first word has to be taken before the end of the connection, or the order is lost with it.
+        let _ = socket.set_read_timeout(Some(GRACE));
+        let _ = socket.take(1 << 20).read_to_end(&mut Vec::new());
+    }
 }
 
 fn signal(record: &Record, signal: Signal) {
