@@ -98,6 +98,10 @@ fuzz *FLAGS:
 bench-image *FLAGS:
     @docs/tools/bench-image "$@"
 
+# The platform: its proxy beside nginx, deployments under load, a thousand tenants; writes docs/benchmarks-platform.md.
+bench-platform *FLAGS:
+    @docs/tools/bench-platform "$@"
+
 # All that CI runs.
 ci:
     @.ci/run

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::store::Head;
+
 /// The platform server: deploys images of its own registry and keeps them running.
 #[derive(Debug, Parser)]
 #[command(name = "systemprompt", version, about)]
@@ -20,6 +22,12 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Ask a running server whether it is healthy; exit code 0 or 1.
     Healthcheck(HealthcheckArgs),
+    /// Check that the audit log is whole and the images of what serves are; the server may run.
+    Verify(VerifyArgs),
+    /// Copy what a server keeps: releases, secrets as they are sealed, history; the server may run.
+    Backup(BackupArgs),
+    /// Make the folder of a server from a backup.
+    Restore(RestoreArgs),
 }
 
 /// Arguments of `serve`.
@@ -63,6 +71,42 @@ pub(crate) struct HealthcheckArgs {
     /// Base URL of the server [default: http://127.0.0.1:${PORT:-8080}].
     #[arg(long)]
     pub(crate) url: Option<String>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The server's folder.
+    #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// An end of the audit log that was printed before: tells whether rows were cut off since, or written anew.
+    #[arg(long, value_name = "COUNT:HASH")]
+    pub(crate) expect: Option<Head>,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The server's folder.
+    #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// What to make: an archive where it ends in `.tar`, else a folder. It must not be there yet.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) to: PathBuf,
+    /// Put the key of the secrets into it too: whoever has the backup can then read them.
+    #[arg(long)]
+    pub(crate) with_key: bool,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) from: PathBuf,
+    /// The folder of the server to be: empty, or not there yet.
+    #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
 }
 
 /// How instances are kept apart from the machine.

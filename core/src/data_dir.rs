@@ -75,12 +75,12 @@ impl DataDir {
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.root.join("state.db")
+        database(&self.root)
     }
 
     /// The key of secrets, where no other is named.
     pub(crate) fn secrets_key(&self) -> PathBuf {
-        self.root.join("secrets.key")
+        secrets_key(&self.root)
     }
 
     pub(crate) fn token(&self) -> PathBuf {
@@ -88,7 +88,7 @@ impl DataDir {
     }
 
     pub(crate) fn registry(&self) -> PathBuf {
-        self.root.join("registry")
+        registry(&self.root)
     }
 
     pub(crate) fn registry_place(&self) -> StorePlace {
@@ -155,6 +155,21 @@ impl DataDir {
     fn server_file(&self) -> PathBuf {
         self.root.join("server.json")
     }
+}
+
+/// The database within a folder, whoever works on it.
+pub(crate) fn database(root: &Path) -> PathBuf {
+    root.join("state.db")
+}
+
+/// The images within a folder, whoever works on it.
+pub(crate) fn registry(root: &Path) -> PathBuf {
+    root.join("registry")
+}
+
+/// The key of secrets within a folder, where no other is named.
+pub(crate) fn secrets_key(root: &Path) -> PathBuf {
+    root.join("secrets.key")
 }
 
 /// Field 22 of `/proc/self/stat`. The program's name, field 2, may hold spaces and parentheses.

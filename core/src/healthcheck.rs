@@ -4,8 +4,8 @@ use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http::StatusCode;
 use management_api::paths;
+use management_api::types::Probe;
 
 use crate::cli::{HealthcheckArgs, default_port};
 use crate::rollout::{Probed, probe};
@@ -29,9 +29,14 @@ pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
         .ok()
         .and_then(|mut addresses| addresses.next())
         .with_context(|| format!("{authority} is not the address of a server"))?;
-    match probe(address, paths::HEALTH, LIMIT).await {
-        Probed::Answered(StatusCode::OK) => Ok(()),
-        Probed::Answered(status) => bail!("{url} answers {status}"),
+    let asked = Probe {
+        path: paths::HEALTH.to_owned(),
+        ..Probe::default()
+    };
+    match probe(address, &asked, LIMIT).await {
+        Probed::Good => Ok(()),
+        Probed::Status(status) => bail!("{url} answers {status}"),
+        Probed::Lacking => bail!("{url} answers something else"),
         Probed::Refused => bail!("nothing listens at {url}"),
         Probed::TimedOut => bail!("{url} does not answer within {} s", LIMIT.as_secs()),
         Probed::Broken(why) => bail!("{url} does not answer: {why}"),

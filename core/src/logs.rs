@@ -13,7 +13,7 @@ use management_api::types::LogLine;
 use serde::Deserialize;
 
 pub(crate) use follow::Follower;
-pub(crate) use retention::prune;
+pub(crate) use retention::{Kept, prune};
 
 /// The most lines of one answer.
 pub(crate) const MAX_LINES: usize = 10_000;

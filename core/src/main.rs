@@ -4,6 +4,7 @@
 //! of their own and remembers all of it in one folder. It builds nothing.
 
 mod auth;
+mod backup;
 mod chain;
 mod cli;
 mod data_dir;
@@ -16,6 +17,7 @@ mod logs;
 mod metrics;
 mod platform;
 mod ports;
+mod retention;
 mod rollout;
 mod secrets;
 mod serve;
@@ -24,6 +26,7 @@ mod store;
 mod tenant;
 mod tenants;
 mod vault;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,6 +58,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime.block_on(serve::run(arguments))
         }
         Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Backup(arguments) => backup::make(&arguments),
+        Command::Restore(arguments) => runtime.block_on(backup::restore(&arguments)),
     };
     // What still blocks a thread (a read of a slow disk) must not hold up the end.
     runtime.shutdown_background();

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
-use engines::process::{Instance, ProcessEngine};
+use engines::process::{EngineError, Instance, ProcessEngine};
 use futures_util::future::join_all;
+use management_api::types::Collection;
 use proxy::Proxy;
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::data_dir::DataDir;
 use crate::metrics::Metrics;
+use crate::retention::{CollectError, Collector};
 use crate::settings::Settings;
-use crate::store::{DeploymentRow, Store, StoreError, TenantRow};
+use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::vault::Vault;
@@ -28,6 +31,8 @@ pub(crate) type App = Arc<Platform>;
 /// How long a port that belongs to a tenant is tried for, in the background.
 const BIND_TRIES: u32 = 300;
 const BIND_PAUSE: Duration = Duration::from_millis(200);
+/// A server that is started anew every few minutes collects as well, but not while it starts.
+const FIRST_COLLECTION: Duration = Duration::from_mins(5);
 /// For the requests on a deleted tenant's URL.
 const DELETE_GRACE: Duration = Duration::from_secs(5);
 
@@ -41,6 +46,8 @@ pub(crate) struct Platform {
     pub(crate) engine: ProcessEngine,
     pub(crate) tenants: Tenants,
     pub(crate) metrics: Metrics,
+    /// Held by many while a deployment looks for its image and begins, by one while images are collected.
+    pub(crate) keeping: Arc<RwLock<()>>,
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
     /// Cancelled when the server is to end.
@@ -55,6 +62,7 @@ impl Platform {
         &self,
         id: &str,
         name: &str,
+        by: &Actor,
     ) -> Result<TenantRow, StoreError> {
         let (proxy, address) = self.listen_for_new_tenant().await?;
         let tenant = Tenant::new(id, address);
@@ -69,7 +77,7 @@ impl Platform {
             port: address.port(),
             live: None,
         };
-        if let Err(error) = self.store.create_tenant(row.clone()).await {
+        if let Err(error) = self.store.create_tenant(row.clone(), by).await {
             // With it goes the proxy, and its port is free again.
             drop(self.tenants.remove(id));
             return Err(error);
@@ -79,8 +87,8 @@ impl Platform {
     }
 
     /// Removes a tenant: its history stays, its instance, listener and log go.
-    pub(crate) async fn delete_tenant(&self, id: &str) -> Result<(), StoreError> {
-        self.store.delete_tenant(id).await?;
+    pub(crate) async fn delete_tenant(&self, id: &str, by: &Actor) -> Result<(), StoreError> {
+        self.store.delete_tenant(id, by).await?;
         let Some(tenant) = self.tenants.remove(id) else {
             return Ok(());
         };
@@ -166,31 +174,86 @@ impl Platform {
 
     /// Frees what no rollback within the configured window needs, and measures what is left.
     pub(crate) async fn tidy(&self, tenant: &str) {
-        let limits = &self.settings.limits;
-        let (kept, bytes) = (limits.max_deployments_kept, limits.log_bytes_kept);
-        match self.store.digests_in_use(kept).await {
-            Ok(digests) => {
-                let digests: Vec<_> = digests.iter().filter_map(|d| d.parse().ok()).collect();
-                if let Err(error) = self.engine.retain(&digests).await {
-                    tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
-                }
-            }
+        if let Err(error) = self.free_unpacked(None).await {
+            tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
+        }
+        if let Err(error) = self.prune_logs(tenant).await {
+            tracing::warn!(error = %crate::chain(&error), "old logs were not removed");
+        }
+        let blobs = self.images.root().join("blobs");
+        let work = tokio::task::spawn_blocking(move || folder_size(&blobs));
+        if let Ok(size) = work.await {
+            self.metrics.set_registry_bytes(size);
+        }
+    }
+
+    /// Removes images, versions of secrets and logs that nothing needs any more, or says what would go. One at a time.
+    pub(crate) async fn collect(
+        &self,
+        by: &Actor,
+        dry_run: bool,
+    ) -> Result<Collection, CollectError> {
+        let collector = Collector {
+            store: self.store.clone(),
+            images: Arc::clone(&self.images),
+            rules: self.settings.retention.rules(),
+        };
+        if dry_run {
+            return Ok(collector.look(now()).await?.collection);
+        }
+        let outcome = {
+            let _alone = self.keeping.write().await;
+            collector.collect(by, now()).await?
+        };
+        self.metrics.set_registry_bytes(outcome.left);
+        let mut collection = outcome.collection;
+        match self.free_unpacked(Some(&outcome.kept)).await {
+            Ok(bytes) => collection.unpacked_bytes = Some(bytes),
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
             }
         }
-        let folder = self.data.logs(tenant);
-        let blobs = self.images.root().join("blobs");
-        let work = tokio::task::spawn_blocking(move || {
-            let pruned = logs::prune(&folder, kept as usize, bytes);
-            (pruned, folder_size(&blobs))
-        });
-        if let Ok((pruned, size)) = work.await {
-            if let Err(error) = pruned {
-                tracing::warn!(%error, "old logs were not removed");
+        for tenant in self.store.tenants().await? {
+            if let Err(error) = self.prune_logs(&tenant.id).await {
+                tracing::warn!(error = %crate::chain(&error), "old logs were not removed");
             }
-            self.metrics.set_registry_bytes(size);
         }
+        tracing::info!(
+            releases = collection.releases.len(),
+            blobs = collection.blobs,
+            bytes = collection.bytes,
+            secret_versions = collection.secret_versions,
+            over = collection.bytes_over,
+            "collected what nothing needs"
+        );
+        Ok(collection)
+    }
+
+    /// Removes unpacked images that are neither of the newest deployments nor in use; those too whose image is not among
+    /// `kept`. Says how many bytes.
+    async fn free_unpacked(&self, kept: Option<&BTreeSet<String>>) -> Result<u64, FreeError> {
+        let newest = self.settings.limits.max_deployments_kept;
+        let digests = self.store.digests_in_use(newest).await?;
+        let stays = |digest: &&String| kept.is_none_or(|kept| kept.contains(*digest));
+        let digests = digests.iter().filter(stays);
+        let digests: Vec<_> = digests.filter_map(|digest| digest.parse().ok()).collect();
+        Ok(self.engine.retain(&digests).await?)
+    }
+
+    async fn prune_logs(&self, tenant: &str) -> Result<(), FreeError> {
+        let (limits, retention) = (&self.settings.limits, &self.settings.retention);
+        let live = self.store.tenant(tenant).await?.and_then(|row| row.live);
+        let running = self.store.running(tenant).await?.map(|row| row.number);
+        let kept = logs::Kept {
+            deployments: limits.max_deployments_kept as usize,
+            in_use: live.into_iter().chain(running).collect(),
+            bytes_each: limits.log_bytes_kept,
+            age: retention.log_age(),
+            bytes: retention.tenant_log_bytes(),
+        };
+        let folder = self.data.logs(tenant);
+        let work = tokio::task::spawn_blocking(move || logs::prune(&folder, &kept));
+        Ok(work.await.map_err(|_| StoreError::Stopped)??)
     }
 
     /// The names under which clients know the registry, the one to tell them first: what this
@@ -224,6 +287,35 @@ impl Platform {
             }
         }
         Err(StoreError::NoPort)
+    }
+}
+
+/// Why something old was not removed.
+#[derive(Debug, thiserror::Error)]
+enum FreeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("cannot prune the logs")]
+    Logs(#[from] std::io::Error),
+}
+
+/// Collects at a steady interval, until the server ends.
+pub(crate) async fn collect_regularly(app: App) {
+    let Some(interval) = app.settings.retention.interval() else {
+        return;
+    };
+    let mut pause = interval.min(FIRST_COLLECTION);
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = interval;
+        if let Err(error) = app.collect(&Actor::server(), false).await {
+            tracing::warn!(error = %crate::chain(&error), "nothing was collected");
+        }
     }
 }
 

@@ -17,10 +17,10 @@ use crate::cli::{Isolation, ServeArgs};
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
 use crate::http::{Listener, router};
 use crate::metrics::Metrics;
-use crate::platform::{App, Platform};
+use crate::platform::{App, Platform, collect_regularly};
 use crate::rollout::{self, Adopted};
 use crate::settings::Settings;
-use crate::store::{Store, TokenKind};
+use crate::store::{Actor, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::vault::{KeySource, Place, Vault};
@@ -48,6 +48,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
     announce(&app)?;
+    app.tasks.spawn(collect_regularly(App::clone(&app)));
     let serving = tokio::spawn(listener.serve(router, app.shutdown.clone(), DRAIN));
     let instances = Instances::after(stop.first().await, &app);
     end(&app, serving, stop, instances).await;
@@ -88,6 +89,7 @@ fn build(
         engine,
         tenants: Tenants::default(),
         metrics: Metrics::new(),
+        keeping: Arc::default(),
         listen: listener.address(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -117,7 +119,8 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     let (app_, rest) = (App::clone(app), adopted.rest());
     app.tasks.spawn(async move { app_.stop_all(&rest).await });
     if tenants.is_empty() && app.store.is_new().await? {
-        app.create_tenant(FIRST_TENANT, FIRST_TENANT).await?;
+        app.create_tenant(FIRST_TENANT, FIRST_TENANT, &Actor::server())
+            .await?;
     }
     Ok(())
 }
@@ -164,6 +167,7 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
         tenant: None,
         parent: None,
         expires_in: None,
+        by: Actor::server(),
     };
     let (_, token) = issue(&app.store, wanted).await?;
     let text = format!("{}\n", token.expose_secret());

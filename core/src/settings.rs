@@ -8,13 +8,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use management_api::types::HealthCheck;
+use management_api::types::{HealthCheck, Probe};
 use serde::Deserialize;
 
 use crate::deployments::{Refusal, RequestDefaults, check_health};
+use crate::retention::{self, Rules};
 
 /// Name of the file within the services folder.
 const FILE: &str = "platform.toml";
+/// A collection is bounded work: what is left goes with the next.
+const COLLECTED_AT_ONCE: usize = 200;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,12 @@ pub(crate) enum SettingsError {
         /// The cause.
         #[source]
         source: toml::de::Error,
+    },
+    /// With no release kept even the one that serves could not be started again.
+    #[error("{}: [retention] releases_kept must be at least 1", path.display())]
+    Retention {
+        /// The file.
+        path: PathBuf,
     },
     /// A value makes no sense.
     #[error("{}: [health] is refused", path.display())]
@@ -60,6 +69,75 @@ pub(crate) struct Settings {
     pub(crate) engine: Engine,
     /// How an instance proves that it works, where a request does not say.
     pub(crate) health: Health,
+    /// What is kept for how long.
+    pub(crate) retention: Retention,
+}
+
+/// What is kept for how long. Zero where nothing is said: no bound.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retention {
+    /// How many of a tenant's releases that have served stay in the registry.
+    pub(crate) releases_kept: usize,
+    /// How long other images stay after they were pushed, asked about or deployed last.
+    pub(crate) image_days_kept: u64,
+    /// How large the registry may be; zero is no bound.
+    pub(crate) registry_bytes_kept: u64,
+    /// How long logs stay; zero is no bound.
+    pub(crate) log_days_kept: u64,
+    /// How much of a tenant's logs stays; zero is no bound.
+    pub(crate) tenant_log_bytes_kept: u64,
+    /// Between two looks at what can go; zero is never.
+    pub(crate) interval_seconds: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            releases_kept: 10,
+            image_days_kept: 7,
+            registry_bytes_kept: 0,
+            log_days_kept: 30,
+            tenant_log_bytes_kept: 0,
+            interval_seconds: 60 * 60,
+        }
+    }
+}
+
+impl Retention {
+    /// What it says of images.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            releases_kept: self.releases_kept,
+            age_kept: days(self.image_days_kept),
+            bytes_kept: bound(self.registry_bytes_kept),
+            grace: retention::GRACE,
+            at_once: COLLECTED_AT_ONCE,
+        }
+    }
+
+    /// Between two looks at what can go, if there are any.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        bound(self.interval_seconds).map(Duration::from_secs)
+    }
+
+    /// How long logs stay.
+    pub(crate) fn log_age(&self) -> Option<Duration> {
+        bound(self.log_days_kept).map(days)
+    }
+
+    /// How much of a tenant's logs stays.
+    pub(crate) fn tenant_log_bytes(&self) -> Option<u64> {
+        bound(self.tenant_log_bytes_kept)
+    }
+}
+
+fn bound(value: u64) -> Option<u64> {
+    (value != 0).then_some(value)
+}
+
+fn days(count: u64) -> Duration {
+    Duration::from_secs(count.saturating_mul(24 * 60 * 60))
 }
 
 /// How much of what.
@@ -98,6 +176,8 @@ pub(crate) struct Rollout {
     pub(crate) stop_grace_seconds: u64,
     /// Deadline of a rollout whose request names none.
     pub(crate) timeout_seconds: u64,
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) restore_seconds: u64,
 }
 
 impl Default for Rollout {
@@ -106,6 +186,7 @@ impl Default for Rollout {
             drain_seconds: 30,
             stop_grace_seconds: 10,
             timeout_seconds: 300,
+            restore_seconds: 120,
         }
     }
 }
@@ -119,6 +200,11 @@ impl Rollout {
     /// How long an instance may take to end after SIGTERM.
     pub(crate) fn stop_grace(&self) -> Duration {
         Duration::from_secs(self.stop_grace_seconds)
+    }
+
+    /// How long an old release may take to serve again when a rollout is undone.
+    pub(crate) fn restore(&self) -> Duration {
+        Duration::from_secs(self.restore_seconds)
     }
 }
 
@@ -187,6 +273,9 @@ impl Settings {
             Ok(settings) => settings,
             Err(source) => return Err(SettingsError::Parse { path, source }),
         };
+        if settings.retention.releases_kept == 0 {
+            return Err(SettingsError::Retention { path });
+        }
         check_health(&settings.request_defaults().health)
             .map_err(|source| SettingsError::Health { path, source })?;
         Ok(settings)
@@ -197,12 +286,15 @@ impl Settings {
         let health = &self.health;
         RequestDefaults {
             health: HealthCheck {
-                path: health.path.clone(),
-                status: 200,
+                probe: Probe {
+                    path: health.path.clone(),
+                    ..Probe::default()
+                },
                 interval_ms: health.interval_seconds.saturating_mul(1000),
                 timeout_ms: health.timeout_seconds.saturating_mul(1000),
                 start_period_ms: health.start_period_seconds.saturating_mul(1000),
                 retries: health.retries,
+                liveness: None,
             },
             timeout_seconds: self.rollout.timeout_seconds,
         }
@@ -247,6 +339,15 @@ mod tests {
     #[test]
     fn a_health_check_that_makes_no_sense_is_refused() {
         assert!(load("[health]\nretries = 0\n").is_err());
+    }
+
+    #[test]
+    fn at_least_the_release_that_serves_is_kept() {
+        let error = load("[retention]\nreleases_kept = 0\n").unwrap_err();
+        assert!(error.to_string().contains("at least 1"), "{error}");
+        let settings = load("[retention]\ninterval_seconds = 0\n").unwrap();
+        assert_eq!(settings.retention.interval(), None);
+        assert_eq!(settings.retention.rules().bytes_kept, None);
     }
 
     #[test]

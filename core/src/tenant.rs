@@ -209,6 +209,26 @@ impl Tenant {
         kept.take_if(|kept| Arc::ptr_eq(kept, warm))
     }
 
+    /// Whether this very set is the one that is kept beside the live release.
+    pub(crate) fn keeps_warm(&self, warm: &Arc<Live>) -> bool {
+        let inner = self.inner();
+        inner
+            .warm
+            .as_ref()
+            .is_some_and(|kept| Arc::ptr_eq(kept, warm))
+    }
+
+    /// Makes this set, which is kept beside it, the live release again; hands over the one that was. Not while a
+    /// rollout decides about either.
+    pub(crate) fn swap_back(&self, warm: &Arc<Live>) -> Option<Arc<Live>> {
+        let mut inner = self.inner();
+        if inner.rollout.is_some() {
+            return None;
+        }
+        let back = inner.warm.take_if(|kept| Arc::ptr_eq(kept, warm))?;
+        inner.live.replace(back)
+    }
+
     /// Registers a rollout.
     pub(crate) fn begin_rollout(&self, number: u64) -> Signals {
         let signals = Signals::default();

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::deployments::State;
 use crate::metrics::TenantMeasurements;
 use crate::rollout::LiveState;
 use crate::store::DeploymentRow;
@@ -82,11 +83,18 @@ impl Tenants {
         running: Option<&DeploymentRow>,
         latest: Option<&DeploymentRow>,
     ) -> (&'static str, Option<String>) {
+        let live = self.get(id).and_then(|tenant| tenant.live_state());
+        if let Some(row) = running.filter(|row| row.state == State::NeedsOperator) {
+            let message = format!(
+                "{}; abort it when it is settled",
+                why_undone(row, live.as_ref())
+            );
+            return ("needs_operator", Some(message));
+        }
         if let Some(row) = running {
             let message = format!("deployment {} is {}", row.number, row.state);
             return ("deploying", Some(message));
         }
-        let live = self.get(id).and_then(|tenant| tenant.live_state());
         match latest {
             None => ("pending", Some("nothing was deployed yet".to_owned())),
             Some(row) if !row.state.is_committed() => {

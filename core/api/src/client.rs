@@ -23,9 +23,9 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::paths;
 use crate::types::{
-    Capabilities, Data, DeployAnswer, DeployRequest, Deployment, Health, IssuedToken, LogLine, Me,
-    NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant,
-    TenantStatus, TokenInfo,
+    AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
+    Deployment, Health, IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken,
+    RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -254,6 +254,31 @@ impl Client {
     /// Ends a token.
     pub fn revoke_token(&self, id: &str) -> Result<(), ApiError> {
         self.send(&Call::delete(paths::token(id))).map(drop)
+    }
+
+    /// The newest rows of the audit log before row `before`, newest first; `None` when the server keeps none. Only an
+    /// operator's token sees those of other tenants and of none.
+    pub fn audit(
+        &self,
+        tenant: Option<&str>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Option<Vec<AuditEntry>>, ApiError> {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &limit.to_string());
+        if let Some(tenant) = tenant {
+            query.append_pair("tenant", tenant);
+        }
+        if let Some(before) = before {
+            query.append_pair("before", &before.to_string());
+        }
+        let path = format!("{}?{}", paths::AUDIT, query.finish());
+        optional(self.read_data(&Call::get(path)))
+    }
+
+    /// Removes what nothing needs any more, or says what that would be.
+    pub fn collect(&self, request: &CollectRequest) -> Result<Collection, ApiError> {
+        self.read_data(&Call::post(paths::COLLECT).json(request))
     }
 
     fn mutate<B: serde::Serialize>(

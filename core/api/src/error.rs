@@ -44,12 +44,16 @@ pub mod code {
     pub const INVALID_REQUEST: &str = "invalid_request";
     /// Another deployment of this tenant is running.
     pub const DEPLOYMENT_IN_PROGRESS: &str = "deployment_in_progress";
+    /// A deployment of this tenant could not be undone; somebody has to look first.
+    pub const OPERATOR_NEEDED: &str = "operator_needed";
     /// The registry does not hold the image.
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
     /// The server cannot enforce the limits that were asked for.
     pub const LIMITS_NOT_ENFORCED: &str = "limits_not_enforced";
     /// There is no older release to return to.
     pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
+    /// The release cannot be restored: its image or a secret of it was removed.
+    pub const RELEASE_GONE: &str = "release_gone";
     /// The idempotency key was used with another body.
     pub const IDEMPOTENCY_MISMATCH: &str = "idempotency_mismatch";
     /// A tenant with this name exists.

@@ -15,6 +15,10 @@ pub const ME: &str = "/api/v1/auth/me";
 pub const TENANTS: &str = "/api/v1/tenants";
 /// API tokens of the platform.
 pub const TOKENS: &str = "/api/v1/tokens";
+/// Who changed what: the audit log.
+pub const AUDIT: &str = "/api/v1/audit";
+/// Remove what nothing needs any more.
+pub const COLLECT: &str = "/api/v1/collect";
 /// Token exchange (RFC 8693).
 pub const TOKEN_EXCHANGE: &str = "/api/v1/core/oauth/token";
 

@@ -247,11 +247,9 @@ pub struct Source {
 /// *Ours*: how a release proves that it works. Defaults are the server's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthCheck {
-    /// Path of a `GET` that must answer `status`.
-    pub path: String,
-    /// Expected status.
-    #[serde(default = "HealthCheck::default_status")]
-    pub status: u16,
+    /// What is asked. Only an instance that answers it well has traffic.
+    #[serde(flatten)]
+    pub probe: Probe,
     /// Milliseconds between two checks of a running instance.
     pub interval_ms: u64,
     /// Milliseconds that one check may take.
@@ -260,11 +258,81 @@ pub struct HealthCheck {
     pub start_period_ms: u64,
     /// Failures in a row that make an instance unhealthy.
     pub retries: u32,
+    /// Whether a running instance has to be started again. Without it, one that is unhealthy has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Liveness>,
 }
 
-impl HealthCheck {
+/// *Ours*: how a running instance that cannot be helped any more is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Liveness {
+    /// What is asked.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Milliseconds between two checks.
+    pub interval_ms: u64,
+    /// Milliseconds that one check may take.
+    pub timeout_ms: u64,
+    /// Failures in a row after which the instance is started again.
+    pub retries: u32,
+}
+
+/// *Ours*: one question to an instance, and which answer is a good one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Probe {
+    /// How it is asked.
+    #[serde(default, skip_serializing_if = "ProbeKind::is_http")]
+    pub kind: ProbeKind,
+    /// `http`: path of a `GET`.
+    #[serde(default = "Probe::default_path")]
+    pub path: String,
+    /// `http`: the status of a good answer.
+    #[serde(default = "Probe::default_status")]
+    pub status: u16,
+    /// `http`: text that the first 64 KiB of a good answer hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            kind: ProbeKind::default(),
+            path: Self::default_path(),
+            status: Self::default_status(),
+            body: None,
+        }
+    }
+}
+
+impl Probe {
+    fn default_path() -> String {
+        "/".to_owned()
+    }
+
     fn default_status() -> u16 {
         200
+    }
+}
+
+/// How an instance is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// A `GET` on the instance's port.
+    #[default]
+    Http,
+    /// A connection to the instance's port.
+    Tcp,
+}
+
+impl ProbeKind {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_http(&self) -> bool {
+        *self == Self::Http
     }
 }
 
@@ -341,6 +409,9 @@ pub struct Deployment {
     /// Whether this one serves now.
     #[serde(default)]
     pub live: bool,
+    /// Whether its image, or a secret of it, is not kept any more: no rollback returns to it.
+    #[serde(default)]
+    pub gone: bool,
     /// Name of the token that asked for it.
     pub actor: String,
     /// Where the image came from.
@@ -487,6 +558,83 @@ pub struct EngineInfo {
     /// What isolates an instance and what this machine does not allow, in words.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// *Ours*: one row of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditEntry {
+    /// Counts up from 1, without a gap.
+    pub seq: u64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What was done, `deployment.deploy` for instance. An open set.
+    pub action: String,
+    /// To which tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// To which of its deployments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<u64>,
+    /// Name of the token that asked for it; `server` without a token is the server itself.
+    pub actor: String,
+    /// Id of that token, or of the one it was derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Its role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The other end of the connection: a proxy's, where one stands between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// More about it, by action. Values of secrets and variables are not in here.
+    pub details: serde_json::Map<String, serde_json::Value>,
+    /// SHA-256 over this row and the one before it.
+    pub hash: String,
+}
+
+/// *Ours*: body of `POST /api/v1/collect`; may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectRequest {
+    /// Only say what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// *Ours*: what a collection removed, or would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Collection {
+    /// Whether nothing was removed.
+    pub dry_run: bool,
+    /// Releases that cannot be restored any more.
+    pub releases: Vec<CollectedRelease>,
+    /// Manifests taken from repositories.
+    pub manifests: usize,
+    /// Blobs removed from the registry.
+    pub blobs: usize,
+    /// The length of these in bytes.
+    pub bytes: u64,
+    /// Versions of secrets that no release needs.
+    pub secret_versions: usize,
+    /// Bytes of images that were unpacked for instances; not known beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked_bytes: Option<u64>,
+    /// What the registry holds afterwards, in bytes.
+    pub bytes_kept: u64,
+    /// By how much that is beyond the bound, because rollbacks may need it.
+    pub bytes_over: u64,
+    /// Whether there is more to remove than is removed at a time.
+    pub more: bool,
+}
+
+/// *Ours*: a release whose image was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectedRelease {
+    /// Whose.
+    pub tenant: String,
+    /// Its newest deployment.
+    pub deployment: u64,
+    /// Digest of its image.
+    pub digest: String,
 }
 
 /// *Ours*: body of `POST /api/v1/tokens`.

@@ -23,4 +23,7 @@ pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
 pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
-pub use store::{BlobWriter, Collected, Linked, STORE_LAYOUT, Store, StoreError};
+pub use store::{
+    BlobWriter, Collected, Collecting, Content, Files, Hold, Holdings, Inventory, Linked, Manifest,
+    Manifests, Parts, STORE_LAYOUT, Store, StoreError, Surplus,
+};

@@ -7,6 +7,7 @@
 //! repositories/<name>/_manifests/<hex>          the same for a manifest; holds its media type
 //! repositories/<name>/_tags/<tag>               holds the digest the tag means
 //! repositories/<name>/_referrers/<hex>/<hex>    manifests about a manifest
+//! lock, held                                    locked while something is added, removed, needed
 //! ```
 //!
 //! Parts of repository names never begin with `_`, so a name nested in another cannot meet its
@@ -17,17 +18,21 @@
 mod blob;
 mod collect;
 mod files;
+mod inventory;
 mod links;
+mod locks;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use blob::BlobWriter;
 pub use collect::Collected;
+pub use inventory::{Content, Files, Holdings, Inventory, Manifest, Manifests, Parts, Surplus};
 pub use links::Linked;
+pub use locks::{Collecting, Hold};
 
 use crate::digest::{Digest, DigestWriter};
 
@@ -64,6 +69,9 @@ pub enum StoreError {
         /// What came.
         actual: Digest,
     },
+    /// Somebody needs everything as it is, or collects already.
+    #[error("the store is held: a backup or another collection works on it")]
+    Held,
     /// A file of the store does not hold what it must.
     #[error("{} does not hold a valid entry", path.display())]
     Corrupt {
@@ -176,9 +184,11 @@ impl Store {
     /// Stores bytes that are in memory anyway.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.contains(&digest) && files::touch(&self.path(&digest)) {
+        let adding = self.adding()?;
+        if files::touch(&self.path(&digest)) {
             return Ok(digest);
         }
+        drop(adding);
         let mut writer = self.begin()?;
         let path = self.path(&digest);
         writer
@@ -190,7 +200,12 @@ impl Store {
     /// Moves a finished file of the same file system into the store. The caller has hashed it.
     pub fn adopt(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
         let opened = File::open(file).map_err(StoreError::io("open", file))?;
+        // It may have been written long ago: no collection takes it before it is linked.
+        opened
+            .set_modified(SystemTime::now())
+            .map_err(StoreError::io("touch", file))?;
         opened.sync_all().map_err(StoreError::io("flush", file))?;
+        let _adding = self.adding()?;
         files::rename_durably(file, &self.path(digest))
     }
 

@@ -16,9 +16,16 @@ use crate::error::{RegistryError, io_failed};
 const BUFFER: usize = 256 * 1024;
 
 pub(crate) async fn get(asked: Asked, digest: Digest) -> Result<Response, RegistryError> {
+    let head = asked.head.method == Method::HEAD;
     let (file, size) = asked
         .blocking(move |registry, repository| {
-            if !registry.store.linked(repository, &digest) {
+            // Whoever asks whether it is there goes on without sending it.
+            let there = if head {
+                registry.store.renew(repository, &digest)?
+            } else {
+                registry.store.linked(repository, &digest)
+            };
+            if !there {
                 return Err(RegistryError::BlobUnknown);
             }
             Ok((

@@ -17,7 +17,14 @@ use crate::route::Target;
 
 pub(crate) async fn get(asked: Asked, target: Target) -> Result<Response, RegistryError> {
     let head = asked.head.method == Method::HEAD;
-    let found = asked.blocking(move |registry, repository| find(registry, repository, &target));
+    let found = asked.blocking(move |registry, repository| {
+        let found = find(registry, repository, &target)?;
+        // Whoever asks whether it is there deploys it without pushing it again.
+        if head && !registry.store.renew_manifest(repository, &found.digest)? {
+            return Err(RegistryError::ManifestUnknown);
+        }
+        Ok(found)
+    });
     let Found {
         digest,
         media_type,
@@ -230,15 +237,14 @@ fn check_parts(
         let ours = manifest
             .blobs()
             .filter(|blob| media_type::is_distributable(&blob.media_type));
-        return require(ours, |digest| store.linked(repository, digest));
+        // What it names counts as new from here on: it stays until the manifest is linked.
+        return require(ours, |digest| {
+            store.renew(repository, digest).unwrap_or(false)
+        });
     }
     if media_type::is_index(media_type) {
         let index = ImageIndex::from_slice(bytes).map_err(unusable)?;
-        let there = |digest: &Digest| {
-            store
-                .manifest_media_type(repository, digest)
-                .is_ok_and(|found| found.is_some())
-        };
+        let there = |digest: &Digest| store.renew_manifest(repository, digest).unwrap_or(false);
         return require(index.manifests.iter(), there);
     }
     Err(invalid(format!(

@@ -106,7 +106,8 @@ async fn mount(asked: &Asked) -> Result<Option<Digest>, RegistryError> {
     }
     asked
         .blocking(move |registry, repository| {
-            if !registry.store.linked(&from, &digest) {
+            // It has to stay until it is linked.
+            if !registry.store.renew(&from, &digest)? {
                 return Ok(None);
             }
             registry.store.link(repository, &digest)?;

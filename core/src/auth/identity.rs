@@ -1,6 +1,10 @@
 //! Roles and what they allow. Pure.
 
+use std::net::IpAddr;
+
 use management_api::types::Role;
+
+use crate::store::Actor;
 
 /// What is to be done to a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,16 @@ impl Identity {
         // Only an operator's token may be without a tenant.
         let bound = self.tenant.is_some() || self.role == Role::Operator;
         own && enough && bound
+    }
+
+    /// What the audit log says of this caller, who is at the other end of a connection from `address`.
+    pub(crate) fn actor(&self, address: Option<IpAddr>) -> Actor {
+        Actor {
+            name: self.name.clone(),
+            token: Some(self.root_token.clone()),
+            role: Some(self.role),
+            address,
+        }
     }
 
     /// Whether this caller is the operator of the whole platform.

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::store::deployment_fixtures::tenant;
     use crate::store::fixtures::store;
-    use crate::store::{TenantRow, TokenKind};
+    use crate::store::{Actor, TenantRow, TokenKind};
 
     async fn header(store: &Store, role: Role, tenant: Option<&str>) -> String {
         let wanted = Issue {
@@ -93,6 +93,7 @@ mod tests {
             tenant: tenant.map(Into::into),
             parent: None,
             expires_in: Some(60),
+            by: Actor::server(),
         };
         let (_, token) = issue(store, wanted).await.unwrap();
         format!("Bearer {}", token.expose_secret())
@@ -108,7 +109,10 @@ mod tests {
             port: 2001,
             live: None,
         };
-        store.create_tenant(another).await.unwrap();
+        store
+            .create_tenant(another, &Actor::server())
+            .await
+            .unwrap();
         let access = RegistryAccess::new(store.clone());
         let operator = header(&store, Role::Operator, None).await;
         let deployer = header(&store, Role::Deployer, Some("a")).await;

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::Identity;
 use crate::hex;
-use crate::store::{Store, StoreError, TokenKind, TokenRow, now};
+use crate::store::{Actor, Store, StoreError, TokenKind, TokenRow, now};
 
 const PREFIX: &str = "sp_";
 
@@ -27,6 +27,8 @@ pub(crate) struct Issue {
     pub(crate) parent: Option<String>,
     /// Seconds until it ends.
     pub(crate) expires_in: Option<u64>,
+    /// Who makes it.
+    pub(crate) by: Actor,
 }
 
 /// Makes a token and stores its hash.
@@ -52,7 +54,7 @@ pub(crate) async fn issue(
             .and_then(|seconds| created_at.checked_add_signed(lifetime(seconds))),
         id,
     };
-    store.add_token(row.clone()).await?;
+    store.add_token(row.clone(), &wanted.by).await?;
     let text = format!("{PREFIX}{}_{secret}", row.id);
     Ok((row, SecretString::from(text)))
 }
@@ -129,6 +131,7 @@ mod tests {
             tenant: None,
             parent: None,
             expires_in: Some(60),
+            by: Actor::server(),
         }
     }
 

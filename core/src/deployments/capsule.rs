@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{HealthCheck, Resources};
+use management_api::types::{HealthCheck, ProbeKind, Resources};
 use sha2::{Digest as _, Sha256};
 
 use crate::hex;
@@ -35,15 +35,21 @@ impl Capsule {
             field(&mut hash, value);
         }
         let check = &self.health;
-        field(&mut hash, &check.path);
+        field(&mut hash, &check.probe.path);
         for number in [
-            u64::from(check.status),
+            u64::from(check.probe.status),
             check.interval_ms,
             check.timeout_ms,
             check.start_period_ms,
             u64::from(check.retries),
         ] {
             field(&mut hash, &number.to_string());
+        }
+        // What releases could not have before is not in the fingerprint of one that has it not.
+        if (check.probe.kind, &check.probe.body, &check.liveness) != (ProbeKind::Http, &None, &None)
+        {
+            let more = (check.probe.kind, &check.probe.body, &check.liveness);
+            field(&mut hash, &serde_json::json!(more).to_string());
         }
         // One is what releases had before there could be several: theirs stay the same.
         if self.replicas != 1 {
@@ -83,6 +89,8 @@ fn field(hash: &mut Sha256, text: &str) {
 
 #[cfg(test)]
 pub(crate) mod fixtures {
+    use management_api::types::Probe;
+
     use super::*;
 
     /// A capsule of an image whose digest consists of one repeated digit.
@@ -91,12 +99,15 @@ pub(crate) mod fixtures {
             digest: format!("sha256:{}", digit.to_string().repeat(64)),
             env: BTreeMap::new(),
             health: HealthCheck {
-                path: "/health".into(),
-                status: 200,
+                probe: Probe {
+                    path: "/health".into(),
+                    ..Probe::default()
+                },
                 interval_ms: 1000,
                 timeout_ms: 1000,
                 start_period_ms: 1000,
                 retries: 3,
+                liveness: None,
             },
             replicas: 1,
             resources: Resources::default(),

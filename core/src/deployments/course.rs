@@ -305,7 +305,7 @@ fn pause(name: &str, asked: Option<u64>, default: u64) -> Result<u64, Refusal> {
     Ok(pause)
 }
 
-pub(super) fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Refusal> {
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Refusal> {
     if (least..=most).contains(&value) {
         return Ok(());
     }

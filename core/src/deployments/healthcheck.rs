@@ -70,8 +70,8 @@ mod tests {
         assert_eq!(check.interval_ms, 5000);
         assert_eq!(check.start_period_ms, 60 * 60 * 1000);
         assert_eq!(
-            (check.timeout_ms, check.retries, check.path),
-            (defaults.timeout_ms, defaults.retries, defaults.path)
+            (check.timeout_ms, check.retries, check.probe),
+            (defaults.timeout_ms, defaults.retries, defaults.probe)
         );
     }
 

@@ -1,5 +1,7 @@
 //! From the image that a request names to the digest that this server's registry holds.
 
+use std::collections::BTreeSet;
+
 use oci::{Digest, Reference, Repository, Tag};
 
 use super::Refusal;
@@ -44,13 +46,14 @@ pub(crate) fn resolve(
     Ok(found)
 }
 
-/// Whether the registry still holds a manifest of a tenant. It blocks.
-pub(crate) fn holds(store: &oci::Store, tenant: &str, digest: &str) -> bool {
-    let (Ok(repository), Ok(digest)) = (tenant.parse::<Repository>(), digest.parse::<Digest>())
-    else {
-        return false;
+/// Digests of the images that the registry holds of a tenant. It blocks.
+pub(crate) fn held(store: &oci::Store, tenant: &str) -> Result<BTreeSet<String>, oci::StoreError> {
+    let Ok(repository) = tenant.parse::<Repository>() else {
+        return Ok(BTreeSet::new());
     };
-    is_manifest(store, &repository, &digest)
+    let manifests = store.manifests(&repository)?.into_iter();
+    let held = manifests.filter(|digest| store.contains(digest));
+    Ok(held.map(|digest| digest.to_string()).collect())
 }
 
 fn find(store: &oci::Store, reference: &Reference) -> Result<Resolved, Refusal> {

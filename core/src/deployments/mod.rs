@@ -15,12 +15,12 @@ pub(crate) use capsule::Capsule;
 pub(crate) use capsule::fixtures::capsule as capsule_fixture;
 pub(crate) use course::{Course, Step, Thresholds, settle};
 pub(crate) use healthcheck::from_image as health_check_of_image;
-pub(crate) use image::{holds, resolve};
+pub(crate) use image::{held, resolve};
 pub(crate) use request::{
     Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, check_variable,
     release_command_of, strategy_of, timeout_of, with_secrets,
 };
-pub(crate) use rollback::{RollbackError, restored_release};
+pub(crate) use rollback::{Restorable, RollbackError, restored_release};
 pub(crate) use state::State;
 
 /// Why a deployment was made.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{DeployRequest, HealthCheck, Resources};
+use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources};
 
-use super::course::{replicas_of, within};
+use super::course::replicas_of;
 use super::{Capsule, Strategy};
 
 /// Environment variables of one release, names and values together.
 const MAX_ENV_BYTES: usize = 128 * 1024;
+/// Milliseconds.
+const HOUR: u64 = 60 * 60 * 1000;
 const MAX_COMMAND_BYTES: usize = 16 * 1024;
 /// The longest rollout that may be asked for.
 const MAX_TIMEOUT_SECONDS: u64 = 6 * 60 * 60;
@@ -181,32 +183,58 @@ pub(crate) fn check_variable(name: &str, value: &str) -> Result<(), Refusal> {
 
 /// Checks a health check from a request or from the configuration.
 pub(crate) fn check_health(check: &HealthCheck) -> Result<(), Refusal> {
-    let plain_path =
-        check.path.starts_with('/') && check.path.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain_path || check.path.len() > 1024 {
-        return Err(Refusal::invalid(
-            "health.path must begin with / and hold no spaces or control characters",
-        ));
+    check_probe("health", &check.probe)?;
+    within("health.start_period_ms", check.start_period_ms, 0, HOUR)?;
+    check_rhythm("health", check.interval_ms, check.timeout_ms, check.retries)?;
+    let Some(liveness) = &check.liveness else {
+        return Ok(());
+    };
+    check_probe("health.liveness", &liveness.probe)?;
+    let (interval, timeout) = (liveness.interval_ms, liveness.timeout_ms);
+    check_rhythm("health.liveness", interval, timeout, liveness.retries)
+}
+
+fn check_probe(section: &str, probe: &Probe) -> Result<(), Refusal> {
+    let path = &probe.path;
+    let plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain || path.len() > 1024 {
+        return Err(Refusal::invalid(format!(
+            "{section}.path must begin with / and hold no spaces or control characters"
+        )));
     }
-    let hour = 60 * 60 * 1000;
-    for (name, value, least, most) in [
-        ("status", u64::from(check.status), 200, 599),
-        ("interval_ms", check.interval_ms, 50, hour),
-        ("timeout_ms", check.timeout_ms, 10, 5 * 60 * 1000),
-        ("start_period_ms", check.start_period_ms, 0, hour),
-        ("retries", u64::from(check.retries), 1, 100),
-    ] {
-        if !(least..=most).contains(&value) {
-            return Err(Refusal::invalid(format!(
-                "health.{name} must be between {least} and {most}"
-            )));
-        }
+    let body = probe.body.as_ref().map_or(1, String::len);
+    if !(1..=1024).contains(&body) {
+        return Err(Refusal::invalid(format!(
+            "{section}.body must be between 1 and 1024 bytes long"
+        )));
     }
-    Ok(())
+    if probe.body.is_some() && probe.kind != ProbeKind::Http {
+        return Err(Refusal::invalid(format!(
+            "{section}.body is for checks of the kind http"
+        )));
+    }
+    within(&format!("{section}.status"), probe.status.into(), 200, 599)
+}
+
+fn check_rhythm(section: &str, interval: u64, timeout: u64, retries: u32) -> Result<(), Refusal> {
+    within(&format!("{section}.interval_ms"), interval, 50, HOUR)?;
+    within(&format!("{section}.timeout_ms"), timeout, 10, HOUR / 12)?;
+    within(&format!("{section}.retries"), retries.into(), 1, 100)
+}
+
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Refusal> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "{name} must be between {least} and {most}"
+    )))
 }
 
 #[cfg(test)]
 mod tests {
+    use management_api::types::Liveness;
+
     use super::super::capsule::fixtures::capsule;
     use super::*;
 
@@ -262,17 +290,33 @@ mod tests {
         let good = capsule('a').health;
         assert_eq!(check_health(&good), Ok(()));
         for path in ["", "health", "/a b", "/a\r\nX: y"] {
-            let check = HealthCheck {
-                path: path.into(),
-                ..good.clone()
-            };
+            let mut check = good.clone();
+            check.probe.path = path.into();
             assert!(check_health(&check).is_err(), "{path:?}");
+            let liveness = Liveness {
+                probe: check.probe,
+                interval_ms: 1000,
+                timeout_ms: 1000,
+                retries: 1,
+            };
+            let mut check = good.clone();
+            check.liveness = Some(liveness);
+            let refused = check_health(&check).unwrap_err().to_string();
+            assert!(refused.contains("health.liveness.path"), "{refused}");
         }
-        let check = HealthCheck {
-            retries: 0,
-            ..good.clone()
+        let change = |change: fn(&mut HealthCheck)| {
+            let mut check = good.clone();
+            change(&mut check);
+            check_health(&check)
         };
-        assert!(check_health(&check).is_err());
+        assert!(change(|check| check.retries = 0).is_err());
+        assert!(change(|check| check.probe.body = Some(String::new())).is_err());
+        assert!(change(|check| check.probe.body = Some("up".into())).is_ok());
+        let both = |check: &mut HealthCheck| {
+            check.probe.body = Some("up".into());
+            check.probe.kind = ProbeKind::Tcp;
+        };
+        assert!(change(both).is_err());
     }
 
     #[test]

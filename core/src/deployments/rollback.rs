@@ -1,6 +1,8 @@
 //! Which release a rollback restores.
 
-use crate::store::{DeploymentRow, Store, StoreError};
+use std::collections::BTreeSet;
+
+use crate::store::{DeploymentRow, KeptSecrets, Store, StoreError};
 
 /// Why there is nothing to restore.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +13,22 @@ pub(crate) enum RollbackError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What of a tenant's releases is still there.
+#[derive(Debug)]
+pub(crate) struct Restorable {
+    /// Digests of images.
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) secrets: KeptSecrets,
+}
+
+impl Restorable {
+    /// Whether a deployment's release can be started again.
+    pub(crate) fn holds(&self, row: &DeploymentRow) -> bool {
+        let capsule = &row.capsule;
+        self.images.contains(&capsule.digest) && self.secrets.hold(&capsule.secrets)
+    }
 }
 
 /// The deployment whose release a rollback restores: the one named by number or tag, else the

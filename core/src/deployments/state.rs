@@ -36,11 +36,13 @@ pub(crate) enum State {
     RolledBack,
     /// Over: no release was serving before.
     Failed,
+    /// The release that served before does not serve again. Nobody deploys here until somebody says that it is settled.
+    NeedsOperator,
 }
 
 impl State {
     /// All of them, in the order of a deployment's life.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Requested,
         Self::Migrated,
         Self::Provisioned,
@@ -54,6 +56,7 @@ impl State {
         Self::RollingBack,
         Self::RolledBack,
         Self::Failed,
+        Self::NeedsOperator,
     ];
 
     /// The word on the wire and in the database.
@@ -72,6 +75,7 @@ impl State {
             Self::RollingBack => "rolling_back",
             Self::RolledBack => "rolled_back",
             Self::Failed => "failed",
+            Self::NeedsOperator => "needs_operator",
         }
     }
 
@@ -80,9 +84,17 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// Whether nothing follows.
+    /// Whether nothing follows by itself.
     pub(crate) fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::RolledBack | Self::Failed)
+        matches!(
+            self,
+            Self::Succeeded | Self::RolledBack | Self::Failed | Self::NeedsOperator
+        )
+    }
+
+    /// Whether others may deploy. The lock is kept where somebody has to look first.
+    pub(crate) fn frees_the_tenant(self) -> bool {
+        self.is_final() && self != Self::NeedsOperator
     }
 
     /// Whether the new release is the live one.
@@ -125,7 +137,11 @@ impl State {
             Self::Verified => matches!(next, Self::Draining | Self::Succeeded),
             Self::Draining => matches!(next, Self::Succeeded),
             Self::Aborting => matches!(next, Self::RollingBack),
-            Self::RollingBack => matches!(next, Self::RolledBack | Self::Failed),
+            Self::RollingBack => {
+                matches!(next, Self::RolledBack | Self::Failed | Self::NeedsOperator)
+            }
+            // By an operator's word.
+            Self::NeedsOperator => matches!(next, Self::RolledBack),
             Self::Succeeded | Self::RolledBack | Self::Failed => false,
         }
     }
@@ -154,7 +170,7 @@ impl State {
             | Self::Aborting => vec![Self::RollingBack, undone],
             Self::RollingBack => vec![undone],
             Self::Verified | Self::Draining => vec![Self::Succeeded],
-            Self::Succeeded | Self::RolledBack | Self::Failed => Vec::new(),
+            Self::Succeeded | Self::RolledBack | Self::Failed | Self::NeedsOperator => Vec::new(),
         }
     }
 }
@@ -168,8 +184,8 @@ impl fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::State::{
-        Aborting, Draining, Failed, Healthy, Migrated, Paused, Provisioned, Requested, RolledBack,
-        RollingBack, Shifting, Succeeded, Verified,
+        Aborting, Draining, Failed, Healthy, Migrated, NeedsOperator, Paused, Provisioned,
+        Requested, RolledBack, RollingBack, Shifting, Succeeded, Verified,
     };
     use super::*;
 
@@ -188,9 +204,10 @@ mod tests {
         (Draining, &[Succeeded]),
         (Succeeded, &[]),
         (Aborting, &[RollingBack]),
-        (RollingBack, &[RolledBack, Failed]),
+        (RollingBack, &[RolledBack, Failed, NeedsOperator]),
         (RolledBack, &[]),
         (Failed, &[]),
+        (NeedsOperator, &[RolledBack]),
     ];
 
     #[test]
@@ -206,7 +223,7 @@ mod tests {
     #[test]
     fn a_committed_deployment_is_never_undone() {
         for from in State::ALL.into_iter().filter(|s| s.is_committed()) {
-            for to in [Aborting, RollingBack, RolledBack, Failed] {
+            for to in [Aborting, RollingBack, RolledBack, Failed, NeedsOperator] {
                 assert!(!from.may_become(to), "{from} -> {to}");
             }
             assert!(!from.may_be_aborted());

@@ -11,24 +11,26 @@ use management_api::paths;
 use management_api::types::{
     Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings,
 };
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::extract::{Body, OptionalBody, Segments};
 use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, Strategy, capsule_of, health_check_of_image, holds, release_command_of, resolve,
-    restored_release, settle, strategy_of, timeout_of, with_secrets,
+    Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held,
+    release_command_of, resolve, restored_release, settle, strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
 use crate::rollout;
-use crate::store::{DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
+use crate::store::{Actor, DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
 
 /// `POST /api/v1/tenants/{tenant}/deploy`.
 pub(super) async fn deploy(
     State(app): State<App>,
     Segments(tenant): Segments<String>,
     Extension(caller): Extension<Identity>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
     body: Body<DeployRequest>,
 ) -> Result<Response, ApiError> {
@@ -39,13 +41,14 @@ pub(super) async fn deploy(
     };
     once(&app, scope, &headers, &body.bytes, async |key| {
         tenants::existing(&app, &tenant).await?;
+        let keeping = keep_images(&app).await;
         let hosts = app.registry_hosts(&headers);
         let force = body.value.force;
-        let new = requested(&app, &tenant, &caller, body.value, hosts, key).await?;
+        let new = requested(&app, &tenant, actor, body.value, hosts, key).await?;
         if !force && let Some(live) = unchanged(&app, &new).await? {
             return Ok(already_live(&app, &live));
         }
-        begin(&app, new).await
+        begin(&app, new, keeping).await
     })
     .await
 }
@@ -55,6 +58,7 @@ pub(super) async fn rollback(
     State(app): State<App>,
     Segments(tenant): Segments<String>,
     Extension(caller): Extension<Identity>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<RollbackRequest>,
 ) -> Result<Response, ApiError> {
@@ -67,8 +71,9 @@ pub(super) async fn rollback(
         tenants::existing(&app, &tenant).await?;
         let defaults = app.settings.request_defaults();
         let timeout_seconds = timeout_of(body.value.timeout_seconds, &defaults)?;
+        let keeping = keep_images(&app).await;
         let target = restored_release(&app.store, &tenant, body.value.to.as_deref()).await?;
-        check_image_is_kept(&app, &target).await?;
+        check_is_kept(&app, &target).await?;
         // A way back is taken in one go: nobody wants to watch a tenth of it first.
         // Where one of the two must not run beside another, neither may this.
         let live = match app.tenants.serving(&tenant) {
@@ -98,19 +103,26 @@ pub(super) async fn rollback(
             release_command: Vec::new(),
             timeout_seconds,
             restores: Some(target.restores.unwrap_or(target.number)),
-            actor: caller.name.clone(),
+            actor,
             source: target.source,
             key,
         };
-        begin(&app, new).await
+        begin(&app, new, keeping).await
     })
     .await
+}
+
+/// No image is collected before the deployment that needs it has begun.
+type Keeping = OwnedRwLockReadGuard<()>;
+
+async fn keep_images(app: &App) -> Keeping {
+    Arc::clone(&app.keeping).read_owned().await
 }
 
 async fn requested(
     app: &App,
     tenant: &str,
-    caller: &Identity,
+    actor: Actor,
     request: DeployRequest,
     hosts: Vec<String>,
     key: Option<IdempotencyKey>,
@@ -143,7 +155,7 @@ async fn requested(
         image: request.image,
         tag: found.tag,
         restores: None,
-        actor: caller.name.clone(),
+        actor,
         source: request.source,
         key,
     })
@@ -178,24 +190,33 @@ async fn unchanged(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRo
     Ok(live.filter(|live| live.live && same(live)))
 }
 
-async fn check_image_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {
-    let (images, tenant) = (Arc::clone(&app.images), target.tenant.clone());
-    let digest = target.capsule.digest.clone();
-    let kept = tokio::task::spawn_blocking(move || holds(&images, &tenant, &digest))
-        .await
-        .map_err(|error| ApiError::internal(&error))?;
-    if kept {
+async fn check_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {
+    if restorable(app, &target.tenant).await?.holds(target) {
         return Ok(());
     }
-    Err(Refusal::ImageNotFound(format!(
-        "the registry no longer holds the image of deployment {}",
-        target.number
+    Err(ApiError::new(
+        StatusCode::GONE,
+        code::RELEASE_GONE,
+        format!(
+            "deployment {} cannot be restored: its image or a secret of it was removed; `cargo xtask history` shows \
+             which can, or deploy it again",
+            target.number
+        ),
     ))
-    .into())
+}
+
+/// What of a tenant's releases is still there.
+pub(super) async fn restorable(app: &App, tenant: &str) -> Result<Restorable, ApiError> {
+    let secrets = app.store.kept_secrets(tenant).await?;
+    let (images, tenant) = (Arc::clone(&app.images), tenant.to_owned());
+    let look = tokio::task::spawn_blocking(move || held(&images, &tenant));
+    let images = look.await.map_err(|error| ApiError::internal(&error))?;
+    let images = images.map_err(|error| ApiError::internal(&error))?;
+    Ok(Restorable { images, secrets })
 }
 
 /// Writes the deployment and starts its rollout.
-async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> {
+async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<StoredAnswer, ApiError> {
     let tenant = new.tenant.clone();
     let url = app.tenants.url(&tenant);
     let owner = tenant.clone();
@@ -203,6 +224,7 @@ async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> 
     let (platform, stored) = (App::clone(app), answer.clone());
     let begin = async move {
         let row = platform.store.begin_deployment(new, stored).await?;
+        drop(keeping);
         let number = row.number;
         platform.start_rollout(row);
         Ok(number)
@@ -216,6 +238,9 @@ async fn begin(app: &App, new: NewDeployment) -> Result<StoredAnswer, ApiError> 
 
 async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
     let about = match app.store.deployment(tenant, number).await {
+        Ok(Some(row)) if row.state == crate::deployments::State::NeedsOperator => {
+            return needs_operator(number);
+        }
         Ok(Some(row)) => format!(
             " ({} of {}, asked for by {}, {} since {})",
             row.kind.as_str(),
@@ -230,6 +255,17 @@ async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
         StatusCode::CONFLICT,
         code::DEPLOYMENT_IN_PROGRESS,
         format!("deployment {number} is in progress{about}; wait for it or abort it"),
+    )
+}
+
+fn needs_operator(number: u64) -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        code::OPERATOR_NEEDED,
+        format!(
+            "deployment {number} could not be undone, and nobody has said yet that it is settled: \
+             see to it, then abort it"
+        ),
     )
 }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use management_api::error::{ErrorBody, code};
 
 use crate::deployments::{Refusal, RollbackError};
+use crate::retention::CollectError;
 use crate::store::StoreError;
 
 /// A refusal on its way to the client.
@@ -107,6 +108,18 @@ impl From<StoreError> for ApiError {
                 format!("deployment {number} is in progress; wait for it or abort it"),
             ),
             other => Self::internal(&other),
+        }
+    }
+}
+
+impl From<CollectError> for ApiError {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::Store(error) => error.into(),
+            CollectError::Images(error @ oci::StoreError::Held) => {
+                Self::conflict(format!("{error}; ask again"))
+            }
+            CollectError::Images(error) => Self::internal(&error),
         }
     }
 }

@@ -90,6 +90,21 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     }
 }
 
+/// How many rows a page of an answer may have.
+const MAX_LIMIT: u32 = 1000;
+const DEFAULT_LIMIT: u32 = 100;
+
+/// How many rows are wanted, where a query string may say it.
+pub(super) fn limit(wanted: Option<u32>) -> Result<u32, ApiError> {
+    let limit = wanted.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::malformed(format!(
+        "limit must be between 1 and {MAX_LIMIT}"
+    )))
+}
+
 /// The query string.
 pub(crate) struct QueryOf<T>(pub(crate) T);
 

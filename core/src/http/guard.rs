@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use management_api::error::code;
 
 use super::ApiError;
+use super::listener::Peer;
 use crate::auth::{Access, Identity, authenticate, bearer};
 use crate::platform::App;
 
@@ -16,7 +17,7 @@ use crate::platform::App;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets a request through when its caller may do what the route asks for; the handler finds the
-/// [`Identity`] among the extensions.
+/// [`Identity`] among the extensions, and as `Actor` what the audit log is to say of it.
 pub(crate) async fn access(
     State((app, access)): State<(App, Access)>,
     params: RawPathParams,
@@ -30,6 +31,9 @@ pub(crate) async fn access(
     let identity = identify(&app, request.headers()).await?;
     check(&app, access, identity.as_ref(), tenant.as_deref())?;
     if let Some(identity) = identity {
+        let peer = request.extensions().get::<Peer>();
+        let actor = identity.actor(peer.map(|peer| peer.0.ip()));
+        request.extensions_mut().insert(actor);
         request.extensions_mut().insert(identity);
     }
     Ok(next.run(request).await)

@@ -1,19 +1,19 @@
 //! The history of a tenant, and the end of what is still running.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use management_api::types::{Data, Deployment};
 use serde::Deserialize;
+use serde_json::json;
 
+use super::deploy::restorable;
 use super::extract::{QueryOf, Segments};
-use super::{ApiError, tenants, wire};
+use super::{ApiError, extract, tenants, wire};
 use crate::deployments::State as Stage;
 use crate::platform::App;
-use crate::store::DeploymentRow;
-
-const DEFAULT_LIMIT: u32 = 100;
-const MAX_LIMIT: u32 = 1000;
+use crate::rollout;
+use crate::store::{Action, Actor, DeploymentRow, Entry};
 
 /// The query string of [`list`].
 #[derive(Deserialize)]
@@ -28,17 +28,14 @@ pub(super) async fn list(
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Data<Vec<Deployment>>>, ApiError> {
     tenants::existing(&app, &tenant).await?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::malformed(format!(
-            "limit must be between 1 and {MAX_LIMIT}"
-        )));
-    }
+    let limit = extract::limit(query.limit)?;
     let rows = app.store.deployments(&tenant, limit).await?;
-    let data = rows
-        .into_iter()
-        .map(|row| wire::deployment(&app, row))
-        .collect();
+    let restorable = restorable(&app, &tenant).await?;
+    let told = |row: DeploymentRow| Deployment {
+        gone: !restorable.holds(&row),
+        ..wire::deployment(&app, row)
+    };
+    let data = rows.into_iter().map(told).collect();
     Ok(Json(Data { data }))
 }
 
@@ -48,7 +45,10 @@ pub(super) async fn show(
     Segments((tenant, number)): Segments<(String, u64)>,
 ) -> Result<Json<Data<Deployment>>, ApiError> {
     let row = existing(&app, &tenant, number).await?;
-    let data = wire::deployment(&app, row);
+    let data = Deployment {
+        gone: !restorable(&app, &tenant).await?.holds(&row),
+        ..wire::deployment(&app, row)
+    };
     Ok(Json(Data { data }))
 }
 
@@ -56,13 +56,23 @@ pub(super) async fn show(
 pub(super) async fn abort(
     State(app): State<App>,
     Segments((tenant, number)): Segments<(String, u64)>,
+    Extension(actor): Extension<Actor>,
 ) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
     let row = existing(&app, &tenant, number).await?;
+    if row.state == Stage::NeedsOperator {
+        asked(&app, &actor, Action::Abort, &row).await?;
+        rollout::settle(&app, &row, &actor.name).await?;
+        let data = wire::deployment(&app, existing(&app, &tenant, number).await?);
+        return Ok((StatusCode::OK, Json(Data { data })));
+    }
     if row.state.is_final() {
         return Err(ApiError::conflict(format!(
             "deployment {number} is over: {}",
             row.state
         )));
+    }
+    if row.state.may_be_aborted() {
+        asked(&app, &actor, Action::Abort, &row).await?;
     }
     let undone = row.state.may_be_aborted() && app.tenants.abort(&tenant, number);
     let being_undone = matches!(row.state, Stage::Aborting | Stage::RollingBack);
@@ -86,8 +96,12 @@ pub(super) async fn abort(
 pub(super) async fn promote(
     State(app): State<App>,
     Segments((tenant, number)): Segments<(String, u64)>,
+    Extension(actor): Extension<Actor>,
 ) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
     let row = existing(&app, &tenant, number).await?;
+    if row.state.may_be_promoted() {
+        asked(&app, &actor, Action::Promote, &row).await?;
+    }
     let promoted = row.state.may_be_promoted() && app.tenants.promote(&tenant, number);
     if !promoted {
         return Err(ApiError::conflict(format!(
@@ -97,6 +111,22 @@ pub(super) async fn promote(
     }
     let data = wire::deployment(&app, row);
     Ok((StatusCode::ACCEPTED, Json(Data { data })))
+}
+
+/// Writes down who says a word to a rollout, before it is said.
+async fn asked(
+    app: &App,
+    actor: &Actor,
+    action: Action,
+    row: &DeploymentRow,
+) -> Result<(), ApiError> {
+    let entry = Entry {
+        action,
+        tenant: Some(row.tenant.clone()),
+        deployment: Some(row.number),
+        details: json!({ "state": row.state.as_str(), "digest": row.capsule.digest }),
+    };
+    Ok(app.store.audit(actor, entry).await?)
 }
 
 /// A deployment, or the refusal that says that there is none.

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -22,6 +25,10 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEAD: usize = 64 * 1024;
 /// After the process has run out of file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address that a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// A bound listener.
 pub(crate) struct Listener {
@@ -52,7 +59,7 @@ impl Listener {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, place)) => connection(stream, place, router.clone(), &graceful),
+                Ok(accepted) => connection(accepted, router.clone(), &graceful),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -68,25 +75,33 @@ impl Listener {
         }
     }
 
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> io::Result<Accepted> {
         let place = Arc::clone(places).acquire_owned().await;
         let place = place.map_err(io::Error::other)?;
-        let (stream, _) = self.inner.accept().await?;
+        let (stream, peer) = self.inner.accept().await?;
         // Answers are small and awaited: no waiting for more to send.
         stream.set_nodelay(true)?;
-        Ok((stream, place))
+        Ok(Accepted {
+            stream,
+            peer,
+            place,
+        })
     }
 }
 
-fn connection(
+/// A connection, and its place among those that may be at once.
+struct Accepted {
     stream: TcpStream,
+    peer: SocketAddr,
     place: OwnedSemaphorePermit,
-    router: Router,
-    graceful: &GracefulShutdown,
-) {
+}
+
+fn connection(accepted: Accepted, router: Router, graceful: &GracefulShutdown) {
+    let Accepted {
+        stream,
+        peer,
+        place,
+    } = accepted;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -99,7 +114,11 @@ fn connection(
         .keep_alive_interval(HEADER_TIMEOUT)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .max_concurrent_streams(128);
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let serving = graceful.watch(serving.into_owned());
     tokio::spawn(async move {

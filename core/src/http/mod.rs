@@ -3,6 +3,8 @@
 //! Handlers translate between the wire and the platform; they decide nothing about deployments.
 
 mod api;
+mod audit;
+mod collect;
 mod dashboard;
 mod deploy;
 mod error;

@@ -56,10 +56,13 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
 pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabilities>> {
     let features = [
         "abort",
+        "audit",
+        "collect",
         "digest",
         "events",
         "history",
         "idempotency",
+        "health-checks",
         "logs",
         "promote",
         "release-command",

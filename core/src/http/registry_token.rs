@@ -10,7 +10,7 @@ use super::extract::Segments;
 use super::{ApiError, tenants};
 use crate::auth::{Identity, Issue};
 use crate::platform::App;
-use crate::store::TokenKind;
+use crate::store::{Actor, TokenKind};
 
 /// Long enough for a large push over a slow line.
 const LIFETIME_SECONDS: u64 = 60 * 60;
@@ -22,6 +22,7 @@ pub(super) async fn issue(
     State(app): State<App>,
     Segments(id): Segments<String>,
     Extension(caller): Extension<Identity>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
 ) -> Result<Answer, ApiError> {
     tenants::existing(&app, &id).await?;
@@ -33,6 +34,7 @@ pub(super) async fn issue(
         tenant: Some(id.clone()),
         parent: Some(caller.root_token),
         expires_in: Some(LIFETIME_SECONDS),
+        by: actor,
     };
     let (_, token) = crate::auth::issue(&app.store, wanted).await?;
     let data = RegistryToken {

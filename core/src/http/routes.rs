@@ -6,16 +6,17 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use management_api::paths;
 use management_api::types::{
-    Capabilities, Data, DeployAnswer, DeployRequest, Deployment, ExchangedToken, Health,
-    IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken, RollbackRequest, SecretInfo,
-    SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
+    Deployment, ExchangedToken, Health, IssuedToken, LogLine, Me, NewTenant, NewToken,
+    RegistryToken, RollbackRequest, SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    MAX_BODY, deploy, events, guard, history, logs, openapi, operations, registry_token, secrets,
-    tenants, tokens,
+    MAX_BODY, audit, collect, deploy, events, guard, history, logs, openapi, operations,
+    registry_token, secrets, tenants, tokens,
 };
 use crate::auth::{Access, Permission};
 use crate::platform::App;
@@ -177,6 +178,7 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(tenant_routes());
     routes.extend(deployment_routes());
     routes.extend(token_routes());
+    routes.extend(keeping_routes());
     routes
 }
 
@@ -216,6 +218,31 @@ fn platform_routes() -> Vec<Route> {
         )
         .access(Access::AnyToken)
         .answers::<Data<Capabilities>>(200),
+    ]
+}
+
+fn keeping_routes() -> Vec<Route> {
+    vec![
+        Route::get(
+            paths::AUDIT,
+            "Who changed what, newest first: everything for the operator, else the caller's tenant",
+            audit::list,
+        )
+        .access(Access::AnyToken)
+        .query(&[
+            ("tenant", "only what was done to this one"),
+            ("before", "only rows with a smaller `seq`: the next page"),
+            ("limit", "how many, 1 to 1000; 100 when absent"),
+        ])
+        .answers::<Data<Vec<AuditEntry>>>(200),
+        Route::post(
+            paths::COLLECT,
+            "Remove images, secrets and logs that nothing needs any more",
+            collect::collect,
+        )
+        .body::<CollectRequest>()
+        .body_is_optional()
+        .answers::<Data<Collection>>(200),
     ]
 }
 
@@ -390,8 +417,6 @@ fn token_routes() -> Vec<Route> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use management_api::paths;
-
     use super::*;
 
     #[test]
@@ -410,6 +435,8 @@ mod tests {
             paths::ME.to_owned(),
             paths::TENANTS.to_owned(),
             paths::TOKENS.to_owned(),
+            paths::AUDIT.to_owned(),
+            paths::COLLECT.to_owned(),
             paths::TOKEN_EXCHANGE.to_owned(),
             paths::tenant("a"),
             paths::registry_token("a"),

@@ -7,22 +7,20 @@ use management_api::types::{Data, SecretInfo, SecretsRequest};
 
 use super::extract::{Body, Segments};
 use super::{ApiError, tenants};
-use crate::auth::Identity;
 use crate::platform::App;
 use crate::secrets;
+use crate::store::Actor;
 
 /// `PUT /api/v1/tenants/{tenant}/secrets`. The same again changes nothing.
 pub(super) async fn change(
     State(app): State<App>,
     Segments(tenant): Segments<String>,
-    Extension(caller): Extension<Identity>,
+    Extension(actor): Extension<Actor>,
     body: Body<SecretsRequest>,
 ) -> Result<StatusCode, ApiError> {
     tenants::existing(&app, &tenant).await?;
     let changes = secrets::changes(&app.vault, &tenant, body.value)?;
-    app.store
-        .change_secrets(&tenant, &caller.name, changes)
-        .await?;
+    app.store.change_secrets(&tenant, &actor, changes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,7 +10,7 @@ use super::{ApiError, wire};
 use crate::auth::{Identity, Permission};
 use crate::deployments::check_tenant_id;
 use crate::platform::App;
-use crate::store::TenantRow;
+use crate::store::{Actor, TenantRow};
 
 /// `GET /api/v1/tenants`.
 pub(super) async fn list(
@@ -24,6 +24,7 @@ pub(super) async fn list(
 /// `POST /api/v1/tenants`.
 pub(super) async fn create(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     body: Body<NewTenant>,
 ) -> Result<(StatusCode, Json<Data<Tenant>>), ApiError> {
     let NewTenant { id, name } = body.value;
@@ -35,7 +36,7 @@ pub(super) async fn create(
         ));
     }
     let platform = App::clone(&app);
-    let create = async move { platform.create_tenant(&id, &name).await };
+    let create = async move { platform.create_tenant(&id, &name, &actor).await };
     let row = app.detached(create).await?;
     let data = wire::tenant(&app, row);
     Ok((StatusCode::CREATED, Json(Data { data })))
@@ -55,9 +56,10 @@ pub(super) async fn show(
 pub(super) async fn delete(
     State(app): State<App>,
     Segments(id): Segments<String>,
+    Extension(actor): Extension<Actor>,
 ) -> Result<StatusCode, ApiError> {
     let platform = App::clone(&app);
-    let delete = async move { platform.delete_tenant(&id).await };
+    let delete = async move { platform.delete_tenant(&id, &actor).await };
     app.detached(delete).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,7 +15,7 @@ use super::extract::{Body, Segments};
 use super::{ApiError, tenants, wire};
 use crate::auth::{Identity, Issue, authenticate, issue};
 use crate::platform::App;
-use crate::store::TokenKind;
+use crate::store::{Actor, TokenKind};
 
 /// How long an exchanged token is good.
 const SESSION_SECONDS: u64 = 300;
@@ -52,6 +52,7 @@ pub(super) async fn list(State(app): State<App>) -> Result<Json<Data<Vec<TokenIn
 /// `POST /api/v1/tokens`.
 pub(super) async fn create(
     State(app): State<App>,
+    Extension(actor): Extension<Actor>,
     body: Body<NewToken>,
 ) -> Result<impl axum::response::IntoResponse, ApiError> {
     let wanted = body.value;
@@ -65,6 +66,7 @@ pub(super) async fn create(
             tenant: wanted.tenant,
             parent: None,
             expires_in: wanted.expires_in,
+            by: actor,
         },
     )
     .await?;
@@ -79,8 +81,9 @@ pub(super) async fn create(
 pub(super) async fn revoke(
     State(app): State<App>,
     Segments(id): Segments<String>,
+    Extension(actor): Extension<Actor>,
 ) -> Result<StatusCode, ApiError> {
-    if app.store.revoke_token(&id).await? {
+    if app.store.revoke_token(&id, &actor).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::not_found(format!("there is no token {id:?}")))
@@ -136,6 +139,7 @@ pub(super) async fn exchange(
 fn session(caller: Identity) -> Issue {
     Issue {
         kind: TokenKind::Session,
+        by: Actor::named(&caller.name),
         name: caller.name,
         role: caller.role,
         tenant: caller.tenant,

@@ -1,9 +1,10 @@
 //! From what the platform knows to what travels.
 
-use management_api::types::{Deployment, Tenant, TokenInfo};
+use management_api::types::{AuditEntry, Deployment, Tenant, TokenInfo};
 
+use crate::hex;
 use crate::platform::Platform;
-use crate::store::{DeploymentRow, TenantRow, TokenRow};
+use crate::store::{AuditRow, DeploymentRow, TenantRow, TokenRow};
 
 /// One row of the history.
 pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment {
@@ -21,12 +22,32 @@ pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment 
         previous: row.previous,
         restores: row.restores,
         live: row.live,
+        // Who lists a history looks for it.
+        gone: false,
         actor: row.actor,
         source: row.source,
         app_url,
         created_at: row.created_at,
         finished_at: row.finished_at,
         failure: row.failure,
+    }
+}
+
+/// One row of the audit log.
+pub(super) fn audit(row: AuditRow) -> AuditEntry {
+    let sealed = row.sealed;
+    AuditEntry {
+        seq: sealed.seq,
+        at: row.at,
+        action: sealed.action,
+        tenant: sealed.tenant,
+        deployment: sealed.deployment,
+        actor: sealed.actor,
+        token: sealed.token,
+        role: sealed.role,
+        address: sealed.address,
+        details: row.details,
+        hash: hex::encode(&sealed.hash),
     }
 }
 

@@ -1,34 +1,70 @@
-//! Which logs are kept: those of the newest deployments, each up to a size.
+//! Which logs are kept: those of the newest deployments, each up to a size, and all up to an age and a size.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::{aside, deployments, file};
 
-/// Removes the logs of all but the newest `deployments_kept` deployments, and of those the files
-/// put aside that go beyond `bytes_kept`, oldest first. The file being written is never touched.
-/// It blocks.
-pub(crate) fn prune(folder: &Path, deployments_kept: usize, bytes_kept: u64) -> io::Result<()> {
+/// What is kept of a tenant's logs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    /// Of how many deployments, the newest ones.
+    pub(crate) deployments: usize,
+    /// Of these, whatever their age and number: they are being written.
+    pub(crate) in_use: Vec<u64>,
+    /// How much of each.
+    pub(crate) bytes_each: u64,
+    /// How long after the last line, if there is a bound.
+    pub(crate) age: Option<Duration>,
+    /// How much of all, if there is a bound.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Removes what is not kept: whole deployments, and of those that stay the files put aside that go beyond the size of
+/// each, oldest first. The file being written is never touched. It blocks.
+pub(crate) fn prune(folder: &Path, kept: &Kept) -> io::Result<()> {
     let numbers = deployments(folder)?;
-    let (old, kept) = numbers.split_at(numbers.len().saturating_sub(deployments_kept));
-    for number in old {
-        let newest = file(folder, *number);
-        for path in aside(&newest).iter().chain([&newest]) {
-            remove(path)?;
-        }
-    }
-    for number in kept {
+    let (mut total, mut is_full) = (0, false);
+    for (place, number) in numbers.iter().rev().enumerate() {
         let newest = file(folder, *number);
         let mut size = length(&newest);
+        let mut fits = true;
         for path in aside(&newest) {
-            size += length(&path);
-            if size > bytes_kept {
+            fits = fits && size + length(&path) <= kept.bytes_each;
+            if fits {
+                size += length(&path);
+            } else {
                 remove(&path)?;
             }
         }
+        total += size;
+        is_full = is_full || kept.bytes.is_some_and(|bytes| total > bytes);
+        let counts = place >= kept.deployments;
+        let is_old = kept.age.is_some_and(|age| is_older_than(&newest, age));
+        if (counts || is_old || is_full) && !kept.in_use.contains(number) {
+            for path in all(&newest) {
+                remove(&path)?;
+            }
+            total -= size;
+        }
     }
     Ok(())
+}
+
+/// The files of one deployment, the oldest first: what stays after a crash is its end.
+fn all(newest: &Path) -> Vec<PathBuf> {
+    let mut files = aside(newest);
+    files.reverse();
+    files.push(newest.to_owned());
+    files
+}
+
+fn is_older_than(path: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let past = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    past.is_ok_and(|past| past > age)
 }
 
 fn length(path: &Path) -> u64 {
@@ -46,18 +82,75 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn old_deployments_and_old_files_go_first() {
+    fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for name in ["1.log", "2.log", "2.log.1", "2.log.2", "3.log"] {
             fs::write(folder.path().join(name), [b'x'; 10]).unwrap();
         }
-        prune(folder.path(), 2, 25).unwrap();
+        folder
+    }
+
+    fn left(folder: &tempfile::TempDir, kept: &Kept) -> Vec<String> {
+        prune(folder.path(), kept).unwrap();
         let mut left: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["2.log", "2.log.1", "3.log"]);
+        left
+    }
+
+    fn all_of_it() -> Kept {
+        Kept {
+            deployments: 10,
+            bytes_each: 1000,
+            ..Kept::default()
+        }
+    }
+
+    #[test]
+    fn old_deployments_and_old_files_go_first() {
+        let kept = Kept {
+            deployments: 2,
+            bytes_each: 25,
+            ..Kept::default()
+        };
+        assert_eq!(left(&folder(), &kept), ["2.log", "2.log.1", "3.log"]);
+    }
+
+    #[test]
+    fn what_is_being_written_stays() {
+        let kept = Kept {
+            deployments: 1,
+            in_use: vec![1],
+            bytes: Some(5),
+            ..all_of_it()
+        };
+        assert_eq!(left(&folder(), &kept), ["1.log"]);
+    }
+
+    #[test]
+    fn age_counts_from_the_last_line() {
+        let folder = folder();
+        let old = fs::File::open(folder.path().join("2.log")).unwrap();
+        let hour = Duration::from_hours(1);
+        old.set_modified(SystemTime::now() - 2 * hour).unwrap();
+        let kept = Kept {
+            age: Some(hour),
+            ..all_of_it()
+        };
+        assert_eq!(left(&folder, &kept), ["1.log", "3.log"]);
+    }
+
+    #[test]
+    fn beyond_the_size_of_all_the_oldest_go() {
+        let kept = Kept {
+            bytes: Some(40),
+            ..all_of_it()
+        };
+        assert_eq!(
+            left(&folder(), &kept),
+            ["2.log", "2.log.1", "2.log.2", "3.log"]
+        );
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use engines::process::Instance;
-use management_api::types::{Failure, HealthCheck};
+use management_api::types::{Failure, HealthCheck, Liveness, Probe};
 use tokio::time::Instant;
 
 use super::failure;
-use super::probe::{Probed, probe};
+use super::probe::{Probed, probe, wrong};
 
 /// Between two checks until the first success: a start is noticed at once.
 const EAGER: Duration = Duration::from_millis(75);
@@ -26,9 +26,9 @@ pub(super) async fn until_healthy(
     loop {
         let probed = tokio::select! {
             exit = instance.wait() => return Err(failure::ended(exit)),
-            probed = probe(instance.address(), &check.path, wait.limit()) => probed,
+            probed = probe(instance.address(), &check.probe, wait.limit()) => probed,
         };
-        if wait.is_healthy(&probed) {
+        if probed == Probed::Good {
             return Ok(wait.started.elapsed());
         }
         let pause = wait.count(probed).await?;
@@ -42,8 +42,11 @@ pub(super) async fn until_healthy(
 /// Whether a running instance answers as `check` wants, once.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
     let limit = Duration::from_millis(check.timeout_ms);
-    let probed = probe(instance.address(), &check.path, limit).await;
-    matches!(probed, Probed::Answered(status) if status.as_u16() == check.status)
+    answers(instance, &check.probe, limit).await
+}
+
+async fn answers(instance: &Instance, asked: &Probe, limit: Duration) -> bool {
+    probe(instance.address(), asked, limit).await == Probed::Good
 }
 
 struct Wait<'a> {
@@ -70,10 +73,6 @@ impl<'a> Wait<'a> {
 
     fn limit(&self) -> Duration {
         Duration::from_millis(self.check.timeout_ms)
-    }
-
-    fn is_healthy(&self, probed: &Probed) -> bool {
-        matches!(probed, Probed::Answered(status) if status.as_u16() == self.check.status)
     }
 
     /// Takes note of a failed check; returns the pause before the next one, or the verdict.
@@ -127,33 +126,49 @@ impl<'a> Wait<'a> {
 
     fn verdict(&self, probed: &Probed) -> Failure {
         let seconds = self.started.elapsed().as_secs();
-        let HealthCheck { path, status, .. } = self.check;
-        match probed {
-            Probed::Answered(actual) => failure::plain(
-                "unhealthy",
-                format!(
-                    "GET {path} answers {} instead of {status} after {seconds} s",
-                    actual.as_u16()
-                ),
-            ),
-            Probed::Refused => failure::plain(
-                "health_timeout",
-                format!(
-                    "nothing listens on port {} (PORT) of 127.0.0.1 after {seconds} s",
-                    self.instance.address().port()
-                ),
-            ),
-            Probed::TimedOut => failure::plain(
-                "health_timeout",
-                format!(
-                    "GET {path} is not answered within {} ms after {seconds} s",
-                    self.check.timeout_ms
-                ),
-            ),
-            Probed::Broken(why) => failure::plain(
-                "health_timeout",
-                format!("GET {path} is not answered after {seconds} s: {why}"),
-            ),
+        let code = match probed {
+            Probed::Status(_) | Probed::Lacking => "unhealthy",
+            _ => "health_timeout",
+        };
+        let port = self.instance.address().port();
+        let what = wrong(&self.check.probe, self.limit(), port, probed);
+        failure::plain(code, format!("{what} after {seconds} s"))
+    }
+}
+
+/// Returns after as many failed checks in a row as `check` allows.
+pub(super) async fn until_unhealthy(instance: &Instance, check: &HealthCheck) {
+    let (interval, limit) = (check.interval_ms, check.timeout_ms);
+    until_silent(instance, &check.probe, interval, limit, check.retries).await;
+}
+
+/// Returns when an instance has to be started again although it runs.
+pub(super) async fn until_dead(instance: &Instance, check: &Liveness) {
+    let (interval, limit) = (check.interval_ms, check.timeout_ms);
+    until_silent(instance, &check.probe, interval, limit, check.retries).await;
+}
+
+/// Returns after the first good answer.
+pub(super) async fn until_well(instance: &Instance, check: &HealthCheck) {
+    while !is_healthy(instance, check).await {
+        tokio::time::sleep(Duration::from_millis(check.interval_ms)).await;
+    }
+}
+
+async fn until_silent(
+    instance: &Instance,
+    asked: &Probe,
+    interval_ms: u64,
+    limit_ms: u64,
+    retries: u32,
+) {
+    let mut failures = 0;
+    while failures < retries {
+        tokio::time::sleep(Duration::from_millis(interval_ms)).await;
+        if answers(instance, asked, Duration::from_millis(limit_ms)).await {
+            failures = 0;
+        } else {
+            failures += 1;
         }
     }
 }

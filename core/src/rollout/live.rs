@@ -1,16 +1,18 @@
 //! Keeping a release running: each of its instances that ends or stops answering is started again.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engines::process::{Exit, Instance};
-use management_api::types::HealthCheck;
+use management_api::types::Probe;
 use proxy::{Retired, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::probe::no_longer;
 use super::{health, instances};
 use crate::platform::App;
 use crate::store::DeploymentRow;
@@ -306,12 +308,7 @@ impl Keeper {
             match self.try_start().await {
                 Ok(Some(instance)) => {
                     self.board.up(self.slot, instances::target(&instance));
-                    tracing::info!(
-                        tenant = self.row.tenant,
-                        deployment = self.row.number,
-                        instance = instance.id(),
-                        "an instance of the live release serves"
-                    );
+                    self.tell(&instance, "an instance of the live release serves");
                     return Some(instance);
                 }
                 Ok(None) => return None,
@@ -343,11 +340,50 @@ impl Keeper {
         tokio::select! {
             () = self.stop.cancelled() => None,
             exit = instance.wait() => Some(described(exit)),
-            () = until_unhealthy(instance, &self.row.capsule.health) => {
-                let path = &self.row.capsule.health.path;
-                Some(format!("it no longer answers GET {path} as it should"))
-            }
+            asked = self.until_lost(instance) => Some(format!("it {}", no_longer(asked))),
         }
+    }
+
+    /// Returns when it has to be started again although it runs, with what it failed.
+    async fn until_lost(&self, instance: &Instance) -> &Probe {
+        let check = &self.row.capsule.health;
+        let Some(liveness) = &check.liveness else {
+            health::until_unhealthy(instance, check).await;
+            return &check.probe;
+        };
+        tokio::select! {
+            () = health::until_dead(instance, liveness) => &liveness.probe,
+            never = self.follow_readiness(instance) => match never {},
+        }
+    }
+
+    /// Takes an instance that is not healthy out of the traffic, and back in when it is again.
+    async fn follow_readiness(&self, instance: &Instance) -> Infallible {
+        let check = &self.row.capsule.health;
+        loop {
+            health::until_unhealthy(instance, check).await;
+            let why = format!("it {}", no_longer(&check.probe));
+            self.tell(
+                instance,
+                "an instance of the live release gets no requests for now",
+            );
+            self.board.down(self.slot, why);
+            health::until_well(instance, check).await;
+            self.tell(
+                instance,
+                "an instance of the live release gets requests again",
+            );
+            self.board.up(self.slot, instances::target(instance));
+        }
+    }
+
+    fn tell(&self, instance: &Instance, what: &str) {
+        tracing::info!(
+            tenant = self.row.tenant,
+            deployment = self.row.number,
+            instance = instance.id(),
+            "{what}"
+        );
     }
 
     fn note_end(&mut self, why: String, ran: Duration) {
@@ -372,18 +408,5 @@ pub(super) fn described(exit: Exit) -> String {
         Exit::Code(_) => format!("it ended with {exit}"),
         Exit::Signal(_) => format!("it was ended by {exit}"),
         Exit::OutOfMemory { .. } => exit.to_string(),
-    }
-}
-
-/// Returns after as many failed checks in a row as `check` allows.
-pub(super) async fn until_unhealthy(instance: &Instance, check: &HealthCheck) {
-    let mut failures = 0;
-    while failures < check.retries {
-        tokio::time::sleep(Duration::from_millis(check.interval_ms)).await;
-        if health::is_healthy(instance, check).await {
-            failures = 0;
-        } else {
-            failures += 1;
-        }
     }
 }

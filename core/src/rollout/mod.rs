@@ -10,6 +10,8 @@ mod live;
 mod probe;
 mod recovery;
 mod run;
+mod strategies;
+mod undo;
 mod watching;
 
 pub(crate) use instances::{Adopted, bounds};
@@ -17,3 +19,4 @@ pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe};
 pub(crate) use recovery::{finish_interrupted, restore_live};
 pub(crate) use run::run;
+pub(crate) use undo::settle;

@@ -14,7 +14,9 @@ use crate::tenant::Tenant;
 
 /// Gives every unfinished deployment its final state. Which instances are kept follows from that.
 pub(crate) async fn finish_interrupted(store: &Store) -> Result<(), StoreError> {
-    for row in store.unfinished().await? {
+    let unfinished = store.unfinished().await?.into_iter();
+    // What waits for an operator waits on.
+    for row in unfinished.filter(|row| !row.state.is_final()) {
         let live = store.tenant(&row.tenant).await?.and_then(|t| t.live);
         let mut from = row.state;
         for to in row.state.recovery(live.is_some()) {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use engines::process::Instance;
 use futures_util::future::{join_all, select_all};
-use management_api::types::{Failure, HealthCheck};
+use management_api::types::{Failure, HealthCheck, ProbeKind};
 use proxy::Target;
 use tokio::time::Instant;
 
 use super::analysis::{Sample, Verdict, judge};
-use super::live::{Live, until_unhealthy};
-use super::probe::{Probed, probe};
+use super::health::until_unhealthy;
+use super::live::Live;
+use super::probe::{Probed, no_longer, probe};
 use super::{failure, instances};
 use crate::deployments::Thresholds;
 use crate::tenant::Tenant;
@@ -81,7 +82,9 @@ impl Watch {
             return Verdict::Fail(format!("its log says: {line}"));
         }
         let (new, old) = self.seen();
-        if self.thresholds.synthetic && new.requests < self.thresholds.min_requests {
+        // Nobody knows what else to ask of one that does not speak HTTP.
+        let may_ask = self.thresholds.synthetic && self.check.probe.kind == ProbeKind::Http;
+        if may_ask && new.requests < self.thresholds.min_requests {
             self.make_up_requests().await;
             let (new, old) = self.seen();
             return judge(&self.thresholds, &new, &old);
@@ -155,7 +158,7 @@ pub(super) async fn broken(instances: Vec<Instance>, check: HealthCheck) -> Fail
                 exit = instance.wait() => failure::ended(exit),
                 () = until_unhealthy(instance, check) => failure::plain(
                     "unhealthy",
-                    format!("instance {} no longer answers GET {}", instance.id(), check.path),
+                    format!("instance {} {}", instance.id(), no_longer(&check.probe)),
                 ),
             }
         })
@@ -169,8 +172,7 @@ pub(super) async fn broken(instances: Vec<Instance>, check: HealthCheck) -> Fail
 
 async fn ask(target: Target, check: &HealthCheck) -> (bool, Duration) {
     let begun = Instant::now();
-    let probed = probe(target.address, &check.path, PATIENCE).await;
-    let good = matches!(probed, Probed::Answered(status) if status.as_u16() == check.status);
+    let good = probe(target.address, &check.probe, PATIENCE).await == Probed::Good;
     (good, begun.elapsed())
 }
 

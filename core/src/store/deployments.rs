@@ -4,6 +4,7 @@ use management_api::types::{Failure, RolloutSettings, Source};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
+use super::audit::{self, Actor, Entry};
 use super::idempotency::{self, IdempotencyKey};
 use super::{Store, StoreError, events, from_millis, now, signed, tenants, unsigned};
 use crate::deployments::{Capsule, Kind, State, Strategy};
@@ -55,7 +56,7 @@ pub(crate) struct NewDeployment {
     pub(crate) release_command: Vec<String>,
     pub(crate) timeout_seconds: u64,
     pub(crate) restores: Option<u64>,
-    pub(crate) actor: String,
+    pub(crate) actor: Actor,
     pub(crate) source: Option<Source>,
     /// The key whose answer is to be written together with the deployment.
     pub(crate) key: Option<IdempotencyKey>,
@@ -107,8 +108,9 @@ impl Store {
     {
         self.write(move |transaction| {
             let number = insert(transaction, &new)?;
-            let message = format!("requested by {}", new.actor);
+            let message = format!("requested by {}", new.actor.name);
             events::append(transaction, &new.tenant, number, State::Requested, &message)?;
+            audit::append(transaction, &new.actor, &Entry::begun(&new, number))?;
             if let Some(key) = &new.key {
                 idempotency::finish(transaction, key, &answer(number))?;
             }
@@ -133,7 +135,7 @@ impl Store {
                     signed(step.number),
                     step.to.as_str(),
                     at,
-                    step.to.is_final().then_some(at),
+                    step.to.frees_the_tenant().then_some(at),
                     failure,
                 ],
             )?;
@@ -149,7 +151,11 @@ impl Store {
                 step.number,
                 step.to,
                 &step.message,
-            )
+            )?;
+            let Some(row) = find(transaction, &step.tenant, step.number)? else {
+                return Err(StoreError::NoTenant { id: step.tenant });
+            };
+            audit::append(transaction, &Actor::server(), &Entry::step(&step, &row))
         })
         .await
     }
@@ -216,17 +222,8 @@ impl Store {
         other_than_release: i64,
     ) -> Result<Option<DeploymentRow>, StoreError> {
         let tenant = tenant.to_owned();
-        self.read(move |transaction| {
-            let rows = select(
-                transaction,
-                "WHERE d.tenant = ?1 AND d.number < ?2 AND d.release_id <> ?3
-                   AND d.state = 'succeeded'
-                 ORDER BY d.number DESC LIMIT 1",
-                params![tenant, signed(number), other_than_release],
-            )?;
-            Ok(rows.into_iter().next())
-        })
-        .await
+        self.read(move |transaction| good_before(transaction, &tenant, number, other_than_release))
+            .await
     }
 
     /// The newest good deployment that was asked for by a tag.
@@ -263,6 +260,28 @@ impl Store {
         })
         .await
     }
+}
+
+/// The newest good deployment of another release before `number`.
+pub(super) fn good_before(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    number: u64,
+    other_than_release: i64,
+) -> Result<Option<DeploymentRow>, StoreError> {
+    let rows = select(
+        transaction,
+        "WHERE d.tenant = ?1 AND d.number < ?2 AND d.release_id <> ?3
+           AND d.state = 'succeeded'
+         ORDER BY d.number DESC LIMIT 1",
+        params![tenant, signed(number), other_than_release],
+    )?;
+    Ok(rows.into_iter().next())
+}
+
+/// The deployments that serve, by tenant.
+pub(super) fn live(transaction: &Transaction<'_>) -> Result<Vec<DeploymentRow>, StoreError> {
+    select(transaction, "WHERE d.number = t.live ORDER BY d.tenant", [])
 }
 
 /// Number of the tenant's unfinished deployment.
@@ -312,7 +331,7 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
             signed(new.timeout_seconds),
             tenant.live.map(signed),
             new.restores.map(signed),
-            new.actor,
+            new.actor.name,
             new.source.as_ref().map(json).transpose()?,
             at,
             json(&new.rollout)?,
@@ -468,7 +487,7 @@ pub(crate) mod fixtures {
             port: 2000,
             live: None,
         };
-        store.create_tenant(row).await.unwrap();
+        store.create_tenant(row, &Actor::server()).await.unwrap();
     }
 
     /// A deployment request of tenant `a`.
@@ -484,7 +503,7 @@ pub(crate) mod fixtures {
             release_command: Vec::new(),
             timeout_seconds: 60,
             restores: None,
-            actor: "ci".into(),
+            actor: Actor::named("ci"),
             source: None,
             key: None,
         }
@@ -637,10 +656,10 @@ mod tests {
         tenant(&store).await;
         let row = begin(&store, capsule('a')).await;
         assert!(matches!(
-            store.delete_tenant("a").await,
+            store.delete_tenant("a", &Actor::server()).await,
             Err(StoreError::InProgress { number: 1 })
         ));
         walk(&store, &row, &[State::RollingBack, State::Failed]).await;
-        store.delete_tenant("a").await.unwrap();
+        store.delete_tenant("a", &Actor::server()).await.unwrap();
     }
 }

@@ -17,6 +17,16 @@ pub(crate) enum StoreError {
         /// Latest version this server knows.
         known: i64,
     },
+    /// An older server has written the file, and what only reads must not change it.
+    #[error(
+        "the state database has schema {found}, this program knows {known}: start this server on it once"
+    )]
+    TooOld {
+        /// Version in the file.
+        found: i64,
+        /// Latest version this server knows.
+        known: i64,
+    },
     /// A column holds a word this server does not know.
     #[error("the state database holds an unknown {what} {value:?}")]
     UnknownWord {

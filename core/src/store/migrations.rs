@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_strategies.sql"),
     include_str!("migrations/0003_secrets.sql"),
+    include_str!("migrations/0004_audit.sql"),
     include_str!("migrations/0008_resources.sql"),
 ];
 
@@ -29,6 +30,16 @@ pub(super) fn apply(connection: &mut Connection) -> Result<(), StoreError> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// Refuses a database of another schema than this server's.
+pub(super) fn check_is_current(connection: &Connection) -> Result<(), StoreError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    match version(connection)? {
+        found if found > known => Err(StoreError::TooNew { found, known }),
+        found if found < known => Err(StoreError::TooOld { found, known }),
+        _ => Ok(()),
+    }
 }
 
 fn version(connection: &Connection) -> Result<i64, StoreError> {

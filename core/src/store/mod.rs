@@ -4,12 +4,15 @@
 //! transaction, durable when it returns, so that callers can write their intent before they act.
 //! The store decides nothing about deployments: it refuses what its constraints refuse.
 
+mod audit;
 mod deployments;
 mod error;
 mod events;
 mod idempotency;
 mod migrations;
+mod releases;
 mod secrets;
+mod snapshot;
 mod tenants;
 mod tokens;
 
@@ -20,12 +23,15 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+pub(crate) use audit::{Action, Actor, AuditRow, Entry, Head};
 #[cfg(test)]
 pub(crate) use deployments::fixtures as deployment_fixtures;
 pub(crate) use deployments::{Advance, DeploymentRow, NewDeployment, StoredAnswer};
 pub(crate) use error::StoreError;
 pub(crate) use idempotency::{Begun, IdempotencyKey};
-pub(crate) use secrets::Change as SecretChange;
+pub(crate) use releases::ReleaseUse;
+pub(crate) use secrets::{Change as SecretChange, KeptSecrets};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use tenants::TenantRow;
 pub(crate) use tokens::{TokenKind, TokenRow};
 

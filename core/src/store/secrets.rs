@@ -2,11 +2,13 @@
 //!
 //! A version is never changed and never given out twice: a release names the versions that it runs with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::json;
 
+use super::audit::{self, Action, Actor, Entry};
 use super::{Store, StoreError, from_millis, now, signed, tenants, unsigned};
 
 /// What is known of a secret without opening it.
@@ -37,6 +39,32 @@ pub(crate) enum Change {
     Remove,
 }
 
+/// What became of a change.
+enum Applied {
+    /// A value, in this version.
+    Set(u64),
+    Removed,
+    /// It was so already.
+    Nothing,
+}
+
+/// Which versions of a tenant's secrets have a value.
+#[derive(Debug, Default)]
+pub(crate) struct KeptSecrets {
+    versions: BTreeSet<(String, u64)>,
+    /// Names that somebody else changes: their newest version stands for every other.
+    external: BTreeSet<String>,
+}
+
+impl KeptSecrets {
+    /// Whether all of these can be opened.
+    pub(crate) fn hold(&self, versions: &BTreeMap<String, u64>) -> bool {
+        versions.iter().all(|(name, version)| {
+            self.external.contains(name) || self.versions.contains(&(name.clone(), *version))
+        })
+    }
+}
+
 /// The newest version of one name.
 struct Newest {
     version: u64,
@@ -50,18 +78,29 @@ impl Store {
     pub(crate) async fn change_secrets(
         &self,
         tenant: &str,
-        actor: &str,
+        actor: &Actor,
         changes: Vec<(String, Change)>,
     ) -> Result<(), StoreError> {
-        let (tenant, actor) = (tenant.to_owned(), actor.to_owned());
+        let (tenant, actor) = (tenant.to_owned(), actor.clone());
         self.write(move |transaction| {
             if tenants::find(transaction, &tenant)?.is_none() {
                 return Err(StoreError::NoTenant { id: tenant });
             }
+            let mut set = BTreeMap::new();
+            let mut removed = Vec::new();
             for (name, change) in changes {
-                apply(transaction, &tenant, &name, change, &actor)?;
+                match apply(transaction, &tenant, &name, change, &actor.name)? {
+                    Applied::Set(version) => drop(set.insert(name, version)),
+                    Applied::Removed => removed.push(name),
+                    Applied::Nothing => {}
+                }
             }
-            Ok(())
+            if set.is_empty() && removed.is_empty() {
+                return Ok(());
+            }
+            let details = json!({ "set": set, "removed": removed });
+            let entry = Entry::of(Action::SecretsChange, Some(&tenant), details);
+            audit::append(transaction, &actor, &entry)
         })
         .await
     }
@@ -85,6 +124,34 @@ impl Store {
                 })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Which versions of a tenant's secrets have a value.
+    pub(crate) async fn kept_secrets(&self, tenant: &str) -> Result<KeptSecrets, StoreError> {
+        let tenant = tenant.to_owned();
+        self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT name, version, external, sealed IS NOT NULL FROM secrets
+                 WHERE tenant = ?1 ORDER BY name, version",
+            )?;
+            let mut rows = statement.query([tenant])?;
+            let mut kept = KeptSecrets::default();
+            while let Some(row) = rows.next()? {
+                let (name, external): (String, bool) = (row.get(0)?, row.get(2)?);
+                let has_value: bool = row.get(3)?;
+                // The last row of a name is its newest.
+                if external && has_value {
+                    kept.external.insert(name.clone());
+                } else {
+                    kept.external.remove(&name);
+                }
+                if has_value {
+                    kept.versions.insert((name, unsigned(row.get(1)?)));
+                }
+            }
+            Ok(kept)
         })
         .await
     }
@@ -168,7 +235,7 @@ fn apply(
     name: &str,
     change: Change,
     actor: &str,
-) -> Result<(), StoreError> {
+) -> Result<Applied, StoreError> {
     let newest = newest(transaction, tenant, name)?;
     let next = newest.as_ref().map_or(1, |newest| newest.version + 1);
     let (external, sealed) = match change {
@@ -183,15 +250,21 @@ fn apply(
                     && sealed.is_some_and(|sealed| is_same(newest.version, sealed))
             });
             if same {
-                return Ok(());
+                return Ok(Applied::Nothing);
             }
             let unsealed = || StoreError::Unsealed {
                 name: name.to_owned(),
             };
             (external, Some(seal(next).ok_or_else(unsealed)?))
         }
-        Change::Remove if newest.is_none_or(|newest| newest.sealed.is_none()) => return Ok(()),
+        Change::Remove if newest.is_none_or(|newest| newest.sealed.is_none()) => {
+            return Ok(Applied::Nothing);
+        }
         Change::Remove => (false, None),
+    };
+    let applied = match sealed {
+        Some(_) => Applied::Set(next),
+        None => Applied::Removed,
     };
     transaction.execute(
         "INSERT INTO secrets (tenant, name, version, external, sealed, actor, created_at)
@@ -206,5 +279,5 @@ fn apply(
             now().timestamp_millis()
         ],
     )?;
-    Ok(())
+    Ok(applied)
 }

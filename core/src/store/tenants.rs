@@ -1,8 +1,10 @@
 //! Tenants: who owns a repository, a port and a history.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde_json::json;
 
-use super::{Store, StoreError, now, unsigned};
+use super::audit::{self, Action, Actor, Entry};
+use super::{Store, StoreError, now, tokens, unsigned};
 
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +21,16 @@ pub(crate) struct TenantRow {
 
 impl Store {
     /// Adds a tenant. Refused when the id is or was in use, or the port is.
-    pub(crate) async fn create_tenant(&self, tenant: TenantRow) -> Result<(), StoreError> {
+    pub(crate) async fn create_tenant(
+        &self,
+        tenant: TenantRow,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
+        let by = by.clone();
         self.write(move |transaction| {
+            let details = json!({ "name": tenant.name, "port": tenant.port });
+            let entry = Entry::of(Action::TenantCreate, Some(&tenant.id), details);
+            audit::append(transaction, &by, &entry)?;
             transaction
                 .execute(
                     "INSERT INTO tenants (id, name, port, created_at) VALUES (?1, ?2, ?3, ?4)",
@@ -76,8 +86,8 @@ impl Store {
     }
 
     /// Marks a tenant as deleted and ends its tokens. Refused while a deployment is in progress.
-    pub(crate) async fn delete_tenant(&self, id: &str) -> Result<(), StoreError> {
-        let id = id.to_owned();
+    pub(crate) async fn delete_tenant(&self, id: &str, by: &Actor) -> Result<(), StoreError> {
+        let (id, by) = (id.to_owned(), by.clone());
         self.write(move |transaction| {
             if let Some(number) = super::deployments::in_progress(transaction, &id)? {
                 return Err(StoreError::InProgress { number });
@@ -91,10 +101,9 @@ impl Store {
             if changed == 0 {
                 return Err(StoreError::NoTenant { id });
             }
-            transaction.execute(
-                "UPDATE tokens SET revoked_at = ?2 WHERE tenant = ?1 AND revoked_at IS NULL",
-                params![id, at],
-            )?;
+            let entry = Entry::of(Action::TenantDelete, Some(&id), json!({}));
+            audit::append(transaction, &by, &entry)?;
+            tokens::revoke(transaction, "tenant = ?2", &id, &by)?;
             // Nothing of the tenant is started any more.
             transaction.execute("DELETE FROM secrets WHERE tenant = ?1", params![id])?;
             Ok(())
@@ -140,21 +149,35 @@ mod tests {
     #[tokio::test]
     async fn a_deleted_id_is_not_given_out_again_but_its_port_is() {
         let (store, _folder) = store();
-        store.create_tenant(row("a", 2000)).await.unwrap();
-        store.delete_tenant("a").await.unwrap();
+        store
+            .create_tenant(row("a", 2000), &Actor::server())
+            .await
+            .unwrap();
+        store.delete_tenant("a", &Actor::server()).await.unwrap();
         assert_eq!(store.tenant("a").await.unwrap(), None);
         assert!(matches!(
-            store.create_tenant(row("a", 2001)).await,
+            store.create_tenant(row("a", 2001), &Actor::server()).await,
             Err(StoreError::TenantTaken { .. })
         ));
-        store.create_tenant(row("b", 2000)).await.unwrap();
+        store
+            .create_tenant(row("b", 2000), &Actor::server())
+            .await
+            .unwrap();
         assert_eq!(store.tenants().await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn two_tenants_cannot_have_one_port() {
         let (store, _folder) = store();
-        store.create_tenant(row("a", 2000)).await.unwrap();
-        assert!(store.create_tenant(row("b", 2000)).await.is_err());
+        store
+            .create_tenant(row("a", 2000), &Actor::server())
+            .await
+            .unwrap();
+        assert!(
+            store
+                .create_tenant(row("b", 2000), &Actor::server())
+                .await
+                .is_err()
+        );
     }
 }

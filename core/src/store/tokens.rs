@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use management_api::types::Role;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde_json::json;
 
+use super::audit::{self, Action, Actor, Entry};
 use super::{Store, StoreError, from_millis, now};
 
 /// What a token is for.
@@ -63,9 +65,14 @@ pub(crate) struct TokenRow {
 const COLUMNS: &str = "id, hash, kind, name, role, tenant, parent, created_at, expires_at";
 
 impl Store {
-    /// Adds a token, and removes the derived ones that have ended: nothing refers to them.
-    pub(crate) async fn add_token(&self, token: TokenRow) -> Result<(), StoreError> {
+    /// Adds a token, and removes the derived ones that have ended: nothing refers to them. A derived one can do nothing
+    /// that its parent cannot, and what it does is put down to that: only those that people have are in the audit log.
+    pub(crate) async fn add_token(&self, token: TokenRow, by: &Actor) -> Result<(), StoreError> {
+        let by = by.clone();
         self.write(move |transaction| {
+            if matches!(token.kind, TokenKind::Bootstrap | TokenKind::Api) {
+                audit::append(transaction, &by, &Entry::token(&token))?;
+            }
             transaction.execute(
                 "DELETE FROM tokens WHERE expires_at < ?1 AND kind IN ('session', 'registry')",
                 [now().timestamp_millis()],
@@ -116,14 +123,11 @@ impl Store {
     }
 
     /// Ends a token; those derived from it end with it. False when there is none.
-    pub(crate) async fn revoke_token(&self, id: &str) -> Result<bool, StoreError> {
-        let id = id.to_owned();
+    pub(crate) async fn revoke_token(&self, id: &str, by: &Actor) -> Result<bool, StoreError> {
+        let (id, by) = (id.to_owned(), by.clone());
         self.write(move |transaction| {
-            let changed = transaction.execute(
-                "UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
-                params![id, now().timestamp_millis()],
-            )?;
-            Ok(changed > 0)
+            let revoked = revoke(transaction, "id = ?2", &id, &by)?;
+            Ok(revoked > 0)
         })
         .await
     }
@@ -131,15 +135,38 @@ impl Store {
     /// Ends every token that was made at an earlier first start.
     pub(crate) async fn revoke_bootstrap_tokens(&self) -> Result<(), StoreError> {
         self.write(|transaction| {
-            transaction.execute(
-                "UPDATE tokens SET revoked_at = ?1
-                 WHERE kind = 'bootstrap' AND revoked_at IS NULL",
-                [now().timestamp_millis()],
-            )?;
-            Ok(())
+            let bootstrap = TokenKind::Bootstrap.as_str();
+            revoke(transaction, "kind = ?2", bootstrap, &Actor::server()).map(drop)
         })
         .await
     }
+}
+
+/// Ends the tokens that meet a condition on `value`; says how many.
+pub(super) fn revoke(
+    transaction: &Transaction<'_>,
+    condition: &str,
+    value: &str,
+    by: &Actor,
+) -> Result<usize, StoreError> {
+    type Revoked = (String, String, String, Option<String>);
+    let mut statement = transaction.prepare_cached(&format!(
+        "UPDATE tokens SET revoked_at = ?1 WHERE {condition} AND revoked_at IS NULL
+         RETURNING id, kind, name, tenant",
+    ))?;
+    let rows = statement.query_map(params![now().timestamp_millis(), value], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    let revoked = rows.collect::<Result<Vec<Revoked>, _>>()?;
+    for (id, kind, name, tenant) in &revoked {
+        let kind = TokenKind::parse(kind);
+        if matches!(kind, Some(TokenKind::Bootstrap | TokenKind::Api)) {
+            let details = json!({ "id": id, "name": name });
+            let entry = Entry::of(Action::TokenRevoke, tenant.as_deref(), details);
+            audit::append(transaction, by, &entry)?;
+        }
+    }
+    Ok(revoked.len())
 }
 
 fn valid(transaction: &Transaction<'_>, id: &str) -> Result<Option<TokenRow>, StoreError> {
@@ -196,7 +223,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<RawToken> {
     })
 }
 
-fn role_word(role: Role) -> &'static str {
+pub(super) fn role_word(role: Role) -> &'static str {
     match role {
         Role::Operator => "operator",
         Role::Deployer => "deployer",
@@ -233,17 +260,20 @@ mod tests {
     async fn a_derived_token_ends_with_its_parent() {
         let (store, _folder) = store();
         store
-            .add_token(token("p", TokenKind::Api, None))
+            .add_token(token("p", TokenKind::Api, None), &Actor::named("ci"))
             .await
             .unwrap();
         store
-            .add_token(token("c", TokenKind::Session, Some("p")))
+            .add_token(
+                token("c", TokenKind::Session, Some("p")),
+                &Actor::named("ci"),
+            )
             .await
             .unwrap();
         assert!(store.valid_token("c").await.unwrap().is_some());
-        assert!(store.revoke_token("p").await.unwrap());
+        assert!(store.revoke_token("p", &Actor::named("ci")).await.unwrap());
         assert!(store.valid_token("c").await.unwrap().is_none());
-        assert!(!store.revoke_token("p").await.unwrap());
+        assert!(!store.revoke_token("p", &Actor::named("ci")).await.unwrap());
     }
 
     #[tokio::test]
@@ -251,7 +281,7 @@ mod tests {
         let (store, _folder) = store();
         let mut ended = token("e", TokenKind::Api, None);
         ended.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
-        store.add_token(ended).await.unwrap();
+        store.add_token(ended, &Actor::named("ci")).await.unwrap();
         assert!(store.valid_token("e").await.unwrap().is_none());
         assert!(store.tokens().await.unwrap().is_empty());
     }

@@ -7,8 +7,11 @@
 //! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included), `chatty`
 //! (prints a number every few milliseconds), `hungry` (takes `EAT_MB` of memory before it listens).
 //!
+//! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
+//!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
-//! `/sick` (health checks fail from now on).
+//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on), `/well`
+//! (no longer), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 static SICK: AtomicBool = AtomicBool::new(false);
+static DEAD: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     if let Some(command) = env::args().nth(1) {
@@ -25,6 +29,11 @@ fn main() {
     }
     let mode = variable("MODE", "ok");
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
+    let needed = variable("NEEDS", "");
+    if !needed.is_empty() && TcpStream::connect(&needed).is_err() {
+        eprintln!("{needed} is not there");
+        std::process::exit(5);
+    }
     match mode.as_str() {
         "exit" => {
             // All on one stream: the order of two is nobody's.
@@ -90,16 +99,52 @@ fn serve(stream: TcpStream, mode: &str) {
             "lazy" => thread::sleep(Duration::from_millis(number("DELAY_MS", 100))),
             _ => {}
         }
+        if let Some(chunks) = path.strip_prefix("/download/") {
+            let chunks = chunks.parse().unwrap_or(1);
+            if download(&mut writer, chunks).is_err() || !keep_alive {
+                return;
+            }
+            continue;
+        }
+        if path == "/echo" {
+            return echo(&mut reader, &mut writer);
+        }
         let (status, body) = answer(&path, mode);
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let written = write!(
-            writer,
+        let response = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
             body.len()
         );
-        if written.is_err() || !keep_alive {
+        // In one piece: the second of two would wait for the acknowledgement of the first.
+        if writer.write_all(response.as_bytes()).is_err() || !keep_alive {
             return;
         }
+    }
+}
+
+/// So many chunks of 64 KiB, one every 25 ms.
+fn download(writer: &mut TcpStream, chunks: usize) -> std::io::Result<()> {
+    let chunk = [b'x'; 64 * 1024];
+    write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", chunks * chunk.len())?;
+    for _ in 0..chunks {
+        writer.write_all(&chunk)?;
+        thread::sleep(Duration::from_millis(25));
+    }
+    Ok(())
+}
+
+/// Changes the protocol, as a WebSocket does, to one that repeats each line.
+fn echo(reader: &mut impl BufRead, writer: &mut TcpStream) {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    if writer.write_all(head.as_bytes()).is_err() {
+        return;
+    }
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if writer.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+        line.clear();
     }
 }
 
@@ -137,6 +182,18 @@ fn answer(path: &str, mode: &str) -> (&'static str, String) {
         "exit" => {
             println!("told to end with {rest}");
             std::process::exit(rest.parse().unwrap_or(1));
+        }
+        "exit-of" if rest == variable("VERSION", "none") => std::process::exit(6),
+        "exit-of" => ("200 OK", "stays".into()),
+        "well" => {
+            SICK.store(false, Ordering::Relaxed);
+            ("200 OK", "well from now on".into())
+        }
+        "alive" if DEAD.load(Ordering::Relaxed) => ("500 Internal Server Error", "dead".into()),
+        "alive" => ("200 OK", "alive".into()),
+        "dead" => {
+            DEAD.store(true, Ordering::Relaxed);
+            ("200 OK", "dead from now on".into())
         }
         "sick" => {
             SICK.store(true, Ordering::Relaxed);

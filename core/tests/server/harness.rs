@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use management_api::client::{Client, Options};
-use management_api::types::{DeployAnswer, DeployRequest, Deployment, HealthCheck, is_final};
+use management_api::types::{
+    DeployAnswer, DeployRequest, Deployment, HealthCheck, Probe, is_final,
+};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -31,8 +33,14 @@ pub(crate) struct Server {
 impl Server {
     /// A server with a new data folder.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, with more in the section `[rollout]` of its settings, or behind it.
+    pub(crate) fn start_with(rollout: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
+        write_settings(&data, rollout);
         let mut server = Self::start_in(&data);
         server.folder = Some(folder);
         server
@@ -103,6 +111,11 @@ impl Server {
     pub(crate) fn wait_for_death(&mut self) {
         let status = until("the server dies", || self.child.try_wait().unwrap());
         assert!(!status.success(), "{status}");
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_died(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -262,9 +275,9 @@ impl Drop for Server {
 /// The command of a server, for tests that expect it to fail as well.
 pub(crate) fn command(data: &Path) -> Command {
     let services = data.with_extension("services");
-    fs::create_dir_all(&services).unwrap();
-    let settings = "[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n";
-    fs::write(services.join("platform.toml"), settings).unwrap();
+    if !services.exists() {
+        write_settings(data, "");
+    }
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -283,6 +296,13 @@ pub(crate) fn command(data: &Path) -> Command {
     command
 }
 
+fn write_settings(data: &Path, rollout: &str) {
+    let services = data.with_extension("services");
+    fs::create_dir_all(&services).unwrap();
+    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}");
+    fs::write(services.join("platform.toml"), settings).unwrap();
+}
+
 /// The server's log lies beside its folder, so that it survives the folder's next owner.
 pub(crate) fn log_file(data: &Path) -> PathBuf {
     data.with_extension("log")
@@ -291,12 +311,15 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
 /// Checks that fail within two seconds.
 pub(crate) fn health() -> HealthCheck {
     HealthCheck {
-        path: "/health".to_owned(),
-        status: 200,
+        probe: Probe {
+            path: "/health".to_owned(),
+            ..Probe::default()
+        },
         interval_ms: 200,
         timeout_ms: 1000,
         start_period_ms: 2000,
         retries: 2,
+        liveness: None,
     }
 }
 

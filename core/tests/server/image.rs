@@ -40,14 +40,19 @@ pub(crate) fn push(server: &Server, tenant: &str, tag: &str, env: &[(&str, &str)
     digest(&manifest)
 }
 
-fn upload(token: &RegistryToken, blob: &[u8]) {
-    let url = format!("{}/blobs/{}", base(token), digest(blob));
+/// Whether the registry says that it has something: `blobs/DIGEST`, `manifests/TAG`.
+pub(crate) fn has(token: &RegistryToken, what: &str) -> bool {
+    let url = format!("{}/{what}", base(token));
     let found = agent()
         .head(&url)
         .header("authorization", bearer(token))
         .call()
         .unwrap();
-    if found.status() == 200 {
+    found.status() == 200
+}
+
+pub(crate) fn upload(token: &RegistryToken, blob: &[u8]) {
+    if has(token, &format!("blobs/{}", digest(blob))) {
         return;
     }
     let url = format!("{}/blobs/uploads/?digest={}", base(token), digest(blob));
@@ -100,7 +105,7 @@ fn bearer(token: &RegistryToken) -> String {
     format!("Bearer {}", token.token.expose_secret())
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let hash = Sha256::digest(bytes);
     hash.iter().fold("sha256:".to_owned(), |mut text, byte| {

@@ -17,7 +17,7 @@ fn serving() -> Server {
     server
 }
 
-fn request(values: &[(&str, &str)]) -> SecretsRequest {
+pub(crate) fn request(values: &[(&str, &str)]) -> SecretsRequest {
     let secrets = values.iter();
     SecretsRequest {
         secrets: secrets
@@ -28,7 +28,7 @@ fn request(values: &[(&str, &str)]) -> SecretsRequest {
     }
 }
 
-fn set(server: &Server, values: &[(&str, &str)]) {
+pub(crate) fn set(server: &Server, values: &[(&str, &str)]) {
     let request = request(values);
     server.client().change_secrets("local", &request).unwrap();
 }

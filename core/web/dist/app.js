@@ -4,10 +4,11 @@
 
 import { ApiError, get, post, setToken, tenantPath, token } from "./api.js";
 import { h, show } from "./dom.js";
-import { badge, releaseName, shortDigest, tick, tone } from "./format.js";
+import { badge, releaseName, tick, tone } from "./format.js";
 import { DeploymentPanel } from "./deployment.js";
 import { signIn, whoAmI } from "./signin.js";
 import { link, loadTenant, tenantView } from "./tenant.js";
+import { subject } from "./words.js";
 
 const REFRESH = 5000;
 const REFRESH_RUNNING = 1500;
@@ -174,7 +175,7 @@ class Page {
     }
     if (!this.#tenantData) return;
     document.title = `${tenant.name} · ${this.#tenantData.status.status} · systemprompt`;
-    show(this.#content, ...tenantView(tenant, this.#tenantData, this.number, (to) => confirmRollback(tenant, to)));
+    show(this.#content, ...tenantView(tenant, this.#tenantData, this.number, (word, deployment) => confirm(tenant, word, deployment)));
     this.#renderPanel(tenant);
   }
 
@@ -184,7 +185,7 @@ class Page {
       this.#closePanel();
       this.#panelAbort = new AbortController();
       this.#panel = new DeploymentPanel(tenant, this.number, this.#panelAbort.signal, {
-        rollBack: (to) => confirmRollback(tenant, to),
+        ask: (word, deployment) => confirm(tenant, word, deployment),
         failed: report,
       });
       this.#layout.append(this.#panel.element);
@@ -234,14 +235,14 @@ function overview(wanted) {
   ];
 }
 
-function confirmRollback(tenant, to) {
+function confirm(tenant, word, deployment) {
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const yes = h("button", { class: "danger", type: "submit", id: "confirm-yes" }, "Roll back");
+  const yes = h("button", { class: "danger", type: "submit", id: "confirm-yes" }, word.yes);
   const no = h("button", { class: "quiet", type: "button", id: "confirm-no", onclick: () => dialog.close() }, "Keep it as it is");
-  const form = h("form", { method: "dialog", onsubmit: (event) => { event.preventDefault(); rollBack(tenant, to, { yes, problem }); } },
-    h("h2", { id: "confirm-title" }, `Roll back ${tenant.name}?`),
-    h("p", {}, "This starts the release of deployment ", h("strong", {}, `#${to.number}`), " again and moves the traffic to it once it is healthy. Until then the present release serves."),
-    h("p", { class: "confirm-release" }, h("strong", {}, releaseName(to)), " ", h("code", {}, shortDigest(to.digest))),
+  const form = h("form", { method: "dialog", onsubmit: (event) => { event.preventDefault(); say(tenant, word, deployment, { yes, problem }); } },
+    h("h2", { id: "confirm-title" }, word.title(tenant, deployment)),
+    h("p", {}, word.text(deployment)),
+    h("p", { class: "confirm-release" }, subject(deployment)),
     problem,
     h("div", { class: "buttons" }, no, yes));
   show(dialog, form);
@@ -249,26 +250,27 @@ function confirmRollback(tenant, to) {
   no.focus();
 }
 
-async function rollBack(tenant, to, { yes, problem }) {
+async function say(tenant, word, deployment, { yes, problem }) {
   yes.disabled = true;
   problem.hidden = true;
   try {
-    const { data } = await post(tenantPath(tenant.id, "rollback"), { to: String(to.number) });
+    const { data } = await post(tenantPath(tenant.id, ...word.path(deployment)), word.body?.(deployment));
     dialog.close();
-    if (data?.deployment !== undefined) location.hash = link(tenant, data.deployment);
+    const begun = data?.deployment;
+    if (begun !== undefined) location.hash = link(tenant, begun);
     await page?.refresh();
   } catch (error) {
     if (error.status === 401) return report(error);
     yes.disabled = false;
-    problem.textContent = rollbackProblem(error);
+    problem.textContent = refused(word, error);
     problem.hidden = false;
   }
 }
 
-function rollbackProblem(error) {
+function refused(word, error) {
   if (error.status === 403) return "This token may look but not deploy. Sign in with one that may.";
   if (error.code === "deployment_in_progress") return "Another deployment is running. Wait until it is over, then try again.";
-  return `Not rolled back: ${error.message}.`;
+  return `${word.not}: ${error.message}.`;
 }
 
 /** Says what went wrong where it is seen; a token that is no longer accepted leads to the door. */

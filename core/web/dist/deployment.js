@@ -3,7 +3,8 @@
 import { ApiError, events, get, tenantPath } from "./api.js";
 import { copyButton, h, show } from "./dom.js";
 import { badge, clock, duration, isFinal, releaseName, tone, when } from "./format.js";
-import { canRestore, link } from "./tenant.js";
+import { link } from "./tenant.js";
+import { words } from "./words.js";
 
 const LOG_LINES = 200;
 const RECONNECT = 2000;
@@ -13,7 +14,7 @@ export class DeploymentPanel {
   #tenant;
   #number;
   #signal;
-  #rollBack;
+  #ask;
   #failed;
   #facts = h("div", { class: "panel-facts" });
   #steps = h("ol", { class: "steps", "aria-live": "polite" });
@@ -25,12 +26,12 @@ export class DeploymentPanel {
   #lastEvent = "";
   #deployment;
 
-  constructor(tenant, number, signal, { rollBack, failed }) {
+  constructor(tenant, number, signal, { ask, failed }) {
     this.number = number;
     this.#tenant = tenant;
     this.#number = number;
     this.#signal = signal;
-    this.#rollBack = rollBack;
+    this.#ask = ask;
     this.#failed = failed;
     this.element = h("aside", { class: "panel", "aria-label": `Deployment ${number}` },
       h("div", { class: "panel-head" },
@@ -69,7 +70,7 @@ export class DeploymentPanel {
       h("p", { class: "panel-state" }, badge(deployment.state), deployment.live && h("span", { class: "tag live-tag" }, "live")),
       deployment.failure && failureCard(deployment.failure),
       h("dl", {}, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-      canRestore(deployment) && h("button", { type: "button", id: "roll-back", onclick: () => this.#rollBack(deployment) }, "Roll back to this release"));
+      h("div", { class: "buttons" }, words(deployment).map((word) => h("button", { type: "button", id: word.id, onclick: () => this.#ask(word, deployment) }, word.button))));
   }
 
   async #run(task) {

@@ -3,6 +3,7 @@
 import { ApiError, get, tenantPath } from "./api.js";
 import { copyButton, externalLink, h } from "./dom.js";
 import { badge, duration, releaseName, shortDigest, when } from "./format.js";
+import { canRestore, rollBack } from "./words.js";
 
 /** Status and history of a tenant. `history` is undefined where the server keeps none. */
 export async function loadTenant(id, signal) {
@@ -20,7 +21,7 @@ function orUndefined(error) {
 }
 
 /** The tenant's page. `open` is the number of the deployment shown beside it. */
-export function tenantView(tenant, { status, deployments }, open, rollBack) {
+export function tenantView(tenant, { status, deployments }, open, ask) {
   const url = status.app_url ?? tenant.app_url ?? (tenant.hostname && `https://${tenant.hostname}`);
   const live = status.live ?? deployments?.find((deployment) => deployment.live);
   return [
@@ -33,11 +34,16 @@ export function tenantView(tenant, { status, deployments }, open, rollBack) {
     status.message && h("p", { class: "message" }, status.message),
     live && liveCard(live),
     h("h2", { id: "history-title" }, "Deployments"),
-    historyTable(tenant, deployments, open, rollBack),
+    historyTable(tenant, deployments, open, ask),
   ];
 }
 
 function runningBanner(tenant, running) {
+  if (running.state === "needs_operator") {
+    return h("p", { class: "banner bad", role: "alert" },
+      h("span", {}, `Deployment #${running.number} could not be undone. Nobody can deploy until somebody has looked.`),
+      h("a", { href: link(tenant, running.number), id: "follow" }, "See to it"));
+  }
   return h("p", { class: "banner busy" },
     h("i", { class: "spinner", "aria-hidden": "true" }),
     h("span", {}, `Deployment #${running.number} is on its way: `, running.state.replaceAll("_", " ")),
@@ -57,7 +63,7 @@ function fact(name, ...values) {
   return h("div", { class: "fact" }, h("span", { class: "name" }, name), h("span", { class: "value" }, values));
 }
 
-function historyTable(tenant, deployments, open, rollBack) {
+function historyTable(tenant, deployments, open, ask) {
   if (!deployments) return h("p", { class: "empty" }, "This server keeps no history of deployments.");
   if (deployments.length === 0) {
     return h("div", { class: "empty" },
@@ -67,10 +73,10 @@ function historyTable(tenant, deployments, open, rollBack) {
   const columns = ["#", "State", "Release", "By", "When", "Took", ""];
   return h("table", { class: "history", "aria-labelledby": "history-title" },
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name || h("span", { class: "unseen" }, "Actions"))))),
-    h("tbody", {}, deployments.map((deployment) => historyRow(tenant, deployment, open, rollBack))));
+    h("tbody", {}, deployments.map((deployment) => historyRow(tenant, deployment, open, ask))));
 }
 
-function historyRow(tenant, deployment, open, rollBack) {
+function historyRow(tenant, deployment, open, ask) {
   const href = link(tenant, deployment.number);
   const opened = deployment.number === open;
   const row = h("tr", { class: [opened && "open", deployment.live && "is-live"].filter(Boolean).join(" ") },
@@ -86,7 +92,7 @@ function historyRow(tenant, deployment, open, rollBack) {
       type: "button",
       class: "quiet",
       id: `back-${deployment.number}`,
-      onclick: (event) => { event.stopPropagation(); rollBack(deployment); },
+      onclick: (event) => { event.stopPropagation(); ask(rollBack, deployment); },
     }, "Roll back to this")));
   // The whole row is a target for the pointer; the keyboard has the link.
   row.addEventListener("click", (event) => {
@@ -101,11 +107,6 @@ function origin(deployment) {
   if (deployment.source) parts.push(deployment.source.git_sha + (deployment.source.dirty ? " + changes" : ""));
   if (deployment.failure) parts.push(deployment.failure.message);
   return parts.join(" · ") || shortDigest(deployment.digest);
-}
-
-/** A release can be restored if it served once and does not serve now. */
-export function canRestore(deployment) {
-  return deployment.state === "succeeded" && !deployment.live;
 }
 
 export function link(tenant, number) {

@@ -41,6 +41,7 @@ class Platform:
         self.logs = []
         self.rollback_refusal = None
         self.rollbacks = []
+        self.words = []
         self.changed = threading.Condition()
         self._closed = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
@@ -102,11 +103,17 @@ def handler(platform):
                 self.route(url.path.split("/")[3:], parse_qs(url.query))
 
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or "null")
             if not self.is_known():
                 return
             if platform.rollback_refusal:
                 self.refuse(*platform.rollback_refusal)
+                return
+            if not self.path.endswith("/rollback"):
+                platform.words.append("/".join(self.path.split("/")[-3:]))
+                number = int(self.path.split("/")[-2])
+                row = next(row for row in platform.deployments["local"] if row["number"] == number)
+                self.answer({"data": row}, 202)
                 return
             platform.rollbacks.append(body)
             self.answer({"data": {"status": "deploying", "deployment": 3}}, 202)

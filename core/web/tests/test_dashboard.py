@@ -108,6 +108,49 @@ class DashboardTest(unittest.TestCase):
         self.browser.until(lambda: self.platform.rollbacks == [{"to": "1"}], "the request")
         self.browser.until(lambda: self.browser.run("return location.hash") == "#/local/3", "its deployment")
 
+    def in_state(self, state):
+        self.with_history()
+        row = deployment(3, state, 2, previous=2, finished_at=None)
+        self.platform.deployments["local"].append(row)
+        status = "needs_operator" if state == "needs_operator" else "deploying"
+        self.platform.status["local"].update(status=status, running=row)
+
+    def test_a_deployment_that_is_watched_can_be_promoted_or_aborted(self):
+        self.in_state("paused")
+        self.open("#/local/3")
+        self.browser.until_text("Promote", ".panel")
+        self.browser.click("#promote")
+        self.browser.until_text("Promote deployment #3 of Local?", "dialog")
+        self.browser.press("Escape")
+        self.assertEqual(self.platform.words, [])
+        self.browser.click("#promote")
+        self.browser.click("#confirm-yes")
+        self.browser.until(lambda: self.platform.words == ["deployments/3/promote"], "the word")
+        self.browser.until(lambda: self.browser.run("return document.querySelector('dialog').open") is False, "the end of the question")
+        self.browser.click("#abort")
+        self.browser.click("#confirm-yes")
+        self.browser.until(lambda: self.platform.words[1:] == ["deployments/3/abort"], "the word")
+
+    def test_what_only_an_operator_can_settle_says_so(self):
+        self.in_state("needs_operator")
+        self.open("#/local")
+        self.browser.until_text("Nobody can deploy until somebody has looked", ".banner")
+        self.browser.click("#follow")
+        self.browser.until_text("It is settled", ".panel")
+        self.browser.click("#settle")
+        self.browser.until_text("This changes no traffic", "dialog")
+        self.browser.click("#confirm-yes")
+        self.browser.until(lambda: self.platform.words == ["deployments/3/abort"], "the word")
+
+    def test_a_deployment_that_is_committed_or_over_has_nothing_to_be_said_to(self):
+        self.in_state("verified")
+        self.open("#/local/3")
+        for state in ("verified", "draining", "rolling_back", "failed", "rolled_back"):
+            with self.subTest(state):
+                self.in_state(state)
+                self.browser.until_text(state.replace("_", " "), ".panel")
+                self.assertEqual(self.browser.run("return document.querySelectorAll('.panel .buttons button').length"), 0)
+
     def test_a_refused_rollback_says_why(self):
         self.with_history()
         self.platform.rollback_refusal = (409, "deployment_in_progress", "busy")

@@ -9,8 +9,9 @@ import re
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from .shell import BenchError, Daemon, Workshop, need, root_prefix, run
+from .shell import BenchError, Daemon, Workshop, eventually, need, root_prefix, run
 
 REQUEST = re.compile(rb'"(?:GET|HEAD|POST|PUT|PATCH|DELETE) /v2/[^"]* HTTP/')
 
@@ -78,9 +79,10 @@ class Registry:
 class Embedded:
     """The platform server of this workspace, with its own registry."""
 
-    def __init__(self, workshop: Workshop, program: Path):
+    def __init__(self, workshop: Workshop, program: Path, isolation: str = "off"):
         if not program.exists():
             raise BenchError("target/release/systemprompt is missing: run docs/tools/bench-image --setup")
+        self.isolation = isolation
         self.workshop = workshop
         self.program = program
         self.daemon: Daemon | None = None
@@ -99,9 +101,15 @@ class Embedded:
         """Starts it with nothing in it."""
         if self.daemon:
             self.daemon.stop()
-        data = self.workshop.empty("embedded")
+        self.workshop.empty("embedded")
+        self.start()
+
+    def start(self) -> None:
+        """Starts it on what there is."""
+        data = self.workshop.folder("embedded")
+        (data / "server.json").unlink(missing_ok=True)
         log = self.workshop.path / "embedded.log"
-        words = [self.program, "serve", "--data", data, "--listen", "127.0.0.1:0", "--isolation", "off"]
+        words = [self.program, "serve", "--data", data, "--listen", "127.0.0.1:0", "--isolation", self.isolation]
         self.daemon = Daemon(words, log)
         self.daemon.wait_until((data / "server.json").exists)
         server = json.loads((data / "server.json").read_text())
@@ -111,20 +119,95 @@ class Embedded:
 
     def tenant(self, name: str) -> None:
         """A tenant, and with it a repository of its name."""
+        self.ask("POST", "/api/v1/tenants", {"id": name, "name": name})
+
+    def deploy(self, tenant: str, image: str, check: str) -> str:
+        """Deploys an image and waits until it serves; where."""
+        health = {"path": check, "interval_ms": 1000, "timeout_ms": 1000, "start_period_ms": 20000, "retries": 3}
+        number = self.ask("POST", f"/api/v1/tenants/{tenant}/deploy", {"image": image, "health": health, "force": True})["deployment"]
+        path = f"/api/v1/tenants/{tenant}/deployments/{number}"
+        eventually("the deployment is not over", lambda: self.ask("GET", path)["state"] in ("succeeded", "failed", "rolled_back"))
+        state = self.ask("GET", path)
+        if state["state"] != "succeeded":
+            raise BenchError(f"the deployment has failed: {state}")
+        return str(self.ask("GET", f"/api/v1/tenants/{tenant}/status")["app_url"])
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """One request to the Management API; its data."""
         connection = http.client.HTTPConnection(self.host, timeout=30)
         try:
-            body = json.dumps({"id": name, "name": name})
             headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-            connection.request("POST", "/api/v1/tenants", body, headers)
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
-            if answer.status not in (200, 201):
-                raise BenchError(f"the server makes no tenant: {answer.status} {answer.read()[:300]!r}")
-            answer.read()
+            text = answer.read()
+            if not 200 <= answer.status < 300:
+                raise BenchError(f"the server refuses {method} {path}: {answer.status} {text[:300]!r}")
+            return json.loads(text)["data"] if text else None
         finally:
             connection.close()
 
+    def memory(self) -> int:
+        """What the server itself has in memory, in bytes."""
+        assert self.daemon
+        status = Path(f"/proc/{self.daemon.process.pid}/status").read_text()
+        match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        if not match:
+            raise BenchError("the system does not say how much memory the server has")
+        return int(match.group(1)) * 1024
+
     def credentials(self) -> dict[str, str]:
         return {"REGISTRY_USERNAME": "operator", "REGISTRY_PASSWORD": self.token}
+
+
+class Nginx:
+    """nginx as a proxy in front of one address, as its manual has it for kept connections."""
+
+    def __init__(self, workshop: Workshop, upstream: str):
+        self.folder = workshop.folder("nginx")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.upstream = upstream
+        self.daemon: Daemon | None = None
+
+    def __enter__(self) -> "Nginx":
+        config = self.folder / "nginx.conf"
+        config.write_text(
+            f"""daemon off;
+worker_processes auto;
+pid {self.folder}/pid;
+error_log {self.folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {self.folder}/body;
+    proxy_temp_path {self.folder}/proxy;
+    fastcgi_temp_path {self.folder}/fastcgi;
+    uwsgi_temp_path {self.folder}/uwsgi;
+    scgi_temp_path {self.folder}/scgi;
+    keepalive_requests 1000000;
+    upstream application {{ server {self.upstream}; keepalive 64; keepalive_requests 1000000; }}
+    server {{
+        listen 127.0.0.1:{self.port};
+        location / {{
+            proxy_pass http://application;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $host;
+        }}
+    }}
+}}
+"""
+        )
+        self.daemon = Daemon([need("nginx"), "-c", config, "-e", self.folder / "error.log"], self.folder / "log")
+        self.daemon.wait_until(lambda: answers(self.port, "/"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.daemon:
+            self.daemon.stop()
 
 
 class Engine:

@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any, Sequence
 
 
-def facts(benchmark: Any) -> list[tuple[str, str]]:
-    found = [
+def common(folder: Path) -> list[tuple[str, str]]:
+    """What every measurement depends on."""
+    return [
         ("cores", str(os.cpu_count())),
         ("processor", processor()),
         ("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"),
-        ("file system", file_system(benchmark.workshop.path)),
+        ("file system", file_system(folder)),
         ("kernel", platform.release().split("-")[0]),
         ("rustc", version(["rustc", "--version"])),
+    ]
+
+
+def facts(benchmark: Any) -> list[tuple[str, str]]:
+    found = [
+        *common(benchmark.workshop.path),
         ("docker-registry", version([benchmark.registry.program, "--version"])),
     ]
     engine = getattr(benchmark, "engine", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 from .shell import BenchError, find, root_prefix
 
@@ -25,17 +25,22 @@ def tools(target: Path) -> Path:
 
 
 def install(checkout: Path, target: Path) -> None:
-    packages = sorted({package for program, package in PACKAGES.items() if find(program) is None})
-    if packages:
-        say(f"installing {' '.join(packages)}")
-        apt = [*root_prefix(), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600"]
-        command([*apt, "update"])
-        command([*apt, "install", "-y", "--no-install-recommends", *packages])
+    debian(PACKAGES)
     if not (tools(target) / "usr/sbin/dockerd").exists():
         newer(tools(target))
     build(checkout)
     if not all((target / "release" / name).exists() for name in RELEASE):
         command(["cargo", "xtask", "build-all"], folder=checkout)
+
+
+def debian(wanted: Mapping[str, str]) -> None:
+    """Installs the packages of programs that are missing."""
+    packages = sorted({package for program, package in wanted.items() if find(program) is None})
+    if packages:
+        say(f"installing {' '.join(packages)}")
+        apt = [*root_prefix(), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600"]
+        command([*apt, "update"])
+        command([*apt, "install", "-y", "--no-install-recommends", *packages])
 
 
 def newer(folder: Path) -> None:

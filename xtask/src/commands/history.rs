@@ -75,7 +75,7 @@ fn of_platform(deployments: &[Deployment]) -> String {
             vec![
                 if deployment.live { "*" } else { "" }.to_owned(),
                 deployment.number.to_string(),
-                deployment.state.clone(),
+                state(deployment),
                 kind,
                 deployment.tag.clone().unwrap_or_default(),
                 deployment.digest.get(7..19).unwrap_or_default().to_owned(),
@@ -88,6 +88,15 @@ fn of_platform(deployments: &[Deployment]) -> String {
         &["", "no", "state", "kind", "tag", "digest", "when", "by"],
         rows,
     )
+}
+
+/// What has served and cannot be restored any more says so.
+fn state(deployment: &Deployment) -> String {
+    if deployment.gone {
+        format!("{}, gone", deployment.state)
+    } else {
+        deployment.state.clone()
+    }
 }
 
 fn of_journal(entries: &[Entry]) -> String {

@@ -5,7 +5,7 @@ use std::path::Path;
 use deploy_pipeline::control::{self, Control};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use management_api::types::Deployment;
+use management_api::types::{Deployment, is_final};
 
 use super::Failures;
 use crate::cli::{Output, Steer};
@@ -32,6 +32,8 @@ pub(crate) fn run(project: Option<&Path>, flags: &Steer, word: Word) -> Result<(
     if flags.target.output == Output::Human {
         let what = match word {
             Word::Promote => "goes on",
+            // An operator said so of one that could not be undone.
+            Word::Abort if is_final(&deployment.state) => "is settled",
             Word::Abort => "is being undone",
         };
         render::out(&format!("deployment {} {what}\n", deployment.number));

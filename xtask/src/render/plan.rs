@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use deploy_pipeline::image::LayerPreview;
 use deploy_pipeline::locking::Pinned;
-use deploy_plan::config::{Config, ControlPlane};
+use deploy_plan::config::{Config, ControlPlane, Health, HealthKind};
 use deploy_plan::plan::{ImageBuilder, Plan, Tag};
 use serde::Serialize;
 
@@ -157,7 +157,7 @@ impl Document {
                 watched_seconds: plan.rollout.watched_seconds,
                 wait: plan.rollout.wait,
                 force: plan.rollout.force,
-                health: format!("GET {} -> {}", config.health.path, config.health.status),
+                health: health(&config.health),
                 env: plan.rollout.env.clone(),
             },
             changes: changes(plan),
@@ -316,6 +316,13 @@ fn layer(preview: &LayerPreview) -> Layer {
 }
 
 /// What would be different from what serves now.
+fn health(check: &Health) -> String {
+    match check.kind {
+        HealthKind::Http => format!("GET {} -> {}", check.path, check.status),
+        HealthKind::Tcp => "a connection to PORT".to_owned(),
+    }
+}
+
 fn changes(plan: &Plan) -> Vec<String> {
     let Some(live) = &plan.live else {
         return vec!["nothing is known to serve now: this would be the first release".to_owned()];

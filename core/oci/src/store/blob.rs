@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::{Store, StoreError, files};
 use crate::digest::{Digest, Hasher};
@@ -59,10 +60,16 @@ impl<'a> BlobWriter<'a> {
                 actual,
             });
         }
+        // What was written slowly is as new as what was not.
+        self.file
+            .set_modified(SystemTime::now())
+            .map_err(StoreError::io("touch", &self.path))?;
         self.file
             .sync_all()
             .map_err(StoreError::io("flush", &self.path))?;
+        let adding = self.store.adding()?;
         files::rename(&self.path, &self.store.path(&actual))?;
+        drop(adding);
         self.committed = true;
         Ok(actual)
     }

@@ -1,22 +1,28 @@
 //! Giving back the space of content that nothing needs any more.
 //!
 //! A manifest keeps what it names; a manifest is kept until it is unlinked. Everything else goes
-//! after a grace period, because a push puts its blobs first and the manifest that needs them last.
+//! after a grace period, because a push puts its blobs first and the manifest that needs them last. Whoever relies on
+//! something makes it look new (`renew`), so that what is old at the moment of its removal is needed by nobody.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Store, StoreError, files};
+use super::inventory::{self, Manifests, Surplus};
+use super::{Collecting, STALE, Store, StoreError, files};
 use crate::digest::Digest;
-use crate::manifest::{ImageIndex, ImageManifest};
 use crate::reference::Repository;
 
 /// No registry takes longer manifests.
 const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// What a collection removed.
+/// What a collection removed, or would remove.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
+    /// Manifests that repositories no longer have.
+    pub manifests: usize,
     /// Blobs that repositories no longer have.
     pub links: usize,
     /// Blobs that are gone from the disk.
@@ -28,75 +34,98 @@ pub struct Collected {
 impl Store {
     /// Removes blobs that no manifest of their repository names, and content that no repository has,
     /// unless it came or was pushed again within `grace`. A manifest that cannot be read ends the
-    /// collection before anything of its repository is removed. Safe beside readers and writers; a
+    /// collection before anything is removed. Safe beside readers and writers; a
     /// push that was told that a blob exists, and then waits longer than `grace`, has to send it again.
     pub fn collect(&self, grace: Duration) -> Result<Collected, StoreError> {
+        self.collect_without(&self.collecting()?, &Manifests::new(), grace)
+    }
+
+    /// The same, after taking these manifests from their repositories, each with its tags, unless it was pushed or
+    /// asked about within `grace`.
+    pub fn collect_without(
+        &self,
+        _right: &Collecting,
+        gone: &Manifests,
+        grace: Duration,
+    ) -> Result<Collected, StoreError> {
+        let inventory = self.inventory()?;
         let mut collected = Collected::default();
-        let mut kept = BTreeSet::new();
-        for repository in self.repositories()? {
-            self.collect_links(&repository, grace, &mut kept, &mut collected)?;
-        }
-        for name in files::names(&self.blobs())? {
-            let Ok(digest) = Digest::from_hex(&name) else {
-                continue;
-            };
-            let path = self.path(&digest);
-            if kept.contains(&digest) || !files::is_older_than(&path, grace) {
-                continue;
+        let mut unlinked = Manifests::new();
+        for (repository, digests) in gone {
+            for digest in digests {
+                if self.unlink_if_old(repository, digest, grace)? {
+                    unlinked
+                        .entry(repository.clone())
+                        .or_default()
+                        .insert(*digest);
+                    collected.manifests += 1;
+                }
             }
+        }
+        // Anew where one was asked about meanwhile and stays, with all that it names.
+        let surplus = inventory.without(&unlinked, grace);
+        self.remove_surplus(surplus, grace, &mut collected)?;
+        files::remove_older_than(&self.temporary(), STALE)?;
+        Ok(collected)
+    }
+
+    fn remove_surplus(
+        &self,
+        surplus: Surplus,
+        grace: Duration,
+        collected: &mut Collected,
+    ) -> Result<(), StoreError> {
+        let mut changed = BTreeSet::new();
+        for (repository, digest) in surplus.links {
+            let link = self.blob_link(&repository, &digest);
+            if self.remove_if_old(&link, grace)? {
+                changed.insert(link.parent().map(Path::to_owned));
+                collected.links += 1;
+            }
+        }
+        for digest in surplus.contents {
+            let path = self.path(&digest);
             let size = self.size(&digest).unwrap_or_default();
-            if self.remove(&digest)? {
+            if self.remove_if_old(&path, grace)? {
+                changed.insert(path.parent().map(Path::to_owned));
                 collected.blobs += 1;
                 collected.bytes += size;
             }
         }
-        Ok(collected)
-    }
-
-    fn collect_links(
-        &self,
-        repository: &Repository,
-        grace: Duration,
-        kept: &mut BTreeSet<Digest>,
-        collected: &mut Collected,
-    ) -> Result<(), StoreError> {
-        let needed = self.needed(repository)?;
-        for digest in self.linked_blobs(repository)? {
-            let link = self.blob_link(repository, &digest);
-            if needed.contains(&digest) || !files::is_older_than(&link, grace) {
-                kept.insert(digest);
-            } else if self.unlink(repository, &digest)? {
-                collected.links += 1;
-            }
+        for folder in changed.into_iter().flatten() {
+            files::sync(&folder)?;
         }
-        kept.extend(needed);
         Ok(())
     }
 
-    /// The repository's manifests and all that they name.
-    fn needed(&self, repository: &Repository) -> Result<BTreeSet<Digest>, StoreError> {
-        let mut needed = BTreeSet::new();
-        for digest in self.manifests(repository)? {
-            needed.insert(digest);
-            match self.read_small(&digest, MANIFEST_LIMIT) {
-                Ok(bytes) => needed.extend(self.named_by(&digest, &bytes)?),
-                // A link that leads nowhere needs nothing.
-                Err(StoreError::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
+    fn unlink_if_old(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        grace: Duration,
+    ) -> Result<bool, StoreError> {
+        let _removing = self.removing()?;
+        if !files::is_older_than(&self.manifest_link(repository, digest), grace) {
+            return Ok(false);
         }
-        Ok(needed)
+        if let Ok(bytes) = self.read_small(digest, MANIFEST_LIMIT)
+            && let Some(subject) = inventory::subject(&bytes)
+        {
+            self.unlink_referrer(repository, &subject, digest)?;
+        }
+        self.unlink_manifest(repository, digest)
     }
 
-    fn named_by(&self, digest: &Digest, bytes: &[u8]) -> Result<Vec<Digest>, StoreError> {
-        if let Ok(manifest) = ImageManifest::from_slice(bytes) {
-            return Ok(manifest.blobs().map(|blob| blob.digest).collect());
+    /// Removes a file that nobody has relied on since it was looked at. The folder is not flushed.
+    fn remove_if_old(&self, path: &Path, grace: Duration) -> Result<bool, StoreError> {
+        let _removing = self.removing()?;
+        if !files::is_older_than(path, grace) {
+            return Ok(false);
         }
-        match ImageIndex::from_slice(bytes) {
-            Ok(index) => Ok(index.manifests.iter().map(|entry| entry.digest).collect()),
-            Err(_) => Err(StoreError::Corrupt {
-                path: self.path(digest),
-            }),
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("remove", path)(error)),
         }
     }
 }
@@ -104,7 +133,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Descriptor;
+    use crate::manifest::{Descriptor, ImageIndex, ImageManifest};
     use crate::media_type;
 
     const AT_ONCE: Duration = Duration::ZERO;
@@ -211,5 +240,125 @@ mod tests {
             Err(StoreError::Corrupt { .. })
         ));
         assert!(store.linked(&name, &layer));
+    }
+
+    fn one(repository: &Repository, digest: Digest) -> Manifests {
+        Manifests::from([(repository.clone(), BTreeSet::from([digest]))])
+    }
+
+    #[test]
+    fn a_manifest_that_goes_takes_its_tags_and_what_only_it_needed() {
+        let (_folder, store) = store();
+        let name = repository("app");
+        let old = add_image(&store, &name, &[b"shared", b"old"]);
+        let new = add_image(&store, &name, &[b"shared", b"new"]);
+        store.set_tag(&name, &"v1".parse().unwrap(), &old).unwrap();
+        let gone = one(&name, old);
+        let planned = store.inventory().unwrap().without(&gone, AT_ONCE);
+        let collected = without(&store, &gone, AT_ONCE).unwrap();
+        assert_eq!(
+            (collected.manifests, collected.links, collected.blobs),
+            (1, 1, 2)
+        );
+        assert_eq!(planned.bytes, collected.bytes);
+        assert_eq!((planned.links.len(), planned.contents.len()), (1, 2));
+        assert!(store.tags(&name).unwrap().is_empty());
+        assert_eq!(store.manifests(&name).unwrap(), [new]);
+        assert!(store.linked(&name, &Digest::of(b"shared")));
+    }
+
+    #[test]
+    fn what_somebody_relies_on_stays_with_all_that_it_names() {
+        let (_folder, store) = store();
+        let name = repository("app");
+        let image = add_image(&store, &name, &[b"layer"]);
+        let hour = Duration::from_hours(1);
+        for digest in [image, Digest::of(b"layer"), Digest::of(b"{}")] {
+            make_old(&store.path(&digest));
+        }
+        for digest in [Digest::of(b"layer"), Digest::of(b"{}")] {
+            make_old(&store.blob_link(&name, &digest));
+        }
+        make_old(&store.manifest_link(&name, &image));
+        assert!(store.renew_manifest(&name, &image).unwrap());
+        let collected = without(&store, &one(&name, image), hour).unwrap();
+        assert_eq!(collected, Collected::default());
+        // Without the manifest a blob stays that a push was told is there.
+        make_old(&store.manifest_link(&name, &image));
+        assert!(store.renew(&name, &Digest::of(b"layer")).unwrap());
+        let collected = without(&store, &one(&name, image), hour).unwrap();
+        assert_eq!(
+            (collected.manifests, collected.links, collected.blobs),
+            (1, 1, 2)
+        );
+        assert!(store.linked(&name, &Digest::of(b"layer")));
+        assert!(!store.renew(&name, &Digest::of(b"{}")).unwrap());
+        assert!(!store.renew_manifest(&name, &image).unwrap());
+    }
+
+    #[test]
+    fn an_upload_that_took_long_is_new_when_it_comes_in() {
+        let (folder, store) = store();
+        let file = folder.path().join("upload");
+        fs::write(&file, b"slow").unwrap();
+        make_old(&file);
+        store.adopt(&file, &Digest::of(b"slow")).unwrap();
+        store.collect(Duration::from_hours(1)).unwrap();
+        store
+            .link(&repository("app"), &Digest::of(b"slow"))
+            .unwrap();
+        assert!(store.linked(&repository("app"), &Digest::of(b"slow")));
+    }
+
+    #[test]
+    fn nothing_is_collected_while_somebody_holds_the_store() {
+        let (_folder, store) = store();
+        add(&store, &repository("app"), b"never named");
+        let hold = store.hold(AT_ONCE).unwrap();
+        let also = store.hold(AT_ONCE).unwrap();
+        assert!(matches!(store.collect(AT_ONCE), Err(StoreError::Held)));
+        drop((hold, also));
+        assert_eq!(store.collect(AT_ONCE).unwrap().blobs, 1);
+    }
+
+    fn without(store: &Store, gone: &Manifests, grace: Duration) -> Result<Collected, StoreError> {
+        store.collect_without(&store.collecting()?, gone, grace)
+    }
+
+    fn make_old(path: &Path) {
+        // What a collection has taken is old enough.
+        if let Ok(file) = fs::File::open(path) {
+            let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
+            file.set_modified(long_ago).unwrap();
+        }
+    }
+
+    /// Everything is old and needed by nobody when a push begins, so that each collection wants all of it.
+    fn push_again_and_again(store: &Store, name: &Repository) {
+        let layer = name.as_str().as_bytes();
+        for _ in 0..25 {
+            let image = add_image(store, name, &[layer]);
+            for digest in [image, Digest::of(layer)] {
+                store.verify(&digest).unwrap();
+                assert!(store.renew(name, &Digest::of(layer)).unwrap());
+            }
+            store.unlink_manifest(name, &image).unwrap();
+            make_old(&store.blob_link(name, &Digest::of(layer)));
+            make_old(&store.path(&Digest::of(layer)));
+            make_old(&store.path(&image));
+        }
+    }
+
+    #[test]
+    fn pushes_beside_collections_lose_nothing() {
+        let (_folder, store) = store();
+        std::thread::scope(|scope| {
+            let store = &store;
+            let push = |name| scope.spawn(move || push_again_and_again(store, &repository(name)));
+            let pushing = ["one", "two", "three"].map(push);
+            while pushing.iter().any(|push| !push.is_finished()) {
+                store.collect(Duration::from_hours(1)).unwrap();
+            }
+        });
     }
 }

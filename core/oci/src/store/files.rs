@@ -65,14 +65,19 @@ pub(super) fn write_atomically(
     path: &Path,
     content: &str,
 ) -> Result<(), StoreError> {
-    write_in_order(temporary, &[(path, content)])
+    write_in_order(temporary, None, &[(path, content)])
 }
 
-/// The same for several: they appear in this order, and all are flushed when this returns. What is flushed at the same
-/// time the file system writes to its journal once.
-pub(super) fn write_in_order(temporary: &Path, files: &[(&Path, &str)]) -> Result<(), StoreError> {
+/// The same for several: they appear in this order, and all are flushed when this returns. Before the first appears
+/// what stands in the folder `after` is durable, if there is such a folder. What is flushed at the same time the file
+/// system writes to its journal once.
+pub(super) fn write_in_order(
+    temporary: &Path,
+    after: Option<&Path>,
+    files: &[(&Path, &str)],
+) -> Result<(), StoreError> {
     let mut unfinished = Vec::new();
-    let written = prepare(temporary, files, &mut unfinished).and_then(|()| {
+    let written = prepare(temporary, after, files, &mut unfinished).and_then(|()| {
         for (from, (path, _)) in unfinished.iter().zip(files) {
             rename(from, path)?;
         }
@@ -89,10 +94,18 @@ pub(super) fn write_in_order(temporary: &Path, files: &[(&Path, &str)]) -> Resul
 
 fn prepare(
     temporary: &Path,
+    after: Option<&Path>,
     files: &[(&Path, &str)],
     unfinished: &mut Vec<PathBuf>,
 ) -> Result<(), StoreError> {
     let mut opened = Vec::new();
+    if let Some(folder) = after {
+        match File::open(folder) {
+            Ok(file) => opened.push((folder.to_owned(), file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("open", folder)(error)),
+        }
+    }
     for (path, content) in files {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
@@ -104,7 +117,7 @@ fn prepare(
         opened.push((new, file));
     }
     side_by_side(&opened, |(path, file)| {
-        file.sync_all().map_err(StoreError::io("write", path))
+        file.sync_all().map_err(StoreError::io("flush", path))
     })
 }
 
@@ -204,6 +217,13 @@ pub(super) fn is_older_than(path: &Path, age: Duration) -> bool {
     })
 }
 
+/// For how long nobody has written to or touched a file. One that is gone, or of the future, is new.
+pub(super) fn age(path: &Path) -> Duration {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let past = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    past.unwrap_or_default()
+}
+
 /// Makes a file look new, so that no collection takes it; says whether it is still there.
 pub(super) fn touch(path: &Path) -> bool {
     File::open(path)
@@ -213,9 +233,11 @@ pub(super) fn touch(path: &Path) -> bool {
 
 /// Flushes the folder that a file stands in.
 pub(super) fn sync_folder(file: &Path) -> Result<(), StoreError> {
-    let Some(folder) = file.parent() else {
-        return Ok(());
-    };
+    file.parent().map_or(Ok(()), sync)
+}
+
+/// Flushes a folder.
+pub(super) fn sync(folder: &Path) -> Result<(), StoreError> {
     let flushed = File::open(folder).and_then(|folder| folder.sync_all());
     flushed.map_err(StoreError::io("flush", folder))
 }

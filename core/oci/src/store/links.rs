@@ -26,34 +26,56 @@ impl Store {
     /// Lets a repository read a blob.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_link(repository, digest);
-        if files::create_empty(&path)? {
+        let adding = self.adding()?;
+        files::touch(&self.path(digest));
+        let made = files::create_empty(&path)?;
+        drop(adding);
+        if made {
             files::sync_folder(&path)?;
         }
         Ok(())
     }
 
-    /// Lets a repository read those of the blobs that are here; says which, with one flush for all. Content that
-    /// nothing needed so far counts as new, so that no collection takes it before a manifest names it.
+    /// Whether a repository may read a blob, and it is here. Whoever asks relies on it: no collection takes it before a
+    /// manifest names it.
+    pub fn renew(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        let _adding = self.adding()?;
+        let link = self.blob_link(repository, digest);
+        Ok(files::touch(&link) && files::touch(&self.path(digest)))
+    }
+
+    /// The same for a manifest, which keeps all that it names.
+    pub fn renew_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let _adding = self.adding()?;
+        Ok(files::touch(&self.manifest_link(repository, digest)) && self.contains(digest))
+    }
+
+    /// Lets a repository read those of the blobs that are here; says which. The links are flushed with the manifest
+    /// that needs them and not before: without one they are worth nothing. Content that nothing needed so far counts as
+    /// new, so that no collection takes it before a manifest names it.
     pub fn link_present(
         &self,
         repository: &Repository,
         digests: &[Digest],
     ) -> Result<Vec<(Digest, Linked)>, StoreError> {
+        let _adding = self.adding()?;
         let mut linked = Vec::new();
-        let mut made = None;
         for digest in digests {
             if !files::touch(&self.path(digest)) {
                 continue;
             }
             let path = self.blob_link(repository, digest);
-            if files::create_empty(&path)? {
-                made = Some(path);
-                linked.push((*digest, Linked::Now));
+            let since = if files::create_empty(&path)? {
+                Linked::Now
             } else {
-                linked.push((*digest, Linked::Before));
-            }
+                Linked::Before
+            };
+            linked.push((*digest, since));
         }
-        made.map_or(Ok(()), |path| files::sync_folder(&path))?;
         Ok(linked)
     }
 
@@ -73,15 +95,17 @@ impl Store {
         digests(&self.folder(repository, "_blobs"))
     }
 
-    /// Adds a manifest to a repository. The media type is kept, because OCI lets a manifest leave it out.
+    /// Adds a manifest to a repository, and makes the links to its blobs durable before. The media type is kept,
+    /// because OCI lets a manifest leave it out.
     pub fn link_manifest(
         &self,
         repository: &Repository,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
-        let path = self.manifest_link(repository, digest);
-        files::write_atomically(&self.temporary(), &path, media_type)
+        let _adding = self.adding()?;
+        let link = self.manifest_link(repository, digest);
+        self.write_after_blobs(repository, &[(&link, media_type)])
     }
 
     /// Adds a manifest and lets a tag mean it, in this order: the tag never means a manifest that is not there.
@@ -92,10 +116,20 @@ impl Store {
         media_type: &str,
         tag: &Tag,
     ) -> Result<(), StoreError> {
+        let _adding = self.adding()?;
         let link = self.manifest_link(repository, digest);
         let tag = self.tag_file(repository, tag);
         let meaning = digest.to_string();
-        files::write_in_order(&self.temporary(), &[(&link, media_type), (&tag, &meaning)])
+        self.write_after_blobs(repository, &[(&link, media_type), (&tag, &meaning)])
+    }
+
+    fn write_after_blobs(
+        &self,
+        repository: &Repository,
+        files: &[(&Path, &str)],
+    ) -> Result<(), StoreError> {
+        let blobs = self.folder(repository, "_blobs");
+        files::write_in_order(&self.temporary(), Some(&blobs), files)
     }
 
     /// The media type of a repository's manifest; none when the repository has no such manifest.
@@ -141,7 +175,7 @@ impl Store {
         files::write_atomically(&self.temporary(), &path, &digest.to_string())
     }
 
-    fn tag_file(&self, repository: &Repository, tag: &Tag) -> PathBuf {
+    pub(super) fn tag_file(&self, repository: &Repository, tag: &Tag) -> PathBuf {
         self.folder(repository, "_tags").join(tag.as_str())
     }
 
@@ -256,11 +290,11 @@ impl Store {
         self.folder(repository, "_blobs").join(digest.hex())
     }
 
-    fn manifest_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+    pub(super) fn manifest_link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
         self.folder(repository, "_manifests").join(digest.hex())
     }
 
-    fn referrers_folder(&self, repository: &Repository, subject: &Digest) -> PathBuf {
+    pub(super) fn referrers_folder(&self, repository: &Repository, subject: &Digest) -> PathBuf {
         self.folder(repository, "_referrers").join(subject.hex())
     }
 }

@@ -194,6 +194,9 @@ fn resolution(error: &ApiError, origin: &Origin) -> Option<&'static str> {
 fn resolution_of_code(refused: &str) -> Option<&'static str> {
     match refused {
         code::DEPLOYMENT_IN_PROGRESS => Some("wait until it has ended; look with `status`"),
+        code::OPERATOR_NEEDED => Some(
+            "an operator has to look at the platform and to say that it is settled: `cargo xtask abort`",
+        ),
         code::IMAGE_NOT_FOUND => Some(
             "push the image first (`cargo xtask deploy` does), or deploy one of `list_deployments`",
         ),

@@ -219,12 +219,20 @@ mod tests {
         resources.pids Integer { minimum: Some(0), maximum: Some(4000000) }
         resources.read_only Boolean
         resources.best_effort Boolean
+        health.kind http|tcp
         health.path Text
         health.interval Text
         health.timeout Text
         health.start_period Text
         health.retries Integer { minimum: Some(1), maximum: Some(1000) }
         health.status Integer { minimum: Some(100), maximum: Some(599) }
+        health.body Text
+        liveness.kind none|http|tcp
+        liveness.path Text
+        liveness.interval Text
+        liveness.timeout Text
+        liveness.retries Integer { minimum: Some(1), maximum: Some(1000) }
+        liveness.status Integer { minimum: Some(100), maximum: Some(599) }
         api.url Text
         api.tenant_id Text
         api.auth auto|bearer|exchange

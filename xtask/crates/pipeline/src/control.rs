@@ -124,31 +124,43 @@ pub fn failure(step: Step, error: &ApiError) -> Failure {
     Failure::new(step, kind, exit, with_causes(error), resolution)
 }
 
+/// What a code of our own platform means; others are told by their kind.
+fn explain_code(code: &str) -> Option<(&'static str, Exit, &'static str)> {
+    let explained = match code {
+        code::IMAGE_NOT_FOUND => (
+            "image_not_found",
+            Exit::Other,
+            "ensure that the push completed: deploy again without --skip-push",
+        ),
+        code::DEPLOYMENT_IN_PROGRESS => (
+            "deployment_in_progress",
+            Exit::Locked,
+            "wait for it (`cargo xtask status`), then deploy again",
+        ),
+        code::RELEASE_GONE => (
+            "release_gone",
+            Exit::Other,
+            "`cargo xtask history` shows which releases are gone; roll back to another, or deploy it again",
+        ),
+        code::OPERATOR_NEEDED => (
+            "operator_needed",
+            Exit::Locked,
+            "look at `cargo xtask status` and `cargo xtask logs`; when it is settled, say so with `cargo xtask abort`, then deploy again",
+        ),
+        code::NOTHING_TO_ROLL_BACK => (
+            "nothing_to_roll_back",
+            Exit::Other,
+            "`cargo xtask history` lists what was deployed",
+        ),
+        _ => return None,
+    };
+    Some(explained)
+}
+
 fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
     const LOG_IN: &str = "check the token: SYSTEMPROMPT_API_TOKEN, or log in: cargo xtask login";
-    match error.code() {
-        Some(code::IMAGE_NOT_FOUND) => {
-            return (
-                "image_not_found",
-                Exit::Other,
-                "ensure that the push completed: deploy again without --skip-push",
-            );
-        }
-        Some(code::DEPLOYMENT_IN_PROGRESS) => {
-            return (
-                "deployment_in_progress",
-                Exit::Locked,
-                "wait for it (`cargo xtask status`), then deploy again",
-            );
-        }
-        Some(code::NOTHING_TO_ROLL_BACK) => {
-            return (
-                "nothing_to_roll_back",
-                Exit::Other,
-                "`cargo xtask history` lists what was deployed",
-            );
-        }
-        _ => {}
+    if let Some(explained) = error.code().and_then(explain_code) {
+        return explained;
     }
     match error {
         ApiError::BadAddress { .. } => (

@@ -2,19 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use deploy_config::Settings;
-use deploy_plan::config::{Auth, Config, ControlPlane, Memory, Strategy};
+use deploy_plan::config::{Auth, Config, ControlPlane};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Tag as PlannedTag;
 use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
-use management_api::types::{
-    AnalysisSettings, CanaryStep, DeployAnswer, DeployRequest, HealthCheck, Resources,
-    RolloutSettings, Source,
-};
+use management_api::types::DeployAnswer;
 use oci::{Digest, Store};
 
 use crate::attest::Papers;
@@ -28,6 +25,7 @@ use crate::observe::Observation;
 use crate::outcome::End;
 use crate::platform::{Running, Start};
 use crate::push::{self, Delivery, Destination};
+use crate::request::{key, offered, request};
 use crate::run::Run;
 use crate::wait;
 
@@ -47,7 +45,7 @@ pub struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.settings.config
     }
 
@@ -77,49 +75,6 @@ pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Fa
     let end = release_it(run, &execution, &control, &release);
     keep_in_journal(run, &execution, &control, &release);
     end
-}
-
-/// A platform that does not know a setting would ignore it: a release without its migration, for instance.
-fn offered(config: &Config, control: &Control) -> Result<(), Failure> {
-    let deploy = &config.deploy;
-    let strategy = deploy.strategy.to_string();
-    let strategies = control.capabilities.as_ref().map(|known| &known.strategies);
-    let known = strategies.is_some_and(|known| known.contains(&strategy));
-    let missing = [
-        (
-            !deploy.release_command.is_empty() && !control.offers("release-command"),
-            "deploy.release_command".to_owned(),
-        ),
-        (
-            deploy.replicas != 1 && !control.offers("replicas"),
-            "deploy.replicas".to_owned(),
-        ),
-        (
-            config.resources != deploy_plan::config::Resources::default()
-                && !control.offers("resources"),
-            "[resources]".to_owned(),
-        ),
-        (
-            deploy.strategy != Strategy::Rolling && !known,
-            format!("deploy.strategy = \"{strategy}\""),
-        ),
-    ];
-    let missing: Vec<String> = missing
-        .into_iter()
-        .filter_map(|(is_missing, what)| is_missing.then_some(what))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::preflight(
-        "not_offered",
-        format!(
-            "the platform at {} does not offer {}",
-            control.client.base_url(),
-            missing.join(", ")
-        ),
-        "take it out of this environment, or deploy to a platform that has it",
-    ))
 }
 
 fn note_live(run: &mut Run<'_>, execution: &Execution<'_>) {
@@ -210,9 +165,9 @@ fn start_embedded(execution: &Execution<'_>, built: Option<PathBuf>) -> Result<R
 }
 
 /// An image in a registry.
-struct Release {
-    destination: Destination,
-    digest: Option<Digest>,
+pub(crate) struct Release {
+    pub(crate) destination: Destination,
+    pub(crate) digest: Option<Digest>,
 }
 
 fn ship(
@@ -381,112 +336,6 @@ fn accepted(answer: &DeployAnswer) -> String {
         (false, Some(number)) => format!("deployment {number} accepted ({})", answer.status),
         (false, None) => format!("accepted ({})", answer.status),
     }
-}
-
-/// The contract's request; the rest goes only to servers that offer to understand it.
-fn request(execution: &Execution<'_>, control: &Control, release: &Release) -> DeployRequest {
-    let plain = DeployRequest {
-        image: release.destination.image(),
-        ..DeployRequest::default()
-    };
-    if control.capabilities.is_none() {
-        return plain;
-    }
-    let config = execution.config();
-    let several = control.offers("replicas");
-    DeployRequest {
-        digest: release.digest.as_ref().map(ToString::to_string),
-        strategy: Some(execution.plan.rollout.strategy.to_string()),
-        release_command: config.deploy.release_command.clone(),
-        replicas: several.then_some(config.deploy.replicas),
-        rollout: if several {
-            rollout_settings(config)
-        } else {
-            RolloutSettings::default()
-        },
-        resources: resources(config),
-        health: Some(health(config)),
-        env: config
-            .env
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        timeout_seconds: Some(execution.plan.rollout.timeout_seconds),
-        source: execution.found.observed.git.as_ref().map(|git| Source {
-            git_sha: git.sha.clone(),
-            dirty: git.dirty,
-        }),
-        force: execution.plan.rollout.force,
-        ..plain
-    }
-}
-
-/// What belongs to the strategy: the platform refuses the rest.
-fn rollout_settings(config: &Config) -> RolloutSettings {
-    let rollout = &config.rollout;
-    let analysis = &config.analysis;
-    let mut settings = RolloutSettings {
-        analysis: Some(AnalysisSettings {
-            min_requests: Some(analysis.min_requests),
-            max_error_percent: Some(f64::from(analysis.max_error_percent)),
-            max_p95_ms: Some(analysis.max_p95.as_millis()),
-            max_p95_ratio: Some(f64::from(analysis.max_p95_ratio)),
-            log_patterns: Some(analysis.log_patterns.clone()),
-            synthetic: Some(analysis.synthetic),
-        }),
-        ..RolloutSettings::default()
-    };
-    match config.deploy.strategy {
-        Strategy::Recreate => {}
-        Strategy::Rolling => {
-            settings.max_surge = Some(rollout.max_surge);
-            settings.max_unavailable = Some(rollout.max_unavailable);
-            settings.batch_pause_ms = Some(rollout.batch_pause.as_millis());
-        }
-        Strategy::BlueGreen => {
-            settings.bake_ms = Some(rollout.bake.as_millis());
-            settings.keep_warm_ms = Some(rollout.keep_warm.as_millis());
-        }
-        Strategy::Canary => {
-            let steps = rollout.steps.iter().map(|step| CanaryStep {
-                weight: step.weight,
-                pause_ms: step.pause.map(deploy_plan::config::Duration::as_millis),
-            });
-            settings.steps = Some(steps.collect());
-        }
-    }
-    settings
-}
-
-fn resources(config: &Config) -> Resources {
-    let resources = &config.resources;
-    Resources {
-        memory_bytes: resources.memory.map(Memory::bytes),
-        cpu_millis: resources.cpus.millis(),
-        pids: (resources.pids > 0).then_some(resources.pids),
-        read_only: resources.read_only,
-        best_effort: resources.best_effort,
-    }
-}
-
-fn health(config: &Config) -> HealthCheck {
-    let milliseconds = deploy_plan::config::Duration::as_millis;
-    HealthCheck {
-        path: config.health.path.clone(),
-        status: config.health.status,
-        interval_ms: milliseconds(config.health.interval),
-        timeout_ms: milliseconds(config.health.timeout),
-        start_period_ms: milliseconds(config.health.start_period),
-        retries: config.health.retries,
-    }
-}
-
-/// Unique to this run: the same request sent twice by us is one deployment.
-pub(crate) fn key() -> String {
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_nanos());
-    format!("{nanos:x}-{:x}", std::process::id())
 }
 
 /// Where the platform keeps a history, ours would only repeat it.

@@ -241,7 +241,7 @@ impl Configuration {
         let name = format!(
             "systemprompt-docker-{}-{}",
             std::process::id(),
-            crate::deploy::key()
+            crate::request::key()
         );
         let folder = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;

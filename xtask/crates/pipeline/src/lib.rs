@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod platform;
 pub mod push;
 pub mod redact;
+mod request;
 pub mod rollback;
 pub mod run;
 mod secrets;

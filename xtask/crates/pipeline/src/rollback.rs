@@ -8,8 +8,9 @@ use deploy_plan::failure::{Failure, Step};
 use management_api::types::{DeployRequest, RollbackRequest};
 
 use crate::control::{self, Control};
-use crate::deploy::{finish, key};
+use crate::deploy::finish;
 use crate::journal::{Entry, Journal};
+use crate::request::key;
 use crate::run::Run;
 
 /// What is wanted.

@@ -297,7 +297,7 @@ fn bad_end(state: &str, reason: &str) -> Failure {
             "operator_needed",
             Exit::NeedsOperator,
             format!("the release failed and so did its rollback: {reason}"),
-            "look at `cargo xtask status` and `cargo xtask logs`, then `cargo xtask rollback`",
+            "look at `cargo xtask status` and `cargo xtask logs`; when it is settled, say so with `cargo xtask abort`: until then nobody else deploys",
         ),
         "superseded" => (
             "superseded",

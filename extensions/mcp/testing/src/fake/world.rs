@@ -110,6 +110,7 @@ impl TenantState {
             previous: self.live().map(|live| live.number),
             restores,
             live: false,
+            gone: false,
             actor: "operator".to_owned(),
             source: None,
             app_url: self.tenant.app_url.clone(),

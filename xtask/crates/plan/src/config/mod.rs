@@ -30,9 +30,13 @@ pub use environment_name::{EnvironmentName, InvalidEnvironmentName};
 pub use memory::{InvalidMemory, Memory};
 pub use platform::{InvalidPlatform, Platform};
 pub use schema_version::SchemaVersion;
-pub use sections::{Analysis, Api, Build, Deploy, Health, Image, Local, Resources, Rollout};
+pub use sections::{
+    Analysis, Api, Build, Deploy, Health, Image, Liveness, Local, Resources, Rollout,
+};
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
-pub use words::{Auth, Builder, Compression, ControlPlane, Strategy, UnknownWord};
+pub use words::{
+    Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Strategy, UnknownWord,
+};
 
 use std::collections::BTreeMap;
 
@@ -66,6 +70,8 @@ pub struct DeployFile {
     pub resources: Resources,
     /// How the platform decides that an instance is well.
     pub health: Health,
+    /// How the platform decides that a running instance has to be started again.
+    pub liveness: Liveness,
     /// The Management API deployed through.
     pub api: Api,
     /// The platform embedded in the project, used by environments whose control plane is
@@ -98,6 +104,8 @@ pub struct Config {
     pub resources: Resources,
     /// How the platform decides that an instance is well.
     pub health: Health,
+    /// How the platform decides that a running instance has to be started again.
+    pub liveness: Liveness,
     /// The Management API deployed through.
     pub api: Api,
     /// The platform embedded in the project.

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Cpus, Duration, Memory, Platform,
-    Strategy, rules,
+    ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Cpus, Duration, HealthKind, LivenessKind,
+    Memory, Platform, Strategy, rules,
 };
 
 /// How the programs are built.
@@ -254,6 +254,8 @@ pub struct Resources {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
+    /// How it is asked: `http`, a `GET` on its port, or `tcp`, a connection to its port.
+    pub kind: HealthKind,
     /// The path asked over HTTP.
     #[serde(deserialize_with = "rules::absolute_path")]
     #[schemars(regex(pattern = "^/"))]
@@ -272,15 +274,59 @@ pub struct Health {
     /// The HTTP status of a well instance.
     #[schemars(range(min = 100, max = 599))]
     pub status: u16,
+    /// A text that the HTTP answer of a well instance holds, in its first 64 KiB.
+    #[serde(with = "rules::optional")]
+    #[schemars(with = "String")]
+    pub body: Option<String>,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
+            kind: HealthKind::Http,
             path: "/api/v1/health".to_owned(),
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
             start_period: Duration::from_secs(60),
+            retries: 3,
+            status: 200,
+            body: None,
+        }
+    }
+}
+
+/// How the platform decides that a running instance has to be started again. Where `kind` is `none`, one that is not well has
+/// to; else it only gets no requests until it is well again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Liveness {
+    /// How it is asked: `none`, `http` or `tcp`.
+    pub kind: LivenessKind,
+    /// The path asked over HTTP.
+    #[serde(deserialize_with = "rules::absolute_path")]
+    #[schemars(regex(pattern = "^/"))]
+    pub path: String,
+    /// Time between two checks.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub interval: Duration,
+    /// How long one answer may take.
+    #[serde(deserialize_with = "rules::not_zero")]
+    pub timeout: Duration,
+    /// Failed checks in a row until it is started again.
+    #[schemars(range(min = 1, max = 1000))]
+    pub retries: u32,
+    /// The HTTP status of an instance that lives.
+    #[schemars(range(min = 100, max = 599))]
+    pub status: u16,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            kind: LivenessKind::None,
+            path: "/livez".to_owned(),
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
             retries: 3,
             status: 200,
         }

@@ -101,6 +101,30 @@ words! {
 }
 
 words! {
+    /// How an instance is asked whether it is well.
+    HealthKind ("kind of health check") {
+        /// A `GET` on its port.
+        #[default]
+        Http = "http",
+        /// A connection to its port.
+        Tcp = "tcp",
+    }
+}
+
+words! {
+    /// How a running instance is asked whether it can still be helped.
+    LivenessKind ("kind of liveness check") {
+        /// Not at all: one that is not well is started again.
+        #[default]
+        None = "none",
+        /// A `GET` on its port.
+        Http = "http",
+        /// A connection to its port.
+        Tcp = "tcp",
+    }
+}
+
+words! {
     /// How the image's layers are sent.
     Compression ("compression") {
         /// As they are to this machine, gzip to others.

@@ -24,7 +24,7 @@ tenant_id = "ten-1"
       |
     2 | timeout = "5m"
       | ^^^^^^^
-      help: `timeout` is a key of [deploy] and of [health]
+      help: `timeout` is a key of [deploy] and of [health] and of [liveness]
 
     unknown key `timout` in [deploy]
      --> .systemprompt/deploy.toml:4:1
@@ -38,14 +38,14 @@ tenant_id = "ten-1"
       |
     6 | zebra = 1
       | ^^^^^
-      help: known are path, interval, timeout, start_period, retries, status
+      help: known are kind, path, interval, timeout, start_period, retries, status, body
 
     unknown key `staging` at the top of the file
      --> .systemprompt/deploy.toml:7:2
       |
     7 | [staging]
       |  ^^^^^^^
-      help: known are schema, default_environment, build, image, deploy, rollout, analysis, resources, health, api, local, env, environments; an environment is written as [environments.staging]
+      help: known are schema, default_environment, build, image, deploy, rollout, analysis, resources, health, liveness, api, local, env, environments; an environment is written as [environments.staging]
 
     unknown key `ulr` in [environments.production.api]
      --> .systemprompt/deploy.toml:9:1

@@ -1,0 +1,214 @@
+//! Where a backup is written: a folder, or an archive. Content is hashed on its way.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use oci::{Digest, DigestReader};
+
+use super::make::discard;
+
+/// The archive, while it is written.
+const ARCHIVE: &str = "archive.tar";
+
+/// A backup beside the place that it is for. Dropped unfinished, it goes.
+pub(super) struct Unfinished {
+    to: PathBuf,
+    folder: PathBuf,
+}
+
+impl Unfinished {
+    /// Refuses a place where something is.
+    pub(super) fn begin(to: &Path) -> anyhow::Result<Self> {
+        let is_empty =
+            |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
+        if fs::symlink_metadata(to).is_ok() && !(to.is_dir() && is_empty(to)) {
+            bail!(
+                "{} exists already: name another place with --to",
+                to.display()
+            );
+        }
+        let mut name = to.file_name().map(OsString::from).unwrap_or_default();
+        name.push(format!(".part-{}", std::process::id()));
+        let folder = to.with_file_name(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(Self {
+            to: to.to_owned(),
+            folder,
+        })
+    }
+
+    /// Where files are put that the backup is made of.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A folder, or an archive where the name says so.
+    pub(super) fn sink(&self) -> anyhow::Result<Sink> {
+        let kind = if self
+            .to
+            .extension()
+            .is_some_and(|extension| extension == "tar")
+        {
+            let path = self.folder.join(ARCHIVE);
+            let file = create(&path)?;
+            Kind::Archive(Box::new(tar::Builder::new(file)))
+        } else {
+            Kind::Folder(self.folder.clone())
+        };
+        Ok(Sink {
+            kind,
+            files: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Makes what was written durable and gives it its name.
+    pub(super) fn finish(self, sink: Sink) -> anyhow::Result<()> {
+        let failed = || format!("cannot move the backup to {}", self.to.display());
+        let finished = match sink.kind {
+            Kind::Archive(builder) => {
+                let file = builder.into_inner()?;
+                file.sync_all()?;
+                self.folder.join(ARCHIVE)
+            }
+            Kind::Folder(folder) => {
+                sync_all(&folder)?;
+                folder
+            }
+        };
+        fs::rename(&finished, &self.to).with_context(failed)?;
+        let parent = self
+            .to
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // What was finished is not there any more.
+        discard(&self.folder);
+    }
+}
+
+/// Takes the files of a backup.
+pub(super) struct Sink {
+    kind: Kind,
+    files: u64,
+    bytes: u64,
+}
+
+enum Kind {
+    Folder(PathBuf),
+    Archive(Box<tar::Builder<File>>),
+}
+
+impl Sink {
+    /// How many files it took.
+    pub(super) fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// Their length in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes a file that lies in the folder of the backup already, at its place.
+    pub(super) fn take(&mut self, place: &Path, file: &Path) -> anyhow::Result<()> {
+        if let Kind::Folder(_) = &self.kind {
+            self.count(fs::metadata(file)?.len());
+            return Ok(());
+        }
+        self.copy(place, file)
+    }
+
+    /// Copies a file to its place; content of the registry has to be what its name says.
+    pub(super) fn copy(&mut self, place: &Path, file: &Path) -> anyhow::Result<()> {
+        let failed = || format!("cannot copy {}", file.display());
+        let opened = File::open(file).with_context(failed)?;
+        let length = opened.metadata().with_context(failed)?.len();
+        let mut reader = DigestReader::new(opened.take(length));
+        self.put(place, &mut reader, length).with_context(failed)?;
+        check(place, reader.finish().0)?;
+        self.count(length);
+        Ok(())
+    }
+
+    /// Writes a small file.
+    pub(super) fn write(&mut self, place: &Path, content: &[u8]) -> anyhow::Result<()> {
+        Ok(self.put(place, &mut &*content, content.len() as u64)?)
+    }
+
+    fn put(&mut self, place: &Path, reader: &mut dyn Read, length: u64) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Folder(folder) => {
+                let path = folder.join(place);
+                if let Some(parent) = path.parent() {
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(0o700)
+                        .create(parent)?;
+                }
+                io::copy(reader, &mut create(&path)?).map(drop)
+            }
+            Kind::Archive(builder) => {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(length);
+                header.set_mode(0o600);
+                builder.append_data(&mut header, place, reader)
+            }
+        }
+    }
+
+    fn count(&mut self, length: u64) {
+        self.files += 1;
+        self.bytes += length;
+    }
+}
+
+/// Content of the registry is named by its digest.
+pub(super) fn check(place: &Path, actual: Digest) -> anyhow::Result<()> {
+    let name = place.file_name().and_then(|name| name.to_str());
+    let is_content = place
+        .parent()
+        .is_some_and(|folder| folder.ends_with("blobs/sha256"));
+    let expected = name.and_then(|name| Digest::from_hex(name).ok());
+    if is_content && expected != Some(actual) {
+        bail!(
+            "{} is damaged: its content has digest {actual}",
+            place.display()
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Flushes a folder with all that is in it.
+pub(super) fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}

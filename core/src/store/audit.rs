@@ -1,0 +1,284 @@
+//! The audit log: who changed what, when and from where. Append-only, each row chained to the one before.
+//!
+//! A row is written in the transaction of the change that it tells of. Values of secrets and of variables never
+//! stand in one, only their names.
+
+mod chain;
+#[cfg(test)]
+mod tampering;
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use management_api::types::Role;
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::{Map, Value, json};
+
+use super::deployments::{DeploymentRow, NewDeployment};
+use super::tokens::{TokenRow, role_word};
+use super::{Advance, Store, StoreError, from_millis, now, signed, unsigned};
+
+pub(crate) use chain::{Broken, Hash, Head, Sealed, check};
+
+/// The name of the server itself among those who change something.
+const SERVER: &str = "server";
+
+/// Who changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Actor {
+    /// Shown in the history.
+    pub(crate) name: String,
+    /// Id of the token that people made.
+    pub(crate) token: Option<String>,
+    pub(crate) role: Option<Role>,
+    /// The other end of the connection: a proxy's, where one stands between.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Actor {
+    /// Whoever is known by name only.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            token: None,
+            role: None,
+            address: None,
+        }
+    }
+
+    /// The server, of its own accord.
+    pub(crate) fn server() -> Self {
+        Self::named(SERVER)
+    }
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    TenantCreate,
+    TenantDelete,
+    TokenMake,
+    TokenRevoke,
+    SecretsChange,
+    Deploy,
+    Rollback,
+    /// Somebody asks for it; the states that follow tell whether it came in time.
+    Abort,
+    /// The same.
+    Promote,
+    /// A deployment came to another state.
+    DeploymentState,
+    /// Images and secrets that nothing needs any more are to go.
+    Collect,
+    /// They have gone.
+    Collected,
+    /// The database was made from a backup.
+    Restore,
+}
+
+impl Action {
+    /// The word in the database and on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantCreate => "tenant.create",
+            Self::TenantDelete => "tenant.delete",
+            Self::TokenMake => "token.make",
+            Self::TokenRevoke => "token.revoke",
+            Self::SecretsChange => "secrets.change",
+            Self::Deploy => "deployment.deploy",
+            Self::Rollback => "deployment.rollback",
+            Self::Abort => "deployment.abort",
+            Self::Promote => "deployment.promote",
+            Self::DeploymentState => "deployment.state",
+            Self::Collect => "retention.collect",
+            Self::Collected => "retention.collected",
+            Self::Restore => "server.restore",
+        }
+    }
+}
+
+/// What is to be remembered of a change.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) action: Action,
+    pub(crate) tenant: Option<String>,
+    pub(crate) deployment: Option<u64>,
+    /// An object.
+    pub(crate) details: Value,
+}
+
+impl Entry {
+    pub(crate) fn of(action: Action, tenant: Option<&str>, details: Value) -> Self {
+        Self {
+            action,
+            tenant: tenant.map(str::to_owned),
+            deployment: None,
+            details,
+        }
+    }
+
+    /// A deployment that was accepted. The values of its variables may be confidential: their names only.
+    pub(super) fn begun(new: &NewDeployment, number: u64) -> Self {
+        let capsule = &new.capsule;
+        let action = match new.kind {
+            crate::deployments::Kind::Deploy => Action::Deploy,
+            crate::deployments::Kind::Rollback => Action::Rollback,
+        };
+        let details = json!({
+            "image": new.image,
+            "digest": capsule.digest,
+            "release": capsule.fingerprint(),
+            "strategy": new.strategy.as_str(),
+            "replicas": capsule.replicas,
+            "variables": capsule.env.keys().collect::<Vec<_>>(),
+            "secrets": capsule.secrets,
+            "restores": new.restores,
+            "source": new.source,
+        });
+        Self {
+            deployment: Some(number),
+            ..Self::of(action, Some(&new.tenant), details)
+        }
+    }
+
+    /// A step of a deployment. Of a failure everything but the application's own words, which may be confidential.
+    pub(super) fn step(step: &Advance, row: &DeploymentRow) -> Self {
+        let failure = step.failure.as_ref().map(|failure| {
+            json!({
+                "code": failure.code,
+                "message": failure.message,
+                "exit_code": failure.exit_code,
+                "signal": failure.signal,
+            })
+        });
+        let took = now().signed_duration_since(row.created_at);
+        let details = json!({
+            "state": step.to.as_str(),
+            "message": step.message,
+            "digest": row.capsule.digest,
+            "milliseconds": took.num_milliseconds().max(0),
+            "failure": failure,
+        });
+        Self {
+            deployment: Some(step.number),
+            ..Self::of(Action::DeploymentState, Some(&step.tenant), details)
+        }
+    }
+
+    /// A token that was made.
+    pub(super) fn token(token: &TokenRow) -> Self {
+        let details = json!({
+            "id": token.id,
+            "name": token.name,
+            "role": role_word(token.role),
+            "expires_at": token.expires_at,
+        });
+        Self::of(Action::TokenMake, token.tenant.as_deref(), details)
+    }
+}
+
+/// One row, for readers.
+#[derive(Debug, Clone)]
+pub(crate) struct AuditRow {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) details: Map<String, Value>,
+    /// As it stands in the database.
+    pub(crate) sealed: Sealed,
+}
+
+impl Store {
+    /// Writes a row about something that no other row of the database tells of.
+    pub(crate) async fn audit(&self, actor: &Actor, entry: Entry) -> Result<(), StoreError> {
+        let actor = actor.clone();
+        self.write(move |transaction| append(transaction, &actor, &entry))
+            .await
+    }
+
+    /// Looks at every row; see [`check`].
+    pub(crate) async fn check_chain(&self, expected: Option<Head>) -> Result<Head, Broken> {
+        let looked = self.read(move |transaction| Ok(check(transaction, expected)));
+        looked.await?
+    }
+
+    /// Rows before number `before`, newest first; those of one tenant only, where one is named.
+    pub(crate) async fn audited(
+        &self,
+        tenant: Option<String>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        self.read(move |transaction| {
+            let columns = chain::COLUMNS;
+            let mut statement = transaction.prepare_cached(&format!(
+                "SELECT {columns} FROM audit
+                 WHERE (?1 IS NULL OR tenant = ?1) AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
+            ))?;
+            let before = before.map_or(i64::MAX, signed);
+            let mut rows = statement.query(params![tenant, before, limit])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let sealed = chain::read(row)?;
+                found.push(AuditRow {
+                    at: from_millis(sealed.at),
+                    details: serde_json::from_str(&sealed.details)?,
+                    sealed,
+                });
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// The fingerprint of the release that a deployment was asked for with.
+pub(super) fn release_of(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    deployment: u64,
+) -> Result<Option<String>, StoreError> {
+    let asked = [Action::Deploy.as_str(), Action::Rollback.as_str()];
+    let mut statement = transaction.prepare_cached(
+        "SELECT details FROM audit
+         WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1",
+    )?;
+    let details: Option<String> = statement
+        .query_row(
+            params![tenant, signed(deployment), asked[0], asked[1]],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(details) = details else {
+        return Ok(None);
+    };
+    let details: Value = serde_json::from_str(&details)?;
+    Ok(details["release"].as_str().map(str::to_owned))
+}
+
+/// Adds one row within the transaction of the change that it tells of.
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    actor: &Actor,
+    entry: &Entry,
+) -> Result<(), StoreError> {
+    let last: Option<(i64, Hash)> = transaction
+        .prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (seq, previous) = last.unwrap_or((0, chain::GENESIS));
+    let mut row = Sealed {
+        seq: unsigned(seq) + 1,
+        at: now().timestamp_millis(),
+        action: entry.action.as_str().to_owned(),
+        tenant: entry.tenant.clone(),
+        deployment: entry.deployment,
+        actor: actor.name.clone(),
+        token: actor.token.clone(),
+        role: actor.role.map(|role| role_word(role).to_owned()),
+        address: actor.address.map(|address| address.to_string()),
+        details: entry.details.to_string(),
+        previous,
+        hash: chain::GENESIS,
+    };
+    row.hash = row.due();
+    chain::insert(transaction, &row)
+}

@@ -1,0 +1,111 @@
+//! `systemprompt verify`: whether the audit log is whole, and whether what serves could be started again.
+//!
+//! It only reads, whether a server runs on the folder or not.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use oci::{Digest, Repository};
+
+use crate::cli::VerifyArgs;
+use crate::data_dir;
+use crate::store::{DeploymentRow, Snapshot};
+
+/// For a collection that is going on.
+const HOLD_LIMIT: Duration = Duration::from_mins(1);
+
+/// What was looked at.
+#[derive(Default)]
+struct Images {
+    live: usize,
+    blobs: usize,
+    bytes: u64,
+}
+
+/// Prints what is whole; the first thing that is not is the error.
+#[expect(clippy::print_stdout, reason = "the result of a command")]
+pub(crate) fn run(arguments: &VerifyArgs) -> anyhow::Result<()> {
+    let data = &arguments.data;
+    let snapshot = open(data)?;
+    let head = snapshot.check_chain(arguments.expect)?;
+    println!("the audit log is whole (rows: {})", head.count);
+    println!("its end: {head}");
+    let images = check_images(&snapshot, &data_dir::registry(data))?;
+    println!(
+        "the images of what serves are whole (releases: {}, blobs: {}, bytes: {})",
+        images.live, images.blobs, images.bytes
+    );
+    println!("keep the end elsewhere: with --expect it tells later whether rows were cut off");
+    Ok(())
+}
+
+/// The database of a data folder.
+pub(crate) fn open(data: &Path) -> anyhow::Result<Snapshot> {
+    let database = data_dir::database(data);
+    if !database.is_file() {
+        bail!(
+            "{} holds no state of a server: give its folder with --data",
+            data.display()
+        );
+    }
+    Snapshot::open(&database).context("cannot read the state database")
+}
+
+/// Hashes everything that it takes to start what serves.
+fn check_images(snapshot: &Snapshot, registry: &Path) -> anyhow::Result<Images> {
+    let Some(store) = oci::Store::existing(registry) else {
+        let serves = snapshot.live()?.into_iter().next();
+        if let Some(row) = serves {
+            bail!(
+                "{} holds no images, and tenant {:?} serves",
+                registry.display(),
+                row.tenant
+            );
+        }
+        return Ok(Images::default());
+    };
+    let _hold = store.hold(HOLD_LIMIT)?;
+    let live = snapshot.live()?;
+    let mut seen = BTreeSet::new();
+    for row in &live {
+        let asked = snapshot.audited_release(row)?;
+        if asked.is_some_and(|release| release != row.capsule.fingerprint()) {
+            bail!(
+                "the release of deployment {} of tenant {:?}, which serves, is not the one that was asked for: the state \
+                 database was changed",
+                row.number,
+                row.tenant
+            );
+        }
+        check_image(&store, row, &mut seen).with_context(|| {
+            format!(
+                "the image of deployment {} of tenant {:?}, which serves, is not whole: push {} again",
+                row.number, row.tenant, row.image
+            )
+        })?;
+    }
+    let sizes = seen.iter().map(|digest| store.size(digest));
+    Ok(Images {
+        live: live.len(),
+        blobs: seen.len(),
+        bytes: sizes.sum::<Result<u64, _>>()?,
+    })
+}
+
+fn check_image(
+    store: &oci::Store,
+    row: &DeploymentRow,
+    seen: &mut BTreeSet<Digest>,
+) -> anyhow::Result<()> {
+    let repository: Repository = row.tenant.parse()?;
+    let digest: Digest = row.capsule.digest.parse()?;
+    let parts = store.parts(&repository, &digest)?;
+    for digest in parts.manifests.into_iter().chain(parts.blobs) {
+        if seen.insert(digest) {
+            store.verify(&digest)?;
+        }
+    }
+    Ok(())
+}

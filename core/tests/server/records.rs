@@ -1,0 +1,218 @@
+//! The server dies at every record that a deployment writes, with each strategy: whatever had been written, the
+//! next one ends it, and one release serves.
+
+use management_api::types::{AnalysisSettings, CanaryStep, DeployRequest, RolloutSettings};
+
+use crate::harness::{Server, key, until};
+use crate::image::push;
+
+/// More records than any deployment writes.
+const RECORDS: u32 = 40;
+const REPLICAS: u32 = 2;
+
+/// How a deployment goes on that a server's death has stopped.
+struct Case {
+    strategy: &'static str,
+    rollout: RolloutSettings,
+    release_command: &'static [&'static str],
+    /// What the new release is like.
+    env: &'static [(&'static str, &'static str)],
+    /// How it ends where nobody dies.
+    end: &'static str,
+    /// How many records there are at least.
+    records: u32,
+}
+
+impl Case {
+    fn check(&self) {
+        let server = Server::start();
+        push(&server, "local", "one", &[("VERSION", "one")]);
+        let mut env = self.env.to_vec();
+        env.push(("VERSION", "two"));
+        push(&server, "local", "two", &env);
+        let first = DeployRequest {
+            replicas: Some(REPLICAS),
+            ..server.request("one")
+        };
+        let number = server.deploy(&first).deployment.unwrap();
+        assert_eq!(server.wait(number).state, "succeeded");
+        let mut server = Some(server);
+        for record in 1..RECORDS {
+            let (next, died) = self.die_at(server.take().unwrap(), record);
+            if !died {
+                assert!(record > self.records, "only {record} records");
+                return;
+            }
+            server = Some(next);
+        }
+        panic!("more than {RECORDS} records");
+    }
+
+    /// Deploys with a server that dies at a record; returns the one after it, on which version `one` serves again,
+    /// and whether it came to that.
+    fn die_at(&self, server: Server, record: u32) -> (Server, bool) {
+        let wanted = record.to_string();
+        let mut server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", &wanted)]);
+        until("the first release serves", || one_serves(&server, "one"));
+        let request = DeployRequest {
+            replicas: Some(REPLICAS),
+            strategy: Some(self.strategy.to_owned()),
+            rollout: self.rollout.clone(),
+            release_command: self.release_command.iter().map(|w| (*w).into()).collect(),
+            ..server.request("two")
+        };
+        // It may die before it has answered.
+        let asked = server.client().deploy("local", &request, &key(), false);
+        let number = asked.ok().and_then(|answer| answer.deployment);
+        let died = until("it has died, or is done", || {
+            if server.has_died() {
+                return Some(true);
+            }
+            let done = server.client().deployment("local", number?).ok()?;
+            done.finished_at.is_some().then_some(false)
+        });
+        let server = server.restart_with(&[]);
+        let last = server
+            .client()
+            .deployments("local")
+            .unwrap()
+            .unwrap()
+            .remove(0);
+        let what = format!("{} died at record {record}: {last:?}", self.strategy);
+        assert!(last.finished_at.is_some(), "{what}");
+        if !died {
+            assert_eq!(last.state, self.end, "{what}");
+            return (server, false);
+        }
+        let serves = if last.state == "succeeded" {
+            "two"
+        } else {
+            assert_eq!(last.state, "rolled_back", "{what}");
+            "one"
+        };
+        assert_eq!(last.live, serves == "two", "{what}");
+        until("one release serves", || one_serves(&server, serves));
+        let status = server.client().status("local").unwrap();
+        assert!(status.running.is_none(), "{what}");
+        leaves_nothing(&server);
+        // And nobody is locked out.
+        let mut back = server.request("one");
+        back.replicas = Some(REPLICAS);
+        back.force = true;
+        let number = server.deploy(&back).deployment.unwrap();
+        assert_eq!(server.wait(number).state, "succeeded");
+        (server, true)
+    }
+}
+
+/// As many instances as there should be.
+fn leaves_nothing(server: &Server) {
+    let folder = server.data().join("engine/instances");
+    until("only the instances that serve are left", || {
+        let instances = std::fs::read_dir(&folder).unwrap().count();
+        (instances == REPLICAS as usize).then_some(())
+    });
+}
+
+/// Whether this version answers every request, of as many that each instance has its turn.
+fn one_serves(server: &Server, version: &str) -> Option<()> {
+    let all = (0..6).all(|_| server.version().as_deref() == Some(version));
+    all.then_some(())
+}
+
+fn canary() -> RolloutSettings {
+    RolloutSettings {
+        steps: Some(vec![CanaryStep {
+            weight: 50,
+            pause_ms: Some(100),
+        }]),
+        ..RolloutSettings::default()
+    }
+}
+
+#[test]
+fn rolling_with_a_release_command() {
+    let case = Case {
+        strategy: "rolling",
+        rollout: RolloutSettings::default(),
+        release_command: &["print"],
+        env: &[],
+        end: "succeeded",
+        records: 7,
+    };
+    case.check();
+}
+
+#[test]
+fn blue_green() {
+    let case = Case {
+        strategy: "blue-green",
+        rollout: RolloutSettings {
+            bake_ms: Some(100),
+            ..RolloutSettings::default()
+        },
+        release_command: &[],
+        env: &[],
+        end: "succeeded",
+        records: 6,
+    };
+    case.check();
+}
+
+#[test]
+fn canary_that_passes() {
+    let case = Case {
+        strategy: "canary",
+        rollout: canary(),
+        release_command: &[],
+        env: &[],
+        end: "succeeded",
+        records: 7,
+    };
+    case.check();
+}
+
+#[test]
+fn canary_that_fails() {
+    let case = Case {
+        strategy: "canary",
+        rollout: RolloutSettings {
+            analysis: Some(AnalysisSettings {
+                log_patterns: Some(vec!["version two".to_owned()]),
+                ..AnalysisSettings::default()
+            }),
+            ..canary()
+        },
+        release_command: &[],
+        env: &[],
+        end: "rolled_back",
+        records: 4,
+    };
+    case.check();
+}
+
+#[test]
+fn recreate() {
+    let case = Case {
+        strategy: "recreate",
+        rollout: RolloutSettings::default(),
+        release_command: &[],
+        env: &[],
+        end: "succeeded",
+        records: 5,
+    };
+    case.check();
+}
+
+#[test]
+fn recreate_that_fails() {
+    let case = Case {
+        strategy: "recreate",
+        rollout: RolloutSettings::default(),
+        release_command: &[],
+        env: &[("MODE", "exit")],
+        end: "rolled_back",
+        records: 3,
+    };
+    case.check();
+}
