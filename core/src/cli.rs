@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the server until SIGTERM or SIGINT.
+    /// Run the server until SIGTERM, which leaves its instances to the next one, or SIGINT, which stops them.
     Serve(ServeArgs),
     /// Ask a running server whether it is healthy; exit code 0 or 1.
     Healthcheck(HealthcheckArgs),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use engines::process::{EngineError, ProcessEngine};
+use engines::process::{EngineError, Instance, ProcessEngine};
 use futures_util::future::join_all;
 use management_api::types::Collection;
 use proxy::Proxy;
@@ -115,11 +115,17 @@ impl Platform {
         Ok(())
     }
 
-    /// Brings a tenant of the database to life: its listener, then its live release.
-    pub(crate) async fn open_tenant(self: &Arc<Self>, row: &TenantRow) -> Result<(), StoreError> {
+    /// Brings a tenant of the database to life: its live release, beginning with those of its
+    /// instances that run already, then its listener, so that no request comes too early.
+    pub(crate) async fn open_tenant(
+        self: &Arc<Self>,
+        row: &TenantRow,
+        instances: Vec<Instance>,
+    ) -> Result<(), StoreError> {
         let address = SocketAddr::new(self.listen.ip(), row.port);
         let tenant = Arc::new(Tenant::new(&row.id, address, self.scheme()));
         self.tenants.add(Arc::clone(&tenant));
+        rollout::restore_live(self, &tenant, instances).await?;
         match bind(address, self.tls.as_ref()).await {
             Ok(proxy) => tenant.set_proxy(proxy),
             Err(error) => {
@@ -129,16 +135,28 @@ impl Platform {
                     .spawn(bind_later(Arc::clone(&tenant), tls, shutdown));
             }
         }
-        rollout::restore_live(self, &tenant).await
+        Ok(())
     }
 
     /// Stops the tenant's instances and does not start others.
     pub(crate) async fn stop_live(&self, tenant: &Tenant) {
-        let grace = self.settings.rollout.stop_grace();
-        for live in tenant.live().into_iter().chain(tenant.take_warm()) {
-            let instances = live.let_go().await;
-            join_all(instances.iter().map(|instance| instance.stop(grace))).await;
+        if let Some(live) = tenant.live() {
+            self.stop_all(&live.let_go().await).await;
         }
+        self.stop_warm(tenant).await;
+    }
+
+    /// Stops the set that is kept for a quick return.
+    pub(crate) async fn stop_warm(&self, tenant: &Tenant) {
+        if let Some(warm) = tenant.take_warm() {
+            self.stop_all(&warm.let_go().await).await;
+        }
+    }
+
+    /// Stops instances, all at once.
+    pub(crate) async fn stop_all(&self, instances: &[Instance]) {
+        let grace = self.settings.rollout.stop_grace();
+        join_all(instances.iter().map(|instance| instance.stop(grace))).await;
     }
 
     /// Runs `work` to its end even when the client that asked for it hangs up: what was begun in the

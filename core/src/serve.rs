@@ -20,7 +20,7 @@ use crate::key::KeySource;
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
 use crate::rekey::open_vault;
-use crate::rollout;
+use crate::rollout::{self, Adopted};
 use crate::settings::Settings;
 use crate::store::{Actor, Store, TokenKind};
 use crate::tenant::Tenant;
@@ -63,8 +63,8 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
         app.shutdown.clone(),
         DRAIN,
     ));
-    stop.first().await;
-    end(&app, serving, stop).await;
+    let instances = Instances::after(stop.first().await, &app);
+    end(&app, serving, stop, instances).await;
     Ok(())
 }
 
@@ -105,6 +105,7 @@ async fn build(
             Isolation::Auto => IsolationMode::Auto,
             Isolation::Off => IsolationMode::Off,
         },
+        orphan: settings.engine.orphan(),
     })
     .context("cannot start the engine")?;
     for note in &engine.isolation().notes {
@@ -131,6 +132,9 @@ async fn build(
 
 /// From whatever the last server left to a state in which requests can be served.
 async fn recover(app: &App) -> anyhow::Result<()> {
+    let adopted = app.engine.adopt().await;
+    let adopted = adopted.context("cannot look for what the last server left running")?;
+    let mut adopted = Adopted::of(adopted);
     app.engine
         .sweep()
         .await
@@ -140,8 +144,13 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     operator_token(app).await?;
     let tenants = app.store.tenants().await?;
     for tenant in &tenants {
-        app.open_tenant(tenant).await?;
+        let instances = tenant.live.map(|live| adopted.take(&tenant.id, live));
+        app.open_tenant(tenant, instances.unwrap_or_default())
+            .await?;
     }
+    // Those of deployments that were not finished, or of tenants that are gone.
+    let (app_, rest) = (App::clone(app), adopted.rest());
+    app.tasks.spawn(async move { app_.stop_all(&rest).await });
     if tenants.is_empty() && app.store.is_new().await? {
         app.create_tenant(FIRST_TENANT, FIRST_TENANT, &Actor::server())
             .await?;
@@ -206,10 +215,39 @@ fn announce(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What becomes of the instances when the server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instances {
+    Stop,
+    /// They run on, for the next server to take them over.
+    Leave,
+}
+
+impl Instances {
+    /// SIGINT is a person who has had enough; SIGTERM may be a restart. Nothing outlives process 1, which
+    /// a server in a container may be.
+    fn after(signal: SignalKind, app: &App) -> Self {
+        let outlive = !app.settings.engine.orphan().is_zero() && std::process::id() != 1;
+        if signal == SignalKind::terminate() && outlive {
+            Self::Leave
+        } else {
+            Self::Stop
+        }
+    }
+}
+
 /// Ends everything in order: no new requests, the running ones finished, rollouts undone,
-/// instances stopped.
-async fn end(app: &App, serving: tokio::task::JoinHandle<()>, mut stop: StopSignals) {
-    tracing::info!("the server ends; a second signal ends it at once");
+/// instances stopped or left.
+async fn end(
+    app: &App,
+    serving: tokio::task::JoinHandle<()>,
+    mut stop: StopSignals,
+    instances: Instances,
+) {
+    tracing::info!(
+        ?instances,
+        "the server ends; a second signal ends it at once"
+    );
     app.data.withdraw();
     app.shutdown.cancel();
     let orderly = async {
@@ -223,15 +261,19 @@ async fn end(app: &App, serving: tokio::task::JoinHandle<()>, mut stop: StopSign
         let _ = serving.await;
         app.tasks.close();
         app.tasks.wait().await;
-        for_all_tenants(app, async |app, tenant| app.stop_live(&tenant).await).await;
+        for_all_tenants(app, async |app, tenant| match instances {
+            Instances::Stop => app.stop_live(&tenant).await,
+            Instances::Leave => app.stop_warm(&tenant).await,
+        })
+        .await;
     };
     tokio::select! {
         done = tokio::time::timeout(WIND_DOWN, orderly) => {
             if done.is_err() {
-                tracing::warn!("not everything ended in time; instances end with the server");
+                tracing::warn!("not everything ended in time");
             }
         }
-        () = stop.first() => tracing::warn!("ended at once"),
+        _ = stop.first() => tracing::warn!("ended at once"),
     }
 }
 
@@ -259,10 +301,10 @@ impl StopSignals {
     }
 
     /// The next of either.
-    async fn first(&mut self) {
+    async fn first(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
         }
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// How a release replaces another.
     pub(crate) rollout: Rollout,
+    /// How instances are run.
+    pub(crate) engine: Engine,
     /// How an instance proves that it works, where a request does not say.
     pub(crate) health: Health,
     /// What is kept for how long.
@@ -224,6 +226,29 @@ impl Rollout {
     /// How long an old release may take to serve again when a rollout is undone.
     pub(crate) fn restore(&self) -> Duration {
         Duration::from_secs(self.restore_seconds)
+    }
+}
+
+/// How instances are run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Engine {
+    /// How long instances go on without a server, for the next one to take them over.
+    pub(crate) orphan_seconds: u64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            orphan_seconds: 300,
+        }
+    }
+}
+
+impl Engine {
+    /// How long instances go on without a server.
+    pub(crate) fn orphan(&self) -> Duration {
+        Duration::from_secs(self.orphan_seconds)
     }
 }
 

@@ -48,6 +48,8 @@ pub mod code {
     pub const OPERATOR_NEEDED: &str = "operator_needed";
     /// The registry does not hold the image.
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
+    /// The server cannot enforce the limits that were asked for.
+    pub const LIMITS_NOT_ENFORCED: &str = "limits_not_enforced";
     /// There is no older release to return to.
     pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
     /// The release cannot be restored: its image or a secret of it was removed.

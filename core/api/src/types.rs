@@ -124,6 +124,9 @@ pub struct DeployRequest {
     /// Instances of the release, 1 when absent; part of the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// What each instance may use of the machine; part of the release.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
     /// What is run once, in the new image with the new environment, before anything of the new release is started: a
     /// migration for instance. Arguments for the image's entrypoint, as `docker run IMAGE ARGUMENTS` has them. It must end
     /// with 0; else nothing has changed.
@@ -144,6 +147,36 @@ pub struct DeployRequest {
     /// Start new instances even when the very same release is live.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+}
+
+/// *Ours*: what each instance of a release may use of the machine. What is absent is not bounded. A server that cannot
+/// enforce one of them refuses the deployment with the code `limits_not_enforced`, unless `best_effort` is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Bytes of memory. An instance that needs more is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a processor: 1500 is one and a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Whether nothing of the image can be written to. `/tmp` and volumes can.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Run without what the machine cannot enforce, rather than not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub best_effort: bool,
+}
+
+impl Resources {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// *Ours*: how a strategy goes about it. What is absent is the server's default; what is of another

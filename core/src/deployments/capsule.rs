@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{HealthCheck, ProbeKind};
+use management_api::types::{HealthCheck, ProbeKind, Resources};
 use sha2::{Digest as _, Sha256};
 
 use crate::hex;
@@ -18,6 +18,8 @@ pub(crate) struct Capsule {
     pub(crate) health: HealthCheck,
     /// How many instances there are.
     pub(crate) replicas: u32,
+    /// What each of them may use of the machine.
+    pub(crate) resources: Resources,
     /// The tenant's secrets, each with the version that it had. Values are nowhere but in the store.
     pub(crate) secrets: BTreeMap<String, u64>,
 }
@@ -52,6 +54,25 @@ impl Capsule {
         // One is what releases had before there could be several: theirs stay the same.
         if self.replicas != 1 {
             field(&mut hash, &format!("replicas {}", self.replicas));
+        }
+        let Resources {
+            memory_bytes,
+            cpu_millis,
+            pids,
+            read_only,
+            best_effort,
+        } = &self.resources;
+        for (name, bound) in [
+            ("memory", *memory_bytes),
+            ("cpu", cpu_millis.map(u64::from)),
+            ("pids", pids.map(u64::from)),
+            ("read-only", read_only.then_some(1)),
+            ("best-effort", best_effort.then_some(1)),
+        ] {
+            // Nothing is said of what is not bounded, as before there were bounds.
+            if let Some(bound) = bound {
+                field(&mut hash, &format!("{name} {bound}"));
+            }
         }
         for (name, version) in &self.secrets {
             field(&mut hash, &format!("secret {name} {version}"));
@@ -89,6 +110,7 @@ pub(crate) mod fixtures {
                 liveness: None,
             },
             replicas: 1,
+            resources: Resources::default(),
             secrets: BTreeMap::new(),
         }
     }
@@ -112,6 +134,11 @@ mod tests {
         let base = with_env(&[("A", "bc")]);
         let mut slower = base.clone();
         slower.health.timeout_ms += 1;
+        let with_resources = |change: fn(&mut Resources)| {
+            let mut other = base.clone();
+            change(&mut other.resources);
+            other
+        };
         let others = [
             with_env(&[]),
             with_env(&[("AB", "c")]),
@@ -128,13 +155,20 @@ mod tests {
                 replicas: 2,
                 ..base.clone()
             },
+            with_resources(|resources| resources.memory_bytes = Some(1)),
+            with_resources(|resources| resources.cpu_millis = Some(1)),
+            with_resources(|resources| resources.pids = Some(1)),
+            with_resources(|resources| resources.read_only = true),
+            with_resources(|resources| resources.best_effort = true),
             Capsule {
                 digest: capsule('b').digest,
                 ..base.clone()
             },
         ];
-        for other in others {
+        for (place, other) in others.iter().enumerate() {
             assert_ne!(base.fingerprint(), other.fingerprint(), "{other:?}");
+            let before = others[..place].iter().map(Capsule::fingerprint);
+            assert!(before.into_iter().all(|b| b != other.fingerprint()));
         }
         assert_eq!(base.fingerprint(), base.clone().fingerprint());
     }

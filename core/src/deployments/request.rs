@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind};
+use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources};
 
 use super::course::replicas_of;
 use super::{Capsule, Strategy};
@@ -70,8 +70,29 @@ pub(crate) fn capsule_of(
         env: request.env.clone(),
         health,
         replicas: replicas_of(request.replicas)?,
+        resources: resources_of(&request.resources)?,
         secrets: BTreeMap::new(),
     })
+}
+
+/// What each instance may use, as a request asks for it. Below the least of each nothing could start.
+fn resources_of(asked: &Resources) -> Result<Resources, Refusal> {
+    let Resources {
+        memory_bytes,
+        cpu_millis,
+        pids,
+        ..
+    } = asked;
+    for (name, value, least, most) in [
+        ("memory_bytes", *memory_bytes, 8 << 20, 1 << 50),
+        ("cpu_millis", cpu_millis.map(u64::from), 10, 1_000_000),
+        ("pids", pids.map(u64::from), 1, 4_000_000),
+    ] {
+        if let Some(value) = value {
+            within(&format!("resources.{name}"), value, least, most)?;
+        }
+    }
+    Ok(asked.clone())
 }
 
 /// The capsule with the tenant's secrets as they are now. A name that is both would have two values.
@@ -296,6 +317,20 @@ mod tests {
             check.probe.kind = ProbeKind::Tcp;
         };
         assert!(change(both).is_err());
+    }
+
+    #[test]
+    fn resources() {
+        let refused = |change: fn(&mut Resources)| {
+            let mut asked = Resources::default();
+            change(&mut asked);
+            resources_of(&asked).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(refused(|_| ()), Ok(Resources::default()));
+        assert!(refused(|r| r.memory_bytes = Some(8 << 20)).is_ok());
+        assert!(refused(|r| r.memory_bytes = Some(1)).is_err_and(|e| e.contains("memory_bytes")));
+        assert!(refused(|r| r.cpu_millis = Some(0)).is_err_and(|e| e.contains("cpu_millis")));
+        assert!(refused(|r| r.pids = Some(0)).is_err_and(|e| e.contains("pids")));
     }
 
     #[test]

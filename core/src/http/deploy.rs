@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use management_api::error::code;
 use management_api::paths;
-use management_api::types::{Data, DeployAnswer, DeployRequest, RollbackRequest, RolloutSettings};
+use management_api::types::{
+    Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings,
+};
 use tokio::sync::OwnedRwLockReadGuard;
 
 use super::extract::{Body, OptionalBody, Segments};
@@ -20,6 +22,7 @@ use crate::deployments::{
     release_command_of, resolve, restored_release, settle, strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
+use crate::rollout;
 use crate::store::{Actor, DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
 
 /// `POST /api/v1/tenants/{tenant}/deploy`.
@@ -136,6 +139,7 @@ async fn requested(
     let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
     defaults.health = health;
     let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
+    check_limits(app, &capsule.resources)?;
     let secrets = app.store.secrets(tenant).await?.into_iter();
     let secrets = secrets.map(|row| (row.name, row.version)).collect();
     let capsule = with_secrets(capsule, secrets)?;
@@ -155,6 +159,20 @@ async fn requested(
         source: request.source,
         key,
     })
+}
+
+/// Limits that nobody would keep are not accepted in silence.
+fn check_limits(app: &App, resources: &Resources) -> Result<(), ApiError> {
+    match app.engine.lacks(&rollout::bounds(resources)) {
+        Some(lacking) if !resources.best_effort => Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            code::LIMITS_NOT_ENFORCED,
+            format!(
+                "this server cannot enforce {lacking}; take the limit away, or say `best_effort`"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The live deployment, when it is of the very same release and serves.

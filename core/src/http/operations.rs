@@ -67,6 +67,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "promote",
         "release-command",
         "replicas",
+        "resources",
         "rollback",
         "secrets",
         "tokens",

@@ -24,10 +24,11 @@ pub(crate) struct Follower {
     places: Option<HashMap<u64, Place>>,
 }
 
-/// How far a file was read. The inode tells a new file from the one that was put aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a log was read.
+#[derive(Debug, Default)]
 struct Place {
-    inode: u64,
+    /// Kept open: so what was written to it is found whatever becomes of its name, and no other file has its number.
+    file: Option<File>,
     offset: u64,
 }
 
@@ -85,10 +86,7 @@ fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io:
     let mut lines = Vec::new();
     for deployment in deployments(folder)? {
         let path = file(folder, deployment);
-        let place = places.entry(deployment).or_insert(Place {
-            inode: 0,
-            offset: 0,
-        });
+        let place = places.entry(deployment).or_default();
         lines.extend(added(&path, deployment, place)?);
     }
     lines.retain(|line| filter.wants(line));
@@ -98,24 +96,51 @@ fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io:
 
 /// What was added to one log since `place`.
 fn added(path: &Path, deployment: u64, place: &mut Place) -> io::Result<Vec<LogLine>> {
-    let Some(mut current) = open(path)? else {
+    let Some(current) = open(path)? else {
         return Ok(Vec::new());
     };
-    let inode = current.metadata()?.ino();
+    let newest = current.metadata()?.ino();
+    let known = place.file.as_ref().map(File::metadata).transpose()?;
+    let known = known.map(|metadata| metadata.ino());
     let mut lines = Vec::new();
-    if place.inode != inode {
-        // The file was put aside: finish it first.
-        for older in aside(path) {
-            if let Some(mut older) = open(&older)?
-                && older.metadata()?.ino() == place.inode
-            {
-                lines.extend(from(&mut older, deployment, &mut place.offset, u64::MAX)?);
-            }
+    if known != Some(newest) {
+        // The file was put aside, others after it perhaps: they are finished first, the oldest at the beginning.
+        if let Some(file) = &mut place.file {
+            lines.extend(from(file, deployment, &mut place.offset, u64::MAX)?);
         }
-        *place = Place { inode, offset: 0 };
+        for mut younger in put_aside_since(path, known, newest)? {
+            lines.extend(from(&mut younger, deployment, &mut 0, u64::MAX)?);
+        }
+        *place = Place {
+            file: Some(current),
+            offset: 0,
+        };
     }
-    lines.extend(from(&mut current, deployment, &mut place.offset, CHUNK)?);
+    if let Some(file) = &mut place.file {
+        lines.extend(from(file, deployment, &mut place.offset, CHUNK)?);
+    }
     Ok(lines)
+}
+
+/// The files that were put aside since the one of number `known` was, the oldest first. `newest` is the one that has the
+/// name of the log, which may be put aside right now.
+fn put_aside_since(path: &Path, known: Option<u64>, newest: u64) -> io::Result<Vec<File>> {
+    let mut seen = vec![newest];
+    let mut found = Vec::new();
+    for older in aside(path) {
+        // While they are moved, one may be missing for a moment, or be met twice.
+        let Some(older) = open(&older)? else { continue };
+        let inode = older.metadata()?.ino();
+        if Some(inode) == known {
+            break;
+        }
+        if !seen.contains(&inode) {
+            seen.push(inode);
+            found.push(older);
+        }
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// Whole lines after `offset`, which moves past them.
@@ -138,17 +163,10 @@ fn from(
 }
 
 fn end_of(path: &Path) -> io::Result<Place> {
-    let Some(file) = open(path)? else {
-        return Ok(Place {
-            inode: 0,
-            offset: 0,
-        });
-    };
-    let metadata = file.metadata()?;
-    Ok(Place {
-        inode: metadata.ino(),
-        offset: metadata.len(),
-    })
+    let file = open(path)?;
+    let metadata = file.as_ref().map(File::metadata).transpose()?;
+    let offset = metadata.map_or(0, |metadata| metadata.len());
+    Ok(Place { file, offset })
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {
@@ -192,5 +210,38 @@ mod tests {
         write(&one, 4, "d");
         write(&file(folder.path(), 2), 5, "e");
         assert_eq!(next(&mut follower).await, ["c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_when_several_files_were_put_aside_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = file(folder.path(), 1);
+        let put_aside = || {
+            let [younger, older] = ["1.log.1", "1.log.2"].map(|name| folder.path().join(name));
+            if younger.exists() {
+                fs::rename(&younger, &older).unwrap();
+            }
+            fs::rename(&one, &younger).unwrap();
+        };
+        write(&one, 1, "a");
+        let filter = Filter {
+            tail: MAX_LINES,
+            ..Filter::default()
+        };
+        let mut follower = Follower::new(folder.path().into(), filter);
+        assert_eq!(next(&mut follower).await, ["a"]);
+        for (second, line) in [(2, "b"), (3, "c")] {
+            write(&one, second, line);
+            put_aside();
+        }
+        write(&one, 4, "d");
+        assert_eq!(next(&mut follower).await, ["b", "c", "d"]);
+        // More than are kept: what is there comes whole and once, and so does what was being read.
+        write(&one, 5, "also d");
+        for (second, line) in [(6, "e"), (7, "f"), (8, "g")] {
+            put_aside();
+            write(&one, second, line);
+        }
+        assert_eq!(next(&mut follower).await, ["also d", "e", "f", "g"]);
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn not_started(error: &EngineError) -> Failure {
     let code = match error {
         EngineError::ImageNotFound { .. } => "image_not_found",
         EngineError::ShuttingDown => "interrupted",
+        EngineError::Resources { .. } => "limits_not_enforced",
         _ => "start_failed",
     };
     plain(code, crate::chain(error))
@@ -44,6 +45,13 @@ pub(super) fn ended(exit: Exit) -> Failure {
                 format!("the application was ended by {exit} before it was healthy"),
             )
         },
+        Exit::OutOfMemory { .. } => Failure {
+            signal: exit.signal(),
+            ..plain(
+                "out_of_memory",
+                format!("the application was ended before it was healthy: {exit}"),
+            )
+        },
     }
 }
 
@@ -55,10 +63,8 @@ pub(super) fn command_failed(words: &[String], exit: Exit) -> Failure {
         "release_command_failed",
         format!("the release command `{command}` ended with {exit}; nothing was started"),
     );
-    match exit {
-        Exit::Code(code) => failure.exit_code = Some(code),
-        Exit::Signal(signal) => failure.signal = Some(signal),
-    }
+    failure.exit_code = exit.code();
+    failure.signal = exit.signal();
     failure
 }
 

@@ -1,10 +1,11 @@
-//! Starting an instance of a release.
+//! Starting an instance of a release, and knowing again those that an earlier server has started.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engines::process::{EngineError, Instance, InstanceSpec};
-use management_api::types::Failure;
+use management_api::types::{Failure, Resources};
 use oci::Digest;
 use proxy::Target;
 use secrecy::ExposeSecret;
@@ -14,8 +15,69 @@ use crate::platform::Platform;
 use crate::store::DeploymentRow;
 use crate::{logs, ports, secrets};
 
-/// Tells apart the instances that one server starts of one deployment.
+/// Tells apart the instances of one deployment.
 static COUNT: AtomicU64 = AtomicU64::new(1);
+
+/// What an instance's id says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Name<'a> {
+    tenant: &'a str,
+    deployment: u64,
+    count: u64,
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            tenant,
+            deployment,
+            count,
+        } = self;
+        write!(f, "{tenant}-{deployment}-{count}")
+    }
+}
+
+impl<'a> Name<'a> {
+    fn of(id: &'a str) -> Option<Self> {
+        let (rest, count) = id.rsplit_once('-')?;
+        let (tenant, deployment) = rest.rsplit_once('-')?;
+        Some(Self {
+            tenant,
+            deployment: deployment.parse().ok()?,
+            count: count.parse().ok()?,
+        })
+    }
+}
+
+/// Instances of an earlier server that run on.
+pub(crate) struct Adopted(Vec<Instance>);
+
+impl Adopted {
+    pub(crate) fn of(instances: Vec<Instance>) -> Self {
+        let counts = instances.iter().filter_map(|i| Name::of(i.id()));
+        if let Some(last) = counts.map(|name| name.count).max() {
+            // New ones must not have their names.
+            COUNT.fetch_max(last + 1, Ordering::Relaxed);
+        }
+        Self(instances)
+    }
+
+    /// Those of one deployment.
+    pub(crate) fn take(&mut self, tenant: &str, deployment: u64) -> Vec<Instance> {
+        let is_of = |name: Name<'_>| name.tenant == tenant && name.deployment == deployment;
+        let all = std::mem::take(&mut self.0);
+        let (taken, rest) = all
+            .into_iter()
+            .partition(|instance| Name::of(instance.id()).is_some_and(is_of));
+        self.0 = rest;
+        taken
+    }
+
+    /// Those that nobody has taken.
+    pub(crate) fn rest(self) -> Vec<Instance> {
+        self.0
+    }
+}
 
 /// Starts an instance on a port of its own.
 pub(super) async fn start(platform: &Platform, row: &DeploymentRow) -> Result<Instance, Failure> {
@@ -42,18 +104,35 @@ async fn begin(
         .map_err(|error| failure::plain("start_failed", format!("no port is free: {error}")))?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let spec = InstanceSpec {
-        id: format!("{}-{}-{count}", row.tenant, row.number),
+        id: Name {
+            tenant: &row.tenant,
+            deployment: row.number,
+            count,
+        }
+        .to_string(),
         image,
         env: environment(platform, row).await?,
         port,
         log: logs::file(&platform.data.logs(&row.tenant), row.number),
         command,
+        resources: bounds(&row.capsule.resources),
     };
     platform
         .engine
         .start(spec)
         .await
         .map_err(|error: EngineError| failure::not_started(&error))
+}
+
+/// What the engine is told of what a release may use.
+pub(crate) fn bounds(resources: &Resources) -> engines::process::Resources {
+    engines::process::Resources {
+        memory: resources.memory_bytes,
+        cpu_millis: resources.cpu_millis,
+        pids: resources.pids,
+        read_only: resources.read_only,
+        best_effort: resources.best_effort,
+    }
 }
 
 /// The release's own variables and the versions of the secrets that it names.
@@ -79,5 +158,24 @@ pub(super) fn target(instance: &Instance) -> Target {
     Target {
         id: instance.id().to_owned(),
         address: instance.address(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_whose_instance_it_is() {
+        let name = Name {
+            tenant: "a-1",
+            deployment: 20,
+            count: 3,
+        };
+        assert_eq!(name.to_string(), "a-1-20-3");
+        assert_eq!(Name::of("a-1-20-3"), Some(name));
+        for other in ["a", "a-1", "a-b-1", "a-1-b", ""] {
+            assert_eq!(Name::of(other), None, "{other}");
+        }
     }
 }

@@ -403,9 +403,10 @@ impl Keeper {
     }
 }
 
-fn described(exit: Exit) -> String {
+pub(super) fn described(exit: Exit) -> String {
     match exit {
         Exit::Code(_) => format!("it ended with {exit}"),
         Exit::Signal(_) => format!("it was ended by {exit}"),
+        Exit::OutOfMemory { .. } => exit.to_string(),
     }
 }

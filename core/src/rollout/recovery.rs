@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use engines::process::Instance;
 use management_api::types::Failure;
 
 use super::failure;
-use super::live::Live;
+use super::live::{Live, described};
 use crate::deployments::State;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, Store, StoreError};
 use crate::tenant::Tenant;
 
-/// Gives every unfinished deployment its final state. Nothing runs any more: instances end with
-/// the server that started them.
+/// Gives every unfinished deployment its final state. Which instances are kept follows from that.
 pub(crate) async fn finish_interrupted(store: &Store) -> Result<(), StoreError> {
     let unfinished = store.unfinished().await?.into_iter();
     // What waits for an operator waits on.
@@ -34,15 +34,44 @@ pub(crate) async fn finish_interrupted(store: &Store) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Starts the live release of a tenant again, in the background.
-pub(crate) async fn restore_live(app: &App, tenant: &Arc<Tenant>) -> Result<(), StoreError> {
+/// Keeps the live release of a tenant running: with `instances`, which have never stopped, at once; what is
+/// missing of it is started in the background.
+pub(crate) async fn restore_live(
+    app: &App,
+    tenant: &Arc<Tenant>,
+    instances: Vec<Instance>,
+) -> Result<(), StoreError> {
     let live = app.store.tenant(&tenant.id).await?.and_then(|t| t.live);
     let Some(number) = live else { return Ok(()) };
     let Some(row) = app.store.deployment(&tenant.id, number).await? else {
         return Ok(());
     };
+    let (ended, instances): (Vec<_>, Vec<_>) = instances
+        .into_iter()
+        .partition(|instance| instance.exited().is_some());
+    for (instance, exit) in ended.iter().filter_map(|i| Some((i, i.exited()?))) {
+        tracing::warn!(
+            tenant = tenant.id,
+            deployment = number,
+            instance = instance.id(),
+            why = described(exit),
+            "an instance of the live release is down since before the start"
+        );
+    }
+    // What has ended leaves a directory behind.
+    let stopping = App::clone(app);
+    app.tasks
+        .spawn(async move { stopping.stop_all(&ended).await });
+    if !instances.is_empty() {
+        tracing::info!(
+            tenant = tenant.id,
+            deployment = number,
+            instances = instances.len(),
+            "the live release has run on and is taken over"
+        );
+    }
     drop(tenant.give_traffic(number, Vec::new()));
-    tenant.set_live(Some(Live::keep(app, tenant, row, Vec::new())));
+    tenant.set_live(Some(Live::keep(app, tenant, row, instances)));
     Ok(())
 }
 

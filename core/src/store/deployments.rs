@@ -90,7 +90,7 @@ const SELECT: &str = "
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
            t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout,
-           d.release_command, r.secrets
+           d.release_command, r.secrets, r.resources
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
@@ -350,8 +350,8 @@ fn release(
     let fingerprint = capsule.fingerprint();
     transaction.execute(
         "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at, replicas,
-           secrets)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8) ON CONFLICT DO NOTHING",
+           secrets, resources)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
         params![
             tenant,
             fingerprint,
@@ -361,6 +361,7 @@ fn release(
             now().timestamp_millis(),
             capsule.replicas,
             json(&capsule.secrets)?,
+            json(&capsule.resources)?,
         ],
     )?;
     Ok(transaction.query_row(
@@ -436,6 +437,7 @@ fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
             env: serde_json::from_str(&row.get::<_, String>(9)?)?,
             health: serde_json::from_str(&row.get::<_, String>(10)?)?,
             replicas: row.get(21)?,
+            resources: serde_json::from_str(&row.get::<_, String>(25)?)?,
             secrets: serde_json::from_str(&row.get::<_, String>(24)?)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_secrets.sql"),
     include_str!("migrations/0004_audit.sql"),
     include_str!("migrations/0005_credentials.sql"),
+    include_str!("migrations/0006_resources.sql"),
 ];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.

@@ -4,7 +4,8 @@
 //! `MODE`: `ok` (default), `slow` (listens after `START_MS`), `exit` (prints and ends with
 //! `EXIT_CODE`), `abort` (ends by a signal), `wrong-port`, `unhealthy` (answers 500 to the health
 //! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
-//! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included).
+//! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included), `chatty`
+//! (prints a number every few milliseconds), `hungry` (takes `EAT_MB` of memory before it listens).
 //!
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
@@ -50,6 +51,19 @@ fn main() {
                 thread::sleep(Duration::from_millis(number("CRASH_MS", 1000)));
                 println!("crashing");
                 std::process::exit(4);
+            });
+        }
+        "hungry" => {
+            let count = number("EAT_MB", 64) as usize;
+            let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8 | 1; 1 << 20]).collect();
+            println!("took {}", std::hint::black_box(&all).len());
+        }
+        "chatty" => {
+            thread::spawn(|| {
+                for tick in 0_u64.. {
+                    println!("tick {tick}");
+                    thread::sleep(Duration::from_millis(5));
+                }
             });
         }
         _ => {}

@@ -1,6 +1,9 @@
 //! Starting, asking, killing and reaping the server.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -46,6 +49,17 @@ impl Server {
         write_settings(&data, settings);
         let mut command = command(&data);
         command.args(arguments);
+        let mut server = Self::spawn(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// A server with a new data folder, whose instances are not kept apart from the machine.
+    pub(crate) fn start_without_isolation() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = command(&data);
+        command.args(["--isolation", "off"]);
         let mut server = Self::spawn(command, &data);
         server.folder = Some(folder);
         server
@@ -118,11 +132,20 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the end: instances run on.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM")
+    }
+
+    /// Sends SIGINT and waits for the end, of the instances too.
+    pub(crate) fn interrupt(&mut self) -> ExitStatus {
+        self.signal("INT")
+    }
+
+    fn signal(&mut self, name: &str) -> ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
         until("the server ends", || self.child.try_wait().unwrap())
     }
 
@@ -159,6 +182,18 @@ impl Server {
             };
             self.client().create_tenant(&new).unwrap();
         }
+    }
+
+    /// What is written down about each instance that is there, by its id.
+    pub(crate) fn instances(&self) -> BTreeMap<String, Value> {
+        let entries = fs::read_dir(self.data.join("engine/instances"));
+        let entries = entries.into_iter().flatten().flatten();
+        let record = |entry: fs::DirEntry| {
+            let text = fs::read(entry.path().join("instance.json")).ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            Some((name, serde_json::from_slice(&text).ok()?))
+        };
+        entries.filter_map(record).collect()
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -237,6 +272,23 @@ impl Server {
 }
 
 impl Server {
+    /// They would wait for another server. With its guard each goes.
+    fn end_instances(&self) {
+        if self.folder.is_none() {
+            // Another server has taken them over.
+            return;
+        }
+        for (id, record) in self.instances() {
+            let directory = self.data.join("engine/instances").join(&id);
+            let guard = Path::new("/proc").join(record["guard"]["pid"].to_string());
+            // The order of a server, after which nothing of it is left, control groups included.
+            if let Ok(mut socket) = UnixStream::connect(directory.join("guard.sock")) {
+                let _ = socket.write_all(b"{\"order\":\"kill\"}\n");
+                until(&format!("{id} ends"), || (!guard.exists()).then_some(()));
+            }
+        }
+    }
+
     /// The overlay of an instance that was killed has a directory that not even its owner may read;
     /// the folder could not be removed with it.
     fn open_closed_directories(&self) {
@@ -258,6 +310,7 @@ impl Drop for Server {
             eprintln!("log of the server:\n{}", self.log());
         }
         self.kill();
+        self.end_instances();
         self.open_closed_directories();
     }
 }

@@ -39,12 +39,12 @@ fn a_second_server_on_the_folder_is_refused_with_the_first_ones_number() {
 }
 
 #[test]
-fn sigterm_ends_it_in_order_and_leaves_no_instance() {
+fn sigint_ends_it_in_order_and_leaves_no_instance() {
     let mut server = Server::start();
     push(&server, "local", "v1", &[]);
     server.deploy_and_wait("v1");
     let url = server.app_url();
-    let status = server.terminate();
+    let status = server.interrupt();
     assert!(status.success(), "{status}: {}", server.log());
     assert!(!server.data().join("server.json").exists());
     assert!(get(&format!("{url}/version")).is_none());

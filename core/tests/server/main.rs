@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod adoption;
 mod app;
 mod audit;
 mod backup;
@@ -30,6 +31,7 @@ mod registry_access;
 mod registry_tokens;
 mod rekey;
 mod release_command;
+mod resources;
 mod retention;
 mod rollback;
 mod rotation;

@@ -65,6 +65,16 @@ impl Machine {
         self.workspace.commit_everything("behave");
     }
 
+    /// What the platform wrote down about the one instance of the application.
+    pub(crate) fn instance_record(&self) -> Value {
+        let instances = self.workspace.root();
+        let instances = instances.join(".systemprompt/local/engine/instances");
+        let mut entries = std::fs::read_dir(instances).expect("the engine's folder");
+        let instance = entries.next().expect("an instance").expect("an entry");
+        let record = std::fs::read(instance.path().join("instance.json")).expect("a record");
+        serde_json::from_slice(&record).expect("a record is JSON")
+    }
+
     /// What the platform wrote down about itself.
     pub(crate) fn server_file(&self) -> Value {
         let text = self.workspace.read(".systemprompt/local/server.json");

@@ -46,6 +46,41 @@ fn the_application_sees_its_own_environment_and_nothing_of_ours() {
 }
 
 #[test]
+fn limits_of_the_configuration_hold_for_the_application() {
+    let machine = Machine::new();
+    let write = |limits: &str| {
+        let text = format!("[resources]\n{limits}\n");
+        machine.workspace.write(".systemprompt/deploy.toml", &text);
+        machine.workspace.commit_everything("limits");
+    };
+    write("memory = \"96M\"\ncpus = 1.5\npids = 100\nread_only = true");
+    let (code, report) = machine.deploy(&[]);
+    if code != 0 {
+        // A machine without control groups: it must say so, and take "best effort" for an answer.
+        let error = report.to_string();
+        assert!(error.contains("cannot enforce"), "{error}");
+        write("memory = \"96M\"\nbest_effort = true");
+        machine.deploy_well();
+        return;
+    }
+    let record = machine.instance_record();
+    let pid = record["program"]["pid"].as_i64().unwrap();
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(groups.contains("systemprompt-"), "{groups}");
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    let of_root = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(1) == Some("/"));
+    assert!(
+        of_root.is_some_and(|line| line.contains(" ro,")),
+        "{mounts}"
+    );
+    // Another limit is another release.
+    write("memory = \"97M\"\ncpus = 1.5\npids = 100\nread_only = true");
+    assert_eq!(machine.deploy_well()["status"], "succeeded");
+}
+
+#[test]
 fn a_second_deploy_without_changes_does_nothing() {
     let machine = Machine::new();
     let first = machine.deploy_well();

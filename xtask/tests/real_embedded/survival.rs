@@ -29,9 +29,10 @@ fn stopped_and_started_it_serves_at_the_same_address() {
 fn killed_it_serves_the_last_good_release_again() {
     let machine = Machine::new();
     let url = machine.deploy_well()["url"].as_str().unwrap().to_owned();
-    let pid = machine.server_file()["pid"].as_i64().unwrap();
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    let before = program(&machine);
+    kill_server(&machine);
     machine.xtask(&["local", "up"]).expect_success();
+    assert_eq!(program(&machine), before, "it has never stopped");
     assert!(eventually(LIMIT, || get(&format!("{url}/api/v1/health"))
         .is_ok_and(|(status, _)| status == 200)));
     assert_eq!(version(&url), "one");
@@ -39,6 +40,29 @@ fn killed_it_serves_the_last_good_release_again() {
     machine.edit_version("one", "two");
     machine.deploy_well();
     assert_eq!(version(&url), "two");
+}
+
+#[test]
+fn down_ends_what_waits_for_another_server() {
+    let machine = Machine::new();
+    machine.deploy_well();
+    let (pid, _) = program(&machine);
+    kill_server(&machine);
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    machine.xtask(&["local", "down"]).expect_success();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+fn kill_server(machine: &Machine) {
+    let pid = machine.server_file()["pid"].as_i64().unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+}
+
+/// Process id and time of the start of the one application.
+fn program(machine: &Machine) -> (i64, i64) {
+    let record = machine.instance_record();
+    let number = |name: &str| record["program"][name].as_i64().unwrap();
+    (number("pid"), number("started"))
 }
 
 #[test]

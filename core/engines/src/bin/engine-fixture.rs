@@ -9,7 +9,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::ExitCode;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,10 @@ fn main() -> ExitCode {
         ["listen", port] => listen(port),
         ["look"] => look(),
         ["write", lines, width] => write(lines, width),
+        ["eat", mebibytes] => eat(mebibytes),
+        ["spawn", count] => spawn(count),
+        ["burn", milliseconds] => burn(milliseconds),
+        ["answer", socket, line] => answer(socket, line),
         _ => return ExitCode::from(64),
     }
     ExitCode::SUCCESS
@@ -33,6 +39,58 @@ fn listen(port: &str) {
         let mut request = [0; 4096];
         let _ = connection.read(&mut request);
         let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    }
+}
+
+/// Has so much memory, really.
+fn eat(mebibytes: &str) {
+    let mebibytes: usize = mebibytes.parse().expect("a number");
+    let mut all = Vec::new();
+    for number in 0..mebibytes {
+        // other than zero, or the kernel would give one page for all
+        all.push(vec![u8::try_from(number % 255 + 1).unwrap_or(1); 1 << 20]);
+    }
+    println!("had {}", std::hint::black_box(&all).len());
+}
+
+/// Starts children until that is refused.
+fn spawn(count: &str) {
+    let count: usize = count.parse().expect("a number");
+    let children = (0..count).map_while(|_| Command::new("/bin/sleep").arg("600").spawn().ok());
+    let mut children: Vec<_> = children.collect();
+    println!("spawned {}", children.len());
+    for child in &mut children {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Is busy for so long, and prints for how long of that it had a processor.
+fn burn(milliseconds: &str) {
+    let time = Duration::from_millis(milliseconds.parse().expect("a number"));
+    let begun = Instant::now();
+    let mut number = 1_u64;
+    while begun.elapsed() < time {
+        number = std::hint::black_box(number.wrapping_mul(31));
+    }
+    let had = fs::read_to_string("/proc/self/schedstat").expect("/proc");
+    let nanoseconds: u64 = had
+        .split_whitespace()
+        .next()
+        .and_then(|had| had.parse().ok())
+        .expect("nanoseconds");
+    println!("used {}", nanoseconds / 1_000_000);
+}
+
+/// Says the same to whoever connects, as a guard of another version would.
+fn answer(socket: &str, line: &str) {
+    let listener = UnixListener::bind(socket).expect("a place for a socket");
+    println!("listening");
+    let mut connections = Vec::new();
+    for connection in listener.incoming() {
+        let mut connection = connection.expect("a server");
+        let _ = writeln!(connection, "{line}");
+        connections.push(connection);
     }
 }
 

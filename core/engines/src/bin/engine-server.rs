@@ -1,4 +1,5 @@
-//! A server for the tests of this crate to kill: starts an instance, says so, and waits.
+//! A server for the tests of this crate to kill: takes over what the one before it has left, else
+//! starts an instance, says so, and waits.
 
 #![expect(
     clippy::print_stdout,
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
+use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Resources, Settings};
+use tokio::time::timeout;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
@@ -19,8 +21,8 @@ const LONG: Duration = Duration::from_mins(10);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [mode, launcher, store, root, image, port] = arguments[..] else {
-        panic!("expected: MODE LAUNCHER STORE ROOT IMAGE PORT");
+    let [mode, launcher, store, root, image, port, orphan] = arguments[..] else {
+        panic!("expected: MODE LAUNCHER STORE ROOT IMAGE PORT ORPHAN_MS");
     };
     let root = PathBuf::from(root);
     let spec = InstanceSpec {
@@ -30,6 +32,7 @@ fn main() {
         port: port.parse().expect("a port"),
         log: root.join("held.log"),
         command: None,
+        resources: Resources::default(),
     };
     let settings = Settings {
         store: Arc::new(oci::Store::open(store).expect("a store")),
@@ -43,13 +46,24 @@ fn main() {
         } else {
             IsolationMode::Auto
         },
+        orphan: Duration::from_millis(orphan.parse().expect("milliseconds")),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.expect("a runtime");
     let engine = ProcessEngine::new(settings).expect("an engine");
-    let instance = runtime.block_on(engine.start(spec)).expect("an instance");
-    println!("started {}", instance.pid());
+    let instance = runtime.block_on(async {
+        let adopted = engine.adopt().await.expect("a directory").pop();
+        engine.sweep().await.expect("nothing else is left");
+        match adopted {
+            Some(instance) => instance,
+            None => engine.start(spec).await.expect("an instance"),
+        }
+    });
+    println!("runs {}", instance.pid());
+    if let Ok(exit) = runtime.block_on(async { timeout(LONG, instance.wait()).await }) {
+        println!("ended with {exit}");
+    }
     thread::sleep(LONG);
 }

@@ -13,6 +13,7 @@ use oci::{
 };
 
 use super::error::EngineError;
+use super::layers::Layers;
 use super::owner;
 use super::rootpath::{self, Last};
 use super::unpack::{Rules, Unpacker};
@@ -25,17 +26,21 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 pub(super) struct Assembled {
     pub(super) config: RunConfig,
     pub(super) bytes: u64,
+    /// What its layers unpack to.
+    pub(super) layers: Vec<Digest>,
 }
 
-/// Unpacks the image `digest` of `store` into the empty directory `rootfs`.
+/// Unpacks the image `digest` of `store` into the empty directory `rootfs`, by way of `layers`.
 pub(super) fn assemble(
     store: &Store,
+    layers: &Layers,
     digest: Digest,
     rootfs: &Path,
     rules: Rules,
 ) -> Result<Assembled, EngineError> {
     let source = Source {
         store,
+        layers,
         image: digest,
     };
     let manifest = source.manifest()?;
@@ -55,11 +60,13 @@ pub(super) fn assemble(
     Ok(Assembled {
         config: config.config,
         bytes,
+        layers: config.rootfs.diff_ids,
     })
 }
 
 struct Source<'a> {
     store: &'a Store,
+    layers: &'a Layers,
     image: Digest,
 }
 
@@ -109,15 +116,33 @@ impl Source<'_> {
         layer: &Descriptor,
         expected: &Digest,
     ) -> Result<(), EngineError> {
+        let failed = |source| EngineError::Unpack {
+            image: self.image,
+            layer: layer.digest,
+            source,
+        };
+        if let Some(kept) = self.layers.find(expected) {
+            return unpacker.replay(&kept).map_err(|error| {
+                // it may be the one that is broken
+                let _ = self.layers.remove(expected);
+                failed(error)
+            });
+        }
         let mut tar = DigestReader::new(self.tar_stream(layer)?);
-        unpacker
-            .layer(&mut tar)
-            .map_err(|source| EngineError::Unpack {
-                image: self.image,
-                layer: layer.digest,
-                source,
-            })?;
+        // without room to keep it, it is unpacked for this image alone
+        let mut keeper = self.layers.keep(expected, &self.image).ok();
+        let unpacked = unpacker.layer(&mut tar, &mut keeper);
         let (actual, _) = tar.finish();
+        match (keeper, &unpacked) {
+            (Some(keeper), Ok(bytes)) if actual == *expected => {
+                if let Err(error) = keeper.finish(*bytes) {
+                    tracing::debug!(%error, layer = %layer.digest, "a layer is not kept");
+                }
+            }
+            (Some(keeper), _) => keeper.give_up(),
+            (None, _) => {}
+        }
+        unpacked.map_err(failed)?;
         if actual != *expected {
             return Err(EngineError::LayerDigest {
                 layer: layer.digest,

@@ -10,17 +10,21 @@ use std::time::Duration;
 
 use oci::{Digest, Store};
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
+use super::adopt::{self, Greeted};
+use super::cgroup::{Cgroups, Groups};
 use super::error::EngineError;
 use super::image::{Images, PreparedImage};
-use super::instance::{self, Instance};
+use super::instance::{self, Found, Instance};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
+use super::launch::protocol::{Keeping, Launch};
 use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
+use super::resources::Resources;
 use super::tree;
 use super::unpack::{Limits, Rules};
 
@@ -36,6 +40,9 @@ pub struct Settings {
     pub launcher: Launcher,
     /// Whether to use namespaces.
     pub isolation: IsolationMode,
+    /// How long instances go on without a server, for the next one to take them over. Zero ends
+    /// them with their server.
+    pub orphan: Duration,
 }
 
 /// A program and the arguments that make it call [`launch_main`](super::launch_main).
@@ -80,6 +87,8 @@ pub struct InstanceSpec {
     pub log: PathBuf,
     /// Replaces the image's `CMD`.
     pub command: Option<Vec<String>>,
+    /// What it may use of the machine.
+    pub resources: Resources,
 }
 
 /// An instance on its way to whoever asked for it, who may be gone by now.
@@ -102,7 +111,7 @@ impl Unclaimed {
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(unwanted) = self.0.take() {
-            // Without a runtime the server ends, and its instances with it.
+            // Without a runtime the server ends; nobody knows this one, so the next server ends it.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move { unwanted.stop(Duration::ZERO).await });
             }
@@ -120,6 +129,8 @@ struct Inner {
     root: PathBuf,
     launcher: Launcher,
     isolation: Isolation,
+    orphan: Duration,
+    cgroups: Arc<Cgroups>,
     images: Arc<Images>,
     ids: Mutex<HashSet<String>>,
     /// Held for as long as the engine lives.
@@ -158,29 +169,39 @@ impl ProcessEngine {
             root,
             launcher,
             isolation,
+            orphan,
         } = settings;
         fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
         let root = root
             .canonicalize()
             .map_err(EngineError::files("find", &root))?;
         let lock = lock(&root)?;
-        for name in ["images", "instances", "tmp"] {
+        for name in ["images", "layers", "instances", "tmp"] {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
         }
         let isolation = isolation::find(isolation, &launcher, &root, &isolation::scratch(&root))?;
         close(&root, &isolation)?;
+        let cgroups = Arc::new(Cgroups::find(&root));
         let rules = Rules {
             limits,
             keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
         };
-        let images = Images::new(store, root.join("images"), root.join("tmp"), rules);
+        let images = Images::new(
+            store,
+            root.join("images"),
+            root.join("layers"),
+            root.join("tmp"),
+            rules,
+        );
         let images = Arc::new(images);
         let ids = Mutex::default();
         let inner = Inner {
             root,
             launcher,
             isolation,
+            orphan,
+            cgroups,
             images,
             ids,
             _lock: lock,
@@ -222,6 +243,49 @@ impl ProcessEngine {
         self.inner.images.retain(images).await
     }
 
+    /// Takes over the instances that an earlier server has left running, and those that have ended
+    /// since. For the start of a server, before [`ProcessEngine::sweep`], which ends those that are
+    /// not among them.
+    pub async fn adopt(&self) -> Result<Vec<Instance>, EngineError> {
+        let mut asked = JoinSet::new();
+        for directory in children(&self.inner.root.join("instances"))? {
+            let engine = self.clone();
+            asked.spawn(async move { engine.adopt_from(&directory).await });
+        }
+        Ok(asked.join_all().await.into_iter().flatten().collect())
+    }
+
+    async fn adopt_from(&self, directory: &Path) -> Option<Instance> {
+        let mut record = InstanceRecord::read(directory).filter(InstanceRecord::is_adoptable)?;
+        let id = directory.file_name()?.to_str()?.to_owned();
+        let place = self.place(&id).ok()?;
+        let seat = self.seat(&id).ok()?;
+        let held = self.inner.images.hold(record.image);
+        let greeted = adopt::greet(directory, &record).await;
+        let greeted = greeted
+            .inspect_err(|error| tracing::warn!(id, %error, "an instance is not taken over"));
+        let Greeted { guard, pid, ended } = greeted.ok()?;
+        let pid = record.started(pid);
+        if let Err(error) = record.write(directory) {
+            // what it said before is enough to find the guard by
+            tracing::warn!(id, %error, "an instance's record is not renewed");
+        }
+        let found = Found {
+            id,
+            place,
+            record,
+            guard,
+            seat,
+            held,
+        };
+        let instance = found.attach(pid);
+        if ended {
+            // the guard has nothing else to do
+            instance.wait().await;
+        }
+        Some(instance)
+    }
+
     /// Ends and removes what an earlier server has left. For the start of a server; the instances
     /// of this engine are not touched.
     pub async fn sweep(&self) -> Result<(), EngineError> {
@@ -232,16 +296,39 @@ impl ProcessEngine {
     }
 
     async fn bring_up(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
-        let place = Place::new(&self.inner.root, &spec.id)?;
+        if let Some(lacking) = self.lacks(&spec.resources) {
+            if !spec.resources.best_effort {
+                return Err(EngineError::Resources { lacking });
+            }
+            tracing::warn!(id = spec.id, lacking, "an instance runs without bounds");
+        }
+        let place = self.place(&spec.id)?;
         let seat = self.seat(&spec.id)?;
         let held = self.inner.images.hold(spec.image);
         let image = self.inner.images.prepare(spec.image).await?;
-        let isolation = self.inner.isolation.clone();
+        let isolation = self.inner.isolation.of(&spec.resources);
         let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
+        let keeping = Keeping {
+            log: spec.log.clone(),
+            directory: place.relative(&place.directory),
+            orphan_ms: u64::try_from(self.inner.orphan.as_millis()).unwrap_or(u64::MAX),
+            stop_signal: stop_signal as i32,
+            groups: Groups::default(),
+            memory: spec.resources.memory,
+        };
         let (planned_place, planned_spec) = (place.clone(), spec.clone());
+        let cgroups = Arc::clone(&self.inner.cgroups);
         let work = spawn_blocking(move || {
-            planned_place.create(&image, isolation.root)?;
-            plan::launch(&planned_spec, &image, &planned_place, &isolation)
+            let (place, spec) = (planned_place, planned_spec);
+            place.create(&image, isolation.root)?;
+            let launch = plan::launch(&spec, &image, &place, &isolation)?;
+            let groups = cgroups.create(&spec.id, &spec.resources);
+            let groups = groups
+                .map_err(|error| EngineError::launch(&spec.id, "make its control groups", error))?;
+            Ok(Launch {
+                keeping: Some(Keeping { groups, ..keeping }),
+                ..launch
+            })
         });
         let launch = work.await.map_err(|_| EngineError::ShuttingDown)?;
         let birth = instance::Birth {
@@ -258,6 +345,24 @@ impl ProcessEngine {
                 Err(error)
             }
         }
+    }
+
+    /// What of `resources` this machine cannot enforce, and why, if there is anything.
+    #[must_use]
+    pub fn lacks(&self, resources: &Resources) -> Option<String> {
+        let mut lacking = self.inner.cgroups.lacks(resources);
+        if resources.read_only && !self.inner.isolation.has_namespaces() {
+            lacking.push("read-only root: there are no namespaces here".to_owned());
+        }
+        (!lacking.is_empty()).then(|| lacking.join("; "))
+    }
+
+    fn place(&self, id: &str) -> Result<Place, EngineError> {
+        let place = Place::new(&self.inner.root, id)?;
+        Ok(Place {
+            groups: self.inner.cgroups.groups(id),
+            ..place
+        })
     }
 
     fn seat(&self, id: &str) -> Result<Seat, EngineError> {
@@ -299,6 +404,10 @@ impl Inner {
             }
             tree::remove(&directory).map_err(EngineError::files("remove", &directory))?;
         }
+        self.cgroups.sweep(|id| {
+            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.contains(id)
+        });
         self.images.clear_scratch()
     }
 }

@@ -144,6 +144,14 @@ pub enum EngineError {
         /// As the image names it.
         user: String,
     },
+    /// Bounds were asked for that this machine cannot enforce.
+    #[error(
+        "limits cannot be enforced on this machine ({lacking}): allow it to run without them by `best_effort`"
+    )]
+    Resources {
+        /// Which, and why.
+        lacking: String,
+    },
     /// A step between the server and the program failed.
     #[error("launch instance `{id}`: {step}: {reason}")]
     Launch {

@@ -4,16 +4,17 @@
 //! flushed to disk (seconds for a large image); instead its record names the start of the machine
 //! it was made under, and it is made again after the next one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use oci::{Digest, RunConfig, Store};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::error::EngineError;
+use super::layers::Layers;
 use super::unpack::Rules;
 use super::{assemble, boot, tree};
 
@@ -56,6 +57,9 @@ struct Record {
     owners: bool,
     bytes: u64,
     config: RunConfig,
+    /// The layers that it shares with others.
+    #[serde(default)]
+    layers: Vec<Digest>,
 }
 
 const RECORD_VERSION: u32 = 1;
@@ -66,6 +70,9 @@ pub(crate) struct Images {
     pub(crate) directory: PathBuf,
     pub(crate) scratch: PathBuf,
     pub(crate) rules: Rules,
+    layers: Layers,
+    /// Held by whoever unpacks; layers are removed when nobody does.
+    unpacking: RwLock<()>,
     /// One lock a digest: whoever comes second waits and finds the work done.
     busy: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     used: Mutex<HashMap<Digest, usize>>,
@@ -97,14 +104,22 @@ impl Images {
     pub(crate) fn new(
         store: Arc<Store>,
         directory: PathBuf,
+        layers: PathBuf,
         scratch: PathBuf,
         rules: Rules,
     ) -> Self {
+        let layers = Layers {
+            directory: layers,
+            scratch: scratch.clone(),
+            owners: rules.keep_owners,
+        };
         Self {
             store,
             directory,
             scratch,
             rules,
+            layers,
+            unpacking: RwLock::default(),
             busy: Mutex::default(),
             used: Mutex::default(),
         }
@@ -157,7 +172,23 @@ impl Images {
             });
             freed += work.await.map_err(|_| EngineError::ShuttingDown)??;
         }
-        Ok(freed)
+        let images = Arc::clone(self);
+        let work = spawn_blocking(move || images.retain_layers());
+        Ok(freed + work.await.map_err(|_| EngineError::ShuttingDown)??)
+    }
+
+    /// Removes the layers that no unpacked image has. While one is being unpacked it is left to the next time.
+    fn retain_layers(&self) -> Result<u64, EngineError> {
+        let Ok(_nobody) = self.unpacking.try_write() else {
+            return Ok(0);
+        };
+        let mut used = HashSet::new();
+        for digest in self.unpacked()? {
+            let record = self.record(&digest);
+            used.extend(record.into_iter().flat_map(|record| record.layers));
+        }
+        let failed = EngineError::files("free", &self.layers.directory);
+        self.layers.retain(&used).map_err(failed)
     }
 
     /// Removes what was being unpacked or removed when an earlier server died.
@@ -216,8 +247,7 @@ impl Images {
     /// The image if it is there, was unpacked since the machine started, and by the same rules.
     fn find(&self, digest: &Digest) -> Option<PreparedImage> {
         let place = self.place(digest);
-        let text = fs::read(place.join(RECORD)).ok()?;
-        let record: Record = serde_json::from_slice(&text).ok()?;
+        let record = self.record(digest)?;
         let valid = record.version == RECORD_VERSION
             && record.boot == boot::id()
             && record.owners == self.rules.keep_owners;
@@ -229,7 +259,16 @@ impl Images {
         })
     }
 
+    fn record(&self, digest: &Digest) -> Option<Record> {
+        let text = fs::read(self.place(digest).join(RECORD)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     fn unpack(&self, digest: Digest) -> Result<PreparedImage, EngineError> {
+        let _unpacking = self
+            .unpacking
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let scratch = self.scratch.join(format!("image-{}", digest.hex()));
         clear(&scratch)?;
         let made = self.unpack_into(&scratch, digest);
@@ -243,13 +282,14 @@ impl Images {
     fn unpack_into(&self, scratch: &Path, digest: Digest) -> Result<PreparedImage, EngineError> {
         let rootfs = scratch.join(ROOTFS);
         fs::create_dir_all(&rootfs).map_err(EngineError::files("create", &rootfs))?;
-        let assembled = assemble::assemble(&self.store, digest, &rootfs, self.rules)?;
+        let assembled = assemble::assemble(&self.store, &self.layers, digest, &rootfs, self.rules)?;
         let record = Record {
             version: RECORD_VERSION,
             boot: boot::id(),
             owners: self.rules.keep_owners,
             bytes: assembled.bytes,
             config: assembled.config,
+            layers: assembled.layers,
         };
         let path = scratch.join(RECORD);
         let text = serde_json::to_vec(&record).map_err(std::io::Error::other);
@@ -269,7 +309,7 @@ impl Images {
     /// Moved away first: a tree half removed must not be taken for an image.
     fn remove(&self, digest: &Digest) -> Result<u64, EngineError> {
         let place = self.place(digest);
-        let bytes = tree::size(&place).map_err(EngineError::files("measure", &place))?;
+        let bytes = tree::unshared_size(&place).map_err(EngineError::files("measure", &place))?;
         let scratch = self.scratch.join(format!("removed-{}", digest.hex()));
         clear(&scratch)?;
         fs::rename(&place, &scratch).map_err(EngineError::files("rename", &place))?;

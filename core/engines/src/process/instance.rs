@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -20,12 +20,13 @@ use super::engine::{InstanceSpec, Launcher, Seat};
 use super::error::EngineError;
 use super::image::ImageUse;
 use super::launch::protocol::{Launch, Order, Report};
-use super::log::{self, Pump};
-use super::monitor::{self, Line, Monitor, State};
+use super::log;
+use super::monitor::{Guard, Line, Monitor, State};
 use super::place::Place;
 use super::plan;
 use super::proc::{self, Process};
 use super::record::InstanceRecord;
+use super::resources::Bytes;
 
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
@@ -40,12 +41,41 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By the kernel, because its memory was used up.
+    OutOfMemory {
+        /// The bound, in bytes.
+        limit: u64,
+    },
+}
+
+impl Exit {
+    /// Its code, if it ended by itself.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) | Self::OutOfMemory { .. } => None,
+        }
+    }
+
+    /// The signal that ended it, if one did.
+    #[must_use]
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+            Self::OutOfMemory { .. } => Some(Signal::SIGKILL as i32),
+        }
+    }
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
+            Self::OutOfMemory { limit } => {
+                write!(f, "it ran out of memory: limit {}", Bytes(*limit))
+            }
             Self::Signal(number) => match Signal::try_from(*number) {
                 Ok(signal) => write!(f, "signal {number} ({})", signal.as_str()),
                 Err(_) => write!(f, "signal {number}"),
@@ -55,7 +85,7 @@ impl fmt::Display for Exit {
 }
 
 /// A running or ended instance. A handle: clones are the same instance, and dropping all of them
-/// leaves it running until the server ends.
+/// leaves it running.
 #[derive(Clone)]
 pub struct Instance {
     inner: Arc<Inner>,
@@ -130,7 +160,7 @@ impl Instance {
         let mut state = self.inner.state.clone();
         let found = state.wait_for(|state| reached(state).is_some()).await;
         let found = found.ok().and_then(|state| reached(&state));
-        // only a runtime that is shutting down drops the monitor; the lifeline ends the instance
+        // only a runtime that is shutting down drops the monitor
         found.unwrap_or(Exit::Signal(Signal::SIGKILL as i32))
     }
 }
@@ -155,12 +185,50 @@ pub(crate) struct Birth {
     pub(crate) held: ImageUse,
 }
 
-/// A guard that has been spawned.
-struct Guard {
-    child: Child,
-    socket: Line,
-    pump: Pump,
-    record: InstanceRecord,
+/// An instance whose guard runs, and what is written down about it.
+pub(crate) struct Found {
+    pub(crate) id: String,
+    pub(crate) place: Place,
+    pub(crate) record: InstanceRecord,
+    pub(crate) guard: Guard,
+    pub(crate) seat: Seat,
+    pub(crate) held: ImageUse,
+}
+
+impl Found {
+    /// The handle to it, once its program was started; `pid` is the program's.
+    pub(crate) fn attach(self, pid: i32) -> Instance {
+        let Self {
+            id,
+            place,
+            record,
+            guard,
+            seat,
+            held,
+        } = self;
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let (changed, state) = watch::channel(State::Running);
+        let monitor = Monitor {
+            guard,
+            orders: queue,
+            state: changed,
+            place,
+        };
+        tokio::spawn(monitor.watch((seat, held)));
+        let inner = Inner {
+            id,
+            port: record.port,
+            pid,
+            guard: record.guard.pid,
+            log: record.log,
+            stop_signal: Signal::try_from(record.stop_signal).unwrap_or(Signal::SIGTERM),
+            orders,
+            state,
+        };
+        Instance {
+            inner: Arc::new(inner),
+        }
+    }
 }
 
 impl Birth {
@@ -169,55 +237,74 @@ impl Birth {
         launcher: &Launcher,
         launch: Launch,
     ) -> Result<Instance, EngineError> {
-        let mut guard = match self.spawn(launcher).await {
-            Ok(guard) => guard,
+        let (mut guard, record) = match self.spawn(launcher) {
+            Ok(spawned) => spawned,
             Err(error) => {
                 self.abandon().await;
                 return Err(error);
             }
         };
-        match self.converse(&mut guard, launch).await {
-            Ok(pid) => self.live(guard, pid).await,
+        match self.converse(&mut guard.socket, launch).await {
+            Ok(inner_pid) => self.live(guard, record, inner_pid).await,
             Err(error) => {
-                monitor::bury(guard.child, guard.socket, guard.pump).await;
+                guard.bury().await;
                 self.abandon().await;
                 Err(error)
             }
         }
     }
 
+    async fn live(
+        self,
+        guard: Guard,
+        mut record: InstanceRecord,
+        inner_pid: i32,
+    ) -> Result<Instance, EngineError> {
+        let pid = record.started(inner_pid);
+        if let Err(error) = record.write(&self.place.directory) {
+            let error = EngineError::files("record", &self.place.directory)(error);
+            guard.bury().await;
+            self.abandon().await;
+            return Err(error);
+        }
+        let found = Found {
+            id: self.spec.id,
+            place: self.place,
+            record,
+            guard,
+            seat: self.seat,
+            held: self.held,
+        };
+        Ok(found.attach(pid))
+    }
+
     /// Removes the directory of an instance that has not come to life.
     pub(crate) async fn abandon(self) {
-        let place = self.place.clone();
+        let (place, id) = (self.place, self.spec.id);
         let removed = spawn_blocking(move || place.remove()).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, id = self.spec.id, "remove the directory of an instance");
+            tracing::warn!(%error, id, "remove the directory of an instance");
         }
     }
 
     /// The guard waits for its orders, so that all of it is recorded before anything happens.
-    async fn spawn(&self, launcher: &Launcher) -> Result<Guard, EngineError> {
+    fn spawn(&self, launcher: &Launcher) -> Result<(Guard, InstanceRecord), EngineError> {
         let failed = |step: &'static str| {
             move |error: std::io::Error| EngineError::launch(&self.spec.id, step, error)
         };
         let (ours, theirs) = StdStream::pair().map_err(failed("open a socket"))?;
-        let mut child = Command::new(&launcher.program)
+        let child = Command::new(&launcher.program)
             .args(launcher.guard_arguments())
             .env_clear()
             .current_dir(&self.place.engine)
             // a terminal's Ctrl-C is for the server; the server then decides
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            // the server's own would keep its readers waiting for as long as the instance runs
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .map_err(failed("run the launcher"))?;
-        let taken = child.stdout.take().zip(child.stderr.take());
-        let (stdout, stderr) = taken
-            .ok_or(std::io::ErrorKind::BrokenPipe.into())
-            .map_err(failed("open pipes"))?;
-        let pump = log::start(&self.spec.log, stdout, stderr).await;
-        let pump = pump.map_err(EngineError::files("open the log", &self.spec.log))?;
         ours.set_nonblocking(true)
             .map_err(failed("open a socket"))?;
         let socket = UnixStream::from_std(ours).map_err(failed("open a socket"))?;
@@ -228,24 +315,20 @@ impl Birth {
         let process = Process::find(pid)
             .ok_or(std::io::ErrorKind::NotFound.into())
             .map_err(failed("find the launcher in /proc"))?;
-        let record = InstanceRecord::new(self.spec.image, self.spec.port, process);
-        self.record(&record)?;
-        Ok(Guard {
-            child,
-            socket: Line::new(socket),
-            pump,
-            record,
-        })
-    }
-
-    fn record(&self, record: &InstanceRecord) -> Result<(), EngineError> {
+        let record = InstanceRecord::new(&self.spec, self.stop_signal, process);
         record
             .write(&self.place.directory)
-            .map_err(EngineError::files("record", &self.place.directory))
+            .map_err(EngineError::files("record", &self.place.directory))?;
+        let guard = Guard {
+            process,
+            child: Some(child),
+            socket: Line::new(socket),
+        };
+        Ok((guard, record))
     }
 
     /// Gives the order and waits for the program to run; returns its process id inside.
-    async fn converse(&self, guard: &mut Guard, launch: Launch) -> Result<i32, EngineError> {
+    async fn converse(&self, socket: &mut Line, launch: Launch) -> Result<i32, EngineError> {
         let id = &self.spec.id;
         let name = launch
             .program
@@ -253,13 +336,10 @@ impl Birth {
             .and_then(|program| program.command.first().cloned());
         let order = Order::Launch(Box::new(launch));
         let talk = async {
-            guard.socket.send(&order).await?;
+            socket.send(&order).await?;
             loop {
-                match guard.socket.next().await? {
-                    Some(Report::Note { text }) => {
-                        tracing::warn!(id, "{text}");
-                        guard.pump.note(text).await;
-                    }
+                match socket.next().await? {
+                    Some(Report::Note { text }) => tracing::warn!(id, "{text}"),
                     other => return Ok::<_, std::io::Error>(other),
                 }
             }
@@ -281,57 +361,5 @@ impl Birth {
                 "it took longer than a minute",
             )),
         }
-    }
-
-    async fn live(self, guard: Guard, inner_pid: i32) -> Result<Instance, EngineError> {
-        let Guard {
-            child,
-            socket,
-            pump,
-            mut record,
-        } = guard;
-        let guard_pid = record.guard.pid;
-        // a program that has ended already leaves the guard's id as the best one to show
-        let pid = proc::by_inner_pid(guard_pid, inner_pid).unwrap_or(guard_pid);
-        let others = proc::descendants(guard_pid).into_iter();
-        record.others = others.filter_map(Process::find).collect();
-        if let Err(error) = self.record(&record) {
-            monitor::bury(child, socket, pump).await;
-            self.abandon().await;
-            return Err(error);
-        }
-        let (orders, queue) = mpsc::channel(ORDERS);
-        let (changed, state) = watch::channel(State::Running);
-        let Self {
-            spec,
-            place,
-            stop_signal,
-            seat,
-            held,
-        } = self;
-        let monitor = Monitor {
-            child,
-            socket,
-            pump,
-            orders: queue,
-            state: changed,
-            place,
-        };
-        tokio::spawn(monitor.watch((seat, held)));
-        let InstanceSpec { id, port, log, .. } = spec;
-        let guard = guard_pid;
-        let inner = Inner {
-            id,
-            port,
-            pid,
-            guard,
-            log,
-            stop_signal,
-            orders,
-            state,
-        };
-        Ok(Instance {
-            inner: Arc::new(inner),
-        })
     }
 }

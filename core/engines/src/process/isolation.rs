@@ -15,6 +15,7 @@ use super::engine::Launcher;
 use super::error::EngineError;
 use super::launch::channel::Channel;
 use super::launch::protocol::{Confinement, Launch, Namespaces, Order, Report, RootMount};
+use super::resources::Resources;
 use super::tree;
 
 /// One rehearsal takes a hundredth of a second.
@@ -64,6 +65,15 @@ pub enum RootDirectory {
 }
 
 impl Isolation {
+    /// What an instance with these bounds gets.
+    pub(crate) fn of(&self, resources: &Resources) -> Self {
+        let mut own = self.clone();
+        if resources.read_only && own.has_namespaces() {
+            own.root = RootDirectory::ReadOnly;
+        }
+        own
+    }
+
     /// Whether instances have mount and process namespaces of their own.
     #[must_use]
     pub fn has_namespaces(&self) -> bool {
@@ -202,6 +212,7 @@ fn rehearse(
     let launch = Launch {
         confinement: confinement(level, kind, relative),
         program: None,
+        keeping: None,
     };
     let outcome = act(launch, launcher, root);
     tree::remove(scratch).map_err(EngineError::files("remove", scratch))?;

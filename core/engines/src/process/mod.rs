@@ -1,25 +1,29 @@
-//! Engine `process`: an instance is a child of the server, in namespaces of its own where the
+//! Engine `process`: an instance is a tree of processes, in namespaces of its own where the
 //! machine allows them. No daemon is needed, nor root.
 //!
 //! ```text
 //! server ──socket── guard ──socket── init ── program
-//!  │                 holds the        process 1 of the instance:
-//!  │                 lifeline         mounts, user, reaping
-//!  └─ pipes: what the program writes ─┘
+//!                    │                process 1 of the instance:
+//!                    │                mounts, user, reaping
+//!                    └─ pipes: what the program writes ─┘
 //! ```
 //!
-//! Whatever dies, the part below it goes too: nothing of an instance outlives the server.
+//! Whatever dies, the part below it goes too, but for the server: a guard waits for the next one,
+//! which takes the instance over, for a set time, and then ends it.
 //! The network is not isolated: instances listen on loopback, where the server's proxy finds them.
 
+mod adopt;
 mod assemble;
 mod binary;
 mod boot;
+mod cgroup;
 mod engine;
 mod error;
 mod image;
 mod instance;
 mod isolation;
 mod launch;
+mod layers;
 mod log;
 mod monitor;
 mod outside;
@@ -28,6 +32,7 @@ mod place;
 mod plan;
 mod proc;
 mod record;
+mod resources;
 mod rootpath;
 mod signal;
 mod tree;
@@ -40,5 +45,6 @@ pub use image::PreparedImage;
 pub use instance::{Exit, Instance};
 pub use isolation::{Isolation, IsolationMode, Level, RootDirectory};
 pub use launch::launch_main;
+pub use resources::Resources;
 pub use rootpath::RootPathError;
 pub use unpack::{Limits, UnpackError};

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -15,13 +16,13 @@ use tokio::time::timeout;
 
 use super::instance::Exit;
 use super::launch::protocol::{Order, Report};
-use super::log::Pump;
 use super::place::Place;
+use super::proc::Process;
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
-/// How long the log may take to be complete once nobody writes to it any more.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at a guard that is nobody's child of ours.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy)]
@@ -85,10 +86,56 @@ impl Line {
     }
 }
 
-pub(super) struct Monitor {
-    pub(super) child: Child,
+/// A guard: our child, or that of a server before us.
+pub(super) struct Guard {
+    pub(super) process: Process,
+    pub(super) child: Option<Child>,
     pub(super) socket: Line,
-    pub(super) pump: Pump,
+}
+
+impl Guard {
+    /// Makes it end whatever runs, and waits until it has ended itself. Returns how, as far as that
+    /// can be known.
+    pub(super) async fn bury(self) -> Exit {
+        let Self {
+            process,
+            child,
+            mut socket,
+        } = self;
+        // one that has ended its instance is about to go, and hears nothing any more
+        let _ = socket.send(&Order::Kill).await;
+        drop(socket);
+        let Some(mut child) = child else {
+            if timeout(GUARD_PATIENCE, gone(process)).await.is_err() {
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
+            return Exit::Signal(Signal::SIGKILL as i32);
+        };
+        let status = match timeout(GUARD_PATIENCE, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => match child.start_kill() {
+                Ok(()) => child.wait().await,
+                Err(error) => Err(error),
+            },
+        };
+        match status {
+            Ok(status) => status.signal().map_or_else(
+                || Exit::Code(status.code().unwrap_or_default()),
+                Exit::Signal,
+            ),
+            Err(_) => Exit::Signal(Signal::SIGKILL as i32),
+        }
+    }
+}
+
+async fn gone(process: Process) {
+    while process.is_alive() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) struct Monitor {
+    pub(super) guard: Guard,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) state: watch::Sender<State>,
     pub(super) place: Place,
@@ -99,14 +146,12 @@ impl Monitor {
     pub(super) async fn watch<T>(mut self, kept: T) {
         let reported = self.attend().await;
         let Self {
-            child,
-            socket,
-            pump,
+            guard,
             state,
             place,
             ..
         } = self;
-        let status = bury(child, socket, pump).await;
+        let status = guard.bury().await;
         let exit = reported.unwrap_or(status);
         state.send_replace(State::Exited(exit));
         let shown = place.directory.clone();
@@ -124,41 +169,25 @@ impl Monitor {
     /// Passes orders on until the guard has told how it ended, or is gone.
     async fn attend(&mut self) -> Option<Exit> {
         let mut open = true;
+        let socket = &mut self.guard.socket;
         loop {
             tokio::select! {
-                report = self.socket.next() => match report {
+                report = socket.next() => match report {
                     Ok(Some(Report::Exited { code })) => return Some(Exit::Code(code)),
-                    Ok(Some(Report::Killed { signal })) => return Some(Exit::Signal(signal)),
+                    Ok(Some(Report::Killed { signal, out_of_memory })) => {
+                        return Some(out_of_memory.map_or(Exit::Signal(signal), |limit| {
+                            Exit::OutOfMemory { limit }
+                        }));
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return None,
                 },
                 order = self.orders.recv(), if open => match order {
                     // a guard that does not listen any more is about to tell why
-                    Some(order) => drop(self.socket.send(&order).await),
+                    Some(order) => drop(socket.send(&order).await),
                     None => open = false,
                 },
             }
         }
-    }
-}
-
-/// Lets go of a guard, which makes it end whatever runs, and waits until it and the log are done.
-/// Returns how the guard itself ended.
-pub(super) async fn bury(mut child: Child, socket: Line, pump: Pump) -> Exit {
-    drop(socket);
-    let status = match timeout(GUARD_PATIENCE, child.wait()).await {
-        Ok(status) => status,
-        Err(_) => match child.start_kill() {
-            Ok(()) => child.wait().await,
-            Err(error) => Err(error),
-        },
-    };
-    pump.finish(LOG_PATIENCE).await;
-    match status {
-        Ok(status) => status.signal().map_or_else(
-            || Exit::Code(status.code().unwrap_or_default()),
-            Exit::Signal,
-        ),
-        Err(_) => Exit::Signal(Signal::SIGKILL as i32),
     }
 }

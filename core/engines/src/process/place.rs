@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::Groups;
 use super::error::EngineError;
 use super::image::PreparedImage;
 use super::isolation::RootDirectory;
@@ -22,6 +23,8 @@ pub(crate) struct Place {
     pub(crate) engine: PathBuf,
     /// The instance's, below the engine's.
     pub(crate) directory: PathBuf,
+    /// The control groups that it has, if it has any.
+    pub(crate) groups: Groups,
 }
 
 impl Place {
@@ -36,6 +39,7 @@ impl Place {
         Ok(Self {
             engine: engine.to_owned(),
             directory,
+            groups: Groups::default(),
         })
     }
 
@@ -57,6 +61,7 @@ impl Place {
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
+        self.groups.remove();
         tree::remove(&self.directory)
     }
 
@@ -100,7 +105,8 @@ impl Place {
         self.directory.join(format!("volume-{number}"))
     }
 
-    fn relative(&self, path: &Path) -> PathBuf {
+    /// A path below the engine's directory, from there.
+    pub(crate) fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.engine).unwrap_or(path).to_owned()
     }
 

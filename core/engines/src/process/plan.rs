@@ -45,6 +45,7 @@ pub(super) fn launch(
     Ok(Launch {
         confinement: Confinement::Namespaces(namespaces),
         program: Some(program),
+        keeping: None,
     })
 }
 
@@ -160,5 +161,6 @@ fn outside(
     Ok(Launch {
         confinement: Confinement::Group { accounts: root },
         program: Some(program),
+        keeping: None,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,10 +11,12 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::boot;
+use super::engine::InstanceSpec;
 use super::proc::{self, Process};
 
 const FILE: &str = "instance.json";
-const VERSION: u32 = 1;
+/// Records of other versions name processes to end; those of this one, instances to take over.
+const VERSION: u32 = 2;
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -28,18 +30,45 @@ pub(crate) struct InstanceRecord {
     pub(crate) guard: Process,
     /// The init and the program, once they are known.
     pub(crate) others: Vec<Process>,
+    /// The program alone, once it runs.
+    #[serde(default)]
+    pub(crate) program: Option<Process>,
+    #[serde(default)]
+    pub(crate) log: PathBuf,
+    /// What asks the program to end, by the machine's number.
+    #[serde(default)]
+    pub(crate) stop_signal: i32,
+}
+
+/// Where the record of an instance's directory is.
+pub(crate) fn file(directory: &Path) -> PathBuf {
+    directory.join(FILE)
 }
 
 impl InstanceRecord {
-    pub(crate) fn new(image: Digest, port: u16, guard: Process) -> Self {
+    /// Of an instance whose guard was started.
+    pub(crate) fn new(spec: &InstanceSpec, stop_signal: Signal, guard: Process) -> Self {
         Self {
             version: VERSION,
             boot: boot::id(),
-            image,
-            port,
+            image: spec.image,
+            port: spec.port,
             guard,
             others: Vec::new(),
+            program: None,
+            log: spec.log.clone(),
+            stop_signal: stop_signal as i32,
         }
+    }
+
+    /// Takes down the processes of a program that runs, which has this id inside, and returns the
+    /// program's own. One that has ended already leaves the guard as the best one to show.
+    pub(crate) fn started(&mut self, inner_pid: i32) -> i32 {
+        let found = proc::by_inner_pid(self.guard.pid, inner_pid);
+        self.program = found.and_then(Process::find);
+        let others = proc::descendants(self.guard.pid).into_iter();
+        self.others = others.filter_map(Process::find).collect();
+        self.program.unwrap_or(self.guard).pid
     }
 
     /// Writes it into the instance's directory, whole or not at all.
@@ -54,7 +83,13 @@ impl InstanceRecord {
     /// processes of today.
     pub(crate) fn read(directory: &Path) -> Option<Self> {
         let record: Self = serde_json::from_slice(&fs::read(directory.join(FILE)).ok()?).ok()?;
-        (record.version == VERSION && record.boot == boot::id()).then_some(record)
+        (record.boot == boot::id()).then_some(record)
+    }
+
+    /// Whether the instance may be taken over: its guard lives, and was started by a server that
+    /// wrote down what that takes.
+    pub(crate) fn is_adoptable(&self) -> bool {
+        self.version == VERSION && self.guard.is_alive()
     }
 
     /// Ends what is left of the instance and waits for it. `false` when something is still there.

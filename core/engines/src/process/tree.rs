@@ -21,15 +21,16 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes taken by the regular files below `path`; a file with several names counts once a name.
-pub(crate) fn size(path: &Path) -> io::Result<u64> {
+/// Bytes of the regular files below `path` that have no other name anywhere: what is free when they go.
+pub(crate) fn unshared_size(path: &Path) -> io::Result<u64> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() {
-        return Ok(if found.is_file() { found.len() } else { 0 });
+        let alone = found.is_file() && found.nlink() == 1;
+        return Ok(if alone { found.len() } else { 0 });
     }
     let mut total = 0;
     for entry in fs::read_dir(path)? {
-        total += size(&entry?.path())?;
+        total += unshared_size(&entry?.path())?;
     }
     Ok(total)
 }
@@ -141,7 +142,7 @@ mod tests {
             fs::read_link(to.join("link")).unwrap(),
             Path::new("nowhere")
         );
-        assert_eq!(size(&to).unwrap(), 9);
+        assert_eq!(unshared_size(&to).unwrap(), 5, "the program is shared");
         remove(&from).unwrap();
         remove(&to).unwrap();
         assert!(!from.exists() && !to.exists());

@@ -124,6 +124,14 @@ pub(crate) fn app(store: &Store, fixture: &Path, run: RunConfig) -> Digest {
     push(store, &[(Packing::Tar, tar.clone())], run)
 }
 
+/// The same, with a set-uid copy of the fixture program at `/app/elevated`.
+pub(crate) fn with_set_uid_program(store: &Store, fixture: &Path, run: RunConfig) -> Digest {
+    let mut above = Layer::new();
+    above.file("app/elevated", 0o4755, &fs::read(fixture).unwrap());
+    let layers = [app_layer(fixture), above.tar()];
+    push(store, &layers.map(|tar| (Packing::Tar, tar)), run)
+}
+
 fn app_layer(fixture: &Path) -> Vec<u8> {
     let mut layer = Layer::new();
     layer.directory("tmp", 0o1777).directory("app/", 0o755);

@@ -12,6 +12,8 @@ mod elsewhere;
 mod images;
 mod isolation;
 mod launch;
+mod layers;
+mod limits;
 mod logs;
 mod server_death;
 mod setup;

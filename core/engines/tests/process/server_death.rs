@@ -1,25 +1,35 @@
-//! A server that is killed leaves nothing running, and the next one cleans up.
+//! What becomes of the instances of a server that is killed: the next one takes them over, or cleans up,
+//! or nobody comes and they end.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engines::process::{EngineError, Exit, IsolationMode, ProcessEngine, Settings};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use crate::images::command;
 use crate::setup::{Bench, MODES, free_port, launcher, processes, program, until};
 
+/// Longer than a test takes.
+const LONG: Duration = Duration::from_mins(5);
+
 struct Server {
     child: Child,
-    _output: BufReader<ChildStdout>,
-    root: std::path::PathBuf,
+    output: BufReader<ChildStdout>,
+    root: PathBuf,
+    /// Of the program that it keeps running.
+    pid: String,
 }
 
-/// Starts a server of its own that runs one instance in another directory than the bench's.
-fn serve(bench: &Bench, mode: IsolationMode, image: oci::Digest) -> Server {
+/// Starts a server of its own that runs one instance in another directory than the bench's, or takes over
+/// the one that is there.
+fn serve(bench: &Bench, mode: IsolationMode, image: oci::Digest, orphan: Duration) -> Server {
     let root = bench.folder.path().join("other");
     let mut child = Command::new(program("engine-server"))
         .arg(if mode == IsolationMode::Off {
@@ -31,33 +41,83 @@ fn serve(bench: &Bench, mode: IsolationMode, image: oci::Digest) -> Server {
         .arg(bench.store.root())
         .arg(&root)
         .args([image.to_string(), free_port().to_string()])
+        .arg(orphan.as_millis().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    assert!(line.starts_with("started "), "{line}");
-    Server {
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let mut server = Server {
         child,
-        _output: output,
+        output,
         root,
+        pid: String::new(),
+    };
+    let line = server.line();
+    let pid = line.strip_prefix("runs ");
+    pid.unwrap_or_else(|| panic!("{line}"))
+        .clone_into(&mut server.pid);
+    server
+}
+
+impl Server {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The texts of the instance's log.
+    fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.root.join("held.log")).unwrap_or_default();
+        let lines = text.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["line"].as_str().unwrap().to_owned()
+        });
+        lines.collect()
+    }
+
+    /// Guard and program, each with the time of its start.
+    fn processes(&self) -> [serde_json::Value; 2] {
+        let record = self.record();
+        [record["guard"].clone(), record["program"].clone()]
+    }
+
+    fn record(&self) -> serde_json::Value {
+        let text = fs::read(self.root.join("instances/held/instance.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+}
+
+/// A test that fails leaves nothing either.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            for pid in processes(&self.root) {
+                let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_outlives_a_killed_server() {
+async fn nothing_outlives_a_killed_server_where_nothing_may() {
     for mode in MODES {
         let bench = Bench::new(mode);
         // one that ignores what it can, with an orphan that left its session
         let script = "trap '' TERM INT HUP; (sleep 600 &); while :; do sleep 0.01; done";
         let image = bench.app(command(&["/bin/sh", "-c", script]));
-        let mut server = serve(&bench, mode, image);
+        let mut server = serve(&bench, mode, image, Duration::ZERO);
         let folder = server.root.clone();
         until("it runs", || processes(&folder).len() >= 3).await;
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        server.kill();
         until("it is ended", || processes(&folder).is_empty()).await;
         next_server_cleans_up(&bench, mode, &server);
         bench.check_nothing_left();
@@ -85,7 +145,229 @@ fn settings(bench: &Bench, mode: IsolationMode, root: &Path) -> Settings {
         root: root.to_owned(),
         launcher: launcher(),
         isolation: mode,
+        orphan: Duration::ZERO,
     }
+}
+
+/// Counts, and ends with 7 when it is asked to.
+const COUNTING: &str = "trap 'echo asked; exit 7' TERM; \
+                        i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_server_takes_over_what_has_never_stopped() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
+        let mut first = serve(&bench, mode, image, LONG);
+        until("it counts", || first.log().len() > 3).await;
+        let before = first.processes();
+        first.kill();
+        let so_far = first.log().len();
+        until("it counts on", || first.log().len() > so_far + 3).await;
+        let mut second = serve(&bench, mode, image, LONG);
+        assert_eq!(second.pid, first.pid);
+        assert_eq!(second.processes(), before, "the same processes");
+        let so_far = second.log().len();
+        until("it still counts", || second.log().len() > so_far + 3).await;
+        // and it is the second one's to lose, and the third one's to stop
+        second.kill();
+        let engine = ProcessEngine::new(settings(&bench, mode, &second.root)).unwrap();
+        let [instance] = &engine.adopt().await.unwrap()[..] else {
+            panic!("one instance")
+        };
+        engine.sweep().await.unwrap();
+        assert_eq!(instance.exited(), None);
+        assert_eq!(instance.stop(LONG).await, Exit::Code(7));
+        let mut log = second.log();
+        assert_eq!(log.pop().as_deref(), Some("asked"));
+        let expected: Vec<String> = (0..log.len()).map(|number| number.to_string()).collect();
+        assert_eq!(log, expected, "nothing is missing");
+        assert!(!second.root.join("instances/held").exists());
+        drop(engine);
+        bench.check_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_it_ended_without_a_server_is_told_to_the_next() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let script =
+            "trap 'echo last words; exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+        let image = bench.app(command(&["/bin/sh", "-c", script]));
+        let mut first = serve(&bench, mode, image, LONG);
+        until("it is ready", || first.log() == ["ready"]).await;
+        first.kill();
+        let program = first.pid.parse().unwrap();
+        kill(program, Signal::SIGTERM);
+        until("it has ended", || !running(program)).await;
+        let mut second = serve(&bench, mode, image, LONG);
+        assert_eq!(second.line(), "ended with exit code 9");
+        assert_eq!(second.log(), ["ready", "last words"]);
+        until("nothing of it is left", || {
+            processes(&second.root).is_empty()
+        })
+        .await;
+        second.kill();
+        bench.check_nothing_left();
+    }
+}
+
+fn kill(pid: i64, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+fn running(pid: i64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_no_server_comes_it_is_asked_to_end() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
+        let mut server = serve(&bench, mode, image, Duration::from_millis(300));
+        until("it counts", || server.log().len() > 3).await;
+        server.kill();
+        until("it is ended", || processes(&server.root).is_empty()).await;
+        let log = server.log();
+        let note = "[engine] no server came back within 0 s: the instance is ended";
+        assert!(log.iter().any(|line| line == note), "{log:#?}");
+        assert_eq!(log.last().unwrap(), "asked");
+        next_server_cleans_up(&bench, mode, &server);
+        bench.check_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_gone_ends_what_nobody_can_find_again() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
+    let pid = server.pid.parse().unwrap();
+    server.kill();
+    assert!(running(pid));
+    fs::remove_file(server.root.join("instances/held/instance.json")).unwrap();
+    until("it is ended", || !running(pid)).await;
+    until("its guard too", || processes(&server.root).is_empty()).await;
+    bench.check_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_guard_does_not_answer_is_ended_and_not_taken_over() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
+    server.kill();
+    let guard = server.record()["guard"]["pid"].as_i64().unwrap();
+    kill(guard, Signal::SIGSTOP);
+    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &server.root)).unwrap();
+    assert!(engine.adopt().await.unwrap().is_empty());
+    engine.sweep().await.unwrap();
+    assert!(processes(&server.root).is_empty());
+    assert!(!server.root.join("instances/held").exists());
+    drop(engine);
+    bench.check_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_of_a_later_server_is_ended_and_not_taken_over() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
+    server.kill();
+    let path = server.root.join("instances/held/instance.json");
+    let mut record = server.record();
+    record["version"] = 1000.into();
+    fs::write(path, record.to_string()).unwrap();
+    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &server.root)).unwrap();
+    assert!(engine.adopt().await.unwrap().is_empty());
+    assert!(running(server.pid.parse().unwrap()));
+    engine.sweep().await.unwrap();
+    assert!(processes(&server.root).is_empty());
+    drop(engine);
+    bench.check_nothing_left();
+}
+
+/// A process at the socket of the instance `id`, which answers with `line`.
+fn impostor(root: &Path, id: &str, line: &str) -> Child {
+    let directory = root.join("instances").join(id);
+    fs::create_dir_all(&directory).unwrap();
+    let mut child = Command::new(program("engine-fixture"))
+        .arg("answer")
+        .arg(directory.join("guard.sock"))
+        .arg(line)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let output = child.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut said).unwrap();
+    assert_eq!(said, "listening\n");
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_the_recorded_guard_or_speaks_otherwise_is_not_believed() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let image = bench.app(command(&["/bin/sleep", "600"]));
+    let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+    let record = fs::read(bench.root().join("instances/one/instance.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let root = bench.folder.path().join("other");
+    let says = |protocol: u32| {
+        format!(r#"{{"report":"guarding","protocol":{protocol},"pid":2,"ended":false}}"#)
+    };
+    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut ended = Vec::new();
+    for (id, protocol) in [("later", 1000), ("stranger", 1), ("garbage", 1)] {
+        let line = match id {
+            "garbage" => "this is no report".to_owned(),
+            _ => says(protocol),
+        };
+        let child = impostor(&root, id, &line);
+        let guard = match id {
+            "stranger" => bystander.id(),
+            _ => child.id(),
+        };
+        let mut record = record.clone();
+        record["guard"]["pid"] = guard.into();
+        record["guard"]["started"] = started(guard).into();
+        record["others"] = serde_json::Value::Array(Vec::new());
+        let path = root.join("instances").join(id).join("instance.json");
+        fs::write(path, record.to_string()).unwrap();
+        ended.push((id, child));
+    }
+    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &root)).unwrap();
+    assert!(engine.adopt().await.unwrap().is_empty());
+    engine.sweep().await.unwrap();
+    assert_eq!(fs::read_dir(root.join("instances")).unwrap().count(), 0);
+    // what was recorded is ended, whoever it is; the stranger at the socket was not
+    assert!(!bystander.wait().unwrap().success());
+    for (id, mut child) in ended {
+        assert_eq!(
+            child.try_wait().unwrap().is_some(),
+            id != "stranger",
+            "{id}"
+        );
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    assert_eq!(instance.exited(), None);
+    instance.stop(Duration::ZERO).await;
+    drop(engine);
+    bench.check_nothing_left();
+}
+
+/// When a process was started, as the kernel counts.
+fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1;
+    fields.split_whitespace().nth(19).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +424,7 @@ async fn a_directory_has_one_engine_at_a_time() {
         root: bench.root(),
         launcher: launcher(),
         isolation: IsolationMode::Off,
+        orphan: Duration::ZERO,
     };
     let Err(error) = ProcessEngine::new(settings) else {
         panic!("two engines in one directory")

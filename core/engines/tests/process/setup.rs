@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Settings};
+use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Resources, Settings};
 use oci::{Digest, RunConfig, Store};
 use tempfile::TempDir;
 
@@ -62,6 +62,7 @@ impl Bench {
             root: folder.path().join("engine"),
             launcher: launcher(),
             isolation: mode,
+            orphan: Duration::ZERO,
         };
         let engine = ProcessEngine::new(settings).unwrap();
         Self {
@@ -89,6 +90,7 @@ impl Bench {
             port: free_port(),
             log: self.folder.path().join(format!("{id}.log")),
             command: None,
+            resources: Resources::default(),
         }
     }
 

@@ -224,6 +224,7 @@ async fn images_are_bounded() {
         root: folder.path().join("engine"),
         launcher: launcher(),
         isolation: IsolationMode::Off,
+        orphan: std::time::Duration::ZERO,
     };
     let limits = Limits {
         entries: 12,

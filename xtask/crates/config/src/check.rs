@@ -33,7 +33,7 @@ impl Fault {
 pub(crate) fn fits(leaf: &Leaf, value: &Value) -> Result<(), Fault> {
     match (leaf.kind, value) {
         (Kind::Text, Value::String(text)) => is_known_word(leaf, text),
-        (Kind::Boolean, Value::Bool(_)) => Ok(()),
+        (Kind::Boolean, Value::Bool(_)) | (Kind::Number, Value::Number(_)) => Ok(()),
         (Kind::List, Value::Array(items)) if items.iter().all(Value::is_string) => Ok(()),
         (Kind::Integer { minimum, maximum }, Value::Number(number)) if number.is_i64() => {
             in_range(number.as_i64().unwrap_or_default(), minimum, maximum)
@@ -65,6 +65,7 @@ pub(crate) fn from_text(leaf: &Leaf, text: &str) -> Result<Value, Fault> {
             _ => Err(wrong()),
         },
         Kind::Integer { .. } => text.parse::<i64>().map(Value::from).map_err(|_| wrong()),
+        Kind::Number => text.parse::<f64>().map(Value::from).map_err(|_| wrong()),
         Kind::List => Ok(text
             .split(',')
             .map(str::trim)
@@ -85,6 +86,7 @@ fn expected(leaf: &Leaf) -> String {
         (Kind::Text, None) => "text in quotes".to_owned(),
         (Kind::Boolean, _) => "true or false".to_owned(),
         (Kind::Integer { .. }, _) => "a whole number".to_owned(),
+        (Kind::Number, _) => "a number".to_owned(),
         (Kind::List, _) => "a list of texts".to_owned(),
     }
 }

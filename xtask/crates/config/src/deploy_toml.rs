@@ -256,12 +256,20 @@ fn to_json(found: &DeValue<'_>, leaf: &Leaf) -> Result<Value, Fault> {
                 .map(Value::from)
                 .map_err(|_| Fault::new("the number is too large"))
         }
+        (DeValue::Integer(number), Kind::Number) => number_of(number.as_str()),
+        (DeValue::Float(number), Kind::Number) => number_of(number.as_str()),
         (DeValue::Array(items), Kind::List) => Ok(items
             .iter()
             .filter_map(|item| item.get_ref().as_str())
             .collect()),
         _ => Err(mismatch(found, leaf)),
     }
+}
+
+fn number_of(text: &str) -> Result<Value, Fault> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    let wrong = || Fault::new(format!("`{text}` is no number that can be handled"));
+    number.map(Value::from).ok_or_else(wrong)
 }
 
 fn mismatch(found: &DeValue<'_>, leaf: &Leaf) -> Fault {

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
         minimum: Option<i64>,
         maximum: Option<i64>,
     },
+    /// With a fraction perhaps.
+    Number,
     /// A list of texts.
     List,
 }
@@ -128,6 +130,7 @@ fn kind(schema: &Value) -> Kind {
             minimum: number("minimum"),
             maximum: number("maximum"),
         },
+        Some("number") => Kind::Number,
         Some("array") => Kind::List,
         _ => Kind::Text,
     }
@@ -211,6 +214,11 @@ mod tests {
         analysis.max_p95_ratio Integer { minimum: Some(1), maximum: Some(1000) }
         analysis.log_patterns List
         analysis.synthetic Boolean
+        resources.memory Text
+        resources.cpus Number
+        resources.pids Integer { minimum: Some(0), maximum: Some(4000000) }
+        resources.read_only Boolean
+        resources.best_effort Boolean
         health.kind http|tcp
         health.path Text
         health.interval Text

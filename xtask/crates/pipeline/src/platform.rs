@@ -5,6 +5,8 @@
 //! stay the same over restarts, and keeps a copy of the binary that runs, so that the next build
 //! does not pull it away from under it.
 
+mod orphans;
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -31,7 +33,7 @@ const LAST_PORT: u16 = 7579;
 const TRIES: u32 = 5;
 /// How long the server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to drain and end after SIGTERM: its own limit is a minute.
+/// How long it may take to drain and end after SIGINT: its own limit is a minute.
 const STOP_LIMIT: Duration = Duration::from_secs(75);
 
 /// The embedded platform of a project.
@@ -266,8 +268,14 @@ impl Platform {
         }
     }
 
-    /// Ends the server; instances end with it. Returns whether one ran.
+    /// Ends the server and its instances, those too that wait for another server after the end of theirs. Returns
+    /// whether anything ran.
     pub fn stop(&self) -> Result<bool, Failure> {
+        let served = self.stop_server()?;
+        Ok(orphans::end(&self.folder.join("engine/instances"))? || served)
+    }
+
+    fn stop_server(&self) -> Result<bool, Failure> {
         let Some(recorded) = self.recorded() else {
             return Ok(false);
         };
@@ -275,7 +283,8 @@ impl Platform {
             return Ok(false);
         }
         let pid = Pid::from_raw(recorded.pid);
-        kill(pid, Signal::SIGTERM)
+        // SIGTERM would leave the instances to the next server.
+        kill(pid, Signal::SIGINT)
             .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
         let limit = Instant::now() + STOP_LIMIT;
         while is_alive(recorded.pid, recorded.started) {

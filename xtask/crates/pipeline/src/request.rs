@@ -2,11 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deploy_plan::config::{Config, HealthKind, LivenessKind, Strategy};
+use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Strategy};
 use deploy_plan::failure::Failure;
 use management_api::types::{
     AnalysisSettings, CanaryStep, DeployRequest, HealthCheck, Liveness, Probe, ProbeKind,
-    RolloutSettings, Source,
+    Resources, RolloutSettings, Source,
 };
 
 use crate::control::Control;
@@ -39,6 +39,11 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
         (
             config.health.body.is_some() && !checks,
             "health.body".to_owned(),
+        ),
+        (
+            config.resources != deploy_plan::config::Resources::default()
+                && !control.offers("resources"),
+            "[resources]".to_owned(),
         ),
         (
             deploy.strategy != Strategy::Rolling && !known,
@@ -88,6 +93,7 @@ pub(crate) fn request(
         } else {
             RolloutSettings::default()
         },
+        resources: resources(config),
         health: Some(health(config)),
         env: config
             .env
@@ -139,6 +145,17 @@ fn rollout_settings(config: &Config) -> RolloutSettings {
         }
     }
     settings
+}
+
+fn resources(config: &Config) -> Resources {
+    let resources = &config.resources;
+    Resources {
+        memory_bytes: resources.memory.map(Memory::bytes),
+        cpu_millis: resources.cpus.millis(),
+        pids: (resources.pids > 0).then_some(resources.pids),
+        read_only: resources.read_only,
+        best_effort: resources.best_effort,
+    }
 }
 
 fn health(config: &Config) -> HealthCheck {

@@ -1,8 +1,9 @@
 //! Waiting for what a stage has to react to: the two sockets and the signals.
 
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,6 +22,28 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
 ];
+
+/// Something that a stage reads from.
+pub(super) struct Source<'a> {
+    fd: BorrowedFd<'a>,
+    /// There is more already that was read from the descriptor.
+    ready: bool,
+}
+
+impl<'a> From<&'a Channel> for Source<'a> {
+    fn from(channel: &'a Channel) -> Self {
+        Self {
+            fd: channel.fd(),
+            ready: channel.has_message(),
+        }
+    }
+}
+
+impl<'a> From<BorrowedFd<'a>> for Source<'a> {
+    fn from(fd: BorrowedFd<'a>) -> Self {
+        Self { fd, ready: false }
+    }
+}
 
 /// Signals as a readable descriptor: each arrives as a byte in a socket of its own.
 pub(super) struct Signals {
@@ -49,24 +72,27 @@ impl Signals {
         come.collect()
     }
 
-    /// Waits until a signal comes or one of `channels` has something to read, and says which.
-    pub(super) fn wait(&self, channels: &[&Channel]) -> Vec<bool> {
+    /// Waits until a signal comes, one of `sources` has something to read or `limit` is over, and
+    /// says which of them have.
+    pub(super) fn wait(&self, sources: &[Source<'_>], limit: Option<Duration>) -> Vec<bool> {
         let own = self.forwarded.iter().map(|(_, socket)| socket.as_fd());
-        let others = channels.iter().map(|channel| channel.fd());
+        let others = sources.iter().map(|source| source.fd);
         let all = others.chain([self.children.as_fd()]).chain(own);
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let waiting = channels.iter().any(|channel| channel.has_message());
-        let timeout = if waiting {
-            PollTimeout::ZERO
+        let limit = if sources.iter().any(|source| source.ready) {
+            Some(Duration::ZERO)
         } else {
-            PollTimeout::NONE
+            limit
         };
-        let polled = poll(&mut fds, timeout).is_ok();
-        let ready = |(channel, fd): (&&Channel, &PollFd<'_>)| {
+        let limit = limit.map_or(PollTimeout::NONE, |limit| {
+            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
+        });
+        let polled = poll(&mut fds, limit).is_ok();
+        let ready = |(source, fd): (&Source<'_>, &PollFd<'_>)| {
             // when interrupted, the caller looks at everything else and comes back
-            channel.has_message() || (polled && fd.any().unwrap_or(true))
+            source.ready || (polled && fd.any().unwrap_or(true))
         };
-        channels.iter().zip(&fds).map(ready).collect()
+        sources.iter().zip(&fds).map(ready).collect()
     }
 }
 

@@ -133,7 +133,7 @@ struct Init {
 impl Init {
     fn hold(mut self) -> ExitCode {
         loop {
-            let ready = self.signals.wait(&[&self.guard]);
+            let ready = self.signals.wait(&[(&self.guard).into()], None);
             for signal in self.signals.take() {
                 self.pass(signal);
             }
@@ -179,6 +179,7 @@ impl Init {
             WaitStatus::Exited(pid, code) if pid == self.program => Some(Report::Exited { code }),
             WaitStatus::Signaled(pid, signal, _) if pid == self.program => Some(Report::Killed {
                 signal: signal as i32,
+                out_of_memory: None,
             }),
             _ => None,
         }

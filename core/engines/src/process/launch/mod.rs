@@ -1,7 +1,7 @@
 //! The launcher: our own binary, run again between the server and the program of an instance.
 //!
-//! Two stages. The *guard* is the server's child: it holds the lifeline, enters the namespaces and
-//! starts the second stage in them. The *init* is process 1 of the instance: it builds the
+//! Two stages. The *guard* is the server's child: it keeps the log, enters the namespaces, starts
+//! the second stage in them, and holds the instance while one server follows another. The *init* is process 1 of the instance: it builds the
 //! root directory, drops privileges, starts the program as its child, hands signals on, reaps what
 //! is orphaned and tells how the program ended. Where namespaces are not allowed the same two
 //! stages hold the instance together as a group of processes.
@@ -11,6 +11,7 @@
 
 mod capabilities;
 pub(crate) mod channel;
+pub(crate) mod door;
 mod events;
 mod guard;
 mod identity;

@@ -1,16 +1,28 @@
 //! What server and launcher say to each other: lines of JSON over a socket that is the launcher's
-//! standard input.
+//! standard input, later over one that the guard listens on.
 //!
 //! The socket is three things at once. It carries the description of the instance, so that no
-//! secret is ever in an argument or in a file. It carries back what happened. And it is the
-//! lifeline: when its other end is gone, the server is, and the instance has to go too. (The
-//! kernel's own notice, `PR_SET_PDEATHSIG`, is tied to the thread that spawned, and an async
-//! server's threads come and go.)
+//! secret is ever in an argument or in a file. It carries back what happened. And its end tells
+//! that the other side is gone: an init without a guard ends the instance at once, a guard without
+//! a server waits for the next one for the time it was given. (The kernel's own notice,
+//! `PR_SET_PDEATHSIG`, is tied to the thread that spawned, and an async server's threads come and
+//! go.)
+//!
+//! A guard outlives its server's binary, so the next server may be newer than it. Orders, reports
+//! and fields may be added; whoever changes what one means raises [`PROTOCOL`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::process::cgroup::Groups;
+
+/// Which language a guard speaks; a server that speaks another one does not take it over.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// The name of a guard's socket in the directory of its instance.
+pub(crate) const SOCKET: &str = "guard.sock";
 
 /// Both ends refuse longer lines.
 pub(crate) const MAX_LINE: usize = 8 << 20;
@@ -36,6 +48,27 @@ pub(crate) struct Launch {
     pub(crate) confinement: Confinement,
     /// The program; `None` rehearses all steps before it, to find out what the machine allows.
     pub(crate) program: Option<Program>,
+    /// For the guard alone; a rehearsal has none.
+    pub(crate) keeping: Option<Keeping>,
+}
+
+/// What the guard does beside starting the init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keeping {
+    /// The file that takes what the program writes.
+    pub(crate) log: PathBuf,
+    /// The instance's directory, from the engine's: the guard listens there.
+    pub(crate) directory: PathBuf,
+    /// How long the instance goes on without a server.
+    pub(crate) orphan_ms: u64,
+    /// What asks the program to end, by the machine's number.
+    pub(crate) stop_signal: i32,
+    /// The control groups to put the init into, and with it the instance.
+    #[serde(default)]
+    pub(crate) groups: Groups,
+    /// The bound of their memory, where there is one.
+    #[serde(default)]
+    pub(crate) memory: Option<u64>,
 }
 
 /// How the processes of an instance are held.
@@ -111,6 +144,15 @@ pub(crate) struct Executable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub(crate) enum Report {
+    /// The first word to a server that has connected to a guard whose program was started.
+    Guarding {
+        /// See [`PROTOCOL`].
+        protocol: u32,
+        /// The program's process id as the init sees it.
+        pid: i32,
+        /// Whether it has ended; how follows.
+        ended: bool,
+    },
     /// The program runs.
     Started {
         /// Its process id as the init sees it.
@@ -134,6 +176,9 @@ pub(crate) enum Report {
     Killed {
         /// By the machine's number.
         signal: i32,
+        /// The bound of the instance's memory, where that was the reason.
+        #[serde(default)]
+        out_of_memory: Option<u64>,
     },
 }
 

@@ -1,7 +1,12 @@
 //! The file of a log and those that it has been moved to.
+//!
+//! All instances of a release write to one log, each through its own guard: whoever writes holds a
+//! lock on the file and makes sure that it is still the one of that name. So a file that was put
+//! aside is complete, and whoever reads it to its end has missed nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Line;
@@ -10,12 +15,13 @@ use super::Line;
 const MAX_BYTES: u64 = 8 << 20;
 /// Files put aside that are kept: `.1` is the younger one.
 pub(super) const KEPT: usize = 2;
+/// How often the file may be put aside under our hands before a write is given up.
+const TRIES: usize = 16;
 
 /// A log that is being written.
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    bytes: u64,
 }
 
 impl LogFile {
@@ -24,34 +30,61 @@ impl LogFile {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        let file = append(path)?;
-        let bytes = file.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),
-            file,
-            bytes,
+            file: append(path)?,
         })
     }
 
-    /// Adds lines in one write, so that a reader never sees half of one.
+    /// Adds lines, as many as fit in one write, so that a reader never sees half of one.
     pub(super) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
-        let mut batch = Vec::new();
+        let mut rest = lines;
+        while !rest.is_empty() {
+            self.take_turn()?;
+            let written = self.write_some(rest);
+            // after a rotation this is the new file, which nobody has locked
+            self.file.unlock()?;
+            rest = &rest[written?..];
+        }
+        Ok(())
+    }
+
+    /// Locks the file that has the name of the log at that moment.
+    fn take_turn(&mut self) -> io::Result<()> {
+        for _ in 0..TRIES {
+            self.file.lock()?;
+            let ours = self.file.metadata()?;
+            let named = fs::metadata(&self.path);
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(());
+            }
+            // another guard has put it aside; closing the old one frees it
+            self.file = append(&self.path)?;
+        }
+        Err(io::Error::other("the log is put aside again and again"))
+    }
+
+    /// Writes until the file is full, and puts it aside then; returns how many lines were written.
+    fn write_some(&mut self, lines: &[Line]) -> io::Result<usize> {
+        let before = self.file.metadata()?.len();
+        let (mut batch, mut count) = (Vec::new(), 0);
         for line in lines {
             serde_json::to_writer(&mut batch, line)?;
             batch.push(b'\n');
-            if self.bytes + batch.len() as u64 >= MAX_BYTES {
-                self.flush(&mut batch)?;
-                self.rotate()?;
+            count += 1;
+            if before + batch.len() as u64 >= MAX_BYTES {
+                break;
             }
         }
-        self.flush(&mut batch)
-    }
-
-    fn flush(&mut self, batch: &mut Vec<u8>) -> io::Result<()> {
-        self.file.write_all(batch)?;
-        self.bytes += batch.len() as u64;
-        batch.clear();
-        Ok(())
+        if let Err(error) = self.file.write_all(&batch) {
+            // half a line would make the next one unreadable too
+            let _ = self.file.set_len(before);
+            return Err(error);
+        }
+        if before + batch.len() as u64 >= MAX_BYTES {
+            self.rotate()?;
+        }
+        Ok(count)
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -61,7 +94,6 @@ impl LogFile {
         }
         absent_is_fine(fs::rename(&self.path, aside(&self.path, 1)))?;
         self.file = append(&self.path)?;
-        self.bytes = 0;
         Ok(())
     }
 }
@@ -139,5 +171,39 @@ mod tests {
             ["one", "two"]
         );
         assert!(text.contains("\"stream\":\"stderr\""), "{text}");
+    }
+
+    #[test]
+    fn several_writers_lose_nothing_when_the_file_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let (writers, lines) = (4, 200);
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut log = LogFile::open(path).unwrap();
+                    for number in 0..lines {
+                        // 16 MB in all: one rotation at least, and never the oldest dropped
+                        let text = format!("{writer} {number} {}", "x".repeat(20_000));
+                        log.write(&[Line::now(Stream::Stdout, text)]).unwrap();
+                    }
+                });
+            }
+        });
+        let mut found = Vec::new();
+        for path in [aside(&path, 2), aside(&path, 1), path] {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            found.extend(text.lines().map(|line| {
+                let line: Line = serde_json::from_str(line).unwrap();
+                let mut words = line.text.split(' ').map(|word| word.parse().unwrap_or(0));
+                (words.next().unwrap(), words.next().unwrap())
+            }));
+        }
+        for writer in 0..writers {
+            let own = found.iter().filter(|(from, _)| *from == writer);
+            let numbers: Vec<usize> = own.map(|(_, number)| *number).collect();
+            assert_eq!(numbers, (0..lines).collect::<Vec<_>>(), "writer {writer}");
+        }
     }
 }

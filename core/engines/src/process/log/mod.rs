@@ -1,15 +1,15 @@
 //! The log of an instance: what its program writes, line by line, with the time, in a file that
 //! does not grow without end.
 
+mod capture;
 mod file;
 mod lines;
-mod pump;
 mod tail;
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use pump::{Pump, start};
+pub(crate) use capture::Capture;
 pub(crate) use tail::tail;
 
 /// One line of the file. Also what other programs read: fields may be added, never renamed.

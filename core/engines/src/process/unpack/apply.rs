@@ -11,7 +11,8 @@ use tar::Archive;
 use super::bounded::{Bounded, is_bound};
 use super::entry::{self, Facts, Kind, Wanted};
 use super::write::Writer;
-use super::{Limits, Rules, UnpackError};
+use super::{Limits, Rules, UnpackError, Unpacked};
+use crate::process::layers::{Keeper, KeptLayer};
 use crate::process::rootpath::{self, Last};
 use crate::process::tree;
 
@@ -49,20 +50,46 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Applies one uncompressed layer, and reads `stream` to its very end: its digest covers what
-    /// follows the archive too.
-    pub(crate) fn layer<R: Read>(&mut self, stream: R) -> Result<(), UnpackError> {
+    /// follows the archive too. `keeper`, where there is one, is told of all that is applied; it goes when it cannot
+    /// keep pace, with a full disk for instance. Returns the bytes of the stream.
+    pub(crate) fn layer<R: Read>(
+        &mut self,
+        stream: R,
+        keeper: &mut Option<Keeper>,
+    ) -> Result<u64, UnpackError> {
         self.fresh.clear();
+        let before = self.stream_left;
         let mut archive = Archive::new(Bounded::new(stream, self.stream_left));
         let entries = archive.entries().map_err(UnpackError::Read)?;
         for entry in entries {
             let mut entry = entry.map_err(|error| self.read_failed(error))?;
             self.count()?;
             let wanted = entry::read(&mut entry)?;
-            self.apply(&wanted, &mut entry)?;
+            let place = self.apply(&wanted, &mut Content::Stream(&mut entry))?;
+            keep(keeper, wanted, &place);
         }
         let mut rest = archive.into_inner();
         io::copy(&mut rest, &mut io::sink()).map_err(|error| self.read_failed(error))?;
         self.stream_left = rest.left();
+        Ok(before - self.stream_left)
+    }
+
+    /// Applies a layer once more that was kept.
+    pub(crate) fn replay(&mut self, layer: &KeptLayer) -> Result<(), UnpackError> {
+        self.fresh.clear();
+        let Unpacked {
+            entries,
+            stream_bytes,
+        } = &layer.unpacked;
+        let left = self.stream_left.checked_sub(*stream_bytes);
+        self.stream_left = left.ok_or(UnpackError::TooLarge {
+            what: "bytes",
+            limit: self.limits.total_bytes,
+        })?;
+        for (number, wanted) in entries.iter().enumerate() {
+            self.count()?;
+            self.apply(wanted, &mut Content::Kept(layer.file(number)))?;
+        }
         Ok(())
     }
 
@@ -92,7 +119,12 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn apply<R: Read>(&mut self, wanted: &Wanted, data: &mut R) -> Result<(), UnpackError> {
+    /// Returns where it went.
+    fn apply(
+        &mut self,
+        wanted: &Wanted,
+        content: &mut Content<'_>,
+    ) -> Result<PathBuf, UnpackError> {
         if wanted.path.as_os_str().is_empty() && !wanted.kind.fits_the_root() {
             return Err(UnpackError::Name {
                 path: ".".to_owned(),
@@ -101,17 +133,20 @@ impl<'a> Unpacker<'a> {
         let place = self.place(&wanted.path)?;
         let failed = write_failed(&wanted.path);
         match &wanted.kind {
-            Kind::Nothing => return Ok(()),
-            Kind::Whiteout => return self.hide(&place).map_err(failed),
-            Kind::Opaque => return self.hide_below(&place).map_err(failed),
+            Kind::Nothing => return Ok(place),
+            Kind::Whiteout => return self.hide(&place).map_err(failed).map(|()| place),
+            Kind::Opaque => return self.hide_below(&place).map_err(failed).map(|()| place),
             Kind::Directory => self.directory(&place, wanted.facts).map_err(failed)?,
-            Kind::File => self.file(&place, wanted, data)?,
+            Kind::File => match content {
+                Content::Stream(data) => self.file(&place, wanted, data)?,
+                Content::Kept(file) => self.kept_file(&place, wanted, file)?,
+            },
             Kind::Symlink(target) => self.symlink(&place, target, wanted).map_err(failed)?,
             Kind::HardLink(target) => self.hard_link(&place, target, wanted)?,
             Kind::Fifo => self.fifo(&place, wanted).map_err(failed)?,
         }
-        self.fresh.insert(place);
-        Ok(())
+        self.fresh.insert(place.clone());
+        Ok(place)
     }
 
     /// Where an entry goes, with the directories above it in place.
@@ -153,11 +188,11 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn file<R: Read>(
+    fn file(
         &mut self,
         place: &Path,
         wanted: &Wanted,
-        data: &mut R,
+        data: &mut dyn Read,
     ) -> Result<(), UnpackError> {
         let failed = || write_failed(&wanted.path);
         tree::remove(place).map_err(failed())?;
@@ -167,10 +202,7 @@ impl<'a> Unpacker<'a> {
             .mode(0o600)
             .to_owned();
         let mut file = options.open(place).map_err(failed())?;
-        let allowed = self
-            .limits
-            .file_bytes
-            .min(self.limits.total_bytes - self.written);
+        let allowed = self.allowed();
         let copied = io::copy(&mut data.take(allowed + 1), &mut file)
             .map_err(|error| self.copy_failed(&wanted.path, error))?;
         if copied > allowed {
@@ -183,6 +215,31 @@ impl<'a> Unpacker<'a> {
         self.writer
             .finish_file(&file, place, &wanted.facts)
             .map_err(failed())
+    }
+
+    /// A file that has its owner, mode and time already. One that has too many names is copied.
+    fn kept_file(&mut self, place: &Path, wanted: &Wanted, kept: &Path) -> Result<(), UnpackError> {
+        let failed = || write_failed(&wanted.path);
+        let bytes = kept.symlink_metadata().map_err(failed())?.len();
+        if bytes > self.allowed() {
+            return Err(UnpackError::TooLarge {
+                what: "bytes",
+                limit: self.allowed(),
+            });
+        }
+        tree::remove(place).map_err(failed())?;
+        if fs::hard_link(kept, place).is_err() {
+            let mut data = fs::File::open(kept).map_err(failed())?;
+            return self.file(place, wanted, &mut data);
+        }
+        self.written += bytes;
+        Ok(())
+    }
+
+    /// How many bytes a file may have.
+    fn allowed(&self) -> u64 {
+        let left = self.limits.total_bytes - self.written;
+        self.limits.file_bytes.min(left)
     }
 
     fn symlink(&self, place: &Path, target: &Path, wanted: &Wanted) -> io::Result<()> {
@@ -253,6 +310,24 @@ impl<'a> Unpacker<'a> {
             };
         }
         UnpackError::Read(error)
+    }
+}
+
+/// Where the bytes of a file come from.
+enum Content<'a> {
+    Stream(&'a mut dyn Read),
+    /// What the entry brought when it was applied first.
+    Kept(PathBuf),
+}
+
+fn keep(keeper: &mut Option<Keeper>, wanted: Wanted, place: &Path) {
+    let Some(mut keeping) = keeper.take() else {
+        return;
+    };
+    let file = matches!(wanted.kind, Kind::File).then_some(place);
+    match keeping.entry(wanted, file) {
+        Ok(()) => *keeper = Some(keeping),
+        Err(_) => keeping.give_up(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tar::{Entry, EntryType};
 
 use super::UnpackError;
@@ -15,13 +16,15 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 
 /// One entry in words of this crate.
-pub(super) struct Wanted {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Wanted {
     /// Relative, without `.` and `..`. Empty for the root of the image itself.
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
     pub(super) facts: Facts,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Kind {
     File,
     Directory,
@@ -44,7 +47,7 @@ impl Kind {
 }
 
 /// Owner, mode and time of an entry.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Facts {
     pub(super) uid: u32,
     pub(super) gid: u32,

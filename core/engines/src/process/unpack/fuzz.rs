@@ -116,8 +116,8 @@ fn fuzz_layers() {
             limits: LIMITS,
         };
         let mut unpacker = Unpacker::new(&root, rules);
-        unpacker.layer(base.as_slice()).unwrap();
-        if unpacker.layer(bytes.as_slice()).is_ok() {
+        unpacker.layer(base.as_slice(), &mut None).unwrap();
+        if unpacker.layer(bytes.as_slice(), &mut None).is_ok() {
             let written = unpacker.finish().unwrap_or(0);
             assert!(written <= LIMITS.total_bytes);
         }

@@ -16,6 +16,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use apply::Unpacker;
+pub(crate) use entry::Wanted as KeptEntry;
+
+use serde::{Deserialize, Serialize};
 
 use super::rootpath::RootPathError;
 
@@ -48,6 +51,14 @@ pub(crate) struct Rules {
     /// Whether files belong to whom their layer says. Not where all instances run as one user,
     /// who could then not write to them.
     pub(crate) keep_owners: bool,
+}
+
+/// What a layer did when it was applied, enough to do it again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unpacked {
+    pub(crate) entries: Vec<KeptEntry>,
+    /// Of the uncompressed archive.
+    pub(crate) stream_bytes: u64,
 }
 
 /// Why a layer could not be applied.

@@ -119,10 +119,10 @@ impl RealPlatform {
 }
 
 impl Drop for RealPlatform {
-    /// SIGTERM first: the platform stops its applications. After a bounded wait, SIGKILL.
+    /// SIGINT first: the platform stops its applications. After a bounded wait, SIGKILL.
     fn drop(&mut self) {
         let pid = self.process.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.process.try_wait() {

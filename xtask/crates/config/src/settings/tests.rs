@@ -123,6 +123,11 @@ fn every_key_has_a_default() {
     analysis.max_p95_ratio = 3
     analysis.log_patterns = []
     analysis.synthetic = true
+    resources.memory = ""
+    resources.cpus = 0
+    resources.pids = 0
+    resources.read_only = false
+    resources.best_effort = false
     health.kind = "http"
     health.path = "/api/v1/health"
     health.interval = "30s"
@@ -471,5 +476,43 @@ proptest! {
         }
         text.insert_str(at, &with);
         let _ = Settings::resolve(Path::new("/"), Some(&text), &Overrides::default());
+    }
+}
+
+#[test]
+fn limits_are_read_from_files_and_variables() {
+    let case = Case {
+        file: Some("[resources]\nmemory = \"512M\"\ncpus = 1.5\npids = 256\n"),
+        variables: &[
+            ("SYSTEMPROMPT_RESOURCES_CPUS", "2"),
+            ("SYSTEMPROMPT_RESOURCES_READ_ONLY", "true"),
+        ],
+        ..Case::default()
+    };
+    let resources = case.resolve().unwrap().config.resources;
+    assert_eq!(
+        resources.memory.map(deploy_plan::config::Memory::bytes),
+        Some(512 << 20)
+    );
+    assert_eq!(resources.cpus.millis(), Some(2000));
+    assert_eq!((resources.pids, resources.read_only), (256, true));
+    let half = check_file("[resources]\ncpus = 0.5\n");
+    assert!(half.contains("resources.cpus = 0.5"), "{half}");
+    let none = check_file("[resources]\ncpus = 2\nmemory = \"\"\n");
+    assert!(none.contains("resources.cpus = 2.0 "), "{none}");
+}
+
+#[test]
+fn limits_that_are_none_are_refused_with_the_form() {
+    for (file, expected) in [
+        ("memory = \"512\"", "as in `512M`"),
+        ("memory = 512", "expected text in quotes, found a number"),
+        ("cpus = -1", "as in 1.5"),
+        ("cpus = nan", "`nan` is no number that can be handled"),
+        ("cpus = \"1\"", "expected a number"),
+        ("pids = 1.5", "expected a whole number, found a fraction"),
+    ] {
+        let refused = check_file(&format!("[resources]\n{file}\n"));
+        assert!(refused.contains(expected), "{file}: {refused}");
     }
 }

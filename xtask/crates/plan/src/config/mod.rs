@@ -9,8 +9,10 @@ mod api_url;
 mod base;
 mod builtin;
 mod canary_step;
+mod cpus;
 mod duration;
 mod environment_name;
+mod memory;
 mod platform;
 mod rules;
 mod schema_version;
@@ -22,11 +24,15 @@ pub use api_url::{ApiUrl, InvalidApiUrl, PRODUCTION_API, SANDBOX_API};
 pub use base::{Base, InvalidBase};
 pub use builtin::{BUILTIN_ENVIRONMENTS, BuiltinEnvironment, builtin_environment};
 pub use canary_step::{CanaryStep, InvalidCanaryStep};
+pub use cpus::Cpus;
 pub use duration::{Duration, InvalidDuration};
 pub use environment_name::{EnvironmentName, InvalidEnvironmentName};
+pub use memory::{InvalidMemory, Memory};
 pub use platform::{InvalidPlatform, Platform};
 pub use schema_version::SchemaVersion;
-pub use sections::{Analysis, Api, Build, Deploy, Health, Image, Liveness, Local, Rollout};
+pub use sections::{
+    Analysis, Api, Build, Deploy, Health, Image, Liveness, Local, Resources, Rollout,
+};
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
 pub use words::{
     Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Strategy, UnknownWord,
@@ -60,6 +66,8 @@ pub struct DeployFile {
     pub rollout: Rollout,
     /// When a release that is being watched is bad.
     pub analysis: Analysis,
+    /// What each instance may use of the machine.
+    pub resources: Resources,
     /// How the platform decides that an instance is well.
     pub health: Health,
     /// How the platform decides that a running instance has to be started again.
@@ -92,6 +100,8 @@ pub struct Config {
     pub rollout: Rollout,
     /// When a release that is being watched is bad.
     pub analysis: Analysis,
+    /// What each instance may use of the machine.
+    pub resources: Resources,
     /// How the platform decides that an instance is well.
     pub health: Health,
     /// How the platform decides that a running instance has to be started again.

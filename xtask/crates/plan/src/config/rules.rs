@@ -124,6 +124,34 @@ pub(super) mod optional_platform {
     }
 }
 
+/// As [`optional`], for an amount of memory.
+pub(super) mod optional_memory {
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use super::optional;
+    use crate::config::Memory;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<Memory>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(memory) => output.collect_str(memory),
+            None => output.serialize_str(""),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<Memory>, D::Error> {
+        let text = optional::deserialize(input)?;
+        text.map(|text| text.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
 /// As [`optional`], for an address to listen on.
 pub(super) mod optional_address {
     use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Duration, HealthKind, LivenessKind,
-    Platform, Strategy, rules,
+    ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Cpus, Duration, HealthKind, LivenessKind,
+    Memory, Platform, Strategy, rules,
 };
 
 /// How the programs are built.
@@ -229,6 +229,25 @@ impl Default for Analysis {
             synthetic: true,
         }
     }
+}
+
+/// What each instance may use of the machine. A platform that cannot enforce a limit refuses the deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resources {
+    /// Memory, as in `512M` or `2G`. An instance that needs more is ended. Empty: not limited.
+    #[serde(with = "rules::optional_memory")]
+    #[schemars(with = "String")]
+    pub memory: Option<Memory>,
+    /// Processors, as in `1.5`. 0: not limited.
+    pub cpus: Cpus,
+    /// Processes and threads. 0: not limited.
+    #[schemars(range(min = 0, max = 4_000_000))]
+    pub pids: u32,
+    /// Nothing of the image can be written to, `/tmp` and volumes excepted.
+    pub read_only: bool,
+    /// Run without the limits that the platform cannot enforce, rather than not at all.
+    pub best_effort: bool,
 }
 
 /// How the platform decides that an instance is well.

@@ -1,0 +1,355 @@
+//! Control groups: what bounds the memory, the processors and the processes of an instance.
+//!
+//! Version 1 has a hierarchy of groups for each controller, version 2 one for all; a machine may
+//! have both. Groups are made below the one that the server itself is in, so that whatever bounds
+//! the server bounds its instances too, and only for instances that ask for bounds. A group that is
+//! there after its instance is removed by whoever finds it: the guard, the server, the next server.
+
+mod find;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::resources::Resources;
+
+/// How long ended processes may take to leave their group.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
+/// How often the engine's group may go while an instance's is made in it.
+const TRIES: u32 = 8;
+/// The time by which shares of a processor are dealt out, in microseconds: the kernel's own.
+const PERIOD: u64 = 100_000;
+
+/// What can be bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Controller {
+    Memory,
+    Cpu,
+    Pids,
+}
+
+impl Controller {
+    const ALL: [Self; 3] = [Self::Memory, Self::Cpu, Self::Pids];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Pids => "pids",
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// Where groups with a controller can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    version: Version,
+    /// The group that the server is in.
+    own: PathBuf,
+}
+
+/// What this machine offers to one engine.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    /// For each controller where its groups are, or why there are none.
+    hierarchies: BTreeMap<Controller, Result<Hierarchy, String>>,
+    /// The group of this engine, below the server's.
+    name: String,
+}
+
+impl Cgroups {
+    /// Finds out by making the engine's group once. `root` is the engine's directory.
+    pub(crate) fn find(root: &Path) -> Self {
+        let hash = Digest::of(root.as_os_str().as_encoded_bytes()).hex();
+        let mut cgroups = Self {
+            hierarchies: find::hierarchies(),
+            name: format!("systemprompt-{}", &hash[..8]),
+        };
+        for controller in Controller::ALL {
+            cgroups.rehearse(controller);
+        }
+        cgroups
+    }
+
+    fn rehearse(&mut self, controller: Controller) {
+        let Some(Ok(hierarchy)) = self.hierarchies.get(&controller) else {
+            return;
+        };
+        let group = hierarchy.own.join(&self.name);
+        let made = make(hierarchy, &group).and_then(|()| {
+            let file = group.join(limit_file(hierarchy.version, controller));
+            let found = fs::metadata(file).map(drop);
+            // it stays where another one of the same name is busy, or where instances have run on
+            let _ = fs::remove_dir(&group);
+            found
+        });
+        if let Err(error) = made {
+            let why = format!("control group {}: {error}", group.display());
+            self.hierarchies.insert(controller, Err(why));
+        }
+    }
+
+    /// What of `resources` cannot be enforced here, and why.
+    pub(crate) fn lacks(&self, resources: &Resources) -> Vec<String> {
+        let asked = wanted(resources).into_iter();
+        let lacking = asked.filter_map(|(controller, _)| {
+            let why = match self.hierarchies.get(&controller) {
+                Some(Ok(_)) => return None,
+                Some(Err(why)) => why.as_str(),
+                None => "this machine has no such control groups",
+            };
+            Some(format!("{controller}: {why}"))
+        });
+        lacking.collect()
+    }
+
+    /// The groups that instance `id` has, or would have.
+    pub(crate) fn groups(&self, id: &str) -> Groups {
+        let found = self.hierarchies.iter();
+        let found = found.filter_map(|(_, hierarchy)| hierarchy.as_ref().ok());
+        let mut groups: Vec<PathBuf> = found
+            .map(|hierarchy| hierarchy.own.join(&self.name).join(id))
+            .collect();
+        groups.dedup();
+        Groups(groups)
+    }
+
+    /// Makes the groups of instance `id` with those of the bounds that can be enforced. Returns them.
+    pub(crate) fn create(&self, id: &str, resources: &Resources) -> io::Result<Groups> {
+        let mut made = Groups(Vec::new());
+        for (controller, limits) in wanted(resources) {
+            let Some(Ok(hierarchy)) = self.hierarchies.get(&controller) else {
+                continue;
+            };
+            let group = hierarchy.own.join(&self.name).join(id);
+            if !made.0.contains(&group) {
+                make_instances(hierarchy, &group)?;
+                made.0.push(group.clone());
+            }
+            let files = match hierarchy.version {
+                Version::V1 => limits.v1,
+                Version::V2 => limits.v2,
+            };
+            for limit in files {
+                let path = group.join(limit.file);
+                if limit.required || path.exists() {
+                    fs::write(path, &limit.value)?;
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Ends and removes the groups of instances that are not among `known`.
+    pub(crate) fn sweep(&self, known: impl Fn(&str) -> bool) {
+        for hierarchy in self.hierarchies.values().flatten() {
+            let base = hierarchy.own.join(&self.name);
+            for entry in fs::read_dir(&base).into_iter().flatten().flatten() {
+                let is_group = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_group && !known(&entry.file_name().to_string_lossy()) {
+                    let group = Groups(vec![entry.path()]);
+                    group.kill();
+                    group.remove();
+                }
+            }
+            let _ = fs::remove_dir(&base);
+        }
+    }
+}
+
+/// The groups of one instance: one, or one a controller.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Groups(pub(crate) Vec<PathBuf>);
+
+impl Groups {
+    /// Puts a process, and with it all that come from it later, into the groups.
+    pub(crate) fn enter(&self, pid: i32) -> io::Result<()> {
+        let mut groups = self.0.iter();
+        groups.try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// How many processes the kernel has ended because the memory was used up.
+    pub(crate) fn out_of_memory(&self) -> u64 {
+        let files = self.0.iter().flat_map(|group| {
+            // version 2, version 1
+            ["memory.events", "memory.oom_control"].map(|file| group.join(file))
+        });
+        let counts = files.filter_map(|file| {
+            let text = fs::read_to_string(file).ok()?;
+            let count = text
+                .lines()
+                .find_map(|line| line.strip_prefix("oom_kill "))?;
+            count.trim().parse::<u64>().ok()
+        });
+        counts.sum()
+    }
+
+    /// Removes them once the last process has left, and the engine's with the last instance of it. Absent is
+    /// fine; one that stays is found by the next sweep.
+    pub(crate) fn remove(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for group in &self.0 {
+            while let Err(error) = fs::remove_dir(group) {
+                let busy = error.kind() == io::ErrorKind::ResourceBusy;
+                if !busy || Instant::now() > deadline {
+                    break;
+                }
+                std::thread::sleep(LOOK);
+            }
+            if let Some(base) = group.parent() {
+                let _ = fs::remove_dir(base);
+            }
+        }
+    }
+
+    fn kill(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let pids = self.0.iter().flat_map(|group| {
+                let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+                let pids = text.lines().filter_map(|line| line.parse::<i32>().ok());
+                pids.collect::<Vec<_>>()
+            });
+            let pids: Vec<i32> = pids.filter(|pid| *pid > 0).collect();
+            if pids.is_empty() || Instant::now() > deadline {
+                return;
+            }
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Makes an instance's group, in the engine's. That one goes with the last instance in it, which may be
+/// at any moment.
+fn make_instances(hierarchy: &Hierarchy, group: &Path) -> io::Result<()> {
+    let base = group.parent().unwrap_or(&hierarchy.own);
+    for _ in 0..TRIES {
+        make(hierarchy, base)?;
+        match fs::create_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => return made,
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Makes the engine's group. In version 2 a controller counts in a group only where those above hand
+/// it down.
+fn make(hierarchy: &Hierarchy, base: &Path) -> io::Result<()> {
+    match fs::create_dir(base) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if hierarchy.version == Version::V2 {
+        find::hand_down(base)?;
+    }
+    Ok(())
+}
+
+/// A file of a group and what to write into it.
+struct Limit {
+    file: &'static str,
+    value: String,
+    /// Kernels may be built without the others.
+    required: bool,
+}
+
+/// The same bound in both versions.
+struct Limits {
+    v1: Vec<Limit>,
+    v2: Vec<Limit>,
+}
+
+fn required(file: &'static str, value: impl Into<String>) -> Limit {
+    Limit {
+        file,
+        value: value.into(),
+        required: true,
+    }
+}
+
+fn where_there(file: &'static str, value: impl Into<String>) -> Limit {
+    Limit {
+        required: false,
+        ..required(file, value)
+    }
+}
+
+fn limit_file(version: Version, controller: Controller) -> &'static str {
+    match (version, controller) {
+        (Version::V1, Controller::Memory) => "memory.limit_in_bytes",
+        (Version::V1, Controller::Cpu) => "cpu.cfs_quota_us",
+        (Version::V2, Controller::Memory) => "memory.max",
+        (Version::V2, Controller::Cpu) => "cpu.max",
+        (_, Controller::Pids) => "pids.max",
+    }
+}
+
+/// What has to be written for `resources`.
+fn wanted(resources: &Resources) -> Vec<(Controller, Limits)> {
+    // without swap, or the bound would only slow it down
+    let memory = resources.memory.map(|bytes| Limits {
+        v1: vec![
+            required("memory.limit_in_bytes", bytes.to_string()),
+            where_there("memory.memsw.limit_in_bytes", bytes.to_string()),
+        ],
+        v2: vec![
+            required("memory.max", bytes.to_string()),
+            where_there("memory.swap.max", "0"),
+        ],
+    });
+    let cpu = resources.cpu_millis.map(|millis| {
+        let quota = u64::from(millis) * PERIOD / 1000;
+        Limits {
+            v1: vec![
+                required("cpu.cfs_period_us", PERIOD.to_string()),
+                required("cpu.cfs_quota_us", quota.to_string()),
+            ],
+            v2: vec![required("cpu.max", format!("{quota} {PERIOD}"))],
+        }
+    });
+    let pids = resources.pids.map(|pids| {
+        // our own first process is one of them
+        let value = (u64::from(pids) + 1).to_string();
+        Limits {
+            v1: vec![required("pids.max", value.clone())],
+            v2: vec![required("pids.max", value)],
+        }
+    });
+    let all = [
+        (Controller::Memory, memory),
+        (Controller::Cpu, cpu),
+        (Controller::Pids, pids),
+    ];
+    let all = all.into_iter();
+    all.filter_map(|(controller, limits)| Some((controller, limits?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+
+const GROUPS: &str = "\
+5:pids:/user/7
+4:memory:/jobs/one
+3:cpu,cpuacct:/
+1:name=systemd:/x
+0::/unified/two
+";
+
+const MOUNTS: &str = "\
+35 31 0:32 /jobs /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+39 31 0:36 /elsewhere /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+#[test]
+fn our_own_groups_are_found_through_what_is_mounted() {
+    let found = find::named(GROUPS, MOUNTS);
+    let own = |controller| match found.get(&controller) {
+        Some(Ok(hierarchy)) => Some(hierarchy.own.to_str().unwrap().to_owned()),
+        _ => None,
+    };
+    let memory = own(Controller::Memory);
+    assert_eq!(memory.as_deref(), Some("/sys/fs/cgroup/memory/one"));
+    let cpu = own(Controller::Cpu);
+    assert_eq!(cpu.as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct/"));
+    assert_eq!(own(Controller::Pids), None, "its mount does not show it");
+    let unified = find::unified(GROUPS, MOUNTS).unwrap();
+    assert_eq!(unified, Path::new("/sys/fs/cgroup/unified/unified/two"));
+    assert!(find::named("", "").is_empty() && find::unified("", "").is_none());
+}
+
+/// A directory that looks like a hierarchy, and the engine's view of it.
+fn hierarchy(version: Version) -> (tempfile::TempDir, Cgroups) {
+    let own = tempfile::tempdir().unwrap();
+    if version == Version::V2 {
+        let base = own.path().join("systemprompt-test");
+        for folder in [own.path(), &base] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join("cgroup.controllers"), "cpuset cpu memory\n").unwrap();
+        }
+    }
+    let known = |controller| {
+        let own = own.path().to_owned();
+        (controller, Ok(Hierarchy { version, own }))
+    };
+    let mut hierarchies: BTreeMap<_, _> = [Controller::Memory, Controller::Cpu]
+        .map(known)
+        .into_iter()
+        .collect();
+    hierarchies.insert(Controller::Pids, Err("not here".to_owned()));
+    let name = "systemprompt-test".to_owned();
+    (own, Cgroups { hierarchies, name })
+}
+
+fn all() -> Resources {
+    Resources {
+        memory: Some(64 << 20),
+        cpu_millis: Some(1500),
+        pids: Some(8),
+        ..Resources::default()
+    }
+}
+
+#[test]
+fn bounds_are_written_as_each_version_has_them() {
+    let expected: [(Version, &[(&str, &str)]); 2] = [
+        (
+            Version::V1,
+            &[
+                ("memory.limit_in_bytes", "67108864"),
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "150000"),
+            ],
+        ),
+        (
+            Version::V2,
+            &[("memory.max", "67108864"), ("cpu.max", "150000 100000")],
+        ),
+    ];
+    for (version, files) in expected {
+        let (own, cgroups) = hierarchy(version);
+        let groups = cgroups.create("one", &all()).unwrap();
+        let group = own.path().join("systemprompt-test/one");
+        assert_eq!(groups.0, std::slice::from_ref(&group));
+        for (file, value) in files {
+            assert_eq!(fs::read_to_string(group.join(file)).unwrap(), *value);
+        }
+        // those that a kernel may lack are not made up
+        assert!(!group.join("memory.memsw.limit_in_bytes").exists());
+        assert!(!group.join("memory.swap.max").exists());
+        assert!(!group.join("pids.max").exists());
+        if version == Version::V2 {
+            let handed = own.path().join("systemprompt-test/cgroup.subtree_control");
+            assert_eq!(fs::read_to_string(handed).unwrap(), "+cpu");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_named() {
+    let (_own, cgroups) = hierarchy(Version::V1);
+    assert_eq!(cgroups.lacks(&all()), ["pids: not here"]);
+    assert!(cgroups.lacks(&Resources::default()).is_empty());
+    let nothing = Cgroups {
+        hierarchies: BTreeMap::new(),
+        name: String::new(),
+    };
+    assert_eq!(nothing.lacks(&all()).len(), 3);
+}
+
+#[test]
+fn processes_that_ran_out_of_memory_are_counted_in_both_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let groups = Groups(vec![folder.path().to_owned()]);
+    assert_eq!(groups.out_of_memory(), 0);
+    let control = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+    fs::write(folder.path().join("memory.oom_control"), control).unwrap();
+    assert_eq!(groups.out_of_memory(), 2);
+    let events = "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n";
+    fs::write(folder.path().join("memory.events"), events).unwrap();
+    fs::remove_file(folder.path().join("memory.oom_control")).unwrap();
+    assert_eq!(groups.out_of_memory(), 1);
+}

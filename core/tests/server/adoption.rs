@@ -1,0 +1,169 @@
+//! The live release goes on while one server follows another.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::harness::{Server, agent, get, until};
+use crate::image::push;
+
+/// The numbers that a chatty application has printed, in the order of the log.
+fn ticks(server: &Server, deployment: u64) -> Vec<u64> {
+    let path = server.data().join(format!("logs/local/{deployment}.log"));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let tick = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let number = line["line"].as_str()?.strip_prefix("tick ")?;
+        Some(number.parse().unwrap())
+    };
+    text.lines().filter_map(tick).collect()
+}
+
+/// A server with a release of two instances, of which the first counts aloud.
+fn with_release() -> Server {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    let mut request = server.request("v1");
+    request.replicas = Some(2);
+    let number = server.deploy(&request).deployment.unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    server
+}
+
+/// The program of each instance that was started: number and time of the start of its process.
+fn programs(server: &Server) -> BTreeMap<String, Value> {
+    let instances = server.instances().into_iter();
+    let programs = instances.map(|(id, record)| (id, record["program"].clone()));
+    programs
+        .filter(|(_, program)| program.is_object())
+        .collect()
+}
+
+#[test]
+fn after_a_kill_the_same_processes_serve_on() {
+    let server = with_release();
+    let before = programs(&server);
+    assert_eq!(before.len(), 2);
+    let url = server.app_url();
+    let server = server.kill_and_restart();
+    // Whoever finds the server finds the release behind it: nothing was started.
+    let version = get(&format!("{url}/version"));
+    assert_eq!(version.as_deref(), Some("one"), "{}", server.log());
+    assert_eq!(programs(&server), before);
+    assert_eq!(server.client().status("local").unwrap().status, "deployed");
+    // They are kept running as others are.
+    get(&format!("{url}/exit/5"));
+    until("another one takes its place", || {
+        let now = programs(&server);
+        (now.len() == 2 && now != before).then_some(())
+    });
+}
+
+#[test]
+fn sigterm_leaves_the_release_to_the_next_server() {
+    let mut server = with_release();
+    let before = programs(&server);
+    assert!(server.terminate().success());
+    assert_eq!(programs(&server), before);
+    let server = server.kill_and_restart();
+    assert_eq!(server.version().as_deref(), Some("one"));
+    assert_eq!(programs(&server), before);
+    // The next release takes the place of instances that this server has not started.
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    assert_eq!(server.deploy_and_wait("v2").state, "succeeded");
+    assert_eq!(server.version().as_deref(), Some("two"));
+    let now = programs(&server);
+    assert!(now.keys().all(|id| !before.contains_key(id)), "{now:?}");
+}
+
+#[test]
+fn a_log_has_no_gap_where_no_server_was() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("MODE", "chatty")]);
+    let number = server.deploy_and_wait("v1").number;
+    let mut server = server;
+    server.kill();
+    let so_far = ticks(&server, number).len();
+    until("it is written without a server", || {
+        (ticks(&server, number).len() > so_far + 20).then_some(())
+    });
+    let server = server.kill_and_restart();
+    let so_far = ticks(&server, number).len();
+    until("it is still written", || {
+        (ticks(&server, number).len() > so_far + 20).then_some(())
+    });
+    let found = ticks(&server, number);
+    let expected: Vec<u64> = (0..found.len() as u64).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn no_request_fails_but_while_nobody_listens() {
+    let server = with_release();
+    let url = format!("{}/version", server.app_url());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let agent = agent();
+            let (mut good, mut refused) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                match agent.get(&url).call() {
+                    // Refused, or cut off with the server that was killed.
+                    Err(_) => refused += 1,
+                    Ok(answer) => {
+                        assert_eq!(answer.status(), 200);
+                        good += 1;
+                    }
+                }
+            }
+            (good, refused)
+        });
+        let server = server.kill_and_restart();
+        until("it serves", || server.version());
+        done.store(true, Ordering::Relaxed);
+        let (good, refused) = asking.join().unwrap();
+        assert!(good > 0, "{refused} were refused");
+    });
+}
+
+#[test]
+fn what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept() {
+    let mut server = with_release();
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    let before = programs(&server);
+    assert!(server.terminate().success());
+    let mut server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", "shifting")]);
+    let number = server.deploy(&server.request("v2")).deployment.unwrap();
+    server.wait_for_death();
+    assert!(programs(&server).len() > 2, "the new ones run");
+    let server = server.kill_and_restart();
+    assert_eq!(server.version().as_deref(), Some("one"));
+    let done = server.client().deployment("local", number).unwrap();
+    assert_eq!(done.state, "rolled_back");
+    until("the new ones are ended", || {
+        (programs(&server) == before).then_some(())
+    });
+    assert_eq!(server.version().as_deref(), Some("one"));
+}
+
+#[test]
+fn an_instance_that_ended_meanwhile_is_started_again() {
+    let mut server = with_release();
+    server.kill();
+    let before = programs(&server);
+    let (id, program) = before.first_key_value().unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-KILL", &program["pid"].to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let server = server.kill_and_restart();
+    assert_eq!(server.version().as_deref(), Some("one"));
+    until("there are two again", || {
+        let now = programs(&server);
+        (now.len() == 2 && !now.contains_key(id)).then_some(())
+    });
+    let log = server.log();
+    assert!(log.contains("it was ended by signal 9 (SIGKILL)"), "{log}");
+}
