@@ -1,5 +1,5 @@
-//! The guides say what the program does: every key with its default, every error code, and no link
-//! that leads nowhere.
+//! The guides say what the program does: every key with its default, every error code, no promise
+//! without a test, and no link that leads nowhere.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -170,6 +170,26 @@ fn last_word(text: &str) -> Option<String> {
 
 fn is_code(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+/// A promise is worth what holds it: `module::test` in backticks, in a file of that name.
+#[test]
+fn every_promise_names_tests_that_are_there() {
+    let text = read(&root().join("docs/guarantees.md"));
+    let sources = files(&root().join("core"), "rs");
+    let mut count = 0;
+    for named in text.split('`').skip(1).step_by(2) {
+        let Some((module, test)) = named.split_once("::") else {
+            continue;
+        };
+        let wanted = format!("fn {test}(");
+        let is_there = sources.iter().any(|path| {
+            path.file_stem().is_some_and(|stem| stem == module) && read(path).contains(&wanted)
+        });
+        assert!(is_there, "docs/guarantees.md: there is no test {named}");
+        count += 1;
+    }
+    assert!(count > 50, "{count}");
 }
 
 #[test]
