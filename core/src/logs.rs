@@ -23,6 +23,8 @@ const ASIDE: [&str; 2] = ["1", "2"];
 /// Which lines are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
+    /// Of this deployment only.
+    pub(crate) deployment: Option<u64>,
     /// Not older than this.
     pub(crate) since: Option<DateTime<Utc>>,
     /// Holding this text.
@@ -32,6 +34,12 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// Those of the deployments that are wanted.
+    fn of(&self, mut deployments: Vec<u64>) -> Vec<u64> {
+        deployments.retain(|number| self.deployment.is_none_or(|wanted| wanted == *number));
+        deployments
+    }
+
     fn wants(&self, line: &LogLine) -> bool {
         self.since.is_none_or(|since| line.at >= since)
             && self
@@ -58,7 +66,7 @@ fn read_until(
     end: impl Fn(u64) -> u64,
 ) -> io::Result<Vec<LogLine>> {
     let mut lines: Vec<LogLine> = Vec::new();
-    for deployment in deployments(folder)?.into_iter().rev() {
+    for deployment in filter.of(deployments(folder)?).into_iter().rev() {
         // Two instances write at once during a rollout, so the number alone says nothing about
         // which line is younger; the time of the file's last line does.
         let oldest = lines.len().checked_sub(filter.tail);
@@ -218,12 +226,15 @@ mod tests {
     #[test]
     fn filters_apply_together() {
         let folder = sample();
-        let filter = Filter {
+        let mut filter = Filter {
+            deployment: None,
             since: DateTime::from_timestamp(3, 0),
             text: Some("n".into()),
             tail: 1,
         };
         assert_eq!(texts(folder.path(), &filter), ["f nine"]);
+        filter.deployment = Some(10);
+        assert_eq!(texts(folder.path(), &filter), ["e ten"]);
     }
 
     #[test]

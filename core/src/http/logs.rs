@@ -73,6 +73,7 @@ fn filter(query: &LogsQuery) -> Result<Filter, ApiError> {
     }
     let since = query.since.as_deref().map(|text| moment(text, Utc::now()));
     Ok(Filter {
+        deployment: None,
         since: since.transpose()?,
         text: query.filter.clone(),
         tail,

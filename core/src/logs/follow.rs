@@ -55,7 +55,8 @@ impl Follower {
         }
     }
 
-    async fn look(&mut self) -> io::Result<Vec<LogLine>> {
+    /// What was added since the last look; at the first one, what is there.
+    pub(crate) async fn look(&mut self) -> io::Result<Vec<LogLine>> {
         let (folder, filter) = (self.folder.clone(), self.filter.clone());
         let places = self.places.take();
         let looked = tokio::task::spawn_blocking(move || match places {
@@ -74,7 +75,7 @@ type Looked = (Vec<LogLine>, HashMap<u64, Place>);
 /// comes twice.
 fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
     let mut places = HashMap::new();
-    for deployment in deployments(folder)? {
+    for deployment in filter.of(deployments(folder)?) {
         places.insert(deployment, end_of(&file(folder, deployment))?);
     }
     let end = |deployment: u64| places.get(&deployment).map_or(0, |place| place.offset);
@@ -84,7 +85,7 @@ fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
 
 fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io::Result<Looked> {
     let mut lines = Vec::new();
-    for deployment in deployments(folder)? {
+    for deployment in filter.of(deployments(folder)?) {
         let path = file(folder, deployment);
         let place = places.entry(deployment).or_default();
         lines.extend(added(&path, deployment, place)?);

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::live::{Live, LiveState};
 use super::probe::{Probed, probe_with, wrong};
+use super::watching::{Log, log_from_now};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
 use crate::platform::App;
@@ -64,6 +65,7 @@ pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signa
         old: tenant.live(),
         old_let_go: false,
         new: New::default(),
+        log: log_from_now(app.data.logs(&tenant.id), number),
         app: App::clone(&app),
         tenant: Arc::clone(&tenant),
         course,
@@ -123,6 +125,8 @@ pub(super) struct Rollout {
     /// Whether nobody keeps the old release running any more.
     pub(super) old_let_go: bool,
     pub(super) new: New,
+    /// Begins behind the release command.
+    pub(super) log: Log,
 }
 
 impl Rollout {

@@ -12,7 +12,7 @@ use super::analysis::Verdict;
 use super::live::Live;
 use super::probe::succeeded;
 use super::run::{Rollout, Stop, drain, start, stop_all};
-use super::watching::{self, Watch};
+use super::watching::{self, Watch, log_from_now};
 use super::{failure, health, instances};
 use crate::deployments::{Course, State, Step, Thresholds};
 use crate::platform::App;
@@ -45,6 +45,7 @@ impl Rollout {
         // It has ended; what is left of it goes.
         let ended = self.new.take();
         self.stop_all(ended).await;
+        self.log = log_from_now(self.app.data.logs(&self.tenant.id), self.row.number);
         let seconds = begun.elapsed().as_secs_f64();
         let message = format!("the release command ended well after {seconds:.1} s");
         self.advance(State::Migrated, message).await
@@ -206,6 +207,7 @@ impl Rollout {
             &health,
             self.new.all(),
             self.old.clone(),
+            Arc::clone(&self.log),
             pause,
         );
         let signals = self.signals.clone();

@@ -1,13 +1,16 @@
 //! What is seen of a new release while it has some of the traffic.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use engines::process::Instance;
 use futures_util::future::{join_all, select_all};
 use management_api::types::{Failure, HealthCheck, ProbeKind};
 use proxy::Target;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::analysis::{Sample, Verdict, judge};
@@ -16,6 +19,7 @@ use super::live::Live;
 use super::probe::{Probed, no_longer, probe};
 use super::{failure, instances};
 use crate::deployments::Thresholds;
+use crate::logs::{Filter, Follower, MAX_LINES};
 use crate::tenant::Tenant;
 
 /// So many looks a pause, unless that makes them too rare or too many; and so many until there is enough to judge
@@ -25,8 +29,20 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 /// A request that is made up waits no longer for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Lines of the log that are looked through each time.
-const LOG_LINES: usize = 500;
+
+/// What the new instances have written, from one watch to the next.
+pub(super) type Log = Arc<Mutex<Follower>>;
+
+/// Of what is written from now on.
+pub(super) fn log_from_now(folder: PathBuf, deployment: u64) -> Log {
+    let filter = Filter {
+        deployment: Some(deployment),
+        since: Some(Utc::now()),
+        text: None,
+        tail: MAX_LINES,
+    };
+    Arc::new(Mutex::new(Follower::new(folder, filter)))
+}
 
 /// A new release beside the one before.
 pub(super) struct Watch {
@@ -35,6 +51,7 @@ pub(super) struct Watch {
     check: HealthCheck,
     new: Vec<Instance>,
     old: Option<Arc<Live>>,
+    log: Log,
     /// What the proxy had seen of each instance when this began.
     before: BTreeMap<String, Sample>,
     /// Requests that were made up, to the new and to the old release.
@@ -51,6 +68,7 @@ impl Watch {
         check: &HealthCheck,
         new: Vec<Instance>,
         old: Option<Arc<Live>>,
+        log: Log,
         pause: Option<Duration>,
     ) -> Self {
         let looks = pause.map_or(LOOKS.into(), |pause| {
@@ -67,6 +85,7 @@ impl Watch {
             check: check.clone(),
             new,
             old,
+            log,
             made_up: Default::default(),
         }
     }
@@ -136,16 +155,15 @@ impl Watch {
         }
     }
 
-    /// The first line of the log that speaks against the release. Its instances write one log.
+    /// The first new line of the log that speaks against the release. Its instances write one log.
     async fn told_by_log(&self) -> Option<String> {
-        let (patterns, instance) = (self.thresholds.log_patterns.clone(), self.new.first()?);
+        let patterns = &self.thresholds.log_patterns;
         if patterns.is_empty() {
             return None;
         }
-        let instance = instance.clone();
-        let lines = tokio::task::spawn_blocking(move || instance.log_tail(LOG_LINES)).await;
+        let lines = self.log.lock().await.look().await.ok()?;
         let told = |line: &String| patterns.iter().any(|pattern| line.contains(pattern));
-        lines.ok()?.into_iter().find(told)
+        lines.into_iter().map(|line| line.line).find(told)
     }
 }
 

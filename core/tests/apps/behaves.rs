@@ -9,6 +9,8 @@
 //!
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
+//! `LINES`: so many lines are written at the start.
+//!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on), `/well`
 //! (no longer), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
@@ -29,6 +31,9 @@ fn main() {
     }
     let mode = variable("MODE", "ok");
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
+    for line in 0..number("LINES", 0) {
+        println!("line {line}");
+    }
     let needed = variable("NEEDS", "");
     if !needed.is_empty() && TcpStream::connect(&needed).is_err() {
         eprintln!("{needed} is not there");

@@ -397,6 +397,31 @@ fn a_line_of_the_log_can_speak_against_a_canary() {
 }
 
 #[test]
+fn every_line_of_the_new_instances_counts_and_none_of_the_release_command() {
+    let server = serving();
+    // More lines than anybody keeps in mind between two looks.
+    let chatty = [("VERSION", "three"), ("LINES", "5000")];
+    push(&server, "local", "three", &chatty);
+    let watched = |tag: &str, pattern: &str| {
+        let analysis = AnalysisSettings {
+            log_patterns: Some(vec![pattern.to_owned()]),
+            ..AnalysisSettings::default()
+        };
+        let mut asked = request(&server, tag);
+        asked.release_command = vec!["print".into()];
+        deploy(
+            &server,
+            &by("canary", canary(&[(50, Some(500))], analysis), asked),
+        )
+    };
+    let done = watched("two", "running print for version two");
+    assert_eq!(done.state, "succeeded", "{done:?}");
+    let done = watched("three", "starting in mode ok, version three");
+    assert_eq!(done.state, "rolled_back", "{done:?}");
+    failure(&done, "analysis_failed");
+}
+
+#[test]
 fn where_nobody_can_say_it_is_paused_and_can_be_aborted() {
     let server = serving();
     let before = instances(&server);
