@@ -20,6 +20,7 @@ use crate::data_dir::DataDir;
 use crate::http::{Limiter, Origin};
 use crate::metrics::Metrics;
 use crate::retention::{CollectError, Collector};
+use crate::rollout::LeftRunning;
 use crate::settings::Settings;
 use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
@@ -85,6 +86,7 @@ impl Platform {
             name: name.to_owned(),
             port: address.port(),
             live: None,
+            stand_in: None,
         };
         if let Err(error) = self.store.create_tenant(row.clone(), by).await {
             // With it goes the proxy, and its port is free again.
@@ -120,12 +122,12 @@ impl Platform {
     pub(crate) async fn open_tenant(
         self: &Arc<Self>,
         row: &TenantRow,
-        instances: Vec<Instance>,
+        left: LeftRunning,
     ) -> Result<(), StoreError> {
         let address = SocketAddr::new(self.listen.ip(), row.port);
         let tenant = Arc::new(Tenant::new(&row.id, address, self.scheme()));
         self.tenants.add(Arc::clone(&tenant));
-        rollout::restore_live(self, &tenant, instances).await?;
+        rollout::restore_live(self, &tenant, left).await?;
         match bind(address, self.tls.as_ref()).await {
             Ok(proxy) => tenant.set_proxy(proxy),
             Err(error) => {
@@ -146,8 +148,14 @@ impl Platform {
         self.stop_warm(tenant).await;
     }
 
-    /// Stops the set that is kept for a quick return.
-    pub(crate) async fn stop_warm(&self, tenant: &Tenant) {
+    /// Stops the set that is kept for a quick return; not the release that somebody stands in for, which is to come back.
+    pub(crate) async fn stop_spare(&self, tenant: &Tenant) {
+        if !tenant.is_standing_in() {
+            self.stop_warm(tenant).await;
+        }
+    }
+
+    async fn stop_warm(&self, tenant: &Tenant) {
         if let Some(warm) = tenant.take_warm() {
             self.stop_all(&warm.let_go().await).await;
         }
@@ -252,11 +260,17 @@ impl Platform {
 
     async fn prune_logs(&self, tenant: &str) -> Result<(), FreeError> {
         let (limits, retention) = (&self.settings.limits, &self.settings.retention);
-        let live = self.store.tenant(tenant).await?.and_then(|row| row.live);
+        let row = self.store.tenant(tenant).await?;
+        let serving = row.map(|row| [row.live, row.stand_in]);
         let running = self.store.running(tenant).await?.map(|row| row.number);
         let kept = logs::Kept {
             deployments: limits.max_deployments_kept as usize,
-            in_use: live.into_iter().chain(running).collect(),
+            in_use: serving
+                .into_iter()
+                .flatten()
+                .flatten()
+                .chain(running)
+                .collect(),
             bytes_each: limits.log_bytes_kept,
             age: retention.log_age(),
             bytes: retention.tenant_log_bytes(),

@@ -1,5 +1,6 @@
 //! The life of a server: start, recovery, service, end.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,10 @@ use crate::tls::{self, Tls, TlsError};
 const FIRST_TENANT: &str = "local";
 /// For requests, to the API and to the tenants, when the server ends.
 const DRAIN: Duration = Duration::from_secs(10);
-/// For everything else, rollouts that are being undone included.
+/// For everything else, rollouts that are being undone included: this, and what instances may take.
 const WIND_DOWN: Duration = Duration::from_mins(1);
+/// The pid namespace that the kernel begins with, on every machine (`PROC_PID_INIT_INO` of Linux).
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Runs a server until it is told to end.
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
@@ -143,12 +146,13 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     app.store.release_keys_in_flight().await?;
     operator_token(app).await?;
     let tenants = app.store.tenants().await?;
+    let mut opening = Vec::new();
     for tenant in &tenants {
-        let instances = tenant.live.map(|live| adopted.take(&tenant.id, live));
-        app.open_tenant(tenant, instances.unwrap_or_default())
-            .await?;
+        opening.push(app.open_tenant(tenant, adopted.of_tenant(tenant)));
     }
-    // Those of deployments that were not finished, or of tenants that are gone.
+    // One that has to wait keeps no other waiting.
+    futures_util::future::try_join_all(opening).await?;
+    // Those of tenants that are gone.
     let (app_, rest) = (App::clone(app), adopted.rest());
     app.tasks.spawn(async move { app_.stop_all(&rest).await });
     if tenants.is_empty() && app.store.is_new().await? {
@@ -224,16 +228,24 @@ enum Instances {
 }
 
 impl Instances {
-    /// SIGINT is a person who has had enough; SIGTERM may be a restart. Nothing outlives process 1, which
-    /// a server in a container may be.
+    /// SIGINT is a person who has had enough; SIGTERM may be a restart. Nothing outlives a container.
     fn after(signal: SignalKind, app: &App) -> Self {
-        let outlive = !app.settings.engine.orphan().is_zero() && std::process::id() != 1;
+        let outlive = !app.settings.engine.orphan().is_zero() && !ends_with_us();
         if signal == SignalKind::terminate() && outlive {
             Self::Leave
         } else {
             Self::Stop
         }
     }
+}
+
+/// Whether the end of this process is the end of everything that runs with it: it is process 1, or the child of the process 1
+/// of a container, which ends with its child.
+fn ends_with_us() -> bool {
+    let parent = std::os::unix::process::parent_id();
+    let namespace = std::fs::metadata("/proc/self/ns/pid");
+    let in_container = namespace.is_ok_and(|namespace| namespace.ino() != FIRST_PID_NAMESPACE);
+    std::process::id() == 1 || (parent == 1 && in_container)
 }
 
 /// Ends everything in order: no new requests, the running ones finished, rollouts undone,
@@ -263,12 +275,14 @@ async fn end(
         app.tasks.wait().await;
         for_all_tenants(app, async |app, tenant| match instances {
             Instances::Stop => app.stop_live(&tenant).await,
-            Instances::Leave => app.stop_warm(&tenant).await,
+            Instances::Leave => app.stop_spare(&tenant).await,
         })
         .await;
     };
+    let rollout = &app.settings.rollout;
+    let limit = WIND_DOWN + rollout.drain() + rollout.stop_grace();
     tokio::select! {
-        done = tokio::time::timeout(WIND_DOWN, orderly) => {
+        done = tokio::time::timeout(limit, orderly) => {
             if done.is_err() {
                 tracing::warn!("not everything ended in time");
             }

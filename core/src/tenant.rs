@@ -31,6 +31,10 @@ struct Inner {
     live: Option<Arc<Live>>,
     /// A set that had the traffic before and is kept for a quick return.
     warm: Option<Arc<Live>>,
+    /// Whether `live` stands in for `warm`, which is the release that should serve and does not.
+    standing_in: bool,
+    /// Held while instances that an earlier server has left, and nobody needs, come to their end.
+    leftovers: Arc<tokio::sync::Mutex<()>>,
     rollout: Option<RunningRollout>,
 }
 
@@ -198,7 +202,9 @@ impl Tenant {
 
     /// The set that is kept for a quick return, which nobody else gets then.
     pub(crate) fn take_warm(&self) -> Option<Arc<Live>> {
-        self.inner().warm.take()
+        let mut inner = self.inner();
+        inner.standing_in = false;
+        inner.warm.take()
     }
 
     /// Keeps a set for a quick return; the one that was kept before comes back.
@@ -221,6 +227,33 @@ impl Tenant {
             .is_some_and(|kept| Arc::ptr_eq(kept, warm))
     }
 
+    /// Lets a set serve in the place of the live release until that one serves again. There is nothing warm then: the
+    /// rollout that gives up has taken it.
+    pub(crate) fn stand_in(&self, stand_in: Arc<Live>, lost: Arc<Live>) {
+        let mut inner = self.inner();
+        inner.live = Some(stand_in);
+        inner.warm = Some(lost);
+        inner.standing_in = true;
+    }
+
+    /// Whether the release that should serve does not, and another one does.
+    pub(crate) fn is_standing_in(&self) -> bool {
+        self.inner().standing_in
+    }
+
+    /// Ends the waiting for the release that should have served: another one does from now on. Hands it over.
+    pub(crate) fn give_up_lost(&self) -> Option<Arc<Live>> {
+        let mut inner = self.inner();
+        std::mem::take(&mut inner.standing_in)
+            .then(|| inner.warm.take())
+            .flatten()
+    }
+
+    /// Held while what an earlier server has left comes to its end.
+    pub(crate) fn leftovers(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.inner().leftovers)
+    }
+
     /// Makes this set, which is kept beside it, the live release again; hands over the one that was. Not while a
     /// rollout decides about either.
     pub(crate) fn swap_back(&self, warm: &Arc<Live>) -> Option<Arc<Live>> {
@@ -229,6 +262,7 @@ impl Tenant {
             return None;
         }
         let back = inner.warm.take_if(|kept| Arc::ptr_eq(kept, warm))?;
+        inner.standing_in = false;
         inner.live.replace(back)
     }
 

@@ -177,6 +177,7 @@ impl World {
                 name: tenant.into(),
                 port,
                 live: None,
+                stand_in: None,
             };
             store.create_tenant(row, &Actor::server()).await.unwrap();
         }

@@ -1,5 +1,6 @@
 //! Starting an instance of a release, and knowing again those that an earlier server has started.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use secrecy::ExposeSecret;
 
 use super::failure;
 use crate::platform::Platform;
-use crate::store::DeploymentRow;
+use crate::store::{DeploymentRow, TenantRow};
 use crate::{logs, ports, secrets};
 
 /// Tells apart the instances of one deployment.
@@ -63,7 +64,7 @@ impl Adopted {
     }
 
     /// Those of one deployment.
-    pub(crate) fn take(&mut self, tenant: &str, deployment: u64) -> Vec<Instance> {
+    fn take(&mut self, tenant: &str, deployment: u64) -> Vec<Instance> {
         let is_of = |name: Name<'_>| name.tenant == tenant && name.deployment == deployment;
         let all = std::mem::take(&mut self.0);
         let (taken, rest) = all
@@ -73,10 +74,40 @@ impl Adopted {
         taken
     }
 
-    /// Those that nobody has taken.
+    /// All of a tenant, told apart by what becomes of them. The youngest come first.
+    pub(crate) fn of_tenant(&mut self, tenant: &TenantRow) -> LeftRunning {
+        let mut left = LeftRunning {
+            live: tenant
+                .live
+                .map_or_else(Vec::new, |n| self.take(&tenant.id, n)),
+            stand_in: tenant
+                .stand_in
+                .map_or_else(Vec::new, |n| self.take(&tenant.id, n)),
+            rest: Vec::new(),
+        };
+        let is_of = |i: &Instance| Name::of(i.id()).is_some_and(|name| name.tenant == tenant.id);
+        let all = std::mem::take(&mut self.0);
+        (left.rest, self.0) = all.into_iter().partition(is_of);
+        let age = |i: &Instance| Reverse(Name::of(i.id()).map(|name| name.count));
+        left.live.sort_by_key(age);
+        left.stand_in.sort_by_key(age);
+        left
+    }
+
+    /// Those of nobody.
     pub(crate) fn rest(self) -> Vec<Instance> {
         self.0
     }
+}
+
+/// Instances of one tenant that an earlier server has left.
+#[derive(Default)]
+pub(crate) struct LeftRunning {
+    pub(super) live: Vec<Instance>,
+    /// Of the release that stands in for the live one.
+    pub(super) stand_in: Vec<Instance>,
+    /// Of deployments that were not finished, of release commands, of sets that were kept warm.
+    pub(super) rest: Vec<Instance>,
 }
 
 /// Starts an instance on a port of its own.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engines::process::{Exit, Instance};
+use futures_util::future::join_all;
 use management_api::types::Probe;
 use proxy::{Retired, Target};
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::probe::no_longer;
+use super::probe::{Probed, no_longer, probe};
 use super::{health, instances};
 use crate::platform::App;
 use crate::store::DeploymentRow;
@@ -53,6 +54,22 @@ struct Slot {
     keeper: JoinHandle<Option<Instance>>,
 }
 
+/// What a slot begins with.
+enum Beginning {
+    Nothing,
+    Healthy(Instance),
+    Unproven(Instance),
+}
+
+impl Beginning {
+    fn target(&self) -> Option<Target> {
+        match self {
+            Self::Healthy(instance) => Some(instances::target(instance)),
+            Self::Nothing | Self::Unproven(_) => None,
+        }
+    }
+}
+
 /// How each slot is: what the keepers write and everybody reads.
 struct Board {
     number: u64,
@@ -77,12 +94,14 @@ impl Entries {
 }
 
 impl Live {
-    /// Keeps the release of `row` running, beginning with `instances`, which are healthy.
+    /// Keeps the release of `row` running, beginning with instances that are healthy, and others that get no traffic before
+    /// they are.
     pub(crate) fn keep(
         app: &App,
         tenant: &Arc<Tenant>,
         row: DeploymentRow,
-        instances: Vec<Instance>,
+        healthy: Vec<Instance>,
+        unproven: Vec<Instance>,
     ) -> Arc<Self> {
         let live = Arc::new(Self {
             number: row.number,
@@ -92,10 +111,25 @@ impl Live {
             row,
         });
         let wanted = live.row.capsule.replicas as usize;
-        let mut instances: Vec<_> = instances.into_iter().map(Some).collect();
-        instances.resize(wanted.max(instances.len()), None);
-        live.add(instances);
+        let healthy = healthy.into_iter().map(Beginning::Healthy);
+        let mut slots: Vec<_> = healthy
+            .chain(unproven.into_iter().map(Beginning::Unproven))
+            .collect();
+        slots.resize_with(wanted.max(slots.len()), || Beginning::Nothing);
+        live.add(slots);
         live
+    }
+
+    /// Whether so many of its instances answer as they should, right now.
+    pub(crate) async fn answers(&self, count: usize) -> bool {
+        let check = &self.row.capsule.health;
+        let limit = Duration::from_millis(check.timeout_ms);
+        let targets = self.targets();
+        let asked = targets
+            .iter()
+            .map(|target| probe(target.address, &check.probe, limit));
+        let answers = join_all(asked).await;
+        answers.iter().filter(|a| **a == Probed::Good).count() >= count
     }
 
     pub(crate) fn state(&self) -> LiveState {
@@ -131,7 +165,7 @@ impl Live {
 
     /// Keeps `count` more instances.
     pub(crate) fn grow(&self, count: usize) {
-        self.add(vec![None; count]);
+        self.add((0..count).map(|_| Beginning::Nothing).collect());
     }
 
     /// Keeps `count` fewer: these get no new requests and are handed over, with the routes that tell when
@@ -158,10 +192,11 @@ impl Live {
     }
 
     /// A slot for each, filled or not.
-    fn add(&self, instances: Vec<Option<Instance>>) {
-        let targets = instances.iter().map(|i| i.as_ref().map(instances::target));
-        let ids = self.board.enter(targets.collect());
-        for (id, instance) in ids.into_iter().zip(instances) {
+    fn add(&self, slots: Vec<Beginning>) {
+        let ids = self
+            .board
+            .enter(slots.iter().map(Beginning::target).collect());
+        for (id, beginning) in ids.into_iter().zip(slots) {
             // The end of the server ends the keeping too.
             let stop = self.app.shutdown.child_token();
             let keeper = Keeper {
@@ -172,7 +207,7 @@ impl Live {
                 stop: stop.clone(),
                 pause: Duration::ZERO,
             };
-            let keeper = self.app.tasks.spawn(keeper.run(instance));
+            let keeper = self.app.tasks.spawn(keeper.run(beginning));
             self.slots().push(Slot { id, stop, keeper });
         }
     }
@@ -280,11 +315,16 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut instance: Option<Instance>) -> Option<Instance> {
+    async fn run(mut self, beginning: Beginning) -> Option<Instance> {
+        let (mut healthy, mut unproven) = match beginning {
+            Beginning::Nothing => (None, None),
+            Beginning::Healthy(instance) => (Some(instance), None),
+            Beginning::Unproven(instance) => (None, Some(instance)),
+        };
         loop {
-            let current = match instance.take() {
+            let current = match healthy.take() {
                 Some(instance) => instance,
-                None => self.start().await?,
+                None => self.start(unproven.take()).await?,
             };
             let since = Instant::now();
             let Some(why) = self.watch(&current).await else {
@@ -297,15 +337,20 @@ impl Keeper {
         }
     }
 
-    /// Starts instances until one is healthy and has traffic; `None` when told to stop.
-    async fn start(&mut self) -> Option<Instance> {
+    /// Starts instances until one is healthy and has traffic, beginning with one that runs already if there is one; `None`
+    /// when told to stop.
+    async fn start(&mut self, mut running: Option<Instance>) -> Option<Instance> {
         loop {
             let pause = tokio::time::sleep(self.pause);
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 () = pause => {}
             }
-            match self.try_start().await {
+            let tried = match running.take() {
+                Some(instance) => self.prove(instance).await,
+                None => self.try_start().await,
+            };
+            match tried {
                 Ok(Some(instance)) => {
                     self.board.up(self.slot, instances::target(&instance));
                     self.tell(&instance, "an instance of the live release serves");
@@ -321,6 +366,10 @@ impl Keeper {
         // A start that has begun comes to its end: else it could run beside what takes this one's place.
         let started = instances::start(&self.app, &self.row).await;
         let instance = started.map_err(|failure| failure.message)?;
+        self.prove(instance).await
+    }
+
+    async fn prove(&self, instance: Instance) -> Result<Option<Instance>, String> {
         let healthy = tokio::select! {
             () = self.stop.cancelled() => None,
             healthy = health::until_healthy(&instance, &self.row.capsule.health) => Some(healthy),

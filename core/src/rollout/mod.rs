@@ -16,7 +16,7 @@ mod strategies;
 mod undo;
 mod watching;
 
-pub(crate) use instances::{Adopted, bounds};
+pub(crate) use instances::{Adopted, LeftRunning, bounds};
 pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe_with};
 pub(crate) use recovery::{finish_interrupted, restore_live};

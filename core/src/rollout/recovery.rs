@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use engines::process::Instance;
+use futures_util::future::join_all;
 use management_api::types::Failure;
+use tokio::task::JoinHandle;
 
-use super::failure;
+use super::instances::LeftRunning;
 use super::live::{Live, described};
-use crate::deployments::State;
+use super::undo::begin_standing_in;
+use super::{failure, health};
+use crate::deployments::{State, Strategy};
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, Store, StoreError};
 use crate::tenant::Tenant;
@@ -34,45 +38,138 @@ pub(crate) async fn finish_interrupted(store: &Store) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Keeps the live release of a tenant running: with `instances`, which have never stopped, at once; what is
-/// missing of it is started in the background.
+/// Keeps the live release of a tenant running, and what stands in for it: with instances that have never stopped, at once;
+/// what is missing of them is started in the background. What nobody needs is stopped.
 pub(crate) async fn restore_live(
     app: &App,
     tenant: &Arc<Tenant>,
-    instances: Vec<Instance>,
+    left: LeftRunning,
 ) -> Result<(), StoreError> {
-    let live = app.store.tenant(&tenant.id).await?.and_then(|t| t.live);
-    let Some(number) = live else { return Ok(()) };
-    let Some(row) = app.store.deployment(&tenant.id, number).await? else {
-        return Ok(());
+    let known = app.store.tenant(&tenant.id).await?;
+    let number = known.as_ref().and_then(|row| row.live);
+    let live = find(app, tenant, number).await?;
+    let stand_in = find(app, tenant, known.and_then(|row| row.stand_in)).await?;
+    let LeftRunning {
+        live: of_live,
+        stand_in: of_stand_in,
+        mut rest,
+    } = left;
+    let of_live = Running::of(tenant, live.as_ref(), of_live, &mut rest).await;
+    let of_stand_in = Running::of(tenant, stand_in.as_ref(), of_stand_in, &mut rest).await;
+    // Where two must not run at once, nothing is started beside what still ends.
+    let alone = live
+        .as_ref()
+        .is_some_and(|row| row.strategy == Strategy::Recreate)
+        || last_began_alone(app, tenant).await?;
+    let ending = end_leftovers(app, tenant, rest);
+    if alone {
+        // A panic in it has been printed.
+        let _ = ending.await;
+    }
+    let Some(row) = live else { return Ok(()) };
+    let keep = |row: DeploymentRow, running: Running| {
+        // A share of its own first: else nobody could be told who serves.
+        drop(tenant.give_traffic(row.number, Vec::new()));
+        Live::keep(app, tenant, row, running.healthy, running.unproven)
     };
-    let (ended, instances): (Vec<_>, Vec<_>) = instances
-        .into_iter()
-        .partition(|instance| instance.exited().is_some());
-    for (instance, exit) in ended.iter().filter_map(|i| Some((i, i.exited()?))) {
-        tracing::warn!(
-            tenant = tenant.id,
-            deployment = number,
-            instance = instance.id(),
-            why = described(exit),
-            "an instance of the live release is down since before the start"
-        );
+    match stand_in {
+        None => tenant.set_live(Some(keep(row, of_live))),
+        Some(stand_in) => {
+            let (healthy, unproven) = (of_live.healthy, of_live.unproven);
+            let lost = Live::keep(app, tenant, row, healthy, unproven);
+            let stand_in = keep(stand_in, of_stand_in);
+            begin_standing_in(app, tenant, stand_in, lost);
+        }
     }
-    // What has ended leaves a directory behind.
-    let stopping = App::clone(app);
-    app.tasks
-        .spawn(async move { stopping.stop_all(&ended).await });
-    if !instances.is_empty() {
-        tracing::info!(
-            tenant = tenant.id,
-            deployment = number,
-            instances = instances.len(),
-            "the live release has run on and is taken over"
-        );
-    }
-    drop(tenant.give_traffic(number, Vec::new()));
-    tenant.set_live(Some(Live::keep(app, tenant, row, instances)));
     Ok(())
+}
+
+async fn find(
+    app: &App,
+    tenant: &Tenant,
+    number: Option<u64>,
+) -> Result<Option<DeploymentRow>, StoreError> {
+    match number {
+        Some(number) => app.store.deployment(&tenant.id, number).await,
+        None => Ok(None),
+    }
+}
+
+/// Whether the newest deployment is one of those that stop the old instances first.
+async fn last_began_alone(app: &App, tenant: &Tenant) -> Result<bool, StoreError> {
+    let last = app.store.deployments(&tenant.id, 1).await?;
+    Ok(last.iter().any(|row| row.strategy == Strategy::Recreate))
+}
+
+/// Stops what nobody needs; no rollout of the tenant begins before that is over.
+fn end_leftovers(app: &App, tenant: &Tenant, rest: Vec<Instance>) -> JoinHandle<()> {
+    // Nobody else can have it yet.
+    let held = tenant.leftovers().try_lock_owned();
+    let app = App::clone(app);
+    let tasks = app.tasks.clone();
+    tasks.spawn(async move {
+        app.stop_all(&rest).await;
+        drop(held);
+    })
+}
+
+/// The instances of one release that have run on.
+#[derive(Default)]
+struct Running {
+    /// Those that answer as they should.
+    healthy: Vec<Instance>,
+    /// Those that may yet: still starting, or out of the traffic for a while.
+    unproven: Vec<Instance>,
+}
+
+impl Running {
+    /// As many as the release has; the others, and those that have ended, go to the `rest`.
+    async fn of(
+        tenant: &Tenant,
+        row: Option<&DeploymentRow>,
+        instances: Vec<Instance>,
+        rest: &mut Vec<Instance>,
+    ) -> Self {
+        let Some(row) = row else {
+            rest.extend(instances);
+            return Self::default();
+        };
+        let check = &row.capsule.health;
+        let asked = instances.iter().map(|one| health::is_healthy(one, check));
+        let answers = join_all(asked).await;
+        let mut running = Self::default();
+        for (instance, is_healthy) in instances.into_iter().zip(answers) {
+            if let Some(exit) = instance.exited() {
+                tracing::warn!(
+                    tenant = tenant.id,
+                    deployment = row.number,
+                    instance = instance.id(),
+                    why = described(exit),
+                    "an instance of the live release is down since before the start"
+                );
+                // What has ended leaves a directory behind.
+                rest.push(instance);
+            } else if is_healthy {
+                running.healthy.push(instance);
+            } else {
+                running.unproven.push(instance);
+            }
+        }
+        let wanted = row.capsule.replicas as usize;
+        let surplus = running.healthy.len().min(wanted);
+        rest.extend(running.healthy.split_off(surplus));
+        let surplus = running.unproven.len().min(wanted - running.healthy.len());
+        rest.extend(running.unproven.split_off(surplus));
+        if !running.healthy.is_empty() {
+            tracing::info!(
+                tenant = tenant.id,
+                deployment = row.number,
+                instances = running.healthy.len(),
+                "the live release has run on and is taken over"
+            );
+        }
+        running
+    }
 }
 
 fn step(row: &DeploymentRow, from: State, to: State) -> Advance {

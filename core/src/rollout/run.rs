@@ -140,6 +140,9 @@ impl Rollout {
 
     /// Up to the commit.
     async fn forward(&mut self) -> Result<Vec<Retired>, Stop> {
+        // Nothing of this tenant runs twice, a release command for instance.
+        let leftovers = self.tenant.leftovers();
+        drop(self.bounded(leftovers.lock()).await?);
         self.run_release_command().await?;
         self.take_warm().await;
         match self.course.clone() {
@@ -186,8 +189,12 @@ impl Rollout {
     /// After the commit: there is no way back, and nothing here can make the new release stop.
     async fn finish(&mut self, retired: Vec<Retired>) {
         let (row, instances) = (self.row.clone(), self.new.take());
-        let live = Live::keep(&self.app, &self.tenant, row, instances);
+        let live = Live::keep(&self.app, &self.tenant, row, instances, Vec::new());
         self.tenant.set_live(Some(live));
+        if let Some(lost) = self.tenant.give_up_lost() {
+            let instances = lost.let_go().await;
+            self.stop_all(instances).await;
+        }
         if let Some(old) = self.old.take().filter(|_| !self.old_let_go) {
             let message = "the old instances finish their requests";
             self.insist(State::Draining, message, None).await;

@@ -53,6 +53,10 @@ impl Rollout {
 
     /// A set that is kept warm is of this very release and becomes the new one, or makes room.
     pub(super) async fn take_warm(&mut self) {
+        if self.tenant.is_standing_in() {
+            // The release that is lost may come back until another one has proved itself.
+            return;
+        }
         let Some(warm) = self.tenant.take_warm() else {
             return;
         };

@@ -17,6 +17,8 @@ use crate::tenant::Tenant;
 
 /// Between two looks whether a release that is to come back is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Between two questions to a release that is to serve again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Rollout {
     /// Puts everything back as it was.
@@ -54,10 +56,11 @@ impl Rollout {
     async fn return_to(&self, old: Arc<Live>, new_has_traffic: bool) -> (State, String) {
         self.refill(&old, new_has_traffic).await;
         let number = old.number;
-        let serves = !old.targets().is_empty();
+        // Asked itself: what is known of it may be as old as its checks are rare.
+        let serves = old.answers(1).await;
         let lost = !serves && self.is_lost();
         if lost && new_has_traffic {
-            self.stand_in(old);
+            self.stand_in(old).await;
             let new = self.row.number;
             let message = format!(
                 "deployment {number} does not serve any more; what runs of deployment {new} has the traffic until it does"
@@ -108,7 +111,13 @@ impl Rollout {
         let retired = self.tenant.stop_traffic();
         self.end_new(retired).await;
         let number = old.number;
-        let live = Live::keep(&self.app, &self.tenant, old.row.clone(), Vec::new());
+        let live = Live::keep(
+            &self.app,
+            &self.tenant,
+            old.row.clone(),
+            Vec::new(),
+            Vec::new(),
+        );
         drop(live.take_traffic());
         self.tenant.set_live(Some(Arc::clone(&live)));
         if self.is_back(&live, 1).await {
@@ -127,8 +136,13 @@ impl Rollout {
 
     async fn is_back(&self, old: &Live, count: usize) -> bool {
         let limit = self.app.settings.rollout.restore();
+        let back = async {
+            while !(old.serves_within(count, limit).await && old.answers(count).await) {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
         tokio::select! {
-            serves = old.serves_within(count, limit) => serves,
+            back = tokio::time::timeout(limit, back) => back.is_ok(),
             () = self.app.shutdown.cancelled() => false,
         }
     }
@@ -139,16 +153,13 @@ impl Rollout {
     }
 
     /// The new instances that cannot go, because nobody else serves, are kept running until somebody does.
-    fn stand_in(&self, old: Arc<Live>) {
-        let row = self.row.clone();
-        let stand_in = Live::keep(&self.app, &self.tenant, row, self.new.take());
+    async fn stand_in(&self, old: Arc<Live>) {
+        let (row, new) = (self.row.clone(), self.new.take());
+        let stand_in = Live::keep(&self.app, &self.tenant, row, new, Vec::new());
         // They had a part of it; nobody else had the rest.
         drop(stand_in.take_traffic());
-        self.tenant.set_live(Some(stand_in));
-        // There was a warm set at most before this rollout, which took it.
-        drop(self.tenant.set_warm(Arc::clone(&old)));
-        let return_to = return_when_it_serves(App::clone(&self.app), Arc::clone(&self.tenant), old);
-        self.app.tasks.spawn(return_to);
+        note_stand_in(&self.app, &self.tenant, Some(self.row.number)).await;
+        begin_standing_in(&self.app, &self.tenant, stand_in, old);
     }
 
     async fn end_new(&self, retired: Vec<Retired>) {
@@ -177,6 +188,29 @@ impl Rollout {
     }
 }
 
+/// Lets a set serve until the release that should serves again.
+pub(super) fn begin_standing_in(
+    app: &App,
+    tenant: &Arc<Tenant>,
+    stand_in: Arc<Live>,
+    lost: Arc<Live>,
+) {
+    tenant.stand_in(stand_in, Arc::clone(&lost));
+    let (shared, tenant) = (App::clone(app), Arc::clone(tenant));
+    app.tasks.spawn(return_when_it_serves(shared, tenant, lost));
+}
+
+/// Writes down who stands in, so that a server that starts knows. Without that, the next one starts the release that should serve.
+async fn note_stand_in(app: &App, tenant: &Tenant, number: Option<u64>) {
+    if let Err(error) = app.store.set_stand_in(&tenant.id, number).await {
+        tracing::error!(
+            tenant = tenant.id,
+            error = %crate::chain(&error),
+            "who stands in could not be written down"
+        );
+    }
+}
+
 /// Gives the traffic back to the old release as soon as it serves, unless another rollout has begun to decide about it.
 async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
     while tenant.keeps_warm(&old) {
@@ -187,7 +221,12 @@ async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
         if !serves {
             continue;
         }
+        if !old.answers(1).await {
+            tokio::time::sleep(ASK_AGAIN).await;
+            continue;
+        }
         if let Some(stand_in) = tenant.swap_back(&old) {
+            note_stand_in(&app, &tenant, None).await;
             let retired = old.take_traffic();
             tracing::info!(
                 tenant = tenant.id,

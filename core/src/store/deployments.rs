@@ -141,7 +141,7 @@ impl Store {
             )?;
             if step.to == State::Verified {
                 transaction.execute(
-                    "UPDATE tenants SET live = ?2 WHERE id = ?1",
+                    "UPDATE tenants SET live = ?2, stand_in = NULL WHERE id = ?1",
                     params![step.tenant, signed(step.number)],
                 )?;
             }
@@ -252,7 +252,7 @@ impl Store {
                 "SELECT DISTINCT r.digest FROM deployments d
                  JOIN releases r ON r.id = d.release_id
                  JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL
-                 WHERE d.finished_at IS NULL OR d.number = t.live
+                 WHERE d.finished_at IS NULL OR d.number = t.live OR d.number = t.stand_in
                     OR d.number > t.last_number - ?1",
             )?;
             let rows = statement.query_map([kept], |row| row.get(0))?;
@@ -486,6 +486,7 @@ pub(crate) mod fixtures {
             name: "a".into(),
             port: 2000,
             live: None,
+            stand_in: None,
         };
         store.create_tenant(row, &Actor::server()).await.unwrap();
     }

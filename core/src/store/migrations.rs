@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_audit.sql"),
     include_str!("migrations/0005_credentials.sql"),
     include_str!("migrations/0006_resources.sql"),
+    include_str!("migrations/0007_stand_in.sql"),
 ];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.

@@ -34,7 +34,8 @@ pub(crate) struct ReleaseUse {
 const SELECT: &str = "
     SELECT r.id, r.tenant, r.digest, r.secrets, MAX(d.number), MAX(d.created_at),
            MAX(CASE WHEN d.state IN ('verified', 'draining', 'succeeded') THEN d.number END),
-           MAX(d.finished_at IS NULL), MAX(t.live IS NOT NULL AND d.number = t.live)
+           MAX(d.finished_at IS NULL),
+           MAX(d.number = COALESCE(t.live, -1) OR d.number = COALESCE(t.stand_in, -1))
     FROM releases r
     JOIN deployments d ON d.release_id = r.id
     JOIN tenants t ON t.id = r.tenant AND t.deleted_at IS NULL

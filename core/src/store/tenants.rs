@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
-use super::{Store, StoreError, now, tokens, unsigned};
+use super::{Store, StoreError, now, signed, tokens, unsigned};
 
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct TenantRow {
     pub(crate) port: u16,
     /// Number of the deployment whose release serves.
     pub(crate) live: Option<u64>,
+    /// Number of the deployment that stands in for it.
+    pub(crate) stand_in: Option<u64>,
 }
 
 impl Store {
@@ -57,7 +59,8 @@ impl Store {
     pub(crate) async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
         self.read(|transaction| {
             let mut statement = transaction.prepare_cached(
-                "SELECT id, name, port, live FROM tenants WHERE deleted_at IS NULL ORDER BY id",
+                "SELECT id, name, port, live, stand_in FROM tenants
+                 WHERE deleted_at IS NULL ORDER BY id",
             )?;
             let rows = statement.query_map([], tenant)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -85,6 +88,23 @@ impl Store {
         .await
     }
 
+    /// Says which deployment stands in for the live release of a tenant, if any does.
+    pub(crate) async fn set_stand_in(
+        &self,
+        id: &str,
+        number: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.write(move |transaction| {
+            transaction.execute(
+                "UPDATE tenants SET stand_in = ?2 WHERE id = ?1",
+                params![id, number.map(signed)],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Marks a tenant as deleted and ends its tokens. Refused while a deployment is in progress.
     pub(crate) async fn delete_tenant(&self, id: &str, by: &Actor) -> Result<(), StoreError> {
         let (id, by) = (id.to_owned(), by.clone());
@@ -94,7 +114,7 @@ impl Store {
             }
             let at = now().timestamp_millis();
             let changed = transaction.execute(
-                "UPDATE tenants SET deleted_at = ?2, live = NULL
+                "UPDATE tenants SET deleted_at = ?2, live = NULL, stand_in = NULL
                  WHERE id = ?1 AND deleted_at IS NULL",
                 params![id, at],
             )?;
@@ -118,7 +138,8 @@ pub(super) fn find(
     id: &str,
 ) -> Result<Option<TenantRow>, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "SELECT id, name, port, live FROM tenants WHERE id = ?1 AND deleted_at IS NULL",
+        "SELECT id, name, port, live, stand_in FROM tenants
+         WHERE id = ?1 AND deleted_at IS NULL",
     )?;
     Ok(statement.query_row([id], tenant).optional()?)
 }
@@ -129,6 +150,7 @@ fn tenant(row: &Row<'_>) -> rusqlite::Result<TenantRow> {
         name: row.get(1)?,
         port: row.get(2)?,
         live: row.get::<_, Option<i64>>(3)?.map(unsigned),
+        stand_in: row.get::<_, Option<i64>>(4)?.map(unsigned),
     })
 }
 
@@ -143,6 +165,7 @@ mod tests {
             name: id.into(),
             port,
             live: None,
+            stand_in: None,
         }
     }
 

@@ -12,7 +12,7 @@
 //! `LINES`: so many lines are written at the start.
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
-//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/sick` (health checks fail from now on), `/well`
+//! `/exit-of/VERSION` (ends with 6 if it is of that version), `/hang-of/VERSION` (answers nothing any more), `/sick` (health checks fail from now on), `/well`
 //! (no longer), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
 
 use std::env;
@@ -24,6 +24,7 @@ use std::time::Duration;
 
 static SICK: AtomicBool = AtomicBool::new(false);
 static DEAD: AtomicBool = AtomicBool::new(false);
+static HUNG: AtomicBool = AtomicBool::new(false);
 
 fn main() {
     if let Some(command) = env::args().nth(1) {
@@ -99,6 +100,9 @@ fn serve(stream: TcpStream, mode: &str) {
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
     while let Some((path, keep_alive, head)) = request(&mut reader) {
+        if HUNG.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_secs(3600));
+        }
         match mode {
             "silent" => thread::sleep(Duration::from_secs(3600)),
             "lazy" => thread::sleep(Duration::from_millis(number("DELAY_MS", 100))),
@@ -197,6 +201,11 @@ fn answer(path: &str, head: &str, mode: &str) -> (&'static str, String) {
             println!("told to end with {rest}");
             std::process::exit(rest.parse().unwrap_or(1));
         }
+        "hang-of" if rest == variable("VERSION", "none") => {
+            HUNG.store(true, Ordering::Relaxed);
+            ("200 OK", "hangs from now on".into())
+        }
+        "hang-of" => ("200 OK", "goes on".into()),
         "exit-of" if rest == variable("VERSION", "none") => std::process::exit(6),
         "exit-of" => ("200 OK", "stays".into()),
         "well" => {

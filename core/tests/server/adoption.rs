@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use management_api::types::{Liveness, Probe};
 use serde_json::Value;
 
 use crate::harness::{Server, agent, get, until};
@@ -166,4 +167,74 @@ fn an_instance_that_ended_meanwhile_is_started_again() {
     });
     let log = server.log();
     assert!(log.contains("it was ended by signal 9 (SIGKILL)"), "{log}");
+}
+
+#[test]
+fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    let mut request = server.request("v1");
+    request.replicas = Some(2);
+    let alive = Probe {
+        path: "/alive".to_owned(),
+        ..Probe::default()
+    };
+    if let Some(health) = &mut request.health {
+        health.liveness = Some(Liveness {
+            probe: alive,
+            interval_ms: 1000,
+            timeout_ms: 1000,
+            retries: 3,
+        });
+        // Before it is told well, it may be asked for long.
+        health.start_period_ms = 60_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    let before = programs(&server);
+    let port = |server: &Server| get(&format!("{}/env/PORT", server.app_url())).unwrap();
+    let sick = port(&server);
+    assert!(get(&format!("http://127.0.0.1:{sick}/sick")).is_some());
+    let never = |server: &Server| (0..12).all(|_| port(server) != sick).then_some(());
+    until("it has no traffic", || never(&server));
+    let server = server.kill_and_restart();
+    assert!(never(&server).is_some(), "{}", server.log());
+    assert_eq!(programs(&server), before);
+    assert!(get(&format!("http://127.0.0.1:{sick}/well")).is_some());
+    until("it has traffic again", || {
+        (0..12).any(|_| port(&server) == sick).then_some(())
+    });
+    assert_eq!(programs(&server), before);
+}
+
+#[test]
+fn where_two_must_not_run_at_once_they_do_not_after_a_restart_either() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    push(&server, "local", "v2", &[("VERSION", "two")]);
+    assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
+    let mut server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", "provisioned")]);
+    let mut request = server.request("v2");
+    request.strategy = Some("recreate".to_owned());
+    server.deploy(&request);
+    server.wait_for_death();
+    // It takes its time to end: a stopped process does not hear SIGTERM.
+    let stopped = server.instances();
+    let (id, record) = stopped.first_key_value().unwrap();
+    assert!(
+        stopped.len() == 1 && id.starts_with("local-2-"),
+        "{stopped:?}"
+    );
+    let program = record["program"]["pid"].to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-STOP", &program])
+        .status();
+    assert!(sent.unwrap().success());
+    let server = server.kill_and_restart();
+    until("the old one serves again", || {
+        let ids: Vec<String> = server.instances().into_keys().collect();
+        let both = ids.iter().any(|id| id.starts_with("local-1-")) && ids.contains(id);
+        assert!(!both, "{ids:?}");
+        server.version().filter(|version| version == "one")
+    });
 }

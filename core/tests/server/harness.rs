@@ -278,14 +278,18 @@ impl Server {
             // Another server has taken them over.
             return;
         }
+        let mut ending = Vec::new();
         for (id, record) in self.instances() {
             let directory = self.data.join("engine/instances").join(&id);
             let guard = Path::new("/proc").join(record["guard"]["pid"].to_string());
             // The order of a server, after which nothing of it is left, control groups included.
             if let Ok(mut socket) = UnixStream::connect(directory.join("guard.sock")) {
                 let _ = socket.write_all(b"{\"order\":\"kill\"}\n");
-                until(&format!("{id} ends"), || (!guard.exists()).then_some(()));
+                ending.push((id, guard, socket));
             }
+        }
+        for (id, guard, _socket) in ending {
+            until(&format!("{id} ends"), || (!guard.exists()).then_some(()));
         }
     }
 

@@ -32,7 +32,28 @@ impl Database {
 
 /// A server whose release, version `one`, is lost while the next one is tried out: it has ended, and what it
 /// needs to start is gone. The deployment's number comes with it.
-fn lost(strategy: &str, rollout: RolloutSettings) -> (Server, u64, String) {
+fn lost() -> (Server, u64, String) {
+    let (server, number, address) = tried_out();
+    let url = server.app_url();
+    // Half of the requests reach the old instance, until one has ended it.
+    until("the old instance has ended", || {
+        for _ in 0..2 {
+            // The one that ends it gets no answer of it.
+            let _ = agent().get(format!("{url}/exit-of/one")).call();
+        }
+        serves(&server, "two")
+    });
+    (server, number, address)
+}
+
+/// Whether this version answers everything.
+fn serves(server: &Server, version: &str) -> Option<()> {
+    let all = (0..8).all(|_| server.version().as_deref() == Some(version));
+    all.then_some(())
+}
+
+/// Version `two` has half of the traffic of `one`, which could not be started again.
+fn tried_out() -> (Server, u64, String) {
     let server = Server::start_with("restore_seconds = 1\n");
     let database = Database::start();
     let address = database.address();
@@ -45,24 +66,13 @@ fn lost(strategy: &str, rollout: RolloutSettings) -> (Server, u64, String) {
     push(&server, "local", "two", &[("VERSION", "two")]);
     assert_eq!(server.deploy_and_wait("one").state, "succeeded");
     let request = DeployRequest {
-        strategy: Some(strategy.to_owned()),
-        rollout,
+        strategy: Some("canary".to_owned()),
+        rollout: half(),
         ..server.request("two")
     };
     let number = server.deploy(&request).deployment.unwrap();
     server.wait_for(number, |deployment| deployment.state == "paused");
     drop(database);
-    let url = server.app_url();
-    // Half of the requests reach the old instance, until one has ended it.
-    until("the old instance has ended", || {
-        for _ in 0..2 {
-            // The one that ends it gets no answer of it.
-            let _ = agent().get(format!("{url}/exit-of/one")).call();
-        }
-        (0..4)
-            .all(|_| server.version().as_deref() == Some("two"))
-            .then_some(())
-    });
     (server, number, address)
 }
 
@@ -84,14 +94,14 @@ fn refusal(result: Result<impl std::fmt::Debug, ApiError>) -> String {
 
 #[test]
 fn where_the_old_release_is_lost_the_new_one_keeps_the_traffic_and_nobody_deploys() {
-    let (server, number, address) = lost("canary", half());
+    let (server, number, address) = lost();
     let client = server.client();
     client.abort("local", number).unwrap();
     let done = server.wait(number);
     assert_eq!(done.state, "needs_operator", "{done:?}");
     assert_eq!(done.failure.unwrap().code, "aborted");
     // Rather the release that was called back than nobody.
-    assert!((0..8).all(|_| server.version().as_deref() == Some("two")));
+    assert!(serves(&server, "two").is_some());
     let status = client.status("local").unwrap();
     assert_eq!(status.status, "needs_operator");
     assert_eq!(status.live.unwrap().number, 1);
@@ -101,11 +111,7 @@ fn where_the_old_release_is_lost_the_new_one_keeps_the_traffic_and_nobody_deploy
 
     // As soon as it can serve again, it does.
     let database = Database::start_again(&address);
-    until("the release before serves again", || {
-        (0..8)
-            .all(|_| server.version().as_deref() == Some("one"))
-            .then_some(())
-    });
+    until("the release before serves again", || serves(&server, "one"));
     refusal(client.deploy("local", &server.request("two"), "yet another", true));
 
     client.abort("local", number).unwrap();
@@ -124,7 +130,7 @@ fn where_the_old_release_is_lost_the_new_one_keeps_the_traffic_and_nobody_deploy
 
 #[test]
 fn what_stands_in_has_the_traffic_until_the_next_release_does() {
-    let (server, number, _) = lost("canary", half());
+    let (server, number, _) = lost();
     let client = server.client();
     client.abort("local", number).unwrap();
     assert_eq!(server.wait(number).state, "needs_operator");
@@ -136,7 +142,7 @@ fn what_stands_in_has_the_traffic_until_the_next_release_does() {
     assert_eq!(server.version().as_deref(), Some("two"));
     push(&server, "local", "three", &[("VERSION", "three")]);
     assert_eq!(server.deploy_and_wait("three").state, "succeeded");
-    assert!((0..8).all(|_| server.version().as_deref() == Some("three")));
+    assert!(serves(&server, "three").is_some());
     // Nothing is left of the others.
     let instances = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
     assert_eq!(instances.count(), 1);
@@ -174,4 +180,42 @@ fn the_lock_outlives_the_server_and_a_recreate_that_cannot_return_has_one_too() 
         client.deployment("local", number).unwrap().state,
         "rolled_back"
     );
+}
+
+#[test]
+fn what_stands_in_outlives_the_server_and_the_release_before_still_comes_back() {
+    let (server, number, address) = lost();
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "needs_operator");
+    let mut server = server.kill_and_restart();
+    assert!(serves(&server, "two").is_some(), "{}", server.log());
+    assert!(server.terminate().success());
+    let server = server.kill_and_restart();
+    assert!(serves(&server, "two").is_some(), "{}", server.log());
+    // Also after it is settled, and after another deployment that fails.
+    server.client().abort("local", number).unwrap();
+    push(&server, "local", "bad", &[("MODE", "exit")]);
+    assert_eq!(server.deploy_and_wait("bad").state, "rolled_back");
+    assert!(serves(&server, "two").is_some());
+    let database = Database::start_again(&address);
+    until("the release before serves again", || serves(&server, "one"));
+    let server = server.kill_and_restart();
+    assert!(serves(&server, "one").is_some());
+    drop(database);
+}
+
+#[test]
+fn a_release_that_hangs_is_not_returned_to() {
+    let (server, number, _) = tried_out();
+    let url = server.app_url();
+    until("the old instance hangs", || {
+        let told = |_| get(&format!("{url}/hang-of/one"));
+        let mut said = (0..2).filter_map(told);
+        said.any(|said| said.starts_with("hangs")).then_some(())
+    });
+    // Its next checks are still to come.
+    server.client().abort("local", number).unwrap();
+    let done = server.wait(number);
+    assert_eq!(done.state, "needs_operator", "{done:?}");
+    assert!(serves(&server, "two").is_some());
 }
