@@ -243,20 +243,92 @@ impl Store {
             if !seen.insert(next) {
                 continue;
             }
-            let Some(media_type) = self.manifest_media_type(repository, &next)? else {
+            if self.manifest_media_type(repository, &next)?.is_none() {
+                return Ok(false);
+            }
+            let Some(named) = self.named(repository, &next)? else {
                 return Ok(false);
             };
-            let bytes = match self.read_small(&next, MANIFEST_LIMIT) {
-                Err(StoreError::Missing { .. }) => return Ok(false),
-                read => read?,
-            };
-            match self.read_manifest(&next, Some(&media_type), &bytes)? {
+            match named {
                 Named::Blobs(blobs) if blobs.iter().all(|b| self.linked(repository, b)) => {}
                 Named::Blobs(_) => return Ok(false),
                 Named::Manifests(manifests) => open.extend(manifests),
             }
         }
         Ok(true)
+    }
+
+    /// Manifests with all that they name, as far as it is here.
+    pub fn closure(
+        &self,
+        repository: &Repository,
+        roots: impl IntoIterator<Item = Digest>,
+    ) -> Result<BTreeSet<Digest>, StoreError> {
+        let mut all = BTreeSet::new();
+        let mut open: Vec<Digest> = roots.into_iter().collect();
+        while let Some(next) = open.pop() {
+            if all.insert(next)
+                && let Some(named) = self.named(repository, &next)?
+            {
+                match named {
+                    Named::Blobs(blobs) => all.extend(blobs),
+                    Named::Manifests(manifests) => open.extend(manifests),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives a repository back the links that it lacks to an image that it had: possible as long as all content is
+    /// here. Says whether the image is whole.
+    pub fn relink(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        if self.is_whole(repository, digest)? {
+            return Ok(true);
+        }
+        let (mut manifests, mut blobs) = (Vec::new(), BTreeSet::new());
+        let mut open = vec![*digest];
+        while let Some(next) = open.pop() {
+            if manifests.iter().any(|(known, _)| *known == next) {
+                continue;
+            }
+            match self.named(repository, &next)? {
+                None => return Ok(false),
+                Some(Named::Blobs(named)) => {
+                    manifests.push((next, media_type::OCI_MANIFEST));
+                    blobs.extend(named);
+                }
+                Some(Named::Manifests(named)) => {
+                    manifests.push((next, media_type::OCI_INDEX));
+                    open.extend(named);
+                }
+            }
+        }
+        let blobs: Vec<Digest> = blobs.into_iter().collect();
+        if self.link_present(repository, &blobs)?.len() < blobs.len() {
+            return Ok(false);
+        }
+        // What names comes after what it names.
+        for (digest, usual) in manifests.iter().rev() {
+            if self.manifest_media_type(repository, digest)?.is_none() {
+                let written = written_media_type(&self.read_small(digest, MANIFEST_LIMIT)?);
+                let media_type = written.as_deref().unwrap_or(usual);
+                self.link_manifest(repository, digest, media_type)?;
+            }
+        }
+        self.is_whole(repository, digest)
+    }
+
+    /// What a manifest names; nothing where it is not here.
+    fn named(&self, repository: &Repository, digest: &Digest) -> Result<Option<Named>, StoreError> {
+        let bytes = match self.read_small(digest, MANIFEST_LIMIT) {
+            Err(StoreError::Missing { .. }) => return Ok(None),
+            read => read?,
+        };
+        let media_type = self
+            .manifest_media_type(repository, digest)?
+            .or_else(|| written_media_type(&bytes));
+        let named = self.read_manifest(digest, media_type.as_deref(), &bytes)?;
+        Ok(Some(named))
     }
 
     /// Looks at everything. A manifest that cannot be read is an error: nobody knows what it needs.
@@ -293,13 +365,17 @@ impl Store {
             if !parts.manifests.insert(next) {
                 continue;
             }
-            let bytes = self.read_small(&next, MANIFEST_LIMIT)?;
-            let media_type = self.manifest_media_type(repository, &next)?;
-            match self.read_manifest(&next, media_type.as_deref(), &bytes)? {
+            let named = self.named(repository, &next)?;
+            match named.ok_or(StoreError::Missing { digest: next })? {
                 Named::Blobs(blobs) => parts.blobs.extend(blobs),
                 Named::Manifests(manifests) => open.extend(manifests),
             }
-            open.extend(self.referrers(repository, &next)?);
+            for about in self.referrers(repository, &next)? {
+                // An image can be pulled without what is about it.
+                if self.is_whole(repository, &about)? {
+                    open.push(about);
+                }
+            }
         }
         Ok(parts)
     }
@@ -310,7 +386,8 @@ impl Store {
         let mut files = Files::default();
         for digest in &parts.manifests {
             files.links.push(self.manifest_link(repository, digest));
-            for about in self.referrers(repository, digest)? {
+            let about = self.referrers(repository, digest)?.into_iter();
+            for about in about.filter(|about| parts.manifests.contains(about)) {
                 let folder = self.referrers_folder(repository, digest);
                 files.links.push(folder.join(about.hex()));
             }
@@ -392,6 +469,17 @@ impl Store {
 enum Named {
     Blobs(Vec<Digest>),
     Manifests(Vec<Digest>),
+}
+
+/// What a manifest says that it is.
+fn written_media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outline {
+        media_type: Option<String>,
+    }
+    let outline: Outline = serde_json::from_slice(bytes).ok()?;
+    outline.media_type
 }
 
 /// What a manifest is about.
