@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use management_api::types::Role;
@@ -59,24 +60,39 @@ fn wrong_tokens_are_answered_429_after_too_many_and_right_ones_are_not() {
 }
 
 #[test]
-fn guesses_at_one_token_shut_it_for_their_address_and_leave_the_others_open() {
-    let server = Server::start_with("[limits]\nfailed_logins = 50\n");
-    let guessed = server.issue(Role::Reader, Some("local"));
-    let other = server.issue(Role::Reader, Some("local"));
-    let wrong = format!("sp_{}_00", guessed.info.id);
+fn guesses_at_a_token_are_refused_and_its_owner_is_not() {
+    let server = Server::start_with("[limits]\nfailed_logins = 10\n");
+    let guessed = server.token();
+    let id = guessed.split('_').nth(1).unwrap();
+    let wrong = format!("sp_{id}_00");
     let me = "/api/v1/auth/me";
-    until("the guesses are refused", || {
-        let (status, _, _) = ask(&server, me, &wrong);
-        (status == 429).then_some(())
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let guessing = scope.spawn(|| {
+            let mut refused = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let (status, after, _) = ask(&server, me, &wrong);
+                assert!(
+                    status == 401 || status == 429 && after.is_some(),
+                    "{status}"
+                );
+                refused += u32::from(status == 429);
+            }
+            refused
+        });
+        until("the guesses are refused", || {
+            (ask(&server, me, &wrong).0 == 429).then_some(())
+        });
+        for path in [me, "/v2/local/tags/list"].repeat(20) {
+            let (status, ..) = ask(&server, path, guessed);
+            assert!(
+                status == 200 || path != me && status == 404,
+                "{path}: {status}"
+            );
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(guessing.join().unwrap() > 0);
     });
-    let (status, after, _) = ask(&server, me, guessed.token.expose_secret());
-    // Two a second may be tried, so the right one may come at such a moment.
-    assert!(
-        status == 429 && after.is_some() || status == 200,
-        "{status}"
-    );
-    let (status, _, _) = ask(&server, me, other.token.expose_secret());
-    assert_eq!(status, 200);
 }
 
 #[test]
@@ -92,6 +108,41 @@ fn a_token_that_asks_without_end_is_told_to_wait() {
     assert!(passed.is_some_and(|count| count >= 40), "{passed:?}");
     let (status, _, _) = ask(&server, "/api/v1/auth/me", server.token());
     assert_eq!(status, 200);
+}
+
+#[test]
+fn tokens_that_are_derived_from_one_count_as_that_one() {
+    let server = Server::start_with("[limits]\nrequests_per_second = 2\n");
+    let issued = server.issue(Role::Deployer, Some("local"));
+    let root = issued.token.expose_secret();
+    // Neither what asks for sessions, nor each session, is counted anew.
+    let exchange = || {
+        let mut answer = agent()
+            .post(format!("{}/api/v1/core/oauth/token", server.url))
+            .send_form([
+                (
+                    "grant_type",
+                    "urn:ietf:params:oauth:grant-type:token-exchange",
+                ),
+                ("subject_token", root),
+            ])
+            .unwrap();
+        let body: Value = answer.body_mut().read_json().unwrap();
+        (answer.status().as_u16(), body)
+    };
+    let passed = (0..BOUND.as_secs()).find(|_| {
+        let (status, body) = exchange();
+        let Some(session) = body["access_token"].as_str() else {
+            assert_eq!(status, 429, "{body}");
+            return true;
+        };
+        let (status, after, _) = ask(&server, "/api/v1/auth/me", session);
+        assert!(status == 200 || after.is_some(), "{status}");
+        status == 429
+    });
+    // Two requests a round.
+    assert!(passed.is_some_and(|count| count >= 20), "{passed:?}");
+    assert_eq!(ask(&server, "/api/v1/auth/me", server.token()).0, 200);
 }
 
 fn connect(server: &Server) -> TcpStream {
