@@ -1,8 +1,10 @@
 //! Keys of 256 bits: from a file, which is made where it is missing, or from a command, such as one that asks a key
 //! management system. As text they are 64 hexadecimal digits.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,9 +46,6 @@ pub(crate) enum KeyError {
         /// Where it came from.
         origin: String,
     },
-    /// The system gives no random bytes.
-    #[error("the operating system gives no random bytes")]
-    Random,
 }
 
 /// Where a key is.
@@ -71,13 +70,9 @@ impl KeySource {
     }
 }
 
-/// Puts a new key into a file, in the place of what is there.
+/// Makes a new key in a file that is not there yet: what is there is never replaced.
 pub(crate) fn make(path: &Path) -> Result<SecretString, KeyError> {
-    let mut key = [0; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(|_| KeyError::Random)?;
-    let text = format!("{}\n", hex::encode(&key));
-    write(path, &text).map_err(|source| failed("make", path, source))?;
-    Ok(SecretString::from(text))
+    write_new(path).map_err(|source| failed("make", path, source))
 }
 
 /// Moves a key's file into the place of another, durably.
@@ -88,23 +83,39 @@ pub(crate) fn replace(from: &Path, to: &Path) -> Result<(), KeyError> {
 
 /// Removes a key's file, if there is one, durably.
 pub(crate) fn remove(path: &Path) -> Result<(), KeyError> {
-    match fs::remove_file(path).and_then(|()| flush_folder(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|source| failed("remove", path, source)),
-    }
+    let removed = remove_if_there(path).and_then(|()| flush_folder(path));
+    removed.map_err(|source| failed("remove", path, source))
 }
 
-/// Removes what a writer of this file has left that was killed.
+/// Removes what writers of this file have left that were killed.
 pub(crate) fn remove_unfinished(path: &Path) -> Result<(), KeyError> {
-    remove(&unfinished(path))
+    let listed = fs::read_dir(folder(path)).and_then(|entries| {
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        names.collect::<io::Result<Vec<OsString>>>()
+    });
+    let names = match listed {
+        // Who may read a key and not its folder has never written there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        listed => listed.map_err(|source| failed("look for what is left of", path, source))?,
+    };
+    for name in names.iter().filter(|name| is_unfinished(path, name)) {
+        remove(&path.with_file_name(name))?;
+    }
+    Ok(())
 }
 
 /// The file's text; a new key where there is no file. Whoever loses the file loses what was sealed with it.
 fn read_or_make(path: &Path) -> Result<SecretString, KeyError> {
-    match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path),
-        read => read.map_err(|source| failed("read", path, source)),
+    let mut found = read(path);
+    if matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        match write_new(path) {
+            Ok(made) => return Ok(made),
+            // Somebody else was first, and theirs is the key.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => found = read(path),
+            Err(source) => return Err(failed("make", path, source)),
+        }
     }
+    found.map_err(|source| failed("read", path, source))
 }
 
 fn read(path: &Path) -> io::Result<SecretString> {
@@ -116,31 +127,67 @@ fn read(path: &Path) -> io::Result<SecretString> {
 }
 
 /// Whole or not at all, for its owner only, and flushed before anything is sealed with it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write_new(path: &Path) -> io::Result<SecretString> {
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key)
+        .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
+    let text = SecretString::from(format!("{}\n", hex::encode(&key)));
     let unfinished = unfinished(path);
+    // What has this name is left of a process that had this number before.
+    remove_if_there(&unfinished)?;
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    flush_folder(path)
+    let written = file
+        .write_all(text.expose_secret().as_bytes())
+        .and_then(|()| file.sync_all())
+        // Unlike a rename, it takes no other file's place.
+        .and_then(|()| fs::hard_link(&unfinished, path));
+    fs::remove_file(&unfinished)?;
+    written?;
+    flush_folder(path)?;
+    Ok(text)
 }
 
+/// `.NAME.part-PID` beside the file: a name that nobody gives to a key.
 fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension("new")
+    let mut name = unfinished_prefix(path);
+    name.push(std::process::id().to_string());
+    path.with_file_name(name)
+}
+
+fn unfinished_prefix(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".part-");
+    name
+}
+
+fn is_unfinished(path: &Path, name: &OsStr) -> bool {
+    let prefix = unfinished_prefix(path);
+    let process = name.as_bytes().strip_prefix(prefix.as_bytes());
+    process.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn flush_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        // A file named without a folder is in the present one.
-        Some(folder) if folder.as_os_str().is_empty() => fs::File::open(".")?.sync_all(),
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    fs::File::open(folder(path))?.sync_all()
+}
+
+/// Where a file is; one named without a folder is in the present one.
+fn folder(path: &Path) -> &Path {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 fn ask(command: &str) -> Result<SecretString, KeyError> {
@@ -187,8 +234,30 @@ mod tests {
         assert_eq!(made.expose_secret(), source.read().unwrap().expose_secret());
         let mode = fs::metadata(&path).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
-        make(&path).unwrap();
-        assert_ne!(made.expose_secret(), source.read().unwrap().expose_secret());
+        assert!(make(&path).is_err(), "no key is replaced");
+        assert_eq!(made.expose_secret(), source.read().unwrap().expose_secret());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_a_writer_has_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secrets.key");
+        let own = [
+            "secrets.new",
+            "secrets.key.new",
+            ".secrets.key.part-",
+            ".secrets.key.part-x",
+        ];
+        let left = [".secrets.key.part-1", ".secrets.key.part-4194303"];
+        for name in own.iter().chain(&left) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_unfinished(&path).unwrap();
+        for name in own {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), own.len());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sealing the tenants' secrets with a new key.
 //!
-//! A new key of a file is written beside it first (`FILE.next`), then all secrets are sealed with it in one transaction,
+//! A new key of a file is written beside it first (`.FILE.next`), then all secrets are sealed with it in one transaction,
 //! then it takes the file's place. Whenever that is cut short, one of the two keys opens everything, and whoever opens
 //! the vault next finds out which ([`open_vault`]).
 
@@ -36,7 +36,15 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
         (None, None) => None,
     };
     let count = match (new, old) {
-        (Some(new), _) => reseal(&store, vault, Vault::new(&new.read()?)).await?,
+        (Some(new), _) => {
+            let new = Vault::new(&new.read()?);
+            if new.has_key_of(&vault)? {
+                bail!(
+                    "that is the present key: name a file that is not there yet, or one with another key"
+                );
+            }
+            reseal(&store, vault, new).await?
+        }
         (None, KeySource::File(path)) => replace(&store, vault, &path).await?,
         (None, KeySource::Command(_)) => bail!(
             "the present key comes from a command: say where the new one comes from with --new-secrets-key-command or \
@@ -50,10 +58,6 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
 /// The vault with the key that the secrets were sealed with. With another one a server would start every release
 /// without them. Finishes what a `rekey` that was cut short has left.
 pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Result<Vault> {
-    if let KeySource::File(path) = source {
-        key::remove_unfinished(path)?;
-        key::remove_unfinished(&next_to(path))?;
-    }
     let vault = Vault::new(&source.read()?);
     let sample = store.any_secret().await?;
     let opens = |vault: &Vault| {
@@ -64,7 +68,9 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
         KeySource::File(path) => Some((path, next_to(path))).filter(|(_, next)| next.exists()),
         KeySource::Command(_) => None,
     };
+    // Nothing is removed before there is a key that opens.
     if opens(&vault) {
+        remove_unfinished(source)?;
         if let Some((_, next)) = next {
             key::remove(&next)?;
             tracing::info!("a change of the key of secrets that was cut short is undone");
@@ -75,6 +81,7 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
         let newer = Vault::new(&KeySource::File(next.clone()).read()?);
         if opens(&newer) {
             key::replace(&next, path)?;
+            remove_unfinished(source)?;
             tracing::info!("a change of the key of secrets that was cut short is finished");
             return Ok(newer);
         }
@@ -83,6 +90,14 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
         "this is not the key that the tenants' secrets were sealed with: give the right one with --secrets-key or \
          --secrets-key-command"
     )
+}
+
+fn remove_unfinished(source: &KeySource) -> anyhow::Result<()> {
+    if let KeySource::File(path) = source {
+        key::remove_unfinished(path)?;
+        key::remove_unfinished(&next_to(path))?;
+    }
+    Ok(())
 }
 
 /// Seals everything with a new key, which takes the place of the one in `path`.
@@ -121,11 +136,12 @@ fn place(secret: &SealedSecret) -> Place<'_> {
     }
 }
 
-/// `FILE.next`.
+/// `.FILE.next`: a name that nobody gives to a key.
 fn next_to(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
     name.push(".next");
-    PathBuf::from(name)
+    path.with_file_name(name)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

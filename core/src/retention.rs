@@ -77,6 +77,7 @@ impl Collector {
         let begun = std::time::Instant::now();
         // Before anything goes: while a backup is made nothing does.
         let right = self.images.collecting()?;
+        self.relink().await?;
         let (plan, inventory) = self.plan(now).await?;
         let planned = plan.collection();
         let manifests = plan.manifests();
@@ -119,6 +120,28 @@ impl Collector {
         }
         let left = inventory.bytes().saturating_sub(collected.bytes);
         Ok(self.outcome(collection, &plan, left))
+    }
+
+    /// What serves or is being deployed is kept also where its repository has lost it.
+    async fn relink(&self) -> Result<(), CollectError> {
+        let releases = self.store.releases_in_use().await?;
+        let images = Arc::clone(&self.images);
+        let work = tokio::task::spawn_blocking(move || {
+            for release in releases.iter().filter(|r| r.live || r.running) {
+                if let (Ok(repository), Ok(digest)) =
+                    (release.tenant.parse(), release.digest.parse())
+                    && !images.relink(&repository, &digest)?
+                {
+                    tracing::warn!(
+                        tenant = release.tenant,
+                        deployment = release.newest,
+                        "parts of an image that is in use are not in the registry any more: push it again"
+                    );
+                }
+            }
+            Ok::<_, oci::StoreError>(())
+        });
+        Ok(work.await.map_err(|_| StoreError::Stopped)??)
     }
 
     async fn plan(&self, now: DateTime<Utc>) -> Result<(Plan, Inventory), CollectError> {

@@ -1,6 +1,10 @@
 //! The question whether a request may do what it asks for, answered by whoever runs the server.
 
+use std::any::Any;
+use std::collections::BTreeSet;
+
 use http::HeaderMap;
+use oci::Digest;
 
 /// What a request wants with a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +28,24 @@ pub enum Decision {
     Deny,
 }
 
+/// Images that are not deleted.
+#[derive(Default)]
+pub struct Needed {
+    /// Their manifests; with each goes what it names.
+    pub images: BTreeSet<Digest>,
+    /// While this lives, nobody begins to need another one.
+    pub hold: Option<Box<dyn Any + Send>>,
+}
+
 /// Decides. May block: it is called on a thread for that.
 pub trait Authorize: Send + Sync + 'static {
     /// `headers` are those of the request, `Authorization` among them. Without a repository the question is
     /// whether the client may use the server at all, which is what `docker login` asks.
     fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision;
+
+    /// What somebody needs of a repository, whoever asks for its removal; `None` when that cannot be told now.
+    fn needed(&self, repository: &str) -> Option<Needed> {
+        let _ = repository;
+        Some(Needed::default())
+    }
 }

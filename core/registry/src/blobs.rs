@@ -73,7 +73,11 @@ pub(crate) async fn get(asked: Asked, digest: Digest) -> Result<Response, Regist
 
 pub(crate) async fn delete(asked: Asked, digest: Digest) -> Result<Response, RegistryError> {
     let removed = asked
-        .blocking(move |registry, repository| Ok(registry.store.unlink(repository, &digest)?))
+        .blocking(move |registry, repository| {
+            registry.remove(repository, &digest, || {
+                Ok(registry.store.unlink(repository, &digest)?)
+            })
+        })
         .await?;
     if removed {
         Ok(empty(StatusCode::ACCEPTED, []))

@@ -13,6 +13,8 @@ pub(crate) enum RegistryError {
     Unauthorized { challenge: String },
     #[error("the repository may not be used this way")]
     Denied,
+    #[error("a release that serves, is being deployed or can be restored needs this")]
+    Needed,
     #[error("`{name}` is not a repository name")]
     NameInvalid { name: String },
     #[error("the repository does not exist")]
@@ -58,6 +60,7 @@ impl RegistryError {
         match self {
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+            Self::Needed => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Self::NameInvalid { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::DigestInvalid { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),

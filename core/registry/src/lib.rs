@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use oci::Store;
+use oci::{Digest, Repository, Store};
 
-pub use authorize::{Action, Authorize, Decision};
+pub use authorize::{Action, Authorize, Decision, Needed};
 pub use error::too_many_requests;
 
+use error::RegistryError;
 use session::Sessions;
 
 /// What the server takes from clients at most.
@@ -83,4 +84,23 @@ struct Registry {
     authorize: Arc<dyn Authorize>,
     limits: Limits,
     sessions: Sessions,
+}
+
+impl Registry {
+    /// Removes a manifest or a blob, unless an image that is needed needs it.
+    fn remove<T>(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        remove: impl FnOnce() -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let needed = self.authorize.needed(repository.as_str());
+        let Needed { images, hold } = needed.ok_or(RegistryError::TooManyRequests)?;
+        if self.store.closure(repository, images)?.contains(digest) {
+            return Err(RegistryError::Needed);
+        }
+        let removed = remove();
+        drop(hold);
+        removed
+    }
 }

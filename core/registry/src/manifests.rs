@@ -88,7 +88,9 @@ pub(crate) async fn put(
 pub(crate) async fn delete(asked: Asked, target: Target) -> Result<Response, RegistryError> {
     let removed = asked.blocking(move |registry, repository| match target {
         Target::Tag(tag) => Ok(registry.store.remove_tag(repository, &tag)?),
-        Target::Digest(digest) => remove(registry, repository, &digest),
+        Target::Digest(digest) => registry.remove(repository, &digest, || {
+            remove(registry, repository, &digest)
+        }),
     });
     if removed.await? {
         Ok(empty(StatusCode::ACCEPTED, []))

@@ -30,6 +30,13 @@ pub(crate) struct Bearer {
     claims: Option<Claims>,
 }
 
+impl Bearer {
+    /// Id of the token that people made.
+    pub(crate) fn root_token(&self) -> &str {
+        &self.identity.root_token
+    }
+}
+
 /// A registry token that was just made.
 pub(crate) struct RegistryToken {
     pub(crate) token: SecretString,

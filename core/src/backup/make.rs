@@ -11,9 +11,10 @@ use oci::{Digest, Repository};
 
 use super::sink::Unfinished;
 use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY};
+use crate::chain;
 use crate::cli::BackupArgs;
 use crate::data_dir;
-use crate::store::Snapshot;
+use crate::store::{ReleaseUse, Snapshot};
 use crate::verify;
 
 /// For a collection that is going on.
@@ -44,9 +45,16 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
 
     let mut sink = unfinished.sink()?;
     sink.take(DATABASE.as_ref(), &copy)?;
-    for path in &images {
-        let place = Path::new(REGISTRY).join(path);
-        sink.copy(&place, &store.root().join(path))?;
+    // Content first: what is cut off has no link that leads nowhere.
+    for path in &images.contents {
+        sink.copy(&Path::new(REGISTRY).join(path), &store.root().join(path))?;
+    }
+    for path in &images.links {
+        let link = store.root().join(path);
+        // Tags, and what is about an image, may be removed at any time.
+        if link.try_exists()? {
+            sink.copy(&Path::new(REGISTRY).join(path), &link)?;
+        }
     }
     if let Some(key) = &key {
         sink.copy(KEY.as_ref(), key)?;
@@ -78,6 +86,9 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
                 "the key of the secrets is not in it: without that key they cannot be read again",
         }
     );
+    if !images.lacking.is_empty() {
+        bail!("{}", images.lacking.join("; "));
+    }
     Ok(())
 }
 
@@ -95,28 +106,60 @@ fn key(arguments: &BackupArgs) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(key))
 }
 
-/// The files of the registry that the releases need, content first: what is cut off has no link that leads nowhere.
-/// A release whose image was removed before has none.
-fn images(snapshot: &Snapshot, store: &oci::Store) -> anyhow::Result<Vec<PathBuf>> {
-    let (mut contents, mut links) = (BTreeSet::new(), BTreeSet::new());
+/// What a backup takes of the registry.
+#[derive(Default)]
+struct Images {
+    contents: BTreeSet<PathBuf>,
+    links: BTreeSet<PathBuf>,
+    /// What serves and is not in the registry any more.
+    lacking: Vec<String>,
+}
+
+/// The files of the registry that the releases need. A release whose image was removed before has none, and one that
+/// serves without its image keeps nobody else from being backed up.
+fn images(snapshot: &Snapshot, store: &oci::Store) -> anyhow::Result<Images> {
+    let mut images = Images::default();
     let mut seen = BTreeSet::new();
-    for release in snapshot.releases()? {
+    for release in snapshot.releases()?.iter().filter(|r| r.is_needed()) {
         let repository: Repository = release.tenant.parse()?;
         let digest: Digest = release.digest.parse()?;
-        let is_there = store.manifest_media_type(&repository, &digest)?.is_some();
-        if is_there && seen.insert((repository.clone(), digest)) {
-            let files = store.files_of(&repository, &digest)?;
-            contents.extend(files.contents);
-            links.extend(files.links);
-        } else if release.live && !is_there {
-            bail!(
-                "the image of deployment {} of tenant {:?}, which serves, is not in the registry: push it again",
-                release.newest,
-                release.tenant
-            );
+        if !seen.insert((repository.clone(), digest)) && !release.live {
+            continue;
+        }
+        match files_of(store, &repository, &digest) {
+            Ok(Some(files)) => {
+                images.contents.extend(files.contents);
+                images.links.extend(files.links);
+            }
+            Ok(None) if release.live => images.lack(release, "is not in the registry"),
+            Err(error) if release.live => images.lack(release, &chain(&error)),
+            // It cannot be restored here either.
+            Ok(None) | Err(_) => {}
         }
     }
-    Ok(contents.into_iter().chain(links).collect())
+    Ok(images)
+}
+
+impl Images {
+    fn lack(&mut self, release: &ReleaseUse, why: &str) {
+        self.lacking.push(format!(
+            "the image of deployment {} of tenant {:?}, which serves, is not in the backup ({why}): push it again, then \
+             make another backup",
+            release.newest, release.tenant
+        ));
+    }
+}
+
+/// With the links that its repository has lost.
+fn files_of(
+    store: &oci::Store,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Option<oci::Files>, oci::StoreError> {
+    if !store.relink(repository, digest)? {
+        return Ok(None);
+    }
+    store.files_of(repository, digest).map(Some)
 }
 
 /// An empty file for its owner only, before SQLite makes it otherwise.

@@ -46,14 +46,24 @@ pub(crate) fn resolve(
     Ok(found)
 }
 
-/// Digests of the images that the registry holds of a tenant. It blocks.
-pub(crate) fn held(store: &oci::Store, tenant: &str) -> Result<BTreeSet<String>, oci::StoreError> {
+/// Those of a tenant's images that the registry holds with all that they need. It blocks.
+pub(crate) fn held(
+    store: &oci::Store,
+    tenant: &str,
+    images: BTreeSet<String>,
+) -> Result<BTreeSet<String>, oci::StoreError> {
     let Ok(repository) = tenant.parse::<Repository>() else {
         return Ok(BTreeSet::new());
     };
-    let manifests = store.manifests(&repository)?.into_iter();
-    let held = manifests.filter(|digest| store.contains(digest));
-    Ok(held.map(|digest| digest.to_string()).collect())
+    let mut held = BTreeSet::new();
+    for image in images {
+        if let Ok(digest) = image.parse()
+            && store.is_whole(&repository, &digest)?
+        {
+            held.insert(image);
+        }
+    }
+    Ok(held)
 }
 
 fn find(store: &oci::Store, reference: &Reference) -> Result<Resolved, Refusal> {

@@ -9,6 +9,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::registry_guard::RegistryGuard;
 use super::{ApiError, dashboard, fallback, guard, limit, routes};
 use crate::platform::App;
 
@@ -19,7 +20,7 @@ pub(crate) fn router(app: &App, web: Option<&Path>) -> Router {
         let (path, handler) = route.into_router(app);
         api = api.route(path, handler);
     }
-    let access = Arc::clone(&app.registry) as Arc<dyn registry::Authorize>;
+    let access = Arc::new(RegistryGuard(App::clone(app)));
     let limits = registry::Limits {
         blob: app.settings.limits.max_upload_bytes,
         ..registry::Limits::default()

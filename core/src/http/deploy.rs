@@ -191,7 +191,8 @@ async fn unchanged(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRo
 }
 
 async fn check_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {
-    if restorable(app, &target.tenant).await?.holds(target) {
+    let kept = restorable(app, &target.tenant, std::slice::from_ref(target)).await?;
+    if kept.holds(target) {
         return Ok(());
     }
     Err(ApiError::new(
@@ -205,11 +206,16 @@ async fn check_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError
     ))
 }
 
-/// What of a tenant's releases is still there.
-pub(super) async fn restorable(app: &App, tenant: &str) -> Result<Restorable, ApiError> {
+/// What of the releases of a tenant's deployments is still there.
+pub(super) async fn restorable(
+    app: &App,
+    tenant: &str,
+    rows: &[DeploymentRow],
+) -> Result<Restorable, ApiError> {
+    let wanted = rows.iter().map(|row| row.capsule.digest.clone()).collect();
     let secrets = app.store.kept_secrets(tenant).await?;
     let (images, tenant) = (Arc::clone(&app.images), tenant.to_owned());
-    let look = tokio::task::spawn_blocking(move || held(&images, &tenant));
+    let look = tokio::task::spawn_blocking(move || held(&images, &tenant, wanted));
     let images = look.await.map_err(|error| ApiError::internal(&error))?;
     let images = images.map_err(|error| ApiError::internal(&error))?;
     Ok(Restorable { images, secrets })

@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use management_api::types::DeploymentEvent;
 use tokio::sync::watch;
 
 use super::extract::Segments;
+use super::guard::Pass;
 use super::{ApiError, history};
 use crate::platform::App;
 
@@ -23,6 +25,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 pub(super) async fn follow(
     State(app): State<App>,
     Segments((tenant, number)): Segments<(String, u64)>,
+    Extension(pass): Extension<Pass>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     history::existing(&app, &tenant, number).await?;
@@ -42,7 +45,8 @@ pub(super) async fn follow(
     let events = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(event), follower))
-    });
+    })
+    .take_until(pass.over());
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use management_api::error::code;
@@ -15,6 +15,9 @@ use crate::platform::App;
 
 /// How long a route that does not stream may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether a stream's token still holds.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Lets a request through when its caller may do what the route asks for; the handler finds the
 /// [`Identity`] among the extensions, and as `Actor` what the audit log is to say of it.
@@ -28,15 +31,48 @@ pub(crate) async fn access(
         .iter()
         .find(|(name, _)| *name == "tenant")
         .map(|(_, value)| value.to_owned());
-    let identity = identify(&app, request.headers()).await?;
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let identity = identify(&app, authorization).await?;
     check(&app, access, identity.as_ref(), tenant.as_deref())?;
     if let Some(identity) = identity {
+        let pass = Pass {
+            app: App::clone(&app),
+            authorization: authorization.cloned(),
+            access,
+            tenant,
+        };
+        request.extensions_mut().insert(pass);
         let peer = request.extensions().get::<Peer>();
         let actor = identity.actor(peer.map(|peer| peer.0.ip()));
         request.extensions_mut().insert(actor);
         request.extensions_mut().insert(identity);
     }
     Ok(next.run(request).await)
+}
+
+/// What a request was let in with, among its extensions: a stream outlives what its caller may do.
+#[derive(Clone)]
+pub(super) struct Pass {
+    app: App,
+    authorization: Option<HeaderValue>,
+    access: Access,
+    tenant: Option<String>,
+}
+
+impl Pass {
+    /// Returns when the token was revoked, has ended, or may not do this any more.
+    pub(super) async fn over(self) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let identity = identify(&self.app, self.authorization.as_ref()).await;
+            // Where nobody can say, the caller comes back and is asked then.
+            let Ok(identity) = identity else { return };
+            let tenant = self.tenant.as_deref();
+            if check(&self.app, self.access, identity.as_ref(), tenant).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Answers 503 when a handler takes too long.
@@ -76,8 +112,7 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
     response
 }
 
-async fn identify(app: &App, headers: &HeaderMap) -> Result<Option<Identity>, ApiError> {
-    let header = headers.get(header::AUTHORIZATION);
+async fn identify(app: &App, header: Option<&HeaderValue>) -> Result<Option<Identity>, ApiError> {
     let Some(token) = header.and_then(|value| bearer(value.to_str().ok()?)) else {
         return Ok(None);
     };

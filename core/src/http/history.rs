@@ -30,7 +30,7 @@ pub(super) async fn list(
     tenants::existing(&app, &tenant).await?;
     let limit = extract::limit(query.limit)?;
     let rows = app.store.deployments(&tenant, limit).await?;
-    let restorable = restorable(&app, &tenant).await?;
+    let restorable = restorable(&app, &tenant, &rows).await?;
     let told = |row: DeploymentRow| Deployment {
         gone: !restorable.holds(&row),
         ..wire::deployment(&app, row)
@@ -45,8 +45,9 @@ pub(super) async fn show(
     Segments((tenant, number)): Segments<(String, u64)>,
 ) -> Result<Json<Data<Deployment>>, ApiError> {
     let row = existing(&app, &tenant, number).await?;
+    let kept = restorable(&app, &tenant, std::slice::from_ref(&row)).await?;
     let data = Deployment {
-        gone: !restorable(&app, &tenant).await?.holds(&row),
+        gone: !kept.holds(&row),
         ..wire::deployment(&app, row)
     };
     Ok(Json(Data { data }))

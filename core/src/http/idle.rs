@@ -1,6 +1,8 @@
-//! How long a connection may be open without a request. hyper's own time-out is for HTTP/1.1, and begins when it knows
-//! which protocol is spoken, which takes a byte that a silent client never sends.
+//! How long a connection may be open without a request, and how long a client may take for the next part of an answer.
+//! hyper's own time-out is for HTTP/1.1, and begins when it knows which protocol is spoken, which takes a byte that a
+//! silent client never sends.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,6 +12,20 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
+
+/// An answer goes out in parts of at most so many bytes, each of which is progress, also over a slow line.
+const PART: usize = 16 * 1024;
+
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For its first request.
+    pub(super) first: Duration,
+    /// For another one.
+    pub(super) later: Duration,
+    /// For it to take a part of an answer.
+    pub(super) answer: Duration,
+}
 
 /// The requests of one connection.
 pub(super) struct Idle {
@@ -21,6 +37,10 @@ struct State {
     /// Since when there is none.
     since: Instant,
     greeted: bool,
+    /// How many there were.
+    number: u64,
+    /// The answers that wait for the client, since when.
+    offered: HashMap<u64, Instant>,
 }
 
 impl Idle {
@@ -30,6 +50,8 @@ impl Idle {
                 requests: 0,
                 since: Instant::now(),
                 greeted: false,
+                number: 0,
+                offered: HashMap::new(),
             }),
         })
     }
@@ -39,20 +61,17 @@ impl Idle {
         let mut state = self.state();
         state.requests += 1;
         state.greeted = true;
-        InFlight(Arc::clone(self))
+        state.number += 1;
+        InFlight {
+            number: state.number,
+            idle: Arc::clone(self),
+        }
     }
 
-    /// Returns when there was no request for `first` from the beginning on, or for `later` between two.
-    pub(super) async fn over(&self, first: Duration, later: Duration) {
+    /// Returns when there was nothing that anybody would wait for any longer.
+    pub(super) async fn over(&self, patience: Patience) {
         loop {
-            let end = {
-                let state = self.state();
-                let limit = if state.greeted { later } else { first };
-                match state.requests {
-                    0 => state.since + limit,
-                    _ => Instant::now() + limit,
-                }
-            };
+            let end = self.state().end(patience);
             if end <= Instant::now() {
                 return;
             }
@@ -65,29 +84,74 @@ impl Idle {
     }
 }
 
+impl State {
+    /// When to look again; when it is over, if that has passed.
+    fn end(&self, patience: Patience) -> Instant {
+        if let Some(oldest) = self.offered.values().min() {
+            return *oldest + patience.answer;
+        }
+        let limit = if self.greeted {
+            patience.later
+        } else {
+            patience.first
+        };
+        match self.requests {
+            0 => self.since + limit,
+            _ => Instant::now() + limit.min(patience.answer),
+        }
+    }
+}
+
 /// A request that is not answered to the end yet.
-pub(super) struct InFlight(Arc<Idle>);
+pub(super) struct InFlight {
+    number: u64,
+    idle: Arc<Idle>,
+}
+
+impl InFlight {
+    /// Something is there for the client to take.
+    fn offer(&self) {
+        let now = Instant::now();
+        self.idle.state().offered.insert(self.number, now);
+    }
+
+    /// The client has taken all there is; more is being made.
+    fn make(&self) {
+        self.idle.state().offered.remove(&self.number);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.idle.state();
+        state.offered.remove(&self.number);
         state.requests -= 1;
         state.since = Instant::now();
     }
 }
 
-/// The body of an answer, with which its request ends.
+/// The body of an answer, with which its request ends. hyper asks it for more when the client has taken what there
+/// was: with HTTP/2, when there is room in the stream's window.
 pub(super) struct Answer {
     body: Body,
-    _request: InFlight,
+    /// Of the last frame, what was not handed on yet.
+    rest: Bytes,
+    request: InFlight,
 }
 
 impl Answer {
     pub(super) fn new(body: Body, request: InFlight) -> Self {
+        request.offer();
         Self {
             body,
-            _request: request,
+            rest: Bytes::new(),
+            request,
         }
+    }
+
+    fn part(&mut self) -> Frame<Bytes> {
+        self.request.offer();
+        Frame::data(self.rest.split_to(self.rest.len().min(PART)))
     }
 }
 
@@ -99,37 +163,104 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.part())));
+        }
+        let frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending => {
+                self.request.make();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(frame))) => frame,
+            ended @ Poll::Ready(_) => return ended,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.rest = data;
+                Poll::Ready(Some(Ok(self.part())))
+            }
+            Err(trailers) => Poll::Ready(Some(Ok(trailers))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
-    const FIRST: Duration = Duration::from_millis(50);
-    const LATER: Duration = Duration::from_millis(200);
+    const PATIENCE: Patience = Patience {
+        first: Duration::from_millis(50),
+        later: Duration::from_millis(200),
+        answer: Duration::from_millis(300),
+    };
+
+    async fn is_over(idle: &Idle) -> bool {
+        let long = 3 * PATIENCE.answer;
+        tokio::time::timeout(long, idle.over(PATIENCE))
+            .await
+            .is_ok()
+    }
 
     #[tokio::test]
     async fn a_connection_is_over_when_nothing_has_come_for_long_enough() {
         let idle = Idle::new();
         let started = Instant::now();
-        idle.over(FIRST, LATER).await;
-        assert!(started.elapsed() >= FIRST);
+        idle.over(PATIENCE).await;
+        assert!(started.elapsed() >= PATIENCE.first);
         let request = idle.begin();
-        let during = tokio::time::timeout(2 * LATER, idle.over(FIRST, LATER));
-        assert!(during.await.is_err(), "there is a request");
+        assert!(!is_over(&idle).await, "there is a request");
         let ended = Instant::now();
         drop(request);
-        idle.over(FIRST, LATER).await;
-        assert!(ended.elapsed() >= LATER);
+        idle.over(PATIENCE).await;
+        assert!(ended.elapsed() >= PATIENCE.later);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_over_when_nobody_takes_what_is_there() {
+        let content = Bytes::from(vec![7; 3 * PART + 1]);
+        let idle = Idle::new();
+        let mut answer = Answer::new(Body::from(content.clone()), idle.begin());
+        let mut taken = Vec::new();
+        while !answer.is_end_stream() {
+            let left = answer.size_hint().exact().unwrap();
+            assert_eq!(left + taken.len() as u64, content.len() as u64);
+            let frame = answer.frame().await.unwrap().unwrap();
+            let part = frame.into_data().unwrap();
+            assert!(part.len() <= PART);
+            taken.extend_from_slice(&part);
+        }
+        assert_eq!(taken, content);
+        let mut stopped = Answer::new(Body::from(content), idle.begin());
+        stopped.frame().await.unwrap().unwrap();
+        let since = Instant::now();
+        assert!(is_over(&idle).await, "nobody takes the next part");
+        assert!(since.elapsed() >= PATIENCE.answer / 2);
+    }
+
+    #[tokio::test]
+    async fn what_has_nothing_to_tell_may_take_its_time() {
+        let idle = Idle::new();
+        let silent =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
+        let mut answer = Answer::new(silent, idle.begin());
+        assert!(answer.frame().now_or_never().is_none(), "it was asked");
+        assert!(!is_over(&idle).await);
     }
 }

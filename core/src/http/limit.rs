@@ -1,11 +1,11 @@
 //! How often somebody may try: refused tokens an address and a token, requests a token. Token buckets in bounded memory.
 //!
-//! A right token is let in from an address that has tried many wrong ones, unless those were guesses at this very
-//! token. What is counted is what a request claims: nothing is looked up before it is decided whether to look.
+//! A right token is let in whatever others try: with 256 bits nobody guesses one, and whoever knows its public part
+//! could shut its owner out. Tokens that are derived from one count as that one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
 
 use super::ApiError;
 use super::listener::Peer;
@@ -37,8 +36,8 @@ enum Key {
     Address(IpAddr),
     /// Refused tokens of an address with this public part.
     Guesses(IpAddr, String),
-    /// Requests with a token, by the start of its hash.
-    Token([u8; 16]),
+    /// Requests with a token, or with one that is derived from it, by its id.
+    Token(String),
 }
 
 /// How many at once, and how many a second from then on.
@@ -111,12 +110,9 @@ impl Limiter {
         }
     }
 
-    /// How long this one has to wait, if it has to.
-    fn wait(&self, key: &Key, now: Instant) -> Option<Duration> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.get_mut(key)?;
-        bucket.fill(now);
-        bucket.wait()
+    /// Counts a request with a token, and says how long to wait where it was one too many.
+    pub(super) fn request(&self, root_token: &str) -> Option<Duration> {
+        self.count(Key::Token(root_token.to_owned()), Instant::now())
     }
 
     /// Counts one, and says how long to wait where it was one too many.
@@ -160,31 +156,25 @@ pub(crate) async fn limit(State(app): State<App>, request: Request, next: Next) 
         network(peer.0.ip())
     });
     let token = shown(request.headers());
-    let guesses = token.as_ref().and_then(|token| {
-        let id = public_part(token.expose_secret())?;
-        Some(Key::Guesses(ip, id.to_owned()))
-    });
-    let own = token.as_ref().map(|token| Key::Token(start_of_hash(token)));
     let registry = request.uri().path().starts_with("/v2");
     let limiter = &app.limiter;
-    for key in guesses.iter().chain(&own) {
-        if let Some(wait) = limiter.wait(key, Instant::now()) {
-            return refusal(registry, wait);
-        }
+    if let Some(root) = root_of(&app, token.as_ref()).await
+        && let Some(wait) = limiter.request(&root)
+    {
+        return refusal(registry, wait);
     }
     // A form may hold the token in the place of the header.
     let tries = token.is_some() || request.method() == Method::POST;
     let response = next.run(request).await;
+    if !tries || !is_wrong(&response) {
+        return response;
+    }
     let now = Instant::now();
-    if response.status() != StatusCode::UNAUTHORIZED {
-        own.map(|key| limiter.count(key, now));
-        return response;
-    }
-    if !tries {
-        return response;
-    }
-    guesses.map(|key| limiter.count(key, now));
-    match limiter.count(Key::Address(ip), now) {
+    let guessed = token.as_ref().and_then(|token| {
+        let id = public_part(token.expose_secret())?;
+        limiter.count(Key::Guesses(ip, id.to_owned()), now)
+    });
+    match limiter.count(Key::Address(ip), now).max(guessed) {
         None => response,
         Some(wait) => {
             tracing::warn!(%ip, "too many refused tokens from this address");
@@ -193,15 +183,29 @@ pub(crate) async fn limit(State(app): State<App>, request: Request, next: Next) 
     }
 }
 
+/// Whether a token was refused for what it is, and not for what it may not do.
+fn is_wrong(response: &Response) -> bool {
+    let challenge = response.headers().get(header::WWW_AUTHENTICATE);
+    let is_right = challenge.is_some_and(|challenge| {
+        let challenge = String::from_utf8_lossy(challenge.as_bytes());
+        challenge.contains("insufficient_scope")
+    });
+    response.status() == StatusCode::UNAUTHORIZED && !is_right
+}
+
+/// The id of the token that people made which a request has shown, where it holds.
+async fn root_of(app: &App, token: Option<&SecretString>) -> Option<String> {
+    let (access, token) = (Arc::clone(&app.registry), token?.clone());
+    let look = tokio::task::spawn_blocking(move || access.identify(&token));
+    // Where this fails, whoever looks again says so.
+    let bearer = look.await.ok()?.ok()??;
+    Some(bearer.root_token().to_owned())
+}
+
 /// The token that a request shows.
 fn shown(headers: &HeaderMap) -> Option<SecretString> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     bearer(text).or_else(|| basic_password(text))
-}
-
-fn start_of_hash(token: &SecretString) -> [u8; 16] {
-    let hash = Sha256::digest(token.expose_secret().as_bytes());
-    std::array::from_fn(|index| hash[index])
 }
 
 /// Whoever has one address of a network of IPv6 has all of its 2^64.
@@ -214,8 +218,20 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(1)
+}
+
+/// Counts a request that shows its token in its body.
+pub(super) fn admit(app: &App, root_token: &str) -> Result<(), ApiError> {
+    match app.limiter.request(root_token) {
+        None => Ok(()),
+        Some(wait) => Err(ApiError::too_many_requests(seconds(wait))),
+    }
+}
+
 fn refusal(registry: bool, wait: Duration) -> Response {
-    let seconds = wait.as_secs().saturating_add(1);
+    let seconds = seconds(wait);
     if registry {
         return registry::too_many_requests(seconds);
     }
@@ -252,7 +268,6 @@ mod tests {
             assert_eq!(limiter.count(key(), start), None);
         }
         assert_eq!(limiter.count(key(), start).unwrap(), Duration::from_secs(1));
-        assert!(limiter.wait(&key(), start).is_some());
         assert_eq!(limiter.count(address("192.0.2.2"), start), None);
         assert_eq!(limiter.count(key(), at(1)), None);
         assert!(limiter.count(key(), at(1)).is_some());

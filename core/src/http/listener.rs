@@ -20,13 +20,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::idle::{Answer, Idle};
+use super::idle::{Answer, Idle, Patience};
 use super::origin::X_FORWARDED_PROTO;
 
 /// How long a client may take to send the head of a request; with HTTP/1.1 also how long a connection may be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long it may be idle with HTTP/2.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may be idle with HTTP/2, and take no part of an answer.
+const PATIENCE: Patience = Patience {
+    first: HEADER_TIMEOUT,
+    later: Duration::from_secs(30),
+    answer: Duration::from_secs(30),
+};
+/// Requests of one connection at once, with HTTP/2.
+const STREAMS: u32 = 32;
 /// How long it may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one request's head.
@@ -173,7 +179,7 @@ impl Serving {
             ended = serving => if let Err(error) = ended {
                 tracing::trace!(error, "a connection ended early");
             },
-            () = idle.over(HEADER_TIMEOUT, IDLE_TIMEOUT) => {}
+            () = idle.over(PATIENCE) => {}
         }
     }
 }
@@ -205,6 +211,6 @@ fn protocols() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(HEADER_TIMEOUT)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .max_concurrent_streams(128);
+        .max_concurrent_streams(STREAMS);
     builder
 }

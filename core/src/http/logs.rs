@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
+use axum::{Extension, Json};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use management_api::types::{Data, LogLine};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::HEARTBEAT;
 use super::extract::{QueryOf, Segments};
+use super::guard::Pass;
 use super::{ApiError, tenants};
 use crate::logs::{Filter, Follower, MAX_LINES};
 use crate::platform::App;
@@ -32,13 +33,16 @@ pub(super) struct LogsQuery {
 pub(super) async fn logs(
     State(app): State<App>,
     Segments(tenant): Segments<String>,
+    Extension(pass): Extension<Pass>,
     QueryOf(query): QueryOf<LogsQuery>,
 ) -> Result<Response, ApiError> {
     tenants::existing(&app, &tenant).await?;
     let filter = filter(&query)?;
     let folder = app.data.logs(&tenant);
     if query.follow {
-        return Ok(follow(app.shutdown.clone(), Follower::new(folder, filter)).into_response());
+        return Ok(
+            follow(app.shutdown.clone(), pass, Follower::new(folder, filter)).into_response(),
+        );
     }
     let data: Vec<LogLine> =
         tokio::task::spawn_blocking(move || crate::logs::read(&folder, &filter))
@@ -50,6 +54,7 @@ pub(super) async fn logs(
 
 fn follow(
     shutdown: CancellationToken,
+    pass: Pass,
     follower: Follower,
 ) -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
     let lines = stream::unfold(follower, |mut follower| async move {
@@ -62,7 +67,12 @@ fn follow(
             let event = Event::default().event("log");
             Ok(event.data(serde_json::json!(line).to_string()))
         })
-        .take_until(shutdown.cancelled_owned());
+        .take_until(async move {
+            tokio::select! {
+                () = shutdown.cancelled_owned() => {}
+                () = pass.over() => {}
+            }
+        });
     Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }
 

@@ -21,6 +21,7 @@ mod logs;
 mod openapi;
 mod operations;
 mod origin;
+mod registry_guard;
 mod registry_token;
 mod routes;
 mod secrets;

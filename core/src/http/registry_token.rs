@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::extract::{Segments, too_large};
-use super::{ApiError, tenants};
+use super::{ApiError, limit, tenants};
 use crate::auth::{Identity, MAX_SCOPES, SERVICE, Scope, basic_password};
 use crate::platform::App;
 
@@ -56,7 +56,7 @@ pub(super) async fn get(
     let header = headers.get(AUTHORIZATION);
     let password = header.and_then(|value| basic_password(value.to_str().ok()?));
     let password = password.ok_or_else(no_login)?;
-    hand_out(app, password, scopes).await
+    hand_out(app, password, scopes, false).await
 }
 
 /// Body of `POST /token`.
@@ -96,7 +96,7 @@ pub(super) async fn post(
     }
     check_service(form.service.as_deref())?;
     let password = form.password.ok_or_else(no_login)?;
-    hand_out(app, password, form.scope.into_iter().collect()).await
+    hand_out(app, password, form.scope.into_iter().collect(), true).await
 }
 
 fn no_login() -> ApiError {
@@ -117,6 +117,7 @@ async fn hand_out(
     app: App,
     password: SecretString,
     scopes: Vec<String>,
+    is_uncounted: bool,
 ) -> Result<Secret<RegistryAccessToken>, ApiError> {
     let scopes: Vec<_> = scopes
         .iter()
@@ -132,7 +133,11 @@ async fn hand_out(
         let Some(bearer) = app.registry.identify(&password)? else {
             return Ok(None);
         };
-        app.registry.issue(&bearer, &scopes).map(Some)
+        // What is in a header was counted before.
+        if is_uncounted {
+            limit::admit(&app, bearer.root_token())?;
+        }
+        Ok::<_, ApiError>(Some(app.registry.issue(&bearer, &scopes)?))
     });
     let made = work.await.map_err(|error| ApiError::internal(&error))??;
     let made = made.ok_or_else(no_login)?;

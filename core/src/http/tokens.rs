@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::extract::{Body, OptionalBody, Segments};
-use super::{ApiError, tenants, wire};
+use super::{ApiError, limit, tenants, wire};
 use crate::auth::{Identity, Issue, authenticate, issue, renewed};
 use crate::platform::App;
 use crate::store::{Actor, TokenKind, now};
@@ -181,6 +181,7 @@ pub(super) async fn exchange(
     }
     let caller = authenticate(&app.store, &request.subject_token).await?;
     let caller = caller.ok_or_else(ApiError::unauthorized)?;
+    limit::admit(&app, &caller.root_token)?;
     let by = Actor::named(&caller.name);
     let (_, access_token) = issue(&app.store, session(caller), &by).await?;
     let answer = ExchangedToken {

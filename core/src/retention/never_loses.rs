@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use oci::{Descriptor, Digest, ImageManifest, Repository, media_type};
+use oci::{Descriptor, Digest, ImageIndex, ImageManifest, Repository, media_type};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
@@ -49,6 +49,7 @@ enum Step {
         releases_kept: usize,
         keeps_young: bool,
         is_bounded: bool,
+        at_once: usize,
     },
 }
 
@@ -62,6 +63,7 @@ enum Ends {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let tenant = 0..TENANTS.len();
     let ends = prop_oneof![4 => Just(Ends::Well), 1 => Just(Ends::Badly), 1 => Just(Ends::Later)];
+    let at_once = prop_oneof![Just(usize::MAX), 1..5_usize];
     let step = prop_oneof![
         2 => (tenant.clone(), 0..6_u8).prop_map(|(tenant, image)| Step::BeginPush { tenant, image }),
         1 => Just(Step::FinishPush),
@@ -71,11 +73,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => tenant.clone().prop_map(|tenant| Step::RollBack { tenant }),
         2 => tenant.prop_map(|tenant| Step::SetSecret { tenant }),
         3 => Just(Step::Age),
-        4 => (1..4_usize, any::<bool>(), any::<bool>()).prop_map(
-            |(releases_kept, keeps_young, is_bounded)| Step::Collect {
+        4 => (1..4_usize, any::<bool>(), any::<bool>(), at_once).prop_map(
+            |(releases_kept, keeps_young, is_bounded, at_once)| Step::Collect {
                 releases_kept,
                 keeps_young,
                 is_bounded,
+                at_once,
             }
         ),
     ];
@@ -164,6 +167,10 @@ fn layers(image: u8) -> Vec<Vec<u8>> {
     vec![b"base".to_vec(), vec![b'm', image % 2], vec![b'l', image]]
 }
 
+fn is_list(image: u8) -> bool {
+    image % 2 == 1
+}
+
 fn repository(tenant: usize) -> Repository {
     TENANTS[tenant].parse().unwrap()
 }
@@ -204,11 +211,14 @@ impl World {
         (self.put(tenant, &[b'c', image]), layers)
     }
 
-    /// An image and a paper about it.
+    /// An image, every other one in a list, and a paper about what is deployed.
     fn push(&self, tenant: usize, image: u8) -> Digest {
         let (config, layers) = self.parts(tenant, image);
         let manifest = ImageManifest::new(config.clone(), layers);
-        let digest = self.manifest(tenant, &manifest);
+        let mut digest = self.manifest(tenant, &manifest);
+        if is_list(image) {
+            digest = self.list(tenant, digest, &manifest);
+        }
         let tag = format!("v{image}").parse().unwrap();
         self.images
             .set_tag(&repository(tenant), &tag, &digest)
@@ -220,6 +230,17 @@ impl World {
         self.images
             .link_referrer(&repository(tenant), &digest, &about)
             .unwrap();
+        digest
+    }
+
+    fn list(&self, tenant: usize, image: Digest, manifest: &ImageManifest) -> Digest {
+        let size = manifest.to_vec().len() as u64;
+        let listed = Descriptor::new(media_type::OCI_MANIFEST, image, size);
+        let list = ImageIndex::new(vec![listed]).to_vec();
+        let digest = self.images.put_bytes(&list).unwrap();
+        let (repository, media_type) = (repository(tenant), media_type::OCI_INDEX);
+        let linked = self.images.link_manifest(&repository, &digest, media_type);
+        linked.unwrap();
         digest
     }
 
@@ -256,13 +277,14 @@ impl World {
                 releases_kept,
                 keeps_young,
                 is_bounded,
+                at_once,
             } => {
                 self.collect(Rules {
                     releases_kept,
                     age_kept: Duration::from_hours(if keeps_young { 24 * 365 } else { 0 }),
                     bytes_kept: is_bounded.then_some(0),
                     grace: GRACE,
-                    at_once: usize::MAX,
+                    at_once,
                 })
                 .await;
             }
@@ -367,7 +389,8 @@ impl World {
     }
 
     async fn collect(&mut self, rules: Rules) {
-        let (releases_kept, is_strict) = (rules.releases_kept, rules.age_kept.is_zero());
+        let releases_kept = rules.releases_kept;
+        let is_strict = rules.age_kept.is_zero() && rules.at_once == usize::MAX;
         let collector = Collector {
             store: self.store.clone(),
             images: Arc::clone(&self.images),
@@ -395,6 +418,7 @@ impl World {
             figures(&done),
             "what was said is what was done"
         );
+        self.nothing_in_parts();
         for tenant in 0..TENANTS.len() {
             let needed = self.models[tenant].needed(releases_kept);
             for one in &needed {
@@ -413,11 +437,31 @@ impl World {
         }
     }
 
+    /// What stays has all that it names, however much goes at a time.
+    fn nothing_in_parts(&self) {
+        let inventory = self.images.inventory().unwrap();
+        for (repository, holdings) in &inventory.repositories {
+            for digest in holdings.manifests.keys() {
+                assert!(
+                    inventory.is_whole(repository, digest),
+                    "{digest} stays in parts"
+                );
+                assert!(
+                    self.images.is_whole(repository, digest).unwrap(),
+                    "{digest}"
+                );
+            }
+        }
+    }
+
     /// A release can be started: its image, what is about that, and its secrets.
     async fn whole(&self, tenant: usize, one: &Deployed) {
         let (digest, secrets) = &one.release;
         let parts = self.images.parts(&repository(tenant), digest).unwrap();
-        assert_eq!((parts.manifests.len(), parts.blobs.len()), (2, 5));
+        let media_type = self.images.manifest_media_type(&repository(tenant), digest);
+        let is_list = media_type.unwrap().as_deref() == Some(media_type::OCI_INDEX);
+        let manifests = 2 + usize::from(is_list);
+        assert_eq!((parts.manifests.len(), parts.blobs.len()), (manifests, 5));
         for part in &parts.manifests {
             self.images.verify(part).unwrap();
             let linked = self.images.manifest_media_type(&repository(tenant), part);

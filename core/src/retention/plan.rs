@@ -73,8 +73,10 @@ pub(crate) fn plan(
         let mut rest: BTreeSet<Digest> = holdings.manifests.keys().copied().collect();
         rest.retain(|digest| !kept.contains(digest));
         let young = families(holdings, rest.iter().filter(is_young).copied());
-        for digest in rest.difference(&young) {
-            plan.take(repository, *digest, rules.at_once);
+        // Where only some go, nothing that stays names one of them.
+        let old = rest.difference(&young).copied().collect();
+        for digest in holdings.in_order(&old) {
+            plan.take(repository, digest, rules.at_once);
         }
         kept.extend(&young);
         // Those that nobody else who stays needs, and that nobody relies on at this moment.
@@ -104,11 +106,9 @@ impl Plan {
         for release in releases {
             let place = release.tenant.parse::<Repository>().ok();
             let image = place.zip(release.digest.parse::<Digest>().ok());
-            let is_there = image.as_ref().is_some_and(|(repository, digest)| {
-                let holdings = inventory.repositories.get(repository);
-                holdings.is_some_and(|holdings| holdings.manifests.contains_key(digest))
-                    && inventory.contents.contains_key(digest)
-            });
+            let is_there = image
+                .as_ref()
+                .is_some_and(|(repository, digest)| inventory.is_whole(repository, digest));
             let goes = image.is_some_and(|(repository, digest)| {
                 let gone = self.gone.get(&repository);
                 gone.is_some_and(|gone| gone.contains(&digest))
@@ -260,6 +260,8 @@ mod tests {
                 };
                 inventory.contents.insert(digest(letter), content);
             }
+            let blobs = names.chars().map(|letter| (digest(letter), DAYS));
+            holdings.blobs.extend(blobs);
         }
         inventory
             .repositories
@@ -382,6 +384,49 @@ mod tests {
             ..rules()
         };
         check(&[], &inventory("a", &images), &rules, "i");
+    }
+
+    #[test]
+    fn whatever_goes_first_a_list_that_stays_has_what_it_lists() {
+        // Both orders of digests among them.
+        let images = [
+            ('i', DAYS, "ab"),
+            ('j', DAYS, "bc"),
+            ('a', DAYS, "x"),
+            ('b', DAYS, "y"),
+            ('c', DAYS, "z"),
+        ];
+        let inventory = inventory("a", &images);
+        let tenants = BTreeSet::from(["a".to_owned()]);
+        for at_once in 0..=images.len() {
+            let rules = Rules { at_once, ..rules() };
+            let plan = plan(Vec::new(), &tenants, &inventory, &rules, Utc::now());
+            let gone: BTreeSet<Digest> = plan.gone.values().flatten().copied().collect();
+            assert_eq!(gone.len(), at_once);
+            for (list, parts) in [('i', "ab"), ('j', "bc")] {
+                let stays = !gone.contains(&digest(list));
+                assert!(
+                    !stays || parts.chars().all(|part| !gone.contains(&digest(part))),
+                    "{at_once}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_release_of_a_list_without_its_image_is_not_kept() {
+        let releases = [release(1, 'i'), release(2, 'n')];
+        let rules = Rules {
+            age_kept: 10 * DAYS,
+            ..rules()
+        };
+        let mut inventory = inventory("a", &[('i', DAYS, "b"), ('b', DAYS, "x"), ('n', DAYS, "")]);
+        let plan_of = |inventory: &Inventory| check(&releases, inventory, &rules, "").kept;
+        assert_eq!(plan_of(&inventory), [1, 2]);
+        let holdings = inventory.repositories.values_mut().next().unwrap();
+        holdings.manifests.remove(&digest('b'));
+        holdings.blobs.remove(&digest('b'));
+        assert_eq!(plan_of(&inventory), [2]);
     }
 
     #[test]

@@ -31,6 +31,13 @@ pub(crate) struct ReleaseUse {
     pub(crate) next_back: bool,
 }
 
+impl ReleaseUse {
+    /// Whether it serves, is being deployed, or may be restored as long as its image is there.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.live || self.running || self.next_back || self.served.is_some()
+    }
+}
+
 const SELECT: &str = "
     SELECT r.id, r.tenant, r.digest, r.secrets, MAX(d.number), MAX(d.created_at),
            MAX(CASE WHEN d.state IN ('verified', 'draining', 'succeeded') THEN d.number END),
@@ -45,6 +52,11 @@ impl Store {
     /// Every release of a tenant that was not deleted, and who uses it.
     pub(crate) async fn releases_in_use(&self) -> Result<Vec<ReleaseUse>, StoreError> {
         self.read(in_use).await
+    }
+
+    /// [`releases_in_use`](Self::releases_in_use) on a thread that may block.
+    pub(crate) fn releases_in_use_blocking(&self) -> Result<Vec<ReleaseUse>, StoreError> {
+        self.read_blocking(in_use)
     }
 
     /// Removes versions of secrets that neither is the newest of its name nor is named by one of these releases, and

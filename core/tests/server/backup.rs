@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use management_api::types::NewTenant;
 
 use crate::audit::{outcome, program};
-use crate::harness::{Server, command, get, log_file, until};
+use crate::harness::{Server, command, get, key, log_file, until};
 use crate::image::push;
 use crate::secrets::set;
 
@@ -250,6 +250,41 @@ fn an_archive_reaches_nothing_outside_of_the_folder() {
             "{refused}"
         );
         assert!(!outside.exists() && !data.join("token").exists());
+    }
+}
+
+#[test]
+fn a_tenant_without_its_image_keeps_nobody_else_from_being_backed_up() {
+    let server = serving();
+    server.create_tenants(&["other"]);
+    let digest = push(&server, "other", "v1", &[("VERSION", "lost")]);
+    let mut request = server.request("v1");
+    request.image = server.image("other", "v1");
+    let answer = server
+        .client()
+        .deploy("other", &request, &key(), true)
+        .unwrap();
+    let number = answer.deployment.unwrap();
+    until("the other tenant serves", || {
+        let found = server.client().deployment("other", number).unwrap();
+        found.live.then_some(())
+    });
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    fs::remove_file(server.data().join("registry/blobs/sha256").join(hex)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for to in places(folder.path()) {
+        let told = backup(server.data(), &to, &[]).unwrap_err();
+        assert!(
+            told.contains("deployment 1 of tenant \"other\"") && told.contains("push it again"),
+            "{told}"
+        );
+        let data = folder.path().join(format!("{}-data", to.display()));
+        restore(&to, &data).unwrap();
+        fs::copy(server.data().join("secrets.key"), data.join("secrets.key")).unwrap();
+        let restored = Server::start_in(&data);
+        until("the release of the first tenant serves", || {
+            restored.version().filter(|version| version == "v0")
+        });
     }
 }
 

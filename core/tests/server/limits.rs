@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use management_api::types::Role;
@@ -59,24 +60,39 @@ fn wrong_tokens_are_answered_429_after_too_many_and_right_ones_are_not() {
 }
 
 #[test]
-fn guesses_at_one_token_shut_it_for_their_address_and_leave_the_others_open() {
-    let server = Server::start_with("[limits]\nfailed_logins = 50\n");
-    let guessed = server.issue(Role::Reader, Some("local"));
-    let other = server.issue(Role::Reader, Some("local"));
-    let wrong = format!("sp_{}_00", guessed.info.id);
+fn guesses_at_a_token_are_refused_and_its_owner_is_not() {
+    let server = Server::start_with("[limits]\nfailed_logins = 10\n");
+    let guessed = server.token();
+    let id = guessed.split('_').nth(1).unwrap();
+    let wrong = format!("sp_{id}_00");
     let me = "/api/v1/auth/me";
-    until("the guesses are refused", || {
-        let (status, _, _) = ask(&server, me, &wrong);
-        (status == 429).then_some(())
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let guessing = scope.spawn(|| {
+            let mut refused = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let (status, after, _) = ask(&server, me, &wrong);
+                assert!(
+                    status == 401 || status == 429 && after.is_some(),
+                    "{status}"
+                );
+                refused += u32::from(status == 429);
+            }
+            refused
+        });
+        until("the guesses are refused", || {
+            (ask(&server, me, &wrong).0 == 429).then_some(())
+        });
+        for path in [me, "/v2/local/tags/list"].repeat(20) {
+            let (status, ..) = ask(&server, path, guessed);
+            assert!(
+                status == 200 || path != me && status == 404,
+                "{path}: {status}"
+            );
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(guessing.join().unwrap() > 0);
     });
-    let (status, after, _) = ask(&server, me, guessed.token.expose_secret());
-    // Two a second may be tried, so the right one may come at such a moment.
-    assert!(
-        status == 429 && after.is_some() || status == 200,
-        "{status}"
-    );
-    let (status, _, _) = ask(&server, me, other.token.expose_secret());
-    assert_eq!(status, 200);
 }
 
 #[test]
@@ -92,6 +108,41 @@ fn a_token_that_asks_without_end_is_told_to_wait() {
     assert!(passed.is_some_and(|count| count >= 40), "{passed:?}");
     let (status, _, _) = ask(&server, "/api/v1/auth/me", server.token());
     assert_eq!(status, 200);
+}
+
+#[test]
+fn tokens_that_are_derived_from_one_count_as_that_one() {
+    let server = Server::start_with("[limits]\nrequests_per_second = 2\n");
+    let issued = server.issue(Role::Deployer, Some("local"));
+    let root = issued.token.expose_secret();
+    // Neither what asks for sessions, nor each session, is counted anew.
+    let exchange = || {
+        let mut answer = agent()
+            .post(format!("{}/api/v1/core/oauth/token", server.url))
+            .send_form([
+                (
+                    "grant_type",
+                    "urn:ietf:params:oauth:grant-type:token-exchange",
+                ),
+                ("subject_token", root),
+            ])
+            .unwrap();
+        let body: Value = answer.body_mut().read_json().unwrap();
+        (answer.status().as_u16(), body)
+    };
+    let passed = (0..BOUND.as_secs()).find(|_| {
+        let (status, body) = exchange();
+        let Some(session) = body["access_token"].as_str() else {
+            assert_eq!(status, 429, "{body}");
+            return true;
+        };
+        let (status, after, _) = ask(&server, "/api/v1/auth/me", session);
+        assert!(status == 200 || after.is_some(), "{status}");
+        status == 429
+    });
+    // Two requests a round.
+    assert!(passed.is_some_and(|count| count >= 20), "{passed:?}");
+    assert_eq!(ask(&server, "/api/v1/auth/me", server.token()).0, 200);
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -312,22 +363,38 @@ fn a_server_does_not_listen_beyond_this_machine_without_tls() {
     assert!(server.client().health().is_ok());
 }
 
-#[test]
-fn a_connection_with_http_2_is_let_go_when_nothing_is_asked_for_long() {
-    let server = Server::start();
-    let mut stream = connect(&server);
+/// A connection with HTTP/2 that has asked for a path, with these settings.
+fn connect_http_2(server: &Server, path: &str, settings: &[u8]) -> TcpStream {
+    let mut stream = connect(server);
     stream.set_read_timeout(Some(2 * BOUND)).unwrap();
-    // The preface with empty settings, and then nothing but answers to pings (RFC 9113 sections 3.4 and 6.7).
+    // The preface (RFC 9113 section 3.4), then GET by the static table of HPACK (RFC 7541 appendix A) with a path and
+    // an authority of its own, headers and stream at their end.
+    let mut request = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    request.extend(path.as_bytes());
+    request.extend([0x41, 1, b'x']);
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend([
+        0,
+        0,
+        u8::try_from(settings.len()).unwrap(),
+        4,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    sent.extend(settings);
+    sent.extend([0, 0, u8::try_from(request.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    sent.extend(request);
+    stream.write_all(&sent).unwrap();
     stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .unwrap();
-    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
-    // GET / by the static table of HPACK (RFC 7541 appendix A), headers and stream at their end.
-    stream
-        .write_all(&[0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 1, b'x'])
-        .unwrap();
+}
+
+/// Does nothing but answer pings (RFC 9113 section 6.7) until it is let go; how long that took, and what came.
+fn answer_pings(mut stream: TcpStream) -> (Duration, Vec<u8>) {
     let started = Instant::now();
-    let mut head = [0; 9];
+    let (mut head, mut content) = ([0; 9], Vec::new());
     while stream.read_exact(&mut head).is_ok() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
@@ -336,8 +403,33 @@ fn a_connection_with_http_2_is_let_go_when_nothing_is_asked_for_long() {
         if is_ping {
             stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).unwrap();
             stream.write_all(&payload).unwrap();
+        } else if head[3] == 0 {
+            content.extend(payload);
         }
         assert!(started.elapsed() < 2 * BOUND, "it was kept");
     }
-    assert!(started.elapsed() > Duration::from_secs(14));
+    (started.elapsed(), content)
+}
+
+#[test]
+fn a_connection_with_http_2_is_let_go_when_nothing_is_asked_for_long() {
+    let server = Server::start();
+    let (took, content) = answer_pings(connect_http_2(&server, "/healthz", &[]));
+    assert!(took > Duration::from_secs(14), "{took:?}");
+    assert!(!content.is_empty());
+}
+
+#[test]
+fn a_connection_with_http_2_that_takes_no_answer_is_let_go() {
+    let server = Server::start_with("[limits]\nmax_connections = 4\n");
+    // SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2): nothing of an answer may be sent.
+    let settings = [0, 4, 0, 0, 0, 0];
+    let path = "/api/v1/openapi.json";
+    let held = [(); 4].map(|()| connect_http_2(&server, path, &settings));
+    for stream in held.map(|stream| std::thread::spawn(|| answer_pings(stream))) {
+        let (took, content) = stream.join().unwrap();
+        assert!(took > Duration::from_secs(14), "{took:?}");
+        assert!(content.is_empty());
+    }
+    assert!(server.client().health().is_ok(), "their places are free");
 }

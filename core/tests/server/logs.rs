@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use management_api::client::LogQuery;
+use management_api::types::Role;
+use secrecy::ExposeSecret as _;
 
-use crate::harness::{BOUND, Server, get, until};
+use crate::harness::{BOUND, Server, agent, get, until};
 use crate::image::push;
 
 #[test]
@@ -93,4 +95,36 @@ fn events_resume_where_a_client_has_stopped() {
         .deployment_events("local", number, 6, Duration::from_secs(5))
         .unwrap();
     assert_eq!(nothing.count(), 0);
+}
+
+#[test]
+fn a_stream_ends_with_the_token_that_it_was_asked_for_with() {
+    let server = Server::start();
+    let slow = [("MODE", "slow"), ("START_MS", "300000")];
+    push(&server, "local", "v1", &slow);
+    let mut request = server.request("v1");
+    request.timeout_seconds = Some(600);
+    if let Some(health) = &mut request.health {
+        health.start_period_ms = 300_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    let events = format!("deployments/{number}/events");
+    let reader = server.issue(Role::Reader, Some("local"));
+    let bearer = format!("Bearer {}", reader.token.expose_secret());
+    let open = |path: &str| {
+        let url = format!("{}/api/v1/tenants/local/{path}", server.url);
+        let answer = agent().get(url).header("authorization", &bearer).call();
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.into_body()
+    };
+    let streams = [open("logs?follow=true"), open(&events)];
+    server.client().revoke_token(&reader.info.id).unwrap();
+    for mut stream in streams {
+        stream.read_to_string().unwrap();
+    }
+    let deployment = server.client().deployment("local", number).unwrap();
+    assert!(deployment.finished_at.is_none(), "{deployment:?}");
+    server.client().abort("local", number).unwrap();
+    server.wait(number);
 }

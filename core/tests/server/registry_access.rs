@@ -180,3 +180,46 @@ fn an_image_is_mounted_only_from_where_one_may_pull() {
     assert_eq!(ask(&server, "POST", &mount, Some(&deployer)), 202);
     assert_eq!(ask(&server, "POST", &mount, Some(&operator)), 201);
 }
+
+/// Status and body of a `DELETE` with a deployer's token.
+fn delete(server: &Server, token: &str, path: &str) -> (u16, String) {
+    let request = agent()
+        .delete(format!("{}/v2/local/{path}", server.url))
+        .header("authorization", format!("Bearer {token}"));
+    let mut answer = request.call().unwrap();
+    let body = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), body)
+}
+
+#[test]
+fn nobody_removes_what_a_release_needs() {
+    let server = Server::start();
+    let deployer = server.issue(Role::Deployer, Some("local"));
+    let deployer = deployer.token.expose_secret();
+    let first = push(&server, "local", "v1", &[("VERSION", "v1")]);
+    assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
+    let second = push(&server, "local", "v2", &[("VERSION", "v2")]);
+    assert_eq!(server.deploy_and_wait("v2").state, "succeeded");
+    let third = push(&server, "local", "v3", &[("VERSION", "v3")]);
+    let shared = crate::image::digest(&crate::image::layer());
+    for needed in [
+        format!("manifests/{first}"),
+        format!("manifests/{second}"),
+        format!("blobs/{shared}"),
+    ] {
+        let (status, body) = delete(&server, deployer, &needed);
+        assert_eq!(status, 405, "{needed}: {body}");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["errors"][0]["code"], "DENIED");
+        let message = body["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains("can be restored"), "{message}");
+    }
+    // What a tag means may change, and what was never deployed may go.
+    assert_eq!(delete(&server, deployer, "manifests/v2").0, 202);
+    assert_eq!(
+        delete(&server, deployer, &format!("manifests/{third}")).0,
+        202
+    );
+    let history = server.client().deployments("local").unwrap().unwrap();
+    assert!(history.iter().all(|deployment| !deployment.gone));
+}

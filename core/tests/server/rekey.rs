@@ -81,8 +81,53 @@ fn assert_server_opens(data: &Path) {
     let mut server = Server::start_in(data);
     assert_opens(&server);
     assert!(server.terminate().success());
-    assert!(!data.join("secrets.key.next").exists());
-    assert!(!data.join("secrets.key.new").exists());
+    for entry in fs::read_dir(data).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with(".secrets.key"), "{name} is left");
+    }
+}
+
+#[test]
+fn no_key_of_somebodys_own_is_removed_or_replaced() {
+    let (_folder, data) = folder();
+    let key = data.join("secrets.key");
+    let present = fs::read(&key).unwrap();
+    // Named as people name keys; the last one holds the key that everything is sealed with.
+    let own = ["secrets.new", "secrets.key.new", "secrets.key.next"];
+    for name in own {
+        fs::write(data.join(name), &present).unwrap();
+        let refused = rekey(&data)
+            .arg("--new-secrets-key")
+            .arg(data.join(name))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && text.contains("the present key"),
+            "{text}"
+        );
+        assert_eq!(fs::read(data.join(name)).unwrap(), present, "{name}");
+    }
+    let other = format!("{}\n", "5".repeat(64));
+    fs::write(data.join("secrets.new"), &other).unwrap();
+    let output = rekey(&data)
+        .arg("--new-secrets-key")
+        .arg(data.join("secrets.new"))
+        .output();
+    succeed(&output.unwrap());
+    assert_eq!(fs::read_to_string(data.join("secrets.new")).unwrap(), other);
+    // The key in the folder is the old one now, and everything that lies beside it is somebody's.
+    let refused = rekey(&data).output().unwrap();
+    assert!(!refused.status.success());
+    let output = rekey(&data)
+        .arg("--secrets-key")
+        .arg(data.join("secrets.new"))
+        .output();
+    succeed(&output.unwrap());
+    assert_ne!(fs::read_to_string(data.join("secrets.new")).unwrap(), other);
+    for name in ["secrets.key", "secrets.key.new", "secrets.key.next"] {
+        assert_eq!(fs::read(data.join(name)).unwrap(), present, "{name}");
+    }
 }
 
 #[test]

@@ -266,3 +266,24 @@ fn the_server_collects_by_itself() {
         .unwrap();
     assert_eq!((row.actor.as_str(), row.token.as_ref()), ("server", None));
 }
+
+#[test]
+fn what_serves_is_kept_where_its_repository_has_lost_it() {
+    let server = with_releases(1);
+    let registry = server.data().join("registry/repositories/local");
+    for links in ["_manifests", "_blobs", "_tags"] {
+        fs::remove_dir_all(registry.join(links)).unwrap();
+    }
+    assert_eq!(gone(&server), [1]);
+    grow_old(&server);
+    let done = collect(&server, false);
+    assert_eq!((done.manifests, done.blobs), (0, 0));
+    assert_eq!(gone(&server), Vec::<u64>::new(), "its links are back");
+    // And without a collection, a backup brings them back.
+    fs::remove_dir_all(registry.join("_manifests")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("backup");
+    let arguments = ["backup", "--to", to.to_str().unwrap()];
+    outcome(&program(&arguments, server.data())).unwrap();
+    assert_eq!(gone(&server), Vec::<u64>::new());
+}

@@ -52,12 +52,18 @@ impl Store {
         let mut collected = Collected::default();
         let mut unlinked = Manifests::new();
         for (repository, digests) in gone {
-            for digest in digests {
-                if self.unlink_if_old(repository, digest, grace)? {
-                    unlinked
-                        .entry(repository.clone())
-                        .or_default()
-                        .insert(*digest);
+            let Some(holdings) = inventory.repositories.get(repository) else {
+                continue;
+            };
+            let holders = holdings.holders();
+            let here = unlinked.entry(repository.clone()).or_default();
+            for digest in holdings.in_order(digests) {
+                // A list that was asked about meanwhile stays with what it lists. One that came meanwhile has made that
+                // look new.
+                let held = holders.get(&digest);
+                let is_free = held.is_none_or(|holders| holders.is_subset(here));
+                if is_free && self.unlink_if_old(repository, &digest, grace)? {
+                    here.insert(digest);
                     collected.manifests += 1;
                 }
             }
@@ -294,6 +300,33 @@ mod tests {
         assert!(store.linked(&name, &Digest::of(b"layer")));
         assert!(!store.renew(&name, &Digest::of(b"{}")).unwrap());
         assert!(!store.renew_manifest(&name, &image).unwrap());
+    }
+
+    #[test]
+    fn a_list_that_was_asked_about_meanwhile_stays_with_what_it_lists() {
+        let (_folder, store) = store();
+        let name = repository("app");
+        let hour = Duration::from_hours(1);
+        // So many that digests are in either order.
+        for layer in 0..8_u8 {
+            let image = add_image(&store, &name, &[&[layer]]);
+            let size = store.size(&image).unwrap();
+            let listed = Descriptor::new(media_type::OCI_MANIFEST, image, size);
+            let list = store
+                .put_bytes(&ImageIndex::new(vec![listed]).to_vec())
+                .unwrap();
+            store
+                .link_manifest(&name, &list, media_type::OCI_INDEX)
+                .unwrap();
+            make_old(&store.manifest_link(&name, &image));
+            let gone = Manifests::from([(name.clone(), [list, image].into())]);
+            // The plan is from before somebody asked for the list.
+            assert_eq!(without(&store, &gone, hour).unwrap().manifests, 0);
+            assert!(store.is_whole(&name, &list).unwrap());
+            make_old(&store.manifest_link(&name, &list));
+            assert_eq!(without(&store, &gone, hour).unwrap().manifests, 2);
+            assert!(!store.is_whole(&name, &list).unwrap());
+        }
     }
 
     #[test]

@@ -152,7 +152,185 @@ impl Holdings {
     }
 }
 
+impl Holdings {
+    /// What has to go before each manifest: those that name it, and the one that it is about.
+    pub(super) fn holders(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
+        let mut holders: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+        for (digest, manifest) in &self.manifests {
+            for named in &manifest.names {
+                if self.manifests.contains_key(named) {
+                    holders.entry(*named).or_default().insert(*digest);
+                }
+            }
+            if let Some(subject) = manifest.subject
+                && self.manifests.contains_key(&subject)
+            {
+                holders.entry(*digest).or_default().insert(subject);
+            }
+        }
+        holders
+    }
+
+    /// Those of the manifests that are here, in the order in which they may go: a list before what it lists, an image
+    /// before what is about it. Whoever stops half-way has left nothing that names what is not there.
+    #[must_use]
+    pub fn in_order(&self, digests: &BTreeSet<Digest>) -> Vec<Digest> {
+        let among = |digest: &&Digest| digests.contains(digest);
+        let mut held: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
+        let mut waits_for: BTreeMap<Digest, usize> = BTreeMap::new();
+        for (digest, holders) in self.holders() {
+            if !digests.contains(&digest) {
+                continue;
+            }
+            for holder in holders.iter().filter(among) {
+                held.entry(*holder).or_default().push(digest);
+                *waits_for.entry(digest).or_default() += 1;
+            }
+        }
+        let here = digests.iter().filter(|d| self.manifests.contains_key(d));
+        let mut order: Vec<Digest> = here
+            .filter(|d| !waits_for.contains_key(d))
+            .copied()
+            .collect();
+        let mut next = 0;
+        while let Some(digest) = order.get(next).copied() {
+            next += 1;
+            for freed in held.remove(&digest).unwrap_or_default() {
+                let left = waits_for.entry(freed).or_default();
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    order.push(freed);
+                }
+            }
+        }
+        order
+    }
+}
+
+impl Inventory {
+    /// Whether a repository has a manifest with all that it names.
+    #[must_use]
+    pub fn is_whole(&self, repository: &Repository, digest: &Digest) -> bool {
+        let Some(holdings) = self.repositories.get(repository) else {
+            return false;
+        };
+        let mut seen = BTreeSet::new();
+        let mut open = vec![*digest];
+        while let Some(next) = open.pop() {
+            if !seen.insert(next) {
+                continue;
+            }
+            if !self.contents.contains_key(&next) {
+                return false;
+            }
+            match holdings.manifests.get(&next) {
+                Some(manifest) => open.extend(&manifest.names),
+                // The root has to be a manifest; what a manifest names may be a blob.
+                None if next == *digest || !holdings.blobs.contains_key(&next) => return false,
+                None => {}
+            }
+        }
+        true
+    }
+}
+
 impl Store {
+    /// Whether a repository has a manifest with all that it names. What is about it is not needed to run it.
+    pub fn is_whole(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![*digest];
+        while let Some(next) = open.pop() {
+            if !seen.insert(next) {
+                continue;
+            }
+            if self.manifest_media_type(repository, &next)?.is_none() {
+                return Ok(false);
+            }
+            let Some(named) = self.named(repository, &next)? else {
+                return Ok(false);
+            };
+            match named {
+                Named::Blobs(blobs) if blobs.iter().all(|b| self.linked(repository, b)) => {}
+                Named::Blobs(_) => return Ok(false),
+                Named::Manifests(manifests) => open.extend(manifests),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Manifests with all that they name, as far as it is here.
+    pub fn closure(
+        &self,
+        repository: &Repository,
+        roots: impl IntoIterator<Item = Digest>,
+    ) -> Result<BTreeSet<Digest>, StoreError> {
+        let mut all = BTreeSet::new();
+        let mut open: Vec<Digest> = roots.into_iter().collect();
+        while let Some(next) = open.pop() {
+            if all.insert(next)
+                && let Some(named) = self.named(repository, &next)?
+            {
+                match named {
+                    Named::Blobs(blobs) => all.extend(blobs),
+                    Named::Manifests(manifests) => open.extend(manifests),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives a repository back the links that it lacks to an image that it had: possible as long as all content is
+    /// here. Says whether the image is whole.
+    pub fn relink(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        if self.is_whole(repository, digest)? {
+            return Ok(true);
+        }
+        let (mut manifests, mut blobs) = (Vec::new(), BTreeSet::new());
+        let mut open = vec![*digest];
+        while let Some(next) = open.pop() {
+            if manifests.iter().any(|(known, _)| *known == next) {
+                continue;
+            }
+            match self.named(repository, &next)? {
+                None => return Ok(false),
+                Some(Named::Blobs(named)) => {
+                    manifests.push((next, media_type::OCI_MANIFEST));
+                    blobs.extend(named);
+                }
+                Some(Named::Manifests(named)) => {
+                    manifests.push((next, media_type::OCI_INDEX));
+                    open.extend(named);
+                }
+            }
+        }
+        let blobs: Vec<Digest> = blobs.into_iter().collect();
+        if self.link_present(repository, &blobs)?.len() < blobs.len() {
+            return Ok(false);
+        }
+        // What names comes after what it names.
+        for (digest, usual) in manifests.iter().rev() {
+            if self.manifest_media_type(repository, digest)?.is_none() {
+                let written = written_media_type(&self.read_small(digest, MANIFEST_LIMIT)?);
+                let media_type = written.as_deref().unwrap_or(usual);
+                self.link_manifest(repository, digest, media_type)?;
+            }
+        }
+        self.is_whole(repository, digest)
+    }
+
+    /// What a manifest names; nothing where it is not here.
+    fn named(&self, repository: &Repository, digest: &Digest) -> Result<Option<Named>, StoreError> {
+        let bytes = match self.read_small(digest, MANIFEST_LIMIT) {
+            Err(StoreError::Missing { .. }) => return Ok(None),
+            read => read?,
+        };
+        let media_type = self
+            .manifest_media_type(repository, digest)?
+            .or_else(|| written_media_type(&bytes));
+        let named = self.read_manifest(digest, media_type.as_deref(), &bytes)?;
+        Ok(Some(named))
+    }
+
     /// Looks at everything. A manifest that cannot be read is an error: nobody knows what it needs.
     pub fn inventory(&self) -> Result<Inventory, StoreError> {
         let mut inventory = Inventory::default();
@@ -187,12 +365,17 @@ impl Store {
             if !parts.manifests.insert(next) {
                 continue;
             }
-            let bytes = self.read_small(&next, MANIFEST_LIMIT)?;
-            match self.read_manifest(&next, &bytes)? {
+            let named = self.named(repository, &next)?;
+            match named.ok_or(StoreError::Missing { digest: next })? {
                 Named::Blobs(blobs) => parts.blobs.extend(blobs),
                 Named::Manifests(manifests) => open.extend(manifests),
             }
-            open.extend(self.referrers(repository, &next)?);
+            for about in self.referrers(repository, &next)? {
+                // An image can be pulled without what is about it.
+                if self.is_whole(repository, &about)? {
+                    open.push(about);
+                }
+            }
         }
         Ok(parts)
     }
@@ -203,7 +386,8 @@ impl Store {
         let mut files = Files::default();
         for digest in &parts.manifests {
             files.links.push(self.manifest_link(repository, digest));
-            for about in self.referrers(repository, digest)? {
+            let about = self.referrers(repository, digest)?.into_iter();
+            for about in about.filter(|about| parts.manifests.contains(about)) {
                 let folder = self.referrers_folder(repository, digest);
                 files.links.push(folder.join(about.hex()));
             }
@@ -246,7 +430,8 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let names = match self.read_manifest(digest, &bytes)? {
+        let media_type = self.manifest_media_type(repository, digest)?;
+        let names = match self.read_manifest(digest, media_type.as_deref(), &bytes)? {
             Named::Blobs(digests) | Named::Manifests(digests) => digests.into_iter().collect(),
         };
         Ok(Manifest {
@@ -256,21 +441,27 @@ impl Store {
         })
     }
 
-    fn read_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<Named, StoreError> {
-        if let Ok(manifest) = ImageManifest::from_slice(bytes) {
+    /// As what it was pushed, because one document may look like both.
+    fn read_manifest(
+        &self,
+        digest: &Digest,
+        media_type: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<Named, StoreError> {
+        let is_list = media_type.is_some_and(media_type::is_index);
+        let is_image = media_type.is_some_and(media_type::is_manifest);
+        if !is_list && let Ok(manifest) = ImageManifest::from_slice(bytes) {
             let ours = |blob: &&Descriptor| media_type::is_distributable(&blob.media_type);
             let blobs = manifest.blobs().filter(ours).map(|blob| blob.digest);
             return Ok(Named::Blobs(blobs.collect()));
         }
-        match ImageIndex::from_slice(bytes) {
-            Ok(index) => {
-                let manifests = index.manifests.iter().map(|entry| entry.digest);
-                Ok(Named::Manifests(manifests.collect()))
-            }
-            Err(_) => Err(StoreError::Corrupt {
-                path: self.path(digest),
-            }),
+        if !is_image && let Ok(index) = ImageIndex::from_slice(bytes) {
+            let manifests = index.manifests.iter().map(|entry| entry.digest);
+            return Ok(Named::Manifests(manifests.collect()));
         }
+        Err(StoreError::Corrupt {
+            path: self.path(digest),
+        })
     }
 }
 
@@ -278,6 +469,17 @@ impl Store {
 enum Named {
     Blobs(Vec<Digest>),
     Manifests(Vec<Digest>),
+}
+
+/// What a manifest says that it is.
+fn written_media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outline {
+        media_type: Option<String>,
+    }
+    let outline: Outline = serde_json::from_slice(bytes).ok()?;
+    outline.media_type
 }
 
 /// What a manifest is about.

@@ -1,7 +1,7 @@
 //! Repositories: which content each may read, and what its tags mean.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{Store, StoreError, files};
@@ -299,17 +299,23 @@ impl Store {
     }
 }
 
+/// Opened once: between two looks at its path it may go.
 fn read_entry(path: &Path) -> Result<Option<String>, StoreError> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > ENTRY_LIMIT => Err(StoreError::Corrupt {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    let mut text = String::new();
+    file.take(ENTRY_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(StoreError::io("read", path))?;
+    if text.len() as u64 > ENTRY_LIMIT {
+        return Err(StoreError::Corrupt {
             path: path.to_owned(),
-        }),
-        Ok(_) => fs::read_to_string(path)
-            .map(Some)
-            .map_err(StoreError::io("read", path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("read", path)(error)),
+        });
     }
+    Ok(Some(text))
 }
 
 fn digests(folder: &Path) -> Result<Vec<Digest>, StoreError> {

@@ -1,0 +1,44 @@
+//! The registry's questions to the platform: who may do what, and what nobody may remove.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use registry::{Action, Authorize, Decision, Needed};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use crate::platform::App;
+
+/// For a deployment that is being begun, or a collection.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The platform as its registry sees it.
+pub(super) struct RegistryGuard(pub(super) App);
+
+impl Authorize for RegistryGuard {
+    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
+        self.0.registry.authorize(headers, repository, action)
+    }
+
+    /// The images of the tenant's releases that serve, are being deployed, or have served: a rollback may name any of
+    /// these. What has failed may go.
+    fn needed(&self, repository: &str) -> Option<Needed> {
+        // Nobody begins a deployment of what is about to go.
+        let alone = Arc::clone(&self.0.keeping).write_owned();
+        let alone = Handle::current().block_on(async { tokio::time::timeout(WAIT, alone).await });
+        let alone: OwnedRwLockWriteGuard<()> = alone.ok()?;
+        let releases = self.0.store.releases_in_use_blocking();
+        let releases = releases.inspect_err(|error| {
+            tracing::error!(error = %crate::chain(error), "the registry removes nothing");
+        });
+        let releases = releases.ok()?.into_iter();
+        let needed = releases.filter(|release| release.tenant == repository && release.is_needed());
+        let images = needed.filter_map(|release| release.digest.parse().ok());
+        Some(Needed {
+            images: images.collect(),
+            hold: Some(Box::new(alone) as Box<dyn Any + Send>),
+        })
+    }
+}
