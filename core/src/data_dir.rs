@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use engines::process::FolderId;
 use serde::Serialize;
 
 /// Why the folder cannot be used.
@@ -53,6 +54,8 @@ pub(crate) struct ServerFile {
     pub(crate) started_at: DateTime<Utc>,
     /// Field 22 of `/proc/PID/stat`: tells this process from a later one with the same id.
     pub(crate) start_time_ticks: u64,
+    /// The data folder: a copy of it is not this server's.
+    pub(crate) folder: FolderId,
     /// Where images are kept: whoever may write there need not send them.
     pub(crate) registry_store: StorePlace,
 }
@@ -101,6 +104,10 @@ impl DataDir {
             path: self.registry(),
             layout: oci::STORE_LAYOUT,
         }
+    }
+
+    pub(crate) fn id(&self) -> Result<FolderId, DataDirError> {
+        FolderId::of(&self.root).map_err(failed("look at", &self.root))
     }
 
     pub(crate) fn engine(&self) -> PathBuf {

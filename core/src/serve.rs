@@ -204,6 +204,7 @@ fn announce(app: &App) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         started_at: chrono::Utc::now(),
         start_time_ticks: start_time_ticks(),
+        folder: app.data.id()?,
         registry_store: app.data.registry_place(),
     })?;
     eprintln!(

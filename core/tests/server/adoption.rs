@@ -1,6 +1,8 @@
 //! The live release goes on while one server follows another.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -98,6 +100,37 @@ fn a_log_has_no_gap_where_no_server_was() {
     let found = ticks(&server, number);
     let expected: Vec<u64> = (0..found.len() as u64).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_copied_data_folder_ends_nothing_of_the_original() {
+    let server = with_release();
+    let before = programs(&server);
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("data");
+    let mut command = Command::new("cp");
+    let copied = command.arg("-a").arg(server.data()).arg(&copy).status();
+    assert!(copied.unwrap().success());
+    let mut second = Server::start_in(&copy);
+    // It has instances of its own, and the original its.
+    until("the copy serves", || second.version());
+    assert!(
+        programs(&second)
+            .values()
+            .all(|own| before.values().all(|its| its != own))
+    );
+    assert!(second.interrupt().success());
+    assert_eq!(programs(&server), before);
+    for program in before.values() {
+        assert!(Path::new("/proc").join(program["pid"].to_string()).exists());
+    }
+    assert_eq!(server.version().as_deref(), Some("one"));
+    // Of the overlays, which were copied too.
+    let open = Command::new("chmod")
+        .args(["-R", "u+rwX"])
+        .arg(&copy)
+        .status();
+    assert!(open.unwrap().success());
 }
 
 #[test]

@@ -66,6 +66,22 @@ fn program(machine: &Machine) -> (i64, i64) {
 }
 
 #[test]
+fn started_by_several_at_once_it_is_started_once() {
+    let machine = Machine::new();
+    std::thread::scope(|scope| {
+        let up = || machine.xtask(&["local", "up"]);
+        let started: Vec<_> = (0..3).map(|_| scope.spawn(up)).collect();
+        for up in started {
+            up.join().unwrap().expect_success();
+        }
+    });
+    machine.xtask(&["local", "status"]).expect_success();
+    let log = machine.workspace.read(".systemprompt/local/server.log");
+    assert_eq!(log.matches(" listens on ").count(), 1, "{log}");
+    assert!(!log.contains("another server"), "{log}");
+}
+
+#[test]
 fn reset_forgets_everything() {
     let machine = Machine::new();
     machine.deploy_well();

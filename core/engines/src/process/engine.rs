@@ -19,7 +19,7 @@ use super::image::{Images, PreparedImage};
 use super::instance::{self, Found, Instance};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
-use super::launch::protocol::{Keeping, Launch};
+use super::launch::protocol::{Keeping, Launch, Order};
 use super::owner;
 use super::place::Place;
 use super::plan;
@@ -264,8 +264,17 @@ impl ProcessEngine {
         let greeted = adopt::greet(directory, &record).await;
         let greeted = greeted
             .inspect_err(|error| tracing::warn!(id, %error, "an instance is not taken over"));
-        let Greeted { guard, pid, ended } = greeted.ok()?;
+        let Greeted {
+            mut guard,
+            pid,
+            ended,
+        } = greeted.ok()?;
         let pid = record.started(pid);
+        if let Some(path) = record.moved_to(&self.inner.root)
+            && let Err(error) = guard.socket.send(&Order::Log { path }).await
+        {
+            tracing::warn!(id, %error, "an instance's log does not follow its folder");
+        }
         if let Err(error) = record.write(directory) {
             // what it said before is enough to find the guard by
             tracing::warn!(id, %error, "an instance's record is not renewed");

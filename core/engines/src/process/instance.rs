@@ -208,23 +208,25 @@ impl Found {
         } = self;
         let (orders, queue) = mpsc::channel(ORDERS);
         let (changed, state) = watch::channel(State::Running);
-        let monitor = Monitor {
-            guard,
-            orders: queue,
-            state: changed,
-            place,
-        };
-        tokio::spawn(monitor.watch((seat, held)));
         let inner = Inner {
             id,
             port: record.port,
             pid,
             guard: record.guard.pid,
-            log: record.log,
+            log: record.log.clone(),
             stop_signal: Signal::try_from(record.stop_signal).unwrap_or(Signal::SIGTERM),
             orders,
             state,
         };
+        let monitor = Monitor {
+            guard,
+            record,
+            orders: queue,
+            last_order: None,
+            state: changed,
+            place,
+        };
+        tokio::spawn(monitor.watch((seat, held)));
         Instance {
             inner: Arc::new(inner),
         }
@@ -315,9 +317,8 @@ impl Birth {
         let process = Process::find(pid)
             .ok_or(std::io::ErrorKind::NotFound.into())
             .map_err(failed("find the launcher in /proc"))?;
-        let record = InstanceRecord::new(&self.spec, self.stop_signal, process);
-        record
-            .write(&self.place.directory)
+        let record = InstanceRecord::new(&self.spec, &self.place, self.stop_signal, process)
+            .and_then(|record| record.write(&self.place.directory).map(|()| record))
             .map_err(EngineError::files("record", &self.place.directory))?;
         let guard = Guard {
             process,

@@ -19,6 +19,7 @@ mod boot;
 mod cgroup;
 mod engine;
 mod error;
+mod folder;
 mod image;
 mod instance;
 mod isolation;
@@ -41,6 +42,7 @@ mod user;
 
 pub use engine::{InstanceSpec, Launcher, ProcessEngine, Settings};
 pub use error::EngineError;
+pub use folder::FolderId;
 pub use image::PreparedImage;
 pub use instance::{Exit, Instance};
 pub use isolation::{Isolation, IsolationMode, Level, RootDirectory};

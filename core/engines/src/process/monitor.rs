@@ -1,7 +1,7 @@
 //! The task that stays with an instance from its start to its last file.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,15 +14,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::adopt;
 use super::instance::Exit;
 use super::launch::protocol::{Order, Report};
 use super::place::Place;
 use super::proc::Process;
+use super::record::InstanceRecord;
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at a guard that is nobody's child of ours.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often in a row a guard is returned to that somebody else has spoken to.
+const RETURNS: u32 = 16;
+/// After this time with a guard, the returns before are forgotten.
+const CALM: Duration = Duration::from_mins(1);
+/// How often a guard that lives is knocked at until it opens.
+const KNOCKS: u32 = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +146,10 @@ async fn gone(process: Process) {
 
 pub(super) struct Monitor {
     pub(super) guard: Guard,
+    pub(super) record: InstanceRecord,
     pub(super) orders: mpsc::Receiver<Order>,
+    /// Given to the guard, which may not have heard it.
+    pub(super) last_order: Option<Order>,
     pub(super) state: watch::Sender<State>,
     pub(super) place: Place,
 }
@@ -147,11 +160,16 @@ impl Monitor {
         let reported = self.attend().await;
         let Self {
             guard,
+            record,
             state,
             place,
             ..
         } = self;
         let status = guard.bury().await;
+        // a guard that was killed with its init has ended nothing; namespaces would have
+        if !spawn_blocking(move || record.kill()).await.unwrap_or(true) {
+            tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
+        }
         let exit = reported.unwrap_or(status);
         state.send_replace(State::Exited(exit));
         let shown = place.directory.clone();
@@ -166,8 +184,50 @@ impl Monitor {
         state.send_replace(State::Gone(exit));
     }
 
-    /// Passes orders on until the guard has told how it ended, or is gone.
+    /// Stays with the guard until it has told how the instance ended, or is gone.
     async fn attend(&mut self) -> Option<Exit> {
+        let mut left = RETURNS;
+        loop {
+            let since = Instant::now();
+            if let Some(exit) = self.listen().await {
+                return Some(exit);
+            }
+            if since.elapsed() > CALM {
+                left = RETURNS;
+            }
+            if left == 0 || !self.come_back().await {
+                return None;
+            }
+            left -= 1;
+        }
+    }
+
+    /// Connects once more to a guard that lives: it speaks to the last to come, whoever that was.
+    async fn come_back(&mut self) -> bool {
+        let directory = &self.place.directory;
+        for _ in 0..KNOCKS {
+            if !self.guard.process.is_alive() {
+                return false;
+            }
+            if let Ok(greeted) = adopt::greet(directory, &self.record).await {
+                tracing::warn!(
+                    path = %directory.display(),
+                    "somebody else has connected to the guard of an instance; it is taken back"
+                );
+                self.guard.socket = greeted.guard.socket;
+                if let Some(order) = &self.last_order {
+                    // as in `listen`
+                    let _ = self.guard.socket.send(order).await;
+                }
+                return true;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+
+    /// Passes orders on until the guard has told how it ended; `None` at the end of the socket.
+    async fn listen(&mut self) -> Option<Exit> {
         let mut open = true;
         let socket = &mut self.guard.socket;
         loop {
@@ -184,7 +244,10 @@ impl Monitor {
                 },
                 order = self.orders.recv(), if open => match order {
                     // a guard that does not listen any more is about to tell why
-                    Some(order) => drop(socket.send(&order).await),
+                    Some(order) => {
+                        let _ = socket.send(&order).await;
+                        self.last_order = Some(order);
+                    }
                     None => open = false,
                 },
             }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::boot;
 use super::engine::InstanceSpec;
+use super::folder::FolderId;
+use super::place::Place;
 use super::proc::{self, Process};
 
 const FILE: &str = "instance.json";
@@ -25,6 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct InstanceRecord {
     version: u32,
     boot: String,
+    /// The engine's directory.
+    #[serde(default)]
+    engine: Option<FolderId>,
+    /// Its path when the record was written: `log` goes with it when it is moved.
+    #[serde(default)]
+    root: PathBuf,
     pub(crate) image: Digest,
     pub(crate) port: u16,
     pub(crate) guard: Process,
@@ -47,10 +55,17 @@ pub(crate) fn file(directory: &Path) -> PathBuf {
 
 impl InstanceRecord {
     /// Of an instance whose guard was started.
-    pub(crate) fn new(spec: &InstanceSpec, stop_signal: Signal, guard: Process) -> Self {
-        Self {
+    pub(crate) fn new(
+        spec: &InstanceSpec,
+        place: &Place,
+        stop_signal: Signal,
+        guard: Process,
+    ) -> io::Result<Self> {
+        Ok(Self {
             version: VERSION,
             boot: boot::id(),
+            engine: Some(FolderId::of(&place.engine)?),
+            root: place.engine.clone(),
             image: spec.image,
             port: spec.port,
             guard,
@@ -58,7 +73,25 @@ impl InstanceRecord {
             program: None,
             log: spec.log.clone(),
             stop_signal: stop_signal as i32,
+        })
+    }
+
+    /// Takes the directory's move to `root` into account. Returns where the log is now, if it is in
+    /// the directory or beside it and has moved with it.
+    pub(crate) fn moved_to(&mut self, root: &Path) -> Option<PathBuf> {
+        let before = std::mem::replace(&mut self.root, root.to_owned());
+        if before == root {
+            return None;
         }
+        let log = if let Ok(log) = self.log.strip_prefix(&before) {
+            root.join(log)
+        } else {
+            // the folder of both; that of the whole machine is none
+            let folder = before.parent().filter(|folder| folder.parent().is_some())?;
+            root.parent()?.join(self.log.strip_prefix(folder).ok()?)
+        };
+        self.log.clone_from(&log);
+        Some(log)
     }
 
     /// Takes down the processes of a program that runs, which has this id inside, and returns the
@@ -80,10 +113,20 @@ impl InstanceRecord {
     }
 
     /// The record of a directory; `None` when there is none, or none that says anything about
-    /// processes of today.
+    /// processes of today and of this engine's directory.
     pub(crate) fn read(directory: &Path) -> Option<Self> {
         let record: Self = serde_json::from_slice(&fs::read(directory.join(FILE)).ok()?).ok()?;
-        (record.boot == boot::id()).then_some(record)
+        let engine = directory.ancestors().nth(2)?;
+        (record.boot == boot::id() && record.is_of(engine)).then_some(record)
+    }
+
+    /// Whether it was written in this engine's directory, and not in one that this is a copy of. A guard
+    /// works in the directory that it was started for.
+    fn is_of(&self, engine: &Path) -> bool {
+        let works_in = || FolderId::of(Path::new(&format!("/proc/{}/cwd", self.guard.pid)));
+        self.engine.is_none_or(|written| written.is(engine))
+            // whether it is not to be seen, or is gone by now
+            && (!self.guard.is_alive() || works_in().map_or(true, |folder| folder.is(engine)))
     }
 
     /// Whether the instance may be taken over: its guard lives, and was started by a server that

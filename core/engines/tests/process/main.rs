@@ -9,6 +9,7 @@
 )]
 
 mod elsewhere;
+mod guards;
 mod images;
 mod isolation;
 mod launch;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -189,6 +190,36 @@ async fn the_next_server_takes_over_what_has_never_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_follows_the_directory_that_is_moved() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
+        let mut server = serve(&bench, mode, image, LONG);
+        until("it counts", || server.log().len() > 3).await;
+        server.kill();
+        let moved = bench.folder.path().join("moved");
+        let before = std::mem::replace(&mut server.root, moved);
+        fs::rename(&before, &server.root).unwrap();
+        let so_far = server.log().len();
+        until("it counts on", || server.log().len() > so_far + 3).await;
+        let engine = ProcessEngine::new(settings(&bench, mode, &server.root)).unwrap();
+        let [instance] = &engine.adopt().await.unwrap()[..] else {
+            panic!("one instance")
+        };
+        let log = server.root.join("held.log");
+        assert_eq!(server.record()["log"], log.to_str().unwrap());
+        // the guard opens the file by its name from now on
+        fs::rename(&log, server.root.join("held.log.1")).unwrap();
+        until("it is found by its new name", || server.log().len() > 3).await;
+        assert!(!instance.log_tail(1).is_empty());
+        assert_eq!(instance.stop(LONG).await, Exit::Code(7));
+        assert!(!before.exists(), "nothing is written where it was");
+        drop(engine);
+        bench.check_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_it_ended_without_a_server_is_told_to_the_next() {
     for mode in MODES {
         let bench = Bench::new(mode);
@@ -300,6 +331,7 @@ fn impostor(root: &Path, id: &str, line: &str) -> Child {
         .arg("answer")
         .arg(directory.join("guard.sock"))
         .arg(line)
+        .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -322,7 +354,10 @@ async fn whoever_is_not_the_recorded_guard_or_speaks_otherwise_is_not_believed()
     let says = |protocol: u32| {
         format!(r#"{{"report":"guarding","protocol":{protocol},"pid":2,"ended":false}}"#)
     };
-    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::create_dir(&root).unwrap();
+    // as a guard, in the engine's directory
+    let mut bystander = Command::new("sleep");
+    let mut bystander = bystander.arg("600").current_dir(&root).spawn().unwrap();
     let mut ended = Vec::new();
     for (id, protocol) in [("later", 1000), ("stranger", 1), ("garbage", 1)] {
         let line = match id {
@@ -338,6 +373,7 @@ async fn whoever_is_not_the_recorded_guard_or_speaks_otherwise_is_not_believed()
         record["guard"]["pid"] = guard.into();
         record["guard"]["started"] = started(guard).into();
         record["others"] = serde_json::Value::Array(Vec::new());
+        record["engine"]["inode"] = fs::metadata(&root).unwrap().ino().into();
         let path = root.join("instances").join(id).join("instance.json");
         fs::write(path, record.to_string()).unwrap();
         ended.push((id, child));
@@ -375,18 +411,14 @@ async fn what_is_recorded_is_swept() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", "(sleep 600 &); sleep 600"]));
-        let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
-        // the record as an earlier server of another directory would have left it
-        let other = bench.folder.path().join("other");
-        let directory = other.join("instances/one");
-        fs::create_dir_all(&directory).unwrap();
-        let record = "instances/one/instance.json";
-        fs::copy(bench.root().join(record), other.join(record)).unwrap();
-        let engine = ProcessEngine::new(settings(&bench, mode, &other)).unwrap();
+        let mut server = serve(&bench, mode, image, LONG);
+        until("it runs", || processes(&server.root).len() >= 3).await;
+        server.kill();
+        let engine = ProcessEngine::new(settings(&bench, mode, &server.root)).unwrap();
         engine.sweep().await.unwrap();
-        assert!(!directory.exists());
-        assert_eq!(instance.wait().await, Exit::Signal(9));
-        instance.stop(Duration::ZERO).await;
+        assert!(processes(&server.root).is_empty());
+        assert!(!server.root.join("instances/held").exists());
+        drop(engine);
         bench.check_nothing_left();
     }
 }

@@ -5,7 +5,9 @@
 //! stay the same over restarts, and keeps a copy of the binary that runs, so that the next build
 //! does not pull it away from under it.
 
+mod folder;
 mod orphans;
+mod turn;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -25,6 +27,8 @@ use nix::unistd::Pid;
 use oci::Store;
 use secrecy::SecretString;
 use serde::Deserialize;
+
+use folder::FolderId;
 
 /// The first port that is tried when none was given.
 const FIRST_PORT: u16 = 7480;
@@ -64,6 +68,8 @@ struct ServerFile {
     #[serde(default)]
     version: String,
     start_time_ticks: Option<u64>,
+    /// The folder that it was written in. Servers of before they said it have none.
+    folder: Option<FolderId>,
     /// Servers of before they said it have none.
     registry_store: Option<StorePlace>,
 }
@@ -162,7 +168,10 @@ impl Platform {
 
     fn server_file(&self) -> Option<ServerFile> {
         let text = fs::read_to_string(self.folder.join("server.json")).ok()?;
-        serde_json::from_str(&text).ok()
+        let file: ServerFile = serde_json::from_str(&text).ok()?;
+        // A copy of the folder tells of the original's server.
+        let ours = file.folder.is_none_or(|folder| folder.is(&self.folder));
+        ours.then_some(file)
     }
 
     /// What the server wrote down, whether it still runs or not.
@@ -178,10 +187,24 @@ impl Platform {
         })
     }
 
-    /// Starts the server in the background and waits until it answers.
+    /// Starts the server in the background and waits until it answers. One that somebody else has started
+    /// meanwhile is as good.
     pub fn start(&self, start: &Start<'_>) -> Result<Running, Failure> {
         self.make_folder()
             .map_err(|e| start_failure(format!("cannot make {}: {e}", self.folder.display())))?;
+        let _turn = turn::take(&self.folder)
+            .map_err(|e| start_failure(format!("cannot lock {}: {e}", self.folder.display())))?;
+        if let Some(running) = self.running() {
+            return Ok(running);
+        }
+        if let Some(silent) = self.recorded()
+            && is_alive(silent.pid, silent.started)
+        {
+            return Err(start_failure(format!(
+                "the server (process {}) runs and does not answer",
+                silent.pid
+            )));
+        }
         let binary = self
             .keep_binary(start.binary)
             .map_err(|e| start_failure(format!("cannot copy {}: {e}", start.binary.display())))?;
@@ -301,16 +324,24 @@ impl Platform {
 
     /// Ends the server and forgets everything it kept: images, history, tokens.
     pub fn reset(&self) -> Result<(), Failure> {
-        self.stop()?;
-        match fs::remove_dir_all(&self.folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(stop_failure(format!(
-                "cannot remove {}: {e}",
-                self.folder.display()
-            ))),
-            _ => Ok(()),
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |e: io::Error| stop_failure(format!("cannot remove {path}: {e}"))
+        };
+        // Where an earlier reset has failed half-way.
+        let aside = self.folder.with_extension("removed");
+        folder::remove(&aside).map_err(failed(&aside))?;
+        if !self.folder.exists() {
+            return Ok(());
         }
+        let _turn = turn::take(&self.folder).map_err(failed(&self.folder))?;
+        self.stop()?;
+        // Whatever happens from here on, the platform is gone as a whole.
+        fs::rename(&self.folder, &aside).map_err(failed(&self.folder))?;
+        folder::remove(&aside).map_err(failed(&aside))
     }
 
+    /// Within a turn: nobody else is at it.
     fn keep_binary(&self, binary: &Path) -> io::Result<PathBuf> {
         let folder = self.folder.join("bin");
         fs::create_dir_all(&folder)?;
@@ -323,7 +354,10 @@ impl Platform {
     }
 
     fn fresh_log(&self) -> io::Result<File> {
-        File::create(self.log())
+        // Adding to it, as all do: nobody leaves a hole where it was emptied.
+        let log = File::options().create(true).append(true).open(self.log())?;
+        log.set_len(0)?;
+        Ok(log)
     }
 
     fn last_words(&self) -> String {
@@ -422,6 +456,9 @@ fn stop_failure(details: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     #[test]
@@ -431,6 +468,71 @@ mod tests {
         assert!(platform.running().is_none());
         assert!(!platform.stop().unwrap());
         platform.reset().unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_folder_has_no_server() {
+        let state = tempfile::tempdir().unwrap();
+        let mut server = Command::new("sleep").arg("600").spawn().unwrap();
+        let [ours, copy] = ["ours", "copy"].map(|name| Platform::of(&state.path().join(name)));
+        ours.make_folder().unwrap();
+        let found = fs::metadata(ours.folder()).unwrap();
+        for platform in [&ours, &copy] {
+            platform.make_folder().unwrap();
+            let announced = serde_json::json!({
+                "pid": server.id(),
+                "url": "http://127.0.0.1:1",
+                "folder": { "device": found.dev(), "inode": found.ino() },
+            });
+            fs::write(platform.folder().join("server.json"), announced.to_string()).unwrap();
+            fs::write(platform.folder().join("token"), "token").unwrap();
+        }
+        assert!(ours.recorded().is_some() && copy.recorded().is_none());
+        copy.reset().unwrap();
+        assert!(!copy.folder().exists());
+        assert!(server.try_wait().unwrap().is_none(), "it is the original's");
+        assert!(ours.stop().unwrap());
+        server.wait().unwrap();
+    }
+
+    #[test]
+    fn a_reset_removes_what_is_closed_to_its_owner() {
+        if nix::unistd::geteuid().is_root() {
+            // Nothing is closed to root.
+            return as_nobody("platform::tests::a_reset_removes_what_is_closed_to_its_owner");
+        }
+        let state = tempfile::tempdir().unwrap();
+        let platform = Platform::of(state.path());
+        let work = platform.folder().join("engine/instances/one/work/work");
+        let image = platform.folder().join("engine/images/one/rootfs/data");
+        for (path, mode) in [(&work, 0o000), (&image, 0o555)] {
+            fs::create_dir_all(path).unwrap();
+            fs::write(path.join("file"), "").unwrap();
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        platform.reset().unwrap();
+        // And what a reset has left that was killed on its way.
+        fs::create_dir_all(state.path().join("local.removed/half")).unwrap();
+        platform.reset().unwrap();
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    /// Runs one of these tests once more, as a user who is not root.
+    fn as_nobody(test: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let program = folder.path().join("tests");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let done = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(program)
+            .args(["--exact", test])
+            .env("TMPDIR", folder.path())
+            .output()
+            .unwrap_or_else(|error| panic!("setpriv, of package util-linux: {error}"));
+        let printed = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{printed}");
+        assert!(printed.contains("1 passed"), "{printed}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One end of the socket between two stages: whole lines in, whole lines out, and the end of the
 //! other side noticed.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::unistd::dup2_stdin;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,10 +26,11 @@ impl Channel {
         }
     }
 
-    /// The socket this process was given as its standard input. The descriptor itself stays open
-    /// in this process alone: children get another standard input.
+    /// The socket this process was given as its standard input, which is none from then on: the other
+    /// side sees the end as soon as the channel is dropped.
     pub(crate) fn stdin() -> io::Result<Self> {
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
+        dup2_stdin(File::open("/dev/null")?)?;
         Ok(Self::new(UnixStream::from(socket)))
     }
 

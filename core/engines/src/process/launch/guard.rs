@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -242,6 +243,13 @@ impl Guard {
         }
     }
 
+    fn move_log(&mut self, path: &Path) {
+        let capture = self.held.kept.as_mut().and_then(|k| k.capture.as_mut());
+        if let Some(capture) = capture {
+            capture.move_to(path);
+        }
+    }
+
     fn note(&mut self, text: &str) {
         let capture = self.held.kept.as_mut().and_then(|k| k.capture.as_mut());
         if let Some(capture) = capture {
@@ -262,7 +270,8 @@ impl Guard {
             match order {
                 Order::Kill => return false,
                 Order::Signal { .. } => self.pass_order(&order),
-                Order::Launch(_) => {}
+                Order::Log { path } => self.move_log(&path),
+                Order::Launch(_) | Order::Unknown => {}
             }
         }
         true

@@ -38,8 +38,16 @@ pub(crate) enum Order {
         /// By the machine's number.
         number: i32,
     },
+    /// Write the log there from now on: the server's folder was moved.
+    Log {
+        /// The file.
+        path: PathBuf,
+    },
     /// End all processes of the instance now.
     Kill,
+    /// Of a later server than this guard's.
+    #[serde(other)]
+    Unknown,
 }
 
 /// All that the launcher needs to know. Holds secrets: not `Debug`.

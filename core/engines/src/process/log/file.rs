@@ -59,7 +59,9 @@ impl LogFile {
                 return Ok(());
             }
             // another guard has put it aside; closing the old one frees it
-            self.file = append(&self.path)?;
+            if !self.reopen()? {
+                return Ok(());
+            }
         }
         Err(io::Error::other("the log is put aside again and again"))
     }
@@ -93,8 +95,24 @@ impl LogFile {
             absent_is_fine(fs::rename(aside(&self.path, number), older))?;
         }
         absent_is_fine(fs::rename(&self.path, aside(&self.path, 1)))?;
-        self.file = append(&self.path)?;
+        self.reopen()?;
         Ok(())
+    }
+
+    /// Opens the file that has the name now. `false` when its folder is not there any more: the file that
+    /// is open was moved with it, and is gone on with until somebody tells where to.
+    fn reopen(&mut self) -> io::Result<bool> {
+        match append(&self.path) {
+            Ok(file) => self.file = file,
+            Err(error) => {
+                let moved = error.kind() == io::ErrorKind::NotFound;
+                if !moved || self.file.metadata()?.nlink() == 0 {
+                    return Err(error);
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
+use super::folder::FolderId;
 use super::{is_alive, stop_failure};
 
 /// How long an application may take to end when it is asked to.
@@ -27,6 +28,9 @@ struct Record {
     /// Where it was found.
     #[serde(skip)]
     directory: PathBuf,
+    boot: String,
+    /// The engine's directory. Servers of before they said it have none.
+    engine: Option<FolderId>,
     guard: Process,
     program: Option<Process>,
 }
@@ -43,6 +47,18 @@ impl Process {
     }
 }
 
+impl Record {
+    /// Whether it tells of this start of the machine and of this engine's directory, not of one that this is
+    /// a copy of. A guard works in the directory that it was started for.
+    fn is_of(&self, engine: &Path) -> bool {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let works_in = FolderId::of(Path::new(&format!("/proc/{}/cwd", self.guard.pid)));
+        self.boot == boot.trim()
+            && self.engine.is_none_or(|written| written.is(engine))
+            && works_in.map_or(true, |folder| folder.is(engine))
+    }
+}
+
 /// Ends those in a folder of instances; whether there were any.
 pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     let entries = fs::read_dir(instances).into_iter().flatten().flatten();
@@ -54,7 +70,10 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
             ..record
         })
     });
-    let running: Vec<Record> = records.filter(|record| record.guard.runs()).collect();
+    let engine = instances.parent().unwrap_or(instances);
+    let running: Vec<Record> = records
+        .filter(|record| record.guard.runs() && record.is_of(engine))
+        .collect();
     for record in &running {
         // The guard hands it on to the application.
         signal(record, Signal::SIGTERM);
@@ -117,43 +136,67 @@ fn until(limit: Duration, reached: impl Fn() -> bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::os::unix::fs::MetadataExt;
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
-    fn started(pid: i32) -> u64 {
+    fn started(pid: u32) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields = stat.rsplit_once(')').unwrap().1;
         fields.split_whitespace().nth(19).unwrap().parse().unwrap()
     }
 
-    fn record(folder: &Path, name: &str, pid: i32, started: u64) {
-        let folder = folder.join(name);
+    /// A record as it is in the engine directory `written`, found in `engine`.
+    fn record(engine: &Path, written: &Path, name: &str, [pid, started]: [u64; 2]) {
+        let folder = engine.join("instances").join(name);
         fs::create_dir_all(&folder).unwrap();
-        let text = format!(
-            r#"{{"version":2,"guard":{{"pid":{pid},"started":{started}}},"program":null,"more":1}}"#
-        );
-        fs::write(folder.join("instance.json"), text).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let written = fs::metadata(written).unwrap();
+        let text = serde_json::json!({
+            "version": 2,
+            "boot": boot.trim(),
+            "engine": { "device": written.dev(), "inode": written.ino() },
+            "guard": { "pid": pid, "started": started },
+            "program": null,
+            "more": 1,
+        });
+        fs::write(folder.join("instance.json"), text.to_string()).unwrap();
     }
 
     #[test]
     fn recorded_processes_are_ended_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!end(&folder.path().join("absent")).unwrap());
-        let sleep = || {
+        let engines = ["ours", "copied"].map(|name| folder.path().join(name));
+        let [ours, copied] = &engines;
+        for path in &engines {
+            fs::create_dir(path).unwrap();
+        }
+        let sleep = |works_in: &Path| {
             let mut sleep = Command::new("sleep");
-            sleep.arg("600").stdin(Stdio::null()).spawn().unwrap()
+            let sleep = sleep.arg("600").current_dir(works_in).stdin(Stdio::null());
+            sleep.spawn().unwrap()
         };
-        let (mut waits, mut other) = (sleep(), sleep());
-        let pid = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
-        record(folder.path(), "one", pid(&waits), started(pid(&waits)));
+        let id = |child: &Child| [u64::from(child.id()), started(child.id())];
+        let mut waits = sleep(ours);
+        record(ours, ours, "one", id(&waits));
         // A number that is another process's by now.
-        record(folder.path(), "two", pid(&other), started(pid(&other)) + 1);
-        fs::create_dir(folder.path().join("half")).unwrap();
-        assert!(end(folder.path()).unwrap());
+        let mut others = vec![sleep(ours)];
+        let [pid, started] = id(&others[0]);
+        record(ours, ours, "two", [pid, started + 1]);
+        // What came along with a copy, whichever way it is known.
+        others.push(sleep(ours));
+        record(ours, copied, "three", id(&others[1]));
+        others.push(sleep(copied));
+        record(ours, ours, "four", id(&others[2]));
+        fs::create_dir(ours.join("instances/half")).unwrap();
+        assert!(end(&ours.join("instances")).unwrap());
         assert!(!waits.wait().unwrap().success());
-        assert!(other.try_wait().unwrap().is_none());
-        other.kill().unwrap();
-        other.wait().unwrap();
+        for mut other in others {
+            assert!(other.try_wait().unwrap().is_none());
+            other.kill().unwrap();
+            other.wait().unwrap();
+        }
     }
 }
