@@ -103,6 +103,27 @@ fn a_log_has_no_gap_where_no_server_was() {
 }
 
 #[test]
+fn a_log_goes_on_in_a_data_folder_that_was_renamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| folder.path().join(name));
+    let mut first = Server::start_in(&before);
+    push(&first, "local", "v1", &[("MODE", "chatty")]);
+    let number = first.deploy_and_wait("v1").number;
+    first.kill();
+    std::fs::rename(&before, &after).unwrap();
+    let mut second = Server::start_in(&after);
+    let so_far = ticks(&second, number).len();
+    until("it is still written", || {
+        (ticks(&second, number).len() > so_far + 20).then_some(())
+    });
+    let found = ticks(&second, number);
+    let expected: Vec<u64> = (0..found.len() as u64).collect();
+    assert_eq!(found, expected);
+    assert!(!before.exists(), "nothing is written where it was");
+    assert!(second.interrupt().success());
+}
+
+#[test]
 fn a_copied_data_folder_ends_nothing_of_the_original() {
     let server = with_release();
     let before = programs(&server);

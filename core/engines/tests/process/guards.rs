@@ -78,8 +78,7 @@ async fn a_copied_directory_ends_nothing_of_the_original() {
 async fn a_program_whose_guard_and_init_are_killed_does_not_run_on() {
     for mode in MODES {
         let bench = Bench::new(mode);
-        let script = "(sleep 600 &); sleep 600";
-        let image = bench.app(command(&["/bin/sh", "-c", script]));
+        let image = bench.app(command(&["/bin/sleep", "600"]));
         let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
         let record = record(&bench.root());
         let program = &record["program"];
