@@ -17,6 +17,8 @@ pub(crate) use restore::restore;
 const ABOUT: &str = "backup.json";
 /// What [`About`] describes.
 const FORMAT: u32 = 1;
+/// The SHA-256 of every other file, as `sha256sum --check` reads it.
+const SUMS: &str = "SHA256SUMS";
 const DATABASE: &str = "state.db";
 const REGISTRY: &str = "registry";
 const KEY: &str = "secrets.key";
@@ -33,5 +35,7 @@ struct About {
     /// Everything but this file.
     files: u64,
     bytes: u64,
+    /// Digest of [`SUMS`].
+    sums: oci::Digest,
     with_key: bool,
 }

@@ -60,10 +60,7 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
 pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Result<Vault> {
     let vault = Vault::new(&source.read()?);
     let sample = store.any_secret().await?;
-    let opens = |vault: &Vault| {
-        let sample = sample.as_ref();
-        sample.is_none_or(|sample| unseal(vault, sample).is_ok())
-    };
+    let opens = |vault: &Vault| opens(vault, sample.as_ref());
     let next = match source {
         KeySource::File(path) => Some((path, next_to(path))).filter(|(_, next)| next.exists()),
         KeySource::Command(_) => None,
@@ -90,6 +87,11 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
         "this is not the key that the tenants' secrets were sealed with: give the right one with --secrets-key or \
          --secrets-key-command"
     )
+}
+
+/// Whether a key is the one that a secret was sealed with; where there is none, any key is.
+pub(crate) fn opens(vault: &Vault, sample: Option<&SealedSecret>) -> bool {
+    sample.is_none_or(|sample| unseal(vault, sample).is_ok())
 }
 
 fn remove_unfinished(source: &KeySource) -> anyhow::Result<()> {

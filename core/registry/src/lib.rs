@@ -41,6 +41,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Uploads begun and not finished.
     pub uploads: usize,
+    /// The same of one repository: whoever pushes to one keeps nobody from pushing to another.
+    pub uploads_of_repository: usize,
     /// An upload nobody has continued for this long is thrown away.
     pub upload_life: Duration,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             manifest: 4 * 1024 * 1024,
             idle: Duration::from_mins(1),
             uploads: 512,
+            uploads_of_repository: 64,
             upload_life: Duration::from_hours(24),
         }
     }

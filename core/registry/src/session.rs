@@ -60,6 +60,7 @@ pub(crate) struct Sessions {
     root: PathBuf,
     limits: Limits,
     open: Mutex<HashMap<UploadId, Arc<tokio::sync::Mutex<Session>>>>,
+    beginning: Mutex<()>,
 }
 
 impl Sessions {
@@ -69,6 +70,7 @@ impl Sessions {
             root: store_root.join("uploads"),
             limits,
             open: Mutex::new(HashMap::new()),
+            beginning: Mutex::new(()),
         };
         let left = sessions.sweep();
         tracing::debug!(uploads = left, "uploads of earlier runs can go on");
@@ -77,7 +79,13 @@ impl Sessions {
 
     /// Begins an upload. Blocks.
     pub(crate) fn begin(&self, repository: &Repository) -> Result<UploadId, RegistryError> {
+        // One after the other: none is counted before it is there.
+        let _alone = self
+            .beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.root).map_err(io_failed("create the folder of uploads"))?;
+        self.make_room(repository)?;
         if self.folders().len() >= self.limits.uploads && self.sweep() >= self.limits.uploads {
             return Err(RegistryError::TooManyRequests);
         }
@@ -90,6 +98,33 @@ impl Sessions {
         let session = Session::fresh(folder, repository.clone());
         self.remember(&id, session);
         Ok(id)
+    }
+
+    /// Where a repository has as many uploads as it may have, the oldest goes of which nothing has come.
+    fn make_room(&self, repository: &Repository) -> Result<(), RegistryError> {
+        let is_own = |folder: &Path| {
+            let owner = fs::read_to_string(folder.join("repository"));
+            owner.is_ok_and(|owner| owner == repository.as_str())
+        };
+        let mut own = self.folders();
+        own.retain(|(_, folder)| is_own(folder));
+        if own.len() < self.limits.uploads_of_repository {
+            return Ok(());
+        }
+        let begun = |folder: &Path| fs::metadata(folder.join("data"))?.modified();
+        own.sort_by_cached_key(|(_, folder)| begun(folder).ok());
+        for (id, _) in own {
+            // One that a request has in its hands is about to get something.
+            let session = self
+                .find(&id)
+                .and_then(|session| session.try_lock_owned().ok());
+            if let Some(mut session) = session.filter(|session| session.received == 0) {
+                session.discard();
+                self.forget(&id);
+                return Ok(());
+            }
+        }
+        Err(RegistryError::TooManyRequests)
     }
 
     /// Takes hold of an upload; other requests for it wait. One of another repository is not found.
@@ -378,5 +413,37 @@ mod tests {
             .unwrap();
         sessions.begin(&repository()).unwrap();
         assert!(!sessions.root.join(old.as_str()).exists());
+    }
+
+    #[tokio::test]
+    async fn a_repository_has_its_own_bound_and_loses_the_oldest_that_is_empty() {
+        let (_folder, sessions) = sessions(Limits {
+            uploads_of_repository: 3,
+            ..Limits::default()
+        });
+        let other: Repository = "other".parse().unwrap();
+        let elsewhere = sessions.begin(&other).unwrap();
+        let [full, oldest, held] = [(); 3].map(|()| sessions.begin(&repository()).unwrap());
+        let append = |session: &mut Session| session.append(&[Bytes::from_static(b"x")]);
+        let filled = sessions.hold(&full, &repository()).await.unwrap();
+        drop(filled.blocking(append).await.unwrap());
+        for (id, age) in [(&full, 3), (&oldest, 2), (&held, 1)] {
+            let data = File::open(sessions.root.join(id.as_str()).join("data")).unwrap();
+            let then = SystemTime::now() - Duration::from_mins(age);
+            data.set_modified(then).unwrap();
+        }
+        let in_hand = sessions.hold(&held, &repository()).await.unwrap();
+        let new = sessions.begin(&repository()).unwrap();
+        let gone = sessions.hold(&oldest, &repository()).await.err().unwrap();
+        assert!(matches!(gone, RegistryError::BlobUploadUnknown));
+        let newest = sessions.hold(&new, &repository()).await.unwrap();
+        // Each of them has something, or is about to.
+        let refused = sessions.begin(&repository()).unwrap_err();
+        assert!(matches!(refused, RegistryError::TooManyRequests));
+        drop((in_hand, newest));
+        sessions.begin(&repository()).unwrap();
+        assert!(sessions.hold(&full, &repository()).await.is_ok());
+        assert!(sessions.hold(&elsewhere, &other).await.is_ok());
+        assert!(sessions.begin(&other).is_ok(), "others go on");
     }
 }

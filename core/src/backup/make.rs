@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use oci::{Digest, Repository};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::sink::Unfinished;
-use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY};
+use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
 use crate::chain;
 use crate::cli::BackupArgs;
 use crate::data_dir;
+use crate::key::KeySource;
 use crate::store::{ReleaseUse, Snapshot};
+use crate::vault::Vault;
 use crate::verify;
+use crate::{hex, rekey};
 
 /// For a collection that is going on.
 const HOLD_LIMIT: Duration = Duration::from_mins(1);
@@ -41,6 +45,7 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
         .check_chain(None)
         .context("the audit log is broken: look at it with `systemprompt verify` before anything is backed up")?;
     let images = images(&copied, &store)?;
+    let key = key.map(|key| checked(&key, &copied)).transpose()?;
     drop(copied);
 
     let mut sink = unfinished.sink()?;
@@ -57,8 +62,10 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
         }
     }
     if let Some(key) = &key {
-        sink.copy(KEY.as_ref(), key)?;
+        sink.write(KEY.as_ref(), key.expose_secret().as_bytes())?;
     }
+    let sums = sink.sums().to_owned();
+    sink.write(SUMS.as_ref(), sums.as_bytes())?;
     let about = About {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -66,6 +73,7 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
         audit: head.to_string(),
         files: sink.files(),
         bytes: sink.bytes(),
+        sums: Digest::of(sums.as_bytes()),
         with_key: key.is_some(),
     };
     sink.write(ABOUT.as_ref(), &serde_json::to_vec_pretty(&about)?)?;
@@ -104,6 +112,23 @@ fn key(arguments: &BackupArgs) -> anyhow::Result<Option<PathBuf>> {
         );
     }
     Ok(Some(key))
+}
+
+/// The key's text, if it opens what is in the database: a wrong one would be noticed when it is too late.
+fn checked(path: &Path, database: &Snapshot) -> anyhow::Result<SecretString> {
+    let key = KeySource::File(path.to_owned()).read()?;
+    let sample = database.any_secret().context("cannot read the secrets")?;
+    if !rekey::opens(&Vault::new(&key), sample.as_ref()) {
+        bail!(
+            "{} is not the key that the secrets were sealed with: keep that one from where the server has it, and leave \
+             --with-key out",
+            path.display()
+        );
+    }
+    Ok(SecretString::from(format!(
+        "{}\n",
+        hex::encode(key.expose_secret())
+    )))
 }
 
 /// What a backup takes of the registry.

@@ -1,25 +1,28 @@
 //! Making the folder of a server from a backup.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci::DigestReader;
+use oci::{Digest, DigestReader};
 use serde_json::json;
 
 use super::make::discard;
 use super::sink::{check, create, sync_all};
-use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY};
+use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
 use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
-use crate::store::{Action, Actor, Entry, Head, Store};
+use crate::store::{Action, Actor, Entry, Head, Snapshot, Store};
 
 /// Within the new folder, until everything is there.
 const PART: &str = "restore.part";
 /// Of the file that says what a backup is.
 const ABOUT_LIMIT: u64 = 64 * 1024;
+/// Of the list of digests: enough for half a million files.
+const SUMS_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Reads everything, checks it and puts it in its place, the database last.
 #[expect(clippy::print_stdout, reason = "the result of a command")]
@@ -81,6 +84,8 @@ fn unpack(from: &Path, part: &Path) -> anyhow::Result<About> {
         part: part.to_owned(),
         files: 0,
         about: None,
+        listed: Vec::new(),
+        sums: BTreeSet::new(),
     };
     if from.is_dir() {
         taken.take_folder(from, Path::new(""))?;
@@ -89,6 +94,7 @@ fn unpack(from: &Path, part: &Path) -> anyhow::Result<About> {
     }
     let about = taken
         .about
+        .take()
         .with_context(|| format!("it has no {ABOUT}: it is no backup, or was cut off"))?;
     if about.format != FORMAT {
         bail!(
@@ -103,6 +109,7 @@ fn unpack(from: &Path, part: &Path) -> anyhow::Result<About> {
             taken.files
         );
     }
+    taken.check_sums(&about)?;
     Ok(about)
 }
 
@@ -111,9 +118,28 @@ struct Taken {
     part: PathBuf,
     files: u64,
     about: Option<About>,
+    /// The list of digests that it came with.
+    listed: Vec<u8>,
+    /// The lines of that list, as it should be.
+    sums: BTreeSet<String>,
 }
 
 impl Taken {
+    fn check_sums(&self, about: &About) -> anyhow::Result<()> {
+        let listed = std::str::from_utf8(&self.listed).ok();
+        let listed = listed.filter(|text| Digest::of(text.as_bytes()) == about.sums);
+        let listed = listed.with_context(|| format!("{SUMS} is damaged"))?;
+        let listed: BTreeSet<&str> = listed.lines().collect();
+        let taken: BTreeSet<&str> = self.sums.iter().map(String::as_str).collect();
+        match listed.symmetric_difference(&taken).next() {
+            None => Ok(()),
+            Some(line) => {
+                let place = line.split_once("  ").map_or(*line, |(_, place)| place);
+                bail!("{place} is damaged, or not the one that was backed up")
+            }
+        }
+    }
+
     fn take_archive(&mut self, file: File) -> anyhow::Result<()> {
         let mut archive = tar::Archive::new(file);
         for entry in archive.entries()? {
@@ -149,6 +175,11 @@ impl Taken {
             self.about = Some(serde_json::from_reader(text).context("it does not say what it is")?);
             return Ok(());
         }
+        if place == Path::new(SUMS) {
+            reader.take(SUMS_LIMIT).read_to_end(&mut self.listed)?;
+            self.files += 1;
+            return Ok(());
+        }
         check_place(place)?;
         let path = self.part.join(place);
         if let Some(folder) = path.parent() {
@@ -158,7 +189,10 @@ impl Taken {
         let failed = || format!("cannot write {}", path.display());
         let mut file = create(&path).with_context(failed)?;
         io::copy(&mut reader, &mut file).with_context(failed)?;
-        check(place, reader.finish().0)?;
+        let digest = reader.finish().0;
+        check(place, digest)?;
+        let line = format!("{}  {}", digest.hex(), place.display());
+        self.sums.insert(line);
         self.files += 1;
         Ok(())
     }
@@ -182,6 +216,9 @@ async fn take_over(part: &Path, about: &About) -> anyhow::Result<()> {
     // It has none where nothing was deployed yet.
     oci::Store::open(part.join(REGISTRY))?;
     let head: Head = about.audit.parse()?;
+    if let Some(damage) = Snapshot::damage(&part.join(DATABASE))? {
+        bail!("it is damaged: {damage}");
+    }
     let store = Store::open(&part.join(DATABASE))?;
     store.check_chain(Some(head)).await?;
     let details =

@@ -1,6 +1,7 @@
 //! Where a backup is written: a folder, or an archive. Content is hashed on its way.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -66,6 +67,7 @@ impl Unfinished {
             kind,
             files: 0,
             bytes: 0,
+            sums: String::new(),
         })
     }
 
@@ -105,6 +107,7 @@ pub(super) struct Sink {
     kind: Kind,
     files: u64,
     bytes: u64,
+    sums: String,
 }
 
 enum Kind {
@@ -123,10 +126,17 @@ impl Sink {
         self.bytes
     }
 
+    /// The digests of all of them, a line a file.
+    pub(super) fn sums(&self) -> &str {
+        &self.sums
+    }
+
     /// Takes a file that lies in the folder of the backup already, at its place.
     pub(super) fn take(&mut self, place: &Path, file: &Path) -> anyhow::Result<()> {
         if let Kind::Folder(_) = &self.kind {
-            self.count(fs::metadata(file)?.len());
+            let mut reader = DigestReader::new(File::open(file)?);
+            let length = io::copy(&mut reader, &mut io::sink())?;
+            self.count(place, reader.finish().0, length);
             return Ok(());
         }
         self.copy(place, file)
@@ -139,14 +149,18 @@ impl Sink {
         let length = opened.metadata().with_context(failed)?.len();
         let mut reader = DigestReader::new(opened.take(length));
         self.put(place, &mut reader, length).with_context(failed)?;
-        check(place, reader.finish().0)?;
-        self.count(length);
+        let digest = reader.finish().0;
+        check(place, digest)?;
+        self.count(place, digest, length);
         Ok(())
     }
 
     /// Writes a small file.
     pub(super) fn write(&mut self, place: &Path, content: &[u8]) -> anyhow::Result<()> {
-        Ok(self.put(place, &mut &*content, content.len() as u64)?)
+        let length = content.len() as u64;
+        self.put(place, &mut &*content, length)?;
+        self.count(place, Digest::of(content), length);
+        Ok(())
     }
 
     fn put(&mut self, place: &Path, reader: &mut dyn Read, length: u64) -> io::Result<()> {
@@ -170,7 +184,9 @@ impl Sink {
         }
     }
 
-    fn count(&mut self, length: u64) {
+    fn count(&mut self, place: &Path, digest: Digest, length: u64) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.sums, "{}  {}", digest.hex(), place.display());
         self.files += 1;
         self.bytes += length;
     }

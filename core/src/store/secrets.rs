@@ -169,12 +169,7 @@ impl Store {
 
     /// Any secret there is.
     pub(crate) async fn any_secret(&self) -> Result<Option<SealedSecret>, StoreError> {
-        self.read(|transaction| {
-            let sql = format!("{SEALED} LIMIT 1");
-            let found = transaction.query_row(&sql, [], sealed);
-            Ok(found.optional()?)
-        })
-        .await
+        self.read(any).await
     }
 
     /// Seals every version with what `seal` makes of it, all or none, and leaves nothing of what they were before in
@@ -247,6 +242,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// Some version of some secret.
+pub(super) fn any(transaction: &Transaction<'_>) -> Result<Option<SealedSecret>, StoreError> {
+    let sql = format!("{SEALED} LIMIT 1");
+    Ok(transaction.query_row(&sql, [], sealed).optional()?)
 }
 
 fn sealed(row: &rusqlite::Row<'_>) -> rusqlite::Result<SealedSecret> {

@@ -159,6 +159,12 @@ fn it_holds_no_key_and_no_value_unless_it_is_told_to() {
         fs::write(data.join("secrets.key"), &key).unwrap();
         drop(Server::start_in(&data));
     }
+    // A key that opens nothing would be noticed when it is too late.
+    let wrong = server.data().join("secrets.key");
+    fs::write(&wrong, format!("{}\n", "3".repeat(64))).unwrap();
+    let refused = backup(server.data(), &folder.path().join("x"), &["--with-key"]).unwrap_err();
+    assert!(refused.contains("is not the key"), "{refused}");
+    fs::write(&wrong, &key).unwrap();
     let to = folder.path().join("with-key");
     let printed = backup(server.data(), &to, &["--with-key"]).unwrap();
     assert!(printed.contains("reads the secrets"), "{printed}");
@@ -212,6 +218,20 @@ fn a_backup_that_is_not_whole_is_refused() {
     fs::write(plain.join("more"), b"").unwrap();
     refused(&plain, "does not belong into a backup");
     fs::remove_file(plain.join("more")).unwrap();
+    // Neither the database nor a link is named by its digest.
+    let link = files(&plain.join("registry/repositories")).pop().unwrap();
+    for file in [plain.join("state.db"), link, plain.join("SHA256SUMS")] {
+        let whole = fs::read(&file).unwrap();
+        let mut changed = whole.clone();
+        if let Some(byte) = changed.get_mut(whole.len() / 2) {
+            *byte ^= 1;
+        } else {
+            changed.push(b'x');
+        }
+        fs::write(&file, changed).unwrap();
+        refused(&plain, "is damaged");
+        fs::write(&file, &whole).unwrap();
+    }
     let about = plain.join("backup.json");
     let text = fs::read_to_string(&about).unwrap();
     fs::remove_file(&about).unwrap();
