@@ -1,0 +1,96 @@
+//! How an instance proves that it works.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// *Ours*: how a release proves that it works. Defaults are the server's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HealthCheck {
+    /// What is asked. Only an instance that answers it well has traffic.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Milliseconds between two checks of a running instance.
+    pub interval_ms: u64,
+    /// Milliseconds that one check may take.
+    pub timeout_ms: u64,
+    /// Milliseconds after the start in which failures do not count.
+    pub start_period_ms: u64,
+    /// Failures in a row that make an instance unhealthy.
+    pub retries: u32,
+    /// Whether a running instance has to be started again. Without it, one that is unhealthy has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Liveness>,
+}
+
+/// *Ours*: how a running instance that cannot be helped any more is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Liveness {
+    /// What is asked.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Milliseconds between two checks.
+    pub interval_ms: u64,
+    /// Milliseconds that one check may take.
+    pub timeout_ms: u64,
+    /// Failures in a row after which the instance is started again.
+    pub retries: u32,
+}
+
+/// *Ours*: one question to an instance, and which answer is a good one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Probe {
+    /// How it is asked.
+    #[serde(default, skip_serializing_if = "ProbeKind::is_http")]
+    pub kind: ProbeKind,
+    /// `http`: path of a `GET`.
+    #[serde(default = "Probe::default_path")]
+    pub path: String,
+    /// `http`: the status of a good answer.
+    #[serde(default = "Probe::default_status")]
+    pub status: u16,
+    /// `http`: text that the first 64 KiB of a good answer hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            kind: ProbeKind::default(),
+            path: Self::default_path(),
+            status: Self::default_status(),
+            body: None,
+        }
+    }
+}
+
+impl Probe {
+    fn default_path() -> String {
+        "/".to_owned()
+    }
+
+    fn default_status() -> u16 {
+        200
+    }
+}
+
+/// How an instance is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// A `GET` on the instance's port.
+    #[default]
+    Http,
+    /// A connection to the instance's port.
+    Tcp,
+}
+
+impl ProbeKind {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_http(&self) -> bool {
+        *self == Self::Http
+    }
+}
