@@ -1,8 +1,8 @@
 //! From a digest to a tree: the manifest, the configuration, the layers, and the few places that
 //! every instance needs.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read};
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +16,20 @@ use super::error::EngineError;
 use super::layers::Layers;
 use super::owner;
 use super::rootpath::{self, Last};
-use super::unpack::{Rules, Unpacker};
+use super::unpack::{Rules, UnpackError, Unpacker};
 use super::user;
 
 /// The largest manifest or configuration that is read.
 const MAX_DOCUMENT: u64 = 4 << 20;
+/// What layers are that can be unpacked.
+const LAYERS: [&str; 4] = [
+    media_type::OCI_LAYER,
+    media_type::OCI_LAYER_GZIP,
+    media_type::DOCKER_LAYER,
+    media_type::DOCKER_LAYER_GZIP,
+];
+/// What a gzip member begins with (RFC 1952); no tar archive does.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// What [`assemble`] has made.
 pub(super) struct Assembled {
@@ -154,23 +163,26 @@ impl Source<'_> {
     }
 
     fn tar_stream(&self, layer: &Descriptor) -> Result<Box<dyn Read>, EngineError> {
-        let open = || -> Result<BufReader<File>, EngineError> {
-            let blob = self
-                .store
-                .open_blob(&layer.digest)
-                .map_err(|error| self.failed(error))?;
-            Ok(BufReader::with_capacity(1 << 17, blob))
-        };
-        match layer.media_type.as_str() {
-            media_type::OCI_LAYER | media_type::DOCKER_LAYER => Ok(Box::new(open()?)),
-            media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => {
-                Ok(Box::new(MultiGzDecoder::new(open()?)))
-            }
-            other => Err(EngineError::LayerType {
+        if !LAYERS.contains(&layer.media_type.as_str()) {
+            return Err(EngineError::LayerType {
                 layer: layer.digest,
-                media_type: other.to_owned(),
-            }),
+                media_type: layer.media_type.clone(),
+            });
         }
+        let blob = self.store.open_blob(&layer.digest);
+        let blob = blob.map_err(|error| self.failed(error))?;
+        let mut blob = BufReader::with_capacity(1 << 17, blob);
+        // The bytes decide and not the type, as in other engines: docker calls every layer gzip that it pushes, also one
+        // that it has pulled as plain tar.
+        let start = blob.fill_buf().map_err(|error| EngineError::Unpack {
+            image: self.image,
+            layer: layer.digest,
+            source: UnpackError::Read(error),
+        })?;
+        if start.starts_with(&GZIP) {
+            return Ok(Box::new(MultiGzDecoder::new(blob)));
+        }
+        Ok(Box::new(blob))
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>, EngineError> {

@@ -76,6 +76,8 @@ impl Layer {
 pub(crate) enum Packing {
     Tar,
     Gzip,
+    /// Plain, and said to be gzip, as docker pushes what it has pulled like that.
+    TarCalledGzip,
 }
 
 /// Puts an image into the store and returns its manifest's digest.
@@ -111,6 +113,7 @@ pub(crate) fn push_with_diff_ids(
     let layers = layers.iter().map(|(packing, tar)| match packing {
         Packing::Tar => blob(media_type::OCI_LAYER, tar),
         Packing::Gzip => blob(media_type::OCI_LAYER_GZIP, &gzip(tar)),
+        Packing::TarCalledGzip => blob(media_type::DOCKER_LAYER_GZIP, tar),
     });
     let layers = layers.collect();
     let manifest = ImageManifest::new(blob(media_type::OCI_CONFIG, &config.to_vec()), layers);

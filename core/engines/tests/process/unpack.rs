@@ -23,7 +23,9 @@ fn mode(path: PathBuf) -> u32 {
 
 /// Unpacks layers and gives the tree.
 async fn unpack(bench: &Bench, layers: Vec<Layer>) -> Result<PathBuf, EngineError> {
-    let packings = [Packing::Tar, Packing::Gzip].into_iter().cycle();
+    let packings = [Packing::Tar, Packing::Gzip, Packing::TarCalledGzip]
+        .into_iter()
+        .cycle();
     let layers: Vec<_> = packings
         .zip(layers)
         .map(|(packing, layer)| (packing, layer.tar()))
