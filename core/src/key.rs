@@ -60,8 +60,20 @@ pub(crate) enum KeySource {
 impl KeySource {
     /// The key; a new one where its file is missing.
     pub(crate) fn read(&self) -> Result<SecretSlice<u8>, KeyError> {
+        self.read_by(read_or_make)
+    }
+
+    /// The key; an error where its file is missing.
+    pub(crate) fn existing(&self) -> Result<SecretSlice<u8>, KeyError> {
+        self.read_by(|path| read(path).map_err(|source| failed("read", path, source)))
+    }
+
+    fn read_by(
+        &self,
+        read: impl Fn(&Path) -> Result<SecretString, KeyError>,
+    ) -> Result<SecretSlice<u8>, KeyError> {
         let (text, origin) = match self {
-            Self::File(path) => (read_or_make(path)?, path.display().to_string()),
+            Self::File(path) => (read(path)?, path.display().to_string()),
             Self::Command(command) => (ask(command)?, "what it printed".to_owned()),
         };
         let bytes = hex::decode(text.expose_secret().trim());

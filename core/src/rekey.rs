@@ -58,8 +58,12 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
 /// The vault with the key that the secrets were sealed with. With another one a server would start every release
 /// without them. Finishes what a `rekey` that was cut short has left.
 pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Result<Vault> {
-    let vault = Vault::new(&source.read()?);
     let sample = store.any_secret().await?;
+    // A new key would open nothing, and stand where the right one has to be put.
+    let vault = Vault::new(&match &sample {
+        Some(_) => source.existing()?,
+        None => source.read()?,
+    });
     let opens = |vault: &Vault| opens(vault, sample.as_ref());
     let next = match source {
         KeySource::File(path) => Some((path, next_to(path))).filter(|(_, next)| next.exists()),

@@ -183,6 +183,13 @@ fn with_another_key_no_server_starts() {
         log.contains("--secrets-key") && !log.contains(&other),
         "{log}"
     );
+    // Where the key is missing, none is made that would stand in its place.
+    let key = server.data().join("secrets.key");
+    let elsewhere = server.data().join("elsewhere");
+    std::fs::rename(&key, &elsewhere).unwrap();
+    assert!(!command(server.data()).status().unwrap().success());
+    assert!(!key.exists());
+    std::fs::rename(&elsewhere, &key).unwrap();
     let server = server.kill_and_restart();
     assert_eq!(versions(&server), [("TOKEN".into(), 1)]);
 }
