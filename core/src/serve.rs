@@ -238,6 +238,11 @@ impl Instances {
             Self::Stop
         }
     }
+
+    /// Leave them only if both do.
+    fn or(self, other: Self) -> Self {
+        if self == Self::Stop { self } else { other }
+    }
 }
 
 /// Whether the end of this process is the end of everything that runs with it: it is process 1, or the child of the process 1
@@ -282,13 +287,24 @@ async fn end(
     };
     let rollout = &app.settings.rollout;
     let limit = WIND_DOWN + rollout.drain() + rollout.stop_grace();
-    tokio::select! {
-        done = tokio::time::timeout(limit, orderly) => {
-            if done.is_err() {
+    let cut_short = tokio::select! {
+        done = tokio::time::timeout(limit, orderly) => match done {
+            Ok(()) => return,
+            Err(_) => {
                 tracing::warn!("not everything ended in time");
+                instances
             }
+        },
+        second = stop.first() => {
+            tracing::warn!("ended at once");
+            instances.or(Instances::after(second, app))
         }
-        _ = stop.first() => tracing::warn!("ended at once"),
+    };
+    // Nobody waits for them any more, and no other server is to find them.
+    if cut_short == Instances::Stop
+        && let Err(error) = app.engine.end_all().await
+    {
+        tracing::error!(error = %crate::chain(&error), "not all instances have ended");
     }
 }
 

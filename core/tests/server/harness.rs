@@ -143,17 +143,15 @@ impl Server {
     }
 
     fn signal(&mut self, name: &str) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.unwrap().success());
+        self.send(name);
         until("the server ends", || self.child.try_wait().unwrap())
     }
 
-    /// Sends SIGHUP.
-    pub(crate) fn hang_up(&self) {
+    /// Sends a signal, by its name without `SIG`.
+    pub(crate) fn send(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
-        assert!(sent.success());
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// `host:port` of the API and the registry.

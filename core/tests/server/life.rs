@@ -53,6 +53,36 @@ fn sigint_ends_it_in_order_and_leaves_no_instance() {
 }
 
 #[test]
+fn a_second_interrupt_ends_everything_at_once() {
+    let mut server = Server::start();
+    push(&server, "local", "v1", &[]);
+    server.deploy_and_wait("v1");
+    let url = server.app_url();
+    let records = server.instances();
+    let slow = std::thread::spawn(move || get(&format!("{url}/slow/60000")));
+    until("the slow request is on its way", || {
+        let metrics = get(&format!("{}/metrics", server.url)).unwrap();
+        let line = metrics
+            .lines()
+            .find(|line| line.contains("requests_in_flight") && line.contains("local"));
+        line.filter(|line| line.ends_with(" 1")).map(|_| ())
+    });
+    server.send("INT");
+    until("it waits for that request", || {
+        server.log().contains("the server ends").then_some(())
+    });
+    // Nobody wants to wait for it.
+    assert!(server.interrupt().success());
+    assert!(slow.join().unwrap().is_none());
+    for record in records.values() {
+        let program = format!("/proc/{}", record["program"]["pid"]);
+        assert!(!std::path::Path::new(&program).exists(), "{record}");
+    }
+    let left = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
 fn an_orderly_end_undoes_a_running_rollout() {
     let mut server = Server::start();
     push(

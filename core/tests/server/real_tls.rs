@@ -295,16 +295,16 @@ fn a_certificate_is_read_again_when_it_changes_and_kept_when_the_new_one_is_brok
         let warnings = server.log().matches("cannot be used").count();
         (warnings >= count).then_some(())
     };
-    server.hang_up();
+    server.send("HUP");
     until("the wrong key is refused", || log(1));
     assert!(both("second"));
     fs::write(certificates.file("server.pem"), "nothing").unwrap();
-    server.hang_up();
+    server.send("HUP");
     until("the broken certificate is refused", || log(2));
     assert!(both("second"));
     assert!(!server.log().contains("PRIVATE KEY"), "{second:?}");
     certificates.issue("third");
-    server.hang_up();
+    server.send("HUP");
     until("the third is shown", || both("third").then_some(()));
 }
 

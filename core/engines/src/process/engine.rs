@@ -298,8 +298,18 @@ impl ProcessEngine {
     /// Ends and removes what an earlier server has left. For the start of a server; the instances
     /// of this engine are not touched.
     pub async fn sweep(&self) -> Result<(), EngineError> {
+        self.end_unless(Inner::is_taken).await
+    }
+
+    /// Ends every instance at once, without asking it first. For a server that may not wait and leaves nothing to another
+    /// one.
+    pub async fn end_all(&self) -> Result<(), EngineError> {
+        self.end_unless(|_, _| false).await
+    }
+
+    async fn end_unless(&self, spared: fn(&Inner, &str) -> bool) -> Result<(), EngineError> {
         let inner = Arc::clone(&self.inner);
-        spawn_blocking(move || inner.sweep())
+        spawn_blocking(move || inner.end_unless(spared))
             .await
             .map_err(|_| EngineError::ShuttingDown)?
     }
@@ -392,32 +402,33 @@ impl ProcessEngine {
 
 impl Inner {
     /// Mounts need no care: they lived in the namespaces of the processes that are ended here.
-    fn sweep(&self) -> Result<(), EngineError> {
+    fn end_unless(&self, spared: fn(&Self, &str) -> bool) -> Result<(), EngineError> {
         for directory in children(&self.root.join("instances"))? {
             let id = directory
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-            if ids.contains(&id) {
+            if spared(self, &id) {
                 continue;
             }
-            drop(ids);
             if let Some(record) = InstanceRecord::read(&directory)
                 && !record.kill()
             {
-                let step = "end what an earlier server has left";
+                let step = "end what runs";
                 let reason = format!("process {} does not end", record.guard.pid);
                 return Err(EngineError::launch(&id, step, reason));
             }
             tree::remove(&directory).map_err(EngineError::files("remove", &directory))?;
         }
-        self.cgroups.sweep(|id| {
-            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-            ids.contains(id)
-        });
+        self.cgroups.sweep(|id| spared(self, id));
         self.images.clear_scratch()
+    }
+
+    /// Whether an instance of this engine has that id.
+    fn is_taken(&self, id: &str) -> bool {
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.contains(id)
     }
 }
 
