@@ -66,6 +66,24 @@ fn a_pinned_tag_wins_over_the_servers() {
 }
 
 #[test]
+fn binaries_of_the_profile_are_shipped_and_not_older_ones_of_the_profile_that_the_dockerfile_names()
+{
+    let world = World::new(Variant::Current);
+    let built = world.deploy(&["--profile", "dev"]);
+    built.expect_success();
+    // What an earlier build has left where the Dockerfile looks.
+    let release = world.workspace.root().join("target/release");
+    std::fs::create_dir_all(&release).unwrap();
+    let binary = world.workspace.root().join("target/debug/systemprompt");
+    let mut stale = std::fs::read(binary).unwrap();
+    stale.extend_from_slice(b"of last week");
+    std::fs::write(release.join("systemprompt"), stale).unwrap();
+    let again = world.deploy(&["--profile", "dev", "--skip-build", "--force"]);
+    again.expect_success();
+    assert_eq!(again.json()["digest"], built.json()["digest"], "{again}");
+}
+
+#[test]
 fn the_url_alone_is_on_standard_output() {
     let world = World::new(Variant::Current);
     let finished = world.deploy_for_people(&[]);

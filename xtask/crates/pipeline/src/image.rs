@@ -430,7 +430,16 @@ fn there(settings: &Settings, image: &Image, target_folder: &Path) -> BTreeMap<P
         .filter_map(|(source, artifact)| {
             let named = context.join(source);
             let elsewhere = target_folder.join(profile).join(&artifact.binary);
-            let real = [named, elsewhere].into_iter().find(|path| path.is_file())?;
+            // A Dockerfile that names another profile's folder is not meant to bring back what lies there from long ago.
+            let of_profile = named
+                .parent()
+                .is_some_and(|folder| folder.ends_with(profile));
+            let places = if of_profile {
+                [named, elsewhere]
+            } else {
+                [elsewhere, named]
+            };
+            let real = places.into_iter().find(|path| path.is_file())?;
             Some((normal(source), real))
         })
         .collect()
