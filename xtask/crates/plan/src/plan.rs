@@ -196,8 +196,6 @@ pub struct Rollout {
     pub wait: bool,
     /// Deploy even what is live.
     pub force: bool,
-    /// Path of the health check.
-    pub health_path: String,
     /// Names of the variables that are set for the application (values may be secret).
     pub env: Vec<String>,
 }
@@ -228,7 +226,6 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
             timeout_seconds: config.deploy.timeout.as_std().as_secs().max(1),
             wait: config.deploy.wait,
             force: request.force,
-            health_path: config.health.path.clone(),
             env: config.env.iter().map(|(name, _)| name.to_owned()).collect(),
         },
         live: observed.live.clone(),
