@@ -19,6 +19,8 @@ struct Case {
     env: &'static [(&'static str, &'static str)],
     /// How it ends where nobody dies.
     end: &'static str,
+    /// Why it fails, if it does.
+    failure: Option<&'static str>,
     /// How many records there are at least.
     records: u32,
 }
@@ -85,9 +87,16 @@ impl Case {
             return (server, false);
         }
         let serves = if last.state == "succeeded" {
+            assert!(last.failure.is_none(), "{what}");
             "two"
         } else {
             assert_eq!(last.state, "rolled_back", "{what}");
+            let code = last.failure.as_ref().map(|failure| failure.code.as_str());
+            // A deployment that was being undone keeps the reason for that.
+            assert!(
+                code == Some("interrupted") || code == self.failure,
+                "{what}"
+            );
             "one"
         };
         assert_eq!(last.live, serves == "two", "{what}");
@@ -138,6 +147,7 @@ fn rolling_with_a_release_command() {
         release_command: &["print"],
         env: &[],
         end: "succeeded",
+        failure: None,
         records: 7,
     };
     case.check();
@@ -154,6 +164,7 @@ fn blue_green() {
         release_command: &[],
         env: &[],
         end: "succeeded",
+        failure: None,
         records: 6,
     };
     case.check();
@@ -167,6 +178,7 @@ fn canary_that_passes() {
         release_command: &[],
         env: &[],
         end: "succeeded",
+        failure: None,
         records: 7,
     };
     case.check();
@@ -186,6 +198,7 @@ fn canary_that_fails() {
         release_command: &[],
         env: &[],
         end: "rolled_back",
+        failure: Some("analysis_failed"),
         records: 4,
     };
     case.check();
@@ -199,6 +212,7 @@ fn recreate() {
         release_command: &[],
         env: &[],
         end: "succeeded",
+        failure: None,
         records: 5,
     };
     case.check();
@@ -212,6 +226,7 @@ fn recreate_that_fails() {
         release_command: &[],
         env: &[("MODE", "exit")],
         end: "rolled_back",
+        failure: Some("exited"),
         records: 3,
     };
     case.check();
