@@ -288,13 +288,13 @@ async fn end(
     let rollout = &app.settings.rollout;
     let limit = WIND_DOWN + rollout.drain() + rollout.stop_grace();
     let cut_short = tokio::select! {
-        done = tokio::time::timeout(limit, orderly) => match done {
-            Ok(()) => return,
-            Err(_) => {
-                tracing::warn!("not everything ended in time");
-                instances
+        done = tokio::time::timeout(limit, orderly) => {
+            if done.is_ok() {
+                return;
             }
-        },
+            tracing::warn!("not everything ended in time");
+            instances
+        }
         second = stop.first() => {
             tracing::warn!("ended at once");
             instances.or(Instances::after(second, app))

@@ -1,5 +1,6 @@
 //! Waiting until a new instance proves that it works, and finding out early that it will not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use engines::process::Instance;
@@ -42,11 +43,12 @@ pub(super) async fn until_healthy(
 /// Whether a running instance answers as `check` wants, once.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
     let limit = Duration::from_millis(check.timeout_ms);
-    answers(instance, &check.probe, limit).await
+    answers(instance.address(), &check.probe, limit).await
 }
 
-async fn answers(instance: &Instance, asked: &Probe, limit: Duration) -> bool {
-    probe(instance.address(), asked, limit).await == Probed::Good
+/// Whether whoever listens there answers as it should, once.
+pub(super) async fn answers(address: SocketAddr, asked: &Probe, limit: Duration) -> bool {
+    probe(address, asked, limit).await == Probed::Good
 }
 
 struct Wait<'a> {
@@ -165,7 +167,7 @@ async fn until_silent(
     let mut failures = 0;
     while failures < retries {
         tokio::time::sleep(Duration::from_millis(interval_ms)).await;
-        if answers(instance, asked, Duration::from_millis(limit_ms)).await {
+        if answers(instance.address(), asked, Duration::from_millis(limit_ms)).await {
             failures = 0;
         } else {
             failures += 1;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::probe::{Probed, no_longer, probe};
+use super::probe::no_longer;
 use super::{health, instances};
 use crate::platform::App;
 use crate::store::DeploymentRow;
@@ -127,9 +127,9 @@ impl Live {
         let targets = self.targets();
         let asked = targets
             .iter()
-            .map(|target| probe(target.address, &check.probe, limit));
+            .map(|target| health::answers(target.address, &check.probe, limit));
         let answers = join_all(asked).await;
-        answers.iter().filter(|a| **a == Probed::Good).count() >= count
+        answers.into_iter().filter(|good| *good).count() >= count
     }
 
     pub(crate) fn state(&self) -> LiveState {
@@ -269,7 +269,7 @@ impl Board {
             entry.1 = target;
         }
         entries.ended = ended.or(entries.ended.take());
-        // The instance before this one has ended: there is nothing to wait for.
+        // What it had before has ended, or only gets nothing new: there is nothing to wait for.
         drop(self.publish(&entries));
         drop(entries);
         self.tenant.changed();

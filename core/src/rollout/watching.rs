@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::analysis::{Sample, Verdict, judge};
-use super::health::until_unhealthy;
+use super::health::{answers, until_unhealthy};
 use super::live::Live;
-use super::probe::{Probed, no_longer, probe};
+use super::probe::no_longer;
 use super::{failure, instances};
 use crate::deployments::Thresholds;
 use crate::logs::{Filter, Follower, MAX_LINES};
@@ -190,7 +190,7 @@ pub(super) async fn broken(instances: Vec<Instance>, check: HealthCheck) -> Fail
 
 async fn ask(target: Target, check: &HealthCheck) -> (bool, Duration) {
     let begun = Instant::now();
-    let good = probe(target.address, &check.probe, PATIENCE).await == Probed::Good;
+    let good = answers(target.address, &check.probe, PATIENCE).await;
     (good, begun.elapsed())
 }
 
