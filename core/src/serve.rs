@@ -248,10 +248,14 @@ impl Instances {
 /// Whether the end of this process is the end of everything that runs with it: it is process 1, or the child of the process 1
 /// of a container, which ends with its child.
 fn ends_with_us() -> bool {
-    let parent = std::os::unix::process::parent_id();
     let namespace = std::fs::metadata("/proc/self/ns/pid");
     let in_container = namespace.is_ok_and(|namespace| namespace.ino() != FIRST_PID_NAMESPACE);
-    std::process::id() == 1 || (parent == 1 && in_container)
+    let parent = std::os::unix::process::parent_id();
+    is_first(std::process::id(), parent, in_container)
+}
+
+fn is_first(own: u32, parent: u32, in_container: bool) -> bool {
+    own == 1 || (parent == 1 && in_container)
 }
 
 /// Ends everything in order: no new requests, the running ones finished, rollouts undone,
@@ -346,4 +350,19 @@ fn is_there(folder: &Path) -> bool {
         tracing::warn!(path = %folder.display(), "the dashboard's folder is missing");
     }
     there
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_of_a_container_and_its_child_take_everything_with_them() {
+        assert!(is_first(1, 0, true));
+        // Behind an init, as `docker run --init` has it.
+        assert!(is_first(7, 1, true));
+        assert!(!is_first(7, 6, true));
+        // A service of the machine's own first process.
+        assert!(!is_first(700, 1, false));
+    }
 }

@@ -414,7 +414,7 @@ impl Keeper {
             let why = format!("it {}", no_longer(&check.probe));
             self.tell(
                 instance,
-                "an instance of the live release gets no requests for now",
+                "an instance of the live release gets no requests until it is well",
             );
             self.board.down(self.slot, why);
             health::until_well(instance, check).await;

@@ -262,6 +262,30 @@ fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
 }
 
 #[test]
+fn no_more_instances_are_taken_over_than_the_release_has() {
+    let mut server = with_release();
+    server.kill();
+    // As after an undo that had begun to start a second one while the first still finished its requests.
+    let database = rusqlite::Connection::open(server.data().join("state.db")).unwrap();
+    database
+        .execute("UPDATE releases SET replicas = 1", [])
+        .unwrap();
+    drop(database);
+    let before = programs(&server);
+    let server = server.kill_and_restart();
+    assert_eq!(server.version().as_deref(), Some("one"));
+    until("the surplus has ended", || {
+        (server.instances().len() == 1).then_some(())
+    });
+    let now = programs(&server);
+    assert!(
+        now.iter()
+            .all(|(id, program)| before.get(id) == Some(program)),
+        "{now:?}"
+    );
+}
+
+#[test]
 fn where_two_must_not_run_at_once_they_do_not_after_a_restart_either() {
     let server = Server::start();
     push(&server, "local", "v1", &[("VERSION", "one")]);
