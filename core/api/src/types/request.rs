@@ -164,7 +164,7 @@ pub struct Source {
 /// Answer to `POST …/deploy` and `POST …/rollback`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployAnswer {
-    /// An open set; see [`is_final`] and [`is_good`].
+    /// An open set; see [`is_final`](super::is_final) and [`is_good`](super::is_good).
     pub status: String,
     /// The tenant's URL. The field was once called `url`.
     #[serde(default, alias = "url", skip_serializing_if = "Option::is_none")]

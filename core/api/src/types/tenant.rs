@@ -43,7 +43,7 @@ pub struct NewTenant {
 /// `GET …/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantStatus {
-    /// An open set; see [`is_final`] and [`is_good`].
+    /// An open set; see [`is_final`](super::is_final) and [`is_good`](super::is_good).
     pub status: String,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
