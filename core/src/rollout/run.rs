@@ -193,7 +193,7 @@ impl Rollout {
         self.tenant.set_live(Some(live));
         if let Some(lost) = self.tenant.give_up_lost() {
             let instances = lost.let_go().await;
-            self.stop_all(instances).await;
+            self.app.stop_all(&instances).await;
         }
         if let Some(old) = self.old.take().filter(|_| !self.old_let_go) {
             let message = "the old instances finish their requests";
@@ -206,7 +206,7 @@ impl Rollout {
                 _ => {
                     let instances = old.let_go().await;
                     self.drain(retired).await;
-                    self.stop_all(instances).await;
+                    self.app.stop_all(&instances).await;
                 }
             }
         }
@@ -217,7 +217,7 @@ impl Rollout {
     async fn keep_warm(&self, old: Arc<Live>, time: Duration) {
         if let Some(before) = self.tenant.set_warm(Arc::clone(&old)) {
             let instances = before.let_go().await;
-            self.stop_all(instances).await;
+            self.app.stop_all(&instances).await;
         }
         let (app, tenant) = (App::clone(&self.app), Arc::clone(&self.tenant));
         self.app.tasks.spawn(async move {
@@ -228,13 +228,9 @@ impl Rollout {
             }
             if let Some(warm) = tenant.take_this_warm(&old) {
                 let instances = warm.let_go().await;
-                stop_all(&app, instances).await;
+                app.stop_all(&instances).await;
             }
         });
-    }
-
-    pub(super) async fn stop_all(&self, instances: Vec<Instance>) {
-        stop_all(&self.app, instances).await;
     }
 
     pub(super) async fn drain(&self, retired: Vec<Retired>) {
@@ -338,11 +334,6 @@ pub(super) async fn start(app: App, row: DeploymentRow, new: New) -> Result<(), 
     let instance = instances::start(&app, &row).await?;
     new.push(instance);
     Ok(())
-}
-
-pub(super) async fn stop_all(app: &App, instances: Vec<Instance>) {
-    let grace = app.settings.rollout.stop_grace();
-    join_all(instances.iter().map(|instance| instance.stop(grace))).await;
 }
 
 /// Asks the tenant's own URL, as its users will.

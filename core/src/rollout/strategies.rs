@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::analysis::Verdict;
 use super::live::Live;
 use super::probe::succeeded;
-use super::run::{Rollout, Stop, drain, start, stop_all};
+use super::run::{Rollout, Stop, drain, start};
 use super::watching::{self, Watch, log_from_now};
 use super::{failure, health, instances};
 use crate::deployments::{Course, State, Step, Thresholds};
@@ -44,7 +44,7 @@ impl Rollout {
         }
         // It has ended; what is left of it goes.
         let ended = self.new.take();
-        self.stop_all(ended).await;
+        self.app.stop_all(&ended).await;
         self.log = log_from_now(self.app.data.logs(&self.tenant.id), self.row.number);
         let seconds = begun.elapsed().as_secs_f64();
         let message = format!("the release command ended well after {seconds:.1} s");
@@ -71,7 +71,7 @@ impl Rollout {
                 unfit.push(instance);
             }
         }
-        self.stop_all(unfit).await;
+        self.app.stop_all(&unfit).await;
     }
 
     /// Some new instances, then as many old ones fewer, until all but the last ones are new: those go when the
@@ -152,7 +152,7 @@ impl Rollout {
         let (app, tenant) = (App::clone(&self.app), Arc::clone(&self.tenant));
         self.app.tasks.spawn(async move {
             drain(&app, &tenant, retired).await;
-            stop_all(&app, instances).await;
+            app.stop_all(&instances).await;
         });
     }
 
@@ -271,6 +271,6 @@ impl Rollout {
         self.tenant.set_live(None);
         let retired = self.tenant.stop_traffic();
         self.drain(retired).await;
-        self.stop_all(instances).await;
+        self.app.stop_all(&instances).await;
     }
 }

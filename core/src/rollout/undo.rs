@@ -9,7 +9,7 @@ use proxy::Retired;
 
 use super::failure;
 use super::live::{Live, LiveState};
-use super::run::{Rollout, Stop, drain, stop_all};
+use super::run::{Rollout, Stop, drain};
 use crate::deployments::State;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
@@ -164,7 +164,7 @@ impl Rollout {
 
     async fn end_new(&self, retired: Vec<Retired>) {
         self.drain(retired).await;
-        self.stop_all(self.new.take()).await;
+        self.app.stop_all(&self.new.take()).await;
     }
 
     async fn explain(&self, stop: Stop) -> Failure {
@@ -235,7 +235,7 @@ async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
             );
             let instances = stand_in.let_go().await;
             drain(&app, &tenant, retired).await;
-            stop_all(&app, instances).await;
+            app.stop_all(&instances).await;
             return;
         }
         // A rollout runs. Its end changes something here.
