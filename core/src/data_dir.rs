@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use engines::process::FolderId;
+use engines::FolderId;
 use serde::Serialize;
 
 /// Why the folder cannot be used.

@@ -1,11 +1,14 @@
 //! The life of a server: start, recovery, service, end.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use engines::Engine;
+use engines::docker::DockerEngine;
 use engines::process::{IsolationMode, Launcher, ProcessEngine};
 use management_api::types::Role;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
-use crate::settings::Settings;
+use crate::settings::{EngineKind, Settings};
 use crate::store::{Actor, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
@@ -100,23 +103,14 @@ async fn build(
     let signer = Signer::new(&key.context("cannot sign registry tokens")?);
     let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
     let images = Arc::new(images);
-    let engine = ProcessEngine::new(engines::process::Settings {
-        store: Arc::clone(&images),
-        root: data.engine(),
-        launcher: Launcher::this_program([crate::LAUNCH]),
-        isolation: match arguments.isolation {
-            Isolation::Auto => IsolationMode::Auto,
-            Isolation::Off => IsolationMode::Off,
-        },
-        orphan: settings.engine.orphan(),
-    })
-    .context("cannot start the engine")?;
-    for note in &engine.isolation().notes {
-        tracing::info!(note, "isolation of instances");
+    let registry = Arc::new(RegistryAccess::new(store.clone(), signer));
+    let engine = engine(arguments, &settings, &data, &images, &registry, listener).await?;
+    for note in engine.notes() {
+        tracing::info!(note, engine = engine.name(), "how instances run");
     }
     Ok(Arc::new(Platform {
         data,
-        registry: Arc::new(RegistryAccess::new(store.clone(), signer)),
+        registry,
         limiter: Limiter::new(&settings.limits),
         tls,
         settings,
@@ -131,6 +125,75 @@ async fn build(
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
     }))
+}
+
+async fn engine(
+    arguments: &ServeArgs,
+    settings: &Settings,
+    data: &DataDir,
+    images: &Arc<oci::Store>,
+    access: &Arc<RegistryAccess>,
+    listener: &Listener,
+) -> anyhow::Result<Arc<dyn Engine>> {
+    let docker = &settings.engine.docker;
+    let engine: Arc<dyn Engine> = match settings.engine.kind {
+        EngineKind::Process => Arc::new(
+            ProcessEngine::new(engines::process::Settings {
+                store: Arc::clone(images),
+                root: data.engine(),
+                launcher: Launcher::this_program([crate::LAUNCH]),
+                isolation: match arguments.isolation {
+                    Isolation::Auto => IsolationMode::Auto,
+                    Isolation::Off => IsolationMode::Off,
+                },
+                orphan: settings.engine.orphan(),
+            })
+            .context("cannot start the engine")?,
+        ),
+        EngineKind::Docker => {
+            let host = docker.registry.clone();
+            let registry = OwnRegistry {
+                host: host.unwrap_or_else(|| reachable(listener.address()).to_string()),
+                access: Arc::clone(access),
+            };
+            let engine = DockerEngine::new(engines::docker::Settings {
+                socket: docker.socket.clone(),
+                root: data.engine(),
+                network: docker.network(),
+                registry: Arc::new(registry),
+            });
+            Arc::new(
+                engine
+                    .await
+                    .context("cannot use the Docker Engine; see `[engine]` in platform.toml")?,
+            )
+        }
+    };
+    Ok(engine)
+}
+
+/// This server's registry, as a Docker Engine on this machine reaches it.
+struct OwnRegistry {
+    host: String,
+    access: Arc<RegistryAccess>,
+}
+
+impl engines::docker::Registry for OwnRegistry {
+    fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    fn token(&self, repository: &oci::Repository) -> SecretString {
+        self.access.issue_for_engine(repository.as_str()).token
+    }
+}
+
+/// An address of this machine at which a server that listens on `address` is reached.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 /// From whatever the last server left to a state in which requests can be served.
@@ -192,11 +255,7 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
     reason = "the one line that tells a person where the server is, whatever the log's format"
 )]
 fn announce(app: &App) -> anyhow::Result<()> {
-    let mut reachable = app.listen;
-    if reachable.ip().is_unspecified() {
-        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let url = format!("{}://{reachable}", app.scheme());
+    let url = format!("{}://{}", app.scheme(), reachable(app.listen));
     app.data.announce(&ServerFile {
         pid: std::process::id(),
         address: app.listen,

@@ -233,14 +233,61 @@ impl Rollout {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Engine {
-    /// How long instances go on without a server, for the next one to take them over.
+    /// What runs them.
+    pub(crate) kind: EngineKind,
+    /// How long instances go on without a server, for the next one to take them over. Those of Docker go on until then.
     pub(crate) orphan_seconds: u64,
+    pub(crate) docker: Docker,
+}
+
+/// What runs instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EngineKind {
+    /// The server itself.
+    Process,
+    /// A Docker Engine.
+    Docker,
+}
+
+/// How the Docker Engine is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Docker {
+    /// Its socket.
+    pub(crate) socket: PathBuf,
+    /// The network of instances, `host` for the machine's own.
+    pub(crate) network: String,
+    /// `host:port` by which it reaches this server's registry; where this server listens if it is not said.
+    pub(crate) registry: Option<String>,
 }
 
 impl Default for Engine {
     fn default() -> Self {
         Self {
+            kind: EngineKind::Process,
             orphan_seconds: 300,
+            docker: Docker::default(),
+        }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/var/run/docker.sock"),
+            network: "systemprompt".to_owned(),
+            registry: None,
+        }
+    }
+}
+
+impl Docker {
+    /// The network, as the engine knows it.
+    pub(crate) fn network(&self) -> engines::docker::Network {
+        match self.network.as_str() {
+            "host" => engines::docker::Network::Host,
+            name => engines::docker::Network::Named(name.to_owned()),
         }
     }
 }

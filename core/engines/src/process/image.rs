@@ -13,10 +13,10 @@ use oci::{Digest, RunConfig, Store};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::error::EngineError;
 use super::layers::Layers;
 use super::unpack::Rules;
 use super::{assemble, boot, tree};
+use crate::error::EngineError;
 
 const RECORD: &str = "image.json";
 const ROOTFS: &str = "rootfs";

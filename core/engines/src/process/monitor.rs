@@ -15,11 +15,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::adopt;
-use super::instance::Exit;
 use super::launch::protocol::{Order, Report};
 use super::place::Place;
 use super::proc::Process;
 use super::record::InstanceRecord;
+use crate::instance::{Exit, Life};
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
@@ -33,32 +33,6 @@ const CALM: Duration = Duration::from_mins(1);
 const KNOCKS: u32 = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Where an instance is in its life.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum State {
-    Running,
-    /// No process is left; the log is complete.
-    Exited(Exit),
-    /// The directory is gone too.
-    Gone(Exit),
-}
-
-impl State {
-    pub(super) fn exit(&self) -> Option<Exit> {
-        match self {
-            Self::Running => None,
-            Self::Exited(exit) | Self::Gone(exit) => Some(*exit),
-        }
-    }
-
-    pub(super) fn gone(&self) -> Option<Exit> {
-        match self {
-            Self::Gone(exit) => Some(*exit),
-            Self::Running | Self::Exited(_) => None,
-        }
-    }
-}
 
 /// The server's end of the socket to a guard.
 pub(super) struct Line {
@@ -150,7 +124,7 @@ pub(super) struct Monitor {
     pub(super) orders: mpsc::Receiver<Order>,
     /// Given to the guard, which may not have heard it.
     pub(super) last_order: Option<Order>,
-    pub(super) state: watch::Sender<State>,
+    pub(super) life: watch::Sender<Life>,
     pub(super) place: Place,
 }
 
@@ -161,7 +135,7 @@ impl Monitor {
         let Self {
             guard,
             record,
-            state,
+            life,
             place,
             ..
         } = self;
@@ -171,7 +145,7 @@ impl Monitor {
             tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
         }
         let exit = reported.unwrap_or(status);
-        state.send_replace(State::Exited(exit));
+        life.send_replace(Life::Exited(exit));
         let shown = place.directory.clone();
         match spawn_blocking(move || place.remove()).await {
             Ok(Ok(())) | Err(_) => {}
@@ -181,7 +155,7 @@ impl Monitor {
             }
         }
         drop(kept);
-        state.send_replace(State::Gone(exit));
+        life.send_replace(Life::Gone(exit));
     }
 
     /// Stays with the guard until it has told how the instance ended, or is gone.

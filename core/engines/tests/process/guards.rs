@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::process::{Exit, IsolationMode, ProcessEngine, Settings};
+use engines::Exit;
+use engines::process::{IsolationMode, ProcessEngine, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -9,7 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::process::{EngineError, Exit, IsolationMode, ProcessEngine, Settings};
+use engines::process::{IsolationMode, ProcessEngine, Settings};
+use engines::{EngineError, Exit};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use engines::process::{EngineError, IsolationMode, Limits, ProcessEngine, Settings};
+use engines::EngineError;
+use engines::process::{IsolationMode, Limits, ProcessEngine, Settings};
 use oci::{Digest, RunConfig};
 use tar::EntryType;
 

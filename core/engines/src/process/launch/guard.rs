@@ -19,9 +19,9 @@ use super::door::Door;
 use super::events::{self, Signals, Source};
 use super::protocol::{Failure, Keeping, Launch, Order, PROTOCOL, Report};
 use super::{BROKEN, INIT, namespaces, sweep};
-use crate::process::log::Capture;
+use crate::log::Capture;
 use crate::process::record;
-use crate::process::resources::Bytes;
+use crate::resources::Bytes;
 
 /// Without a server: between two looks at whether the instance is still wanted.
 const LOOK: Duration = Duration::from_secs(1);
