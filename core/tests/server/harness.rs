@@ -16,6 +16,8 @@ use management_api::types::{
 use secrecy::SecretString;
 use serde_json::Value;
 
+use crate::engine::Engine;
+
 /// For everything that is waited for; generous, because machines that test are busy.
 pub(crate) const BOUND: Duration = Duration::from_mins(1);
 /// Between two looks at what is waited for.
@@ -29,6 +31,7 @@ pub(crate) struct Server {
     /// `None` when the folder belongs to somebody else.
     folder: Option<tempfile::TempDir>,
     data: PathBuf,
+    engine: Engine,
 }
 
 impl Server {
@@ -78,6 +81,7 @@ impl Server {
             token: String::new(),
             folder: None,
             data: data.to_owned(),
+            engine: Engine::current(),
         };
         let pid = u64::from(server.child.id());
         let announced = until("the server announces itself", || {
@@ -182,16 +186,9 @@ impl Server {
         }
     }
 
-    /// What is written down about each instance that is there, by its id.
+    /// What there is of instances, by their ids, each with what tells its program from others.
     pub(crate) fn instances(&self) -> BTreeMap<String, Value> {
-        let entries = fs::read_dir(self.data.join("engine/instances"));
-        let entries = entries.into_iter().flatten().flatten();
-        let record = |entry: fs::DirEntry| {
-            let text = fs::read(entry.path().join("instance.json")).ok()?;
-            let name = entry.file_name().into_string().ok()?;
-            Some((name, serde_json::from_slice(&text).ok()?))
-        };
-        entries.filter_map(record).collect()
+        self.engine.instances(&self.data)
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -276,6 +273,7 @@ impl Server {
             // Another server has taken them over.
             return;
         }
+        self.engine.remove_containers(&self.data);
         let mut ending = Vec::new();
         for (id, record) in self.instances() {
             let directory = self.data.join("engine/instances").join(&id);
@@ -350,7 +348,9 @@ pub(crate) fn command(data: &Path) -> Command {
 fn write_settings(data: &Path, rollout: &str) {
     let services = data.with_extension("services");
     fs::create_dir_all(&services).unwrap();
-    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}");
+    let engine = Engine::current().settings();
+    let settings =
+        format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}{engine}");
     fs::write(services.join("platform.toml"), settings).unwrap();
 }
 

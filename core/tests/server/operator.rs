@@ -144,8 +144,7 @@ fn what_stands_in_has_the_traffic_until_the_next_release_does() {
     assert_eq!(server.deploy_and_wait("three").state, "succeeded");
     assert!(serves(&server, "three").is_some());
     // Nothing is left of the others.
-    let instances = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
-    assert_eq!(instances.count(), 1);
+    assert_eq!(server.instances().len(), 1);
 }
 
 #[test]

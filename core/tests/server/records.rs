@@ -116,10 +116,8 @@ impl Case {
 
 /// As many instances as there should be.
 fn leaves_nothing(server: &Server) {
-    let folder = server.data().join("engine/instances");
     until("only the instances that serve are left", || {
-        let instances = std::fs::read_dir(&folder).unwrap().count();
-        (instances == REPLICAS as usize).then_some(())
+        (server.instances().len() == REPLICAS as usize).then_some(())
     });
 }
 
@@ -140,7 +138,7 @@ fn canary() -> RolloutSettings {
 }
 
 #[test]
-fn rolling_with_a_release_command() {
+pub(crate) fn rolling_with_a_release_command() {
     let case = Case {
         strategy: "rolling",
         rollout: RolloutSettings::default(),
@@ -154,7 +152,7 @@ fn rolling_with_a_release_command() {
 }
 
 #[test]
-fn blue_green() {
+pub(crate) fn blue_green() {
     let case = Case {
         strategy: "blue-green",
         rollout: RolloutSettings {
@@ -185,7 +183,7 @@ fn canary_that_passes() {
 }
 
 #[test]
-fn canary_that_fails() {
+pub(crate) fn canary_that_fails() {
     let case = Case {
         strategy: "canary",
         rollout: RolloutSettings {
@@ -219,7 +217,7 @@ fn recreate() {
 }
 
 #[test]
-fn recreate_that_fails() {
+pub(crate) fn recreate_that_fails() {
     let case = Case {
         strategy: "recreate",
         rollout: RolloutSettings::default(),

@@ -90,7 +90,7 @@ fn a_version_comes_with_each_new_value_and_with_no_other() {
 }
 
 #[test]
-fn a_rollback_restores_old_values_but_those_that_others_rotate() {
+pub(crate) fn a_rollback_restores_old_values_but_those_that_others_rotate() {
     let server = serving();
     let rotated = |value| SecretsRequest {
         externally_rotated: vec!["ROTATED".into()],

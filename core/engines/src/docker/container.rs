@@ -7,10 +7,11 @@ use bollard::models::{
     ContainerCreateBody, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig,
 };
 
-use super::engine::Network;
 use crate::engine::InstanceSpec;
 use crate::resources::Resources;
 
+/// The machine's own network, as Docker calls it.
+pub(super) const HOST: &str = "host";
 /// Whose container it is: the id of the server.
 pub(super) const SERVER: &str = "io.systemprompt.server";
 const INSTANCE: &str = "io.systemprompt.instance";
@@ -67,7 +68,7 @@ pub(super) fn body(
     spec: &InstanceSpec,
     image: &str,
     labels: HashMap<String, String>,
-    network: &Network,
+    network: &str,
     resources: &Resources,
 ) -> ContainerCreateBody {
     ContainerCreateBody {
@@ -86,13 +87,13 @@ pub(super) fn body(
 }
 
 /// The address last, for nobody may choose another one.
-fn environment(spec: &InstanceSpec, network: &Network) -> Vec<String> {
+fn environment(spec: &InstanceSpec, network: &str) -> Vec<String> {
     let mut all = spec.env.clone();
     all.insert("PORT".to_owned(), spec.port.to_string());
     let host = match network {
-        Network::Host => "127.0.0.1",
+        HOST => "127.0.0.1",
         // Its network is its own: who else is in it can reach it.
-        Network::Named(_) => "0.0.0.0",
+        _ => "0.0.0.0",
     };
     all.insert("HOST".to_owned(), host.to_owned());
     all.into_iter()
@@ -100,12 +101,12 @@ fn environment(spec: &InstanceSpec, network: &Network) -> Vec<String> {
         .collect()
 }
 
-fn host(network: &Network, resources: &Resources) -> HostConfig {
+fn host(network: &str, resources: &Resources) -> HostConfig {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let memory = resources.memory.map(bytes);
     let tmp = || HashMap::from([("/tmp".to_owned(), "mode=1777".to_owned())]);
     HostConfig {
-        network_mode: Some(network.name().to_owned()),
+        network_mode: Some(network.to_owned()),
         memory,
         // The same: nothing of it is swapped out instead.
         memory_swap: memory,
@@ -171,13 +172,12 @@ mod tests {
 
     #[test]
     fn nobody_chooses_the_address_of_an_instance() {
-        let network = Network::Named("n".to_owned());
         assert_eq!(
-            environment(&spec(), &network),
+            environment(&spec(), "n"),
             ["A=b=c", "HOST=0.0.0.0", "PORT=8081"]
         );
         assert_eq!(
-            environment(&spec(), &Network::Host),
+            environment(&spec(), HOST),
             ["A=b=c", "HOST=127.0.0.1", "PORT=8081"]
         );
     }
@@ -191,7 +191,7 @@ mod tests {
             read_only: true,
             best_effort: false,
         };
-        let host = host(&Network::Host, &resources);
+        let host = host(HOST, &resources);
         assert_eq!(
             (host.memory, host.memory_swap),
             (Some(64 << 20), Some(64 << 20))

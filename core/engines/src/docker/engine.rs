@@ -11,15 +11,15 @@ use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum, NetworkCreateRequest, SystemInfo,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
-    ListContainersOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, StartContainerOptions,
 };
 use oci::{Digest, Repository};
 use secrecy::SecretString;
 use tokio::sync::watch;
 
-use super::container::{self, Labels, SERVER};
-use super::errors::{failed, is_conflict, is_missing, is_refusal, reason};
+use super::container::{self, HOST, Labels, SERVER};
+use super::errors::{failed, is_conflict, is_refusal, reason};
 use super::images;
 use super::instance::{Monitor, Seen, Tended, remove};
 use super::logs::Log;
@@ -56,15 +56,6 @@ pub enum Network {
     Named(String),
 }
 
-impl Network {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Host => "host",
-            Self::Named(name) => name,
-        }
-    }
-}
-
 /// The platform's registry, as the Docker Engine is to reach it.
 pub trait Registry: Send + Sync + 'static {
     /// `host:port`.
@@ -85,6 +76,8 @@ struct Inner {
     server: String,
     root: PathBuf,
     network: Network,
+    /// The same, for Docker.
+    joined: String,
     registry: Arc<dyn Registry>,
     records: Records,
     info: SystemInfo,
@@ -117,13 +110,14 @@ impl DockerEngine {
         let docker = docker.negotiate_version().await;
         let docker = docker.map_err(failed("connect"))?;
         let info = docker.info().await.map_err(failed("ask what it can do"))?;
-        make_network(&docker, &network).await?;
+        let joined = join(&docker, &network).await?;
         let inner = Inner {
             docker,
             server,
             root,
             notes: notes(&info, &network),
             network,
+            joined,
             registry,
             records,
             info,
@@ -306,7 +300,7 @@ impl Inner {
     async fn create(&self, spec: &InstanceSpec, image: &str) -> Result<String, EngineError> {
         let labels = Labels::write(spec, &self.server, &self.root);
         let enforced = self.enforced(&spec.resources);
-        let body = container::body(spec, image, labels, &self.network, &enforced);
+        let body = container::body(spec, image, labels, &self.joined, &enforced);
         let options = CreateContainerOptionsBuilder::default()
             .name(&container::name(&self.server, &spec.id))
             .build();
@@ -372,9 +366,12 @@ impl Inner {
 /// What people should know about instances here.
 fn notes(info: &SystemInfo, network: &Network) -> Vec<String> {
     let version = info.server_version.as_deref().unwrap_or("unknown");
-    let name = network.name();
+    let place = match network {
+        Network::Host => "the machine's network".to_owned(),
+        Network::Named(name) => format!("network `{name}`"),
+    };
     let mut notes = vec![format!(
-        "instances are containers of Docker Engine {version}, in network `{name}`"
+        "instances are containers of Docker Engine {version}, in {place}"
     )];
     if info.live_restore_enabled != Some(true) {
         notes.push(
@@ -384,28 +381,50 @@ fn notes(info: &SystemInfo, network: &Network) -> Vec<String> {
     notes
 }
 
-async fn make_network(docker: &Docker, network: &Network) -> Result<(), EngineError> {
+/// What containers are told to join: a network by its id, for Docker does not mind two of one name.
+async fn join(docker: &Docker, network: &Network) -> Result<String, EngineError> {
     let Network::Named(name) = network else {
-        return Ok(());
+        return Ok(HOST.to_owned());
     };
-    match docker
-        .inspect_network(name, None::<InspectNetworkOptions>)
-        .await
-    {
-        Ok(_) => return Ok(()),
-        Err(error) if is_missing(&error) => {}
-        Err(error) => return Err(failed("look for the network of instances")(error)),
+    if let Some(id) = oldest(docker, name).await? {
+        return Ok(id);
     }
     let wanted = NetworkCreateRequest {
         name: name.clone(),
         driver: Some("bridge".to_owned()),
         ..NetworkCreateRequest::default()
     };
-    match docker.create_network(wanted).await {
-        // Another server was quicker.
-        Err(error) if !is_conflict(&error) => Err(failed("make the network of instances")(error)),
-        _ => Ok(()),
+    let made = docker.create_network(wanted).await;
+    let made = made.map_err(failed("make the network of instances"))?;
+    // Another server may have made one at the same time.
+    let id = oldest(docker, name).await?;
+    let id = id.unwrap_or_else(|| made.id.clone());
+    if id != made.id
+        && let Err(error) = docker.remove_network(&made.id).await
+    {
+        tracing::warn!(
+            name,
+            error = reason(&error),
+            "a second network is not removed"
+        );
     }
+    Ok(id)
+}
+
+/// The network of this name that was there first.
+async fn oldest(docker: &Docker, name: &str) -> Result<Option<String>, EngineError> {
+    // Docker finds parts of names, too.
+    let filters = HashMap::from([("name", vec![name])]);
+    let options = ListNetworksOptionsBuilder::default()
+        .filters(&filters)
+        .build();
+    let found = docker.list_networks(Some(options)).await;
+    let found = found.map_err(failed("look for the network of instances"))?;
+    let named = found
+        .into_iter()
+        .filter(|network| network.name.as_deref() == Some(name));
+    let first = named.min_by_key(|network| (network.created.clone(), network.id.clone()));
+    Ok(first.and_then(|network| network.id))
 }
 
 /// Docker tells in words why a container cannot be made or started.

@@ -1,6 +1,6 @@
 //! One container as an instance, and the task that stays with it until it is gone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -136,15 +136,18 @@ impl Seen {
 
 /// A container that has ended has no address. Port 0 is nobody's.
 fn address(found: &ContainerInspectResponse, network: &Network, port: u16) -> SocketAddr {
-    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let Network::Named(name) = network else {
-        return SocketAddr::from(([127, 0, 0, 1], port));
-    };
-    let networks = found.network_settings.as_ref();
-    let networks = networks.and_then(|settings| settings.networks.as_ref());
-    let own = networks.and_then(|networks| networks.get(name)?.ip_address.as_ref());
-    let own = own.and_then(|ip| ip.parse().ok());
-    own.map_or(nowhere, |ip: std::net::IpAddr| SocketAddr::new(ip, port))
+    if *network == Network::Host {
+        return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    }
+    let settings = found.network_settings.as_ref();
+    let networks = settings.and_then(|settings| settings.networks.as_ref());
+    // It is in one only.
+    let ips = networks.into_iter().flat_map(|networks| networks.values());
+    let mut ips = ips.filter_map(|network| network.ip_address.as_ref()?.parse::<IpAddr>().ok());
+    ips.next().map_or_else(
+        || SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        |ip| SocketAddr::new(ip, port),
+    )
 }
 
 /// Stays with a container until nothing is left of it.
