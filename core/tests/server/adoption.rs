@@ -82,7 +82,7 @@ pub(crate) fn sigterm_leaves_the_release_to_the_next_server() {
 }
 
 #[test]
-pub(crate) fn a_log_has_no_gap_where_no_server_was() {
+fn a_log_has_no_gap_where_no_server_was() {
     let server = Server::start();
     push(&server, "local", "v1", &[("MODE", "chatty")]);
     let number = server.deploy_and_wait("v1").number;
@@ -100,6 +100,30 @@ pub(crate) fn a_log_has_no_gap_where_no_server_was() {
     let found = ticks(&server, number);
     let expected: Vec<u64> = (0..found.len() as u64).collect();
     assert_eq!(found, expected);
+}
+
+/// Whoever writes it: what the first server was writing when it was killed may be there twice.
+#[test]
+pub(crate) fn a_log_has_no_gap_between_two_servers() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("MODE", "chatty")]);
+    let number = server.deploy_and_wait("v1").number;
+    let server = server.kill_and_restart();
+    let so_far = ticks(&server, number).last().copied();
+    until("it is still written", || {
+        (ticks(&server, number).last().copied() > so_far.map(|tick| tick + 20)).then_some(())
+    });
+    let mut found = ticks(&server, number);
+    let all = found.len();
+    found.sort_unstable();
+    found.dedup();
+    let expected: Vec<u64> = (0..found.len() as u64).collect();
+    assert_eq!(found, expected);
+    assert!(
+        all - found.len() < 100,
+        "{} lines are there twice",
+        all - found.len()
+    );
 }
 
 #[test]

@@ -66,7 +66,7 @@ macro_rules! conformance {
             adoption: [
                 after_a_kill_the_same_processes_serve_on,
                 sigterm_leaves_the_release_to_the_next_server,
-                a_log_has_no_gap_where_no_server_was,
+                a_log_has_no_gap_between_two_servers,
                 a_log_goes_on_in_a_data_folder_that_was_renamed,
                 a_copied_data_folder_ends_nothing_of_the_original,
                 what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::docker::Docker;
+use crate::docker::{Docker, succeed};
 
 /// The network of instances, shared by all tests of one Docker Engine.
 const NETWORK: &str = "systemprompt-tests";
@@ -100,10 +100,17 @@ fn containers(docker: &Docker, data: &Path) -> BTreeMap<String, Value> {
     let listed = docker.ask(&["ps", "--all", "--filter", &filter, "--format", format]);
     let container = |line: &str| {
         let (instance, id) = line.split_once(' ')?;
-        Some((
-            instance.to_owned(),
-            json!({ "program": { "container": id } }),
-        ))
+        let pid = docker.docker(&["inspect", "--format", "{{.State.Pid}}", id]);
+        // One that is gone by now is none.
+        let pid: u32 = pid
+            .status
+            .success()
+            .then(|| succeed(&pid))?
+            .trim()
+            .parse()
+            .unwrap();
+        let program = json!({ "container": id, "pid": pid });
+        Some((instance.to_owned(), json!({ "program": program })))
     };
     listed.lines().filter_map(container).collect()
 }

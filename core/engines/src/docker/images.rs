@@ -61,7 +61,8 @@ pub(super) async fn ensure(
 
 /// Whether the registry says that it has no such image.
 fn is_unknown(error: &Error) -> bool {
-    is_missing(error) || reason(error).contains("manifest unknown")
+    let said = reason(error);
+    is_missing(error) || said.contains("manifest unknown") || said.contains("unknown blob")
 }
 
 /// Removes the platform's images that are not among `kept` and that no container is of. Returns how large they were; of
