@@ -16,6 +16,8 @@ use crate::retention::{self, Rules};
 
 /// Name of the file within the services folder.
 const FILE: &str = "platform.toml";
+/// In seconds.
+const SHORTEST_LEASE: u64 = 3;
 /// A collection is bounded work: what is left goes with the next.
 const COLLECTED_AT_ONCE: usize = 200;
 
@@ -46,6 +48,12 @@ pub(crate) enum SettingsError {
         /// The file.
         path: PathBuf,
     },
+    /// A server would lose it whenever the machine is busy.
+    #[error("{}: [database] lease_seconds must be at least {SHORTEST_LEASE}", path.display())]
+    Lease {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value makes no sense.
     #[error("{}: [health] is refused", path.display())]
     Health {
@@ -71,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     /// What is kept for how long.
     pub(crate) retention: Retention,
+    /// Several servers of one database.
+    pub(crate) database: Database,
     /// The certificate that is shown, where the command line names none.
     pub(crate) tls: Option<TlsFiles>,
 }
@@ -299,6 +309,27 @@ impl Engine {
     }
 }
 
+/// Several servers of one database, of which one leads.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    /// How long a server leads that is not heard of any more; also how long one leads on that does not hear of the database.
+    pub(crate) lease_seconds: u64,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { lease_seconds: 15 }
+    }
+}
+
+impl Database {
+    /// How long a server leads that is not heard of any more.
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+}
+
 /// How an instance proves that it works. The defaults are those of the platforms people come from:
 /// a minute to start, three failures in a row.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -343,6 +374,9 @@ impl Settings {
         };
         if settings.retention.releases_kept == 0 {
             return Err(SettingsError::Retention { path });
+        }
+        if settings.database.lease_seconds < SHORTEST_LEASE {
+            return Err(SettingsError::Lease { path });
         }
         check_health(&settings.request_defaults().health)
             .map_err(|source| SettingsError::Health { path, source })?;

@@ -16,6 +16,7 @@ use management_api::types::{
 use secrecy::SecretString;
 use serde_json::Value;
 
+use crate::database;
 use crate::engine::Engine;
 
 /// For everything that is waited for; generous, because machines that test are busy.
@@ -57,6 +58,33 @@ impl Server {
         server
     }
 
+    /// A server with a new data folder at an address of its own, as on another machine.
+    pub(crate) fn start_at(host: &str, settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        write_settings(&data, settings);
+        let mut command = command(&data);
+        command.env("HOST", host);
+        let mut server = Self::spawn(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// The same server once more, after its end.
+    pub(crate) fn start_again(&mut self, host: &str) {
+        self.kill();
+        let mut command = command(&self.data);
+        command.env("HOST", host);
+        let again = Self::spawn(command, &self.data);
+        let ended = std::mem::replace(self, again);
+        // What is left of it is this one's.
+        self.folder = ended.into_folder();
+    }
+
+    fn into_folder(mut self) -> Option<tempfile::TempDir> {
+        self.folder.take()
+    }
+
     /// A server with a new data folder, whose instances are not kept apart from the machine.
     pub(crate) fn start_without_isolation() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -95,7 +123,7 @@ impl Server {
             .as_str()
             .unwrap()
             .clone_into(&mut server.url);
-        server.token = fs::read_to_string(data.join("token")).unwrap();
+        server.token = fs::read_to_string(database::shared(data).join("token")).unwrap();
         server
     }
 
@@ -149,6 +177,11 @@ impl Server {
     fn signal(&mut self, name: &str) -> ExitStatus {
         self.send(name);
         until("the server ends", || self.child.try_wait().unwrap())
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal, by its name without `SIG`.
@@ -327,6 +360,7 @@ pub(crate) fn command(data: &Path) -> Command {
         .open(log_file(data))
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    database::tell(&mut command);
     command
         // The argument of a test comes before these.
         .env("HOST", "127.0.0.1")

@@ -182,7 +182,7 @@ fn the_lock_outlives_the_server_and_a_recreate_that_cannot_return_has_one_too() 
 }
 
 #[test]
-fn what_stands_in_outlives_the_server_and_the_release_before_still_comes_back() {
+pub(crate) fn what_stands_in_outlives_the_server_and_the_release_before_still_comes_back() {
     let (server, number, address) = lost();
     server.client().abort("local", number).unwrap();
     assert_eq!(server.wait(number).state, "needs_operator");

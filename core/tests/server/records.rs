@@ -169,7 +169,7 @@ pub(crate) fn blue_green() {
 }
 
 #[test]
-fn canary_that_passes() {
+pub(crate) fn canary_that_passes() {
     let case = Case {
         strategy: "canary",
         rollout: RolloutSettings {
@@ -211,7 +211,7 @@ pub(crate) fn canary_that_fails() {
 }
 
 #[test]
-fn recreate() {
+pub(crate) fn recreate() {
     let case = Case {
         strategy: "recreate",
         rollout: RolloutSettings::default(),

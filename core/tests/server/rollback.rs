@@ -49,7 +49,7 @@ pub(crate) fn a_rollback_restores_image_and_environment() {
 }
 
 #[test]
-fn a_release_that_never_served_is_not_restored() {
+pub(crate) fn a_release_that_never_served_is_not_restored() {
     let server = Server::start();
     push(&server, "local", "good", &[]);
     push(&server, "local", "bad", &[("MODE", "exit")]);
