@@ -108,10 +108,10 @@ async fn run_among_others(
             let ended = runner.engine.end_all().await;
             ended.context("cannot end the instances of before")
         };
-        standby.wait_to_lead(&lead, seen).await?;
-        anyhow::Ok((store, lead, runner))
+        let since = standby.wait_to_lead(&lead, seen).await?;
+        anyhow::Ok((store, lead, since, runner))
     };
-    let (store, lead, runner) = tokio::select! {
+    let (store, lead, since, runner) = tokio::select! {
         leads = leading => leads?,
         _ = stop.first() => {
             ground.data.withdraw();
@@ -120,7 +120,7 @@ async fn run_among_others(
     };
     // Nothing else that this server does holds it up.
     let keeping = lead.clone();
-    let keeping = tokio::spawn(async move { standby::keep(&keeping).await });
+    let keeping = tokio::spawn(async move { standby::keep(&keeping, since).await });
     let (engine, shutdown) = (Arc::clone(&runner.engine), ground.shutdown.clone());
     let parts = Parts {
         ground,
