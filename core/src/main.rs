@@ -21,6 +21,7 @@ mod ports;
 mod rekey;
 mod retention;
 mod rollout;
+mod runner;
 mod secrets;
 mod serve;
 mod settings;

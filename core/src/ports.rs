@@ -1,4 +1,4 @@
-//! Ports on this machine.
+//! Ports and addresses on this machine.
 //!
 //! Both ranges lie below the one that the kernel takes for outgoing connections (32768 and up), so
 //! that a port which was free while the server was down is still free when it comes back.
@@ -51,6 +51,14 @@ pub(crate) fn for_tenant(host: IpAddr) -> impl Iterator<Item = SocketAddr> {
 /// Whether somebody listens on the loopback port now.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// An address of this machine at which a server that listens on `address` is reached.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 fn random_in(range: Range<u16>) -> u16 {

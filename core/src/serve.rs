@@ -1,31 +1,29 @@
 //! The life of a server: start, recovery, service, end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use engines::Engine;
-use engines::docker::DockerEngine;
-use engines::process::{IsolationMode, Launcher, ProcessEngine};
 use management_api::types::Role;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Issue, RegistryAccess, Signer, authenticate, issue};
-use crate::cli::{Isolation, ServeArgs};
+use crate::auth::{Issue, authenticate, issue};
+use crate::cli::ServeArgs;
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
 use crate::http::{Limiter, Listener, router};
-use crate::key::KeySource;
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
+use crate::ports::reachable;
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
-use crate::settings::{EngineKind, Settings};
+use crate::runner::{Runner, Wanted};
+use crate::settings::Settings;
 use crate::standby::{self, Lost, Standby};
 use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
@@ -74,7 +72,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     }
     ground.data.prepare_database()?;
     let store = Store::open(&ground.data.database()).context("cannot open the state database")?;
-    let runner = Runner::new(&arguments, &ground, &store, &listener).await?;
+    let runner = ground.runner(&arguments, &store, &listener).await?;
     let parts = Parts {
         ground,
         store,
@@ -101,17 +99,17 @@ async fn run_among_others(
     let leading = async {
         let mut standby = Standby::new(&listener, acceptor);
         let (store, lead) = standby.connect(database, candidate).await?;
-        let runner = Runner::new(arguments, &ground, &store, &listener).await?;
+        let runner = ground.runner(arguments, &store, &listener).await?;
         // What is left of a time in which this server led would run beside what the other one has started.
         let seen = async || {
             announce(&ground.data, place, "stands by")?;
             let ended = runner.engine.end_all().await;
             ended.context("cannot end the instances of before")
         };
-        standby.wait_to_lead(&lead, seen).await?;
-        anyhow::Ok((store, lead, runner))
+        let since = standby.wait_to_lead(&lead, seen).await?;
+        anyhow::Ok((store, lead, since, runner))
     };
-    let (store, lead, runner) = tokio::select! {
+    let (store, lead, since, runner) = tokio::select! {
         leads = leading => leads?,
         _ = stop.first() => {
             ground.data.withdraw();
@@ -120,7 +118,7 @@ async fn run_among_others(
     };
     // Nothing else that this server does holds it up.
     let keeping = lead.clone();
-    let keeping = tokio::spawn(async move { standby::keep(&keeping).await });
+    let keeping = tokio::spawn(async move { standby::keep(&keeping, since).await });
     let (engine, shutdown) = (Arc::clone(&runner.engine), ground.shutdown.clone());
     let parts = Parts {
         ground,
@@ -152,35 +150,30 @@ struct Ground {
     shutdown: CancellationToken,
 }
 
+impl Ground {
+    async fn runner(
+        &self,
+        arguments: &ServeArgs,
+        store: &Store,
+        listener: &Listener,
+    ) -> anyhow::Result<Runner> {
+        let wanted = Wanted {
+            settings: &self.settings.engine,
+            isolation: arguments.isolation,
+            data: &self.data,
+            images: &self.images,
+            store,
+            address: listener.address(),
+        };
+        Runner::new(wanted).await
+    }
+}
+
 /// What it takes to serve.
 struct Parts {
     ground: Ground,
     store: Store,
     runner: Runner,
-}
-
-/// What runs instances, and who may get their images.
-struct Runner {
-    access: Arc<RegistryAccess>,
-    engine: Arc<dyn Engine>,
-}
-
-impl Runner {
-    async fn new(
-        arguments: &ServeArgs,
-        ground: &Ground,
-        store: &Store,
-        listener: &Listener,
-    ) -> anyhow::Result<Self> {
-        let key = KeySource::File(ground.data.registry_key()).read();
-        let signer = Signer::new(&key.context("cannot sign registry tokens")?);
-        let access = Arc::new(RegistryAccess::new(store.clone(), signer));
-        let engine = engine(arguments, ground, &access, listener).await?;
-        for note in engine.notes() {
-            tracing::info!(note, engine = engine.name(), "how instances run");
-        }
-        Ok(Self { access, engine })
-    }
 }
 
 /// Where a server is found.
@@ -283,79 +276,6 @@ async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyh
         shutdown,
         tasks: TaskTracker::new(),
     }))
-}
-
-async fn engine(
-    arguments: &ServeArgs,
-    ground: &Ground,
-    access: &Arc<RegistryAccess>,
-    listener: &Listener,
-) -> anyhow::Result<Arc<dyn Engine>> {
-    let Ground {
-        settings,
-        data,
-        images,
-        ..
-    } = ground;
-    let docker = &settings.engine.docker;
-    let engine: Arc<dyn Engine> = match settings.engine.kind {
-        EngineKind::Process => Arc::new(
-            ProcessEngine::new(engines::process::Settings {
-                store: Arc::clone(images),
-                root: data.engine(),
-                launcher: Launcher::this_program([crate::LAUNCH]),
-                isolation: match arguments.isolation {
-                    Isolation::Auto => IsolationMode::Auto,
-                    Isolation::Off => IsolationMode::Off,
-                },
-                orphan: settings.engine.orphan(),
-            })
-            .context("cannot start the engine")?,
-        ),
-        EngineKind::Docker => {
-            let host = docker.registry.clone();
-            let registry = OwnRegistry {
-                host: host.unwrap_or_else(|| reachable(listener.address()).to_string()),
-                access: Arc::clone(access),
-            };
-            let engine = DockerEngine::new(engines::docker::Settings {
-                socket: docker.socket.clone(),
-                root: data.engine(),
-                network: docker.network(),
-                registry: Arc::new(registry),
-            });
-            Arc::new(
-                engine
-                    .await
-                    .context("cannot use the Docker Engine; see `[engine]` in platform.toml")?,
-            )
-        }
-    };
-    Ok(engine)
-}
-
-/// This server's registry, as a Docker Engine on this machine reaches it.
-struct OwnRegistry {
-    host: String,
-    access: Arc<RegistryAccess>,
-}
-
-impl engines::docker::Registry for OwnRegistry {
-    fn host(&self) -> String {
-        self.host.clone()
-    }
-
-    fn token(&self, repository: &oci::Repository) -> SecretString {
-        self.access.issue_for_engine(repository.as_str()).token
-    }
-}
-
-/// An address of this machine at which a server that listens on `address` is reached.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    address
 }
 
 /// From whatever the last server left to a state in which requests can be served.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -87,18 +87,19 @@ impl<'a> Standby<'a> {
         }
     }
 
-    /// Returns when this server leads. Until then it answers that another one does, or that it is not known who.
+    /// Returns when this server leads, since when it does. Until then it answers that another one does, or that it is not known who.
     /// `seen` is done once, as soon as it is certain that another one leads.
     pub(crate) async fn wait_to_lead(
         mut self,
         lead: &Lead,
         seen: impl AsyncFnOnce() -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Instant> {
         let mut seen = Some(seen);
         let mut waited = false;
-        loop {
+        let since = loop {
+            let asked = Instant::now();
             let pause = match claim(lead).await {
-                Ok(Claim::Leads) => break,
+                Ok(Claim::Leads) => break asked,
                 Ok(Claim::Stands(leader)) => {
                     if let Some(seen) = seen.take() {
                         seen().await?;
@@ -119,14 +120,14 @@ impl<'a> Standby<'a> {
             waited = true;
             self.answer()?;
             sleep(pause).await;
-        }
+        };
         if let Some(answering) = self.answering.take() {
             answering.end().await;
         }
         if waited {
             tracing::info!("this server leads from now on");
         }
-        Ok(())
+        Ok(since)
     }
 
     /// Waits for the database, which may come later than its servers; answers that it is not known who leads.
@@ -171,18 +172,18 @@ pub(crate) enum Lost {
     Expired,
 }
 
-/// Renews the lease for as long as it can be.
-pub(crate) async fn keep(lead: &Lead) -> Lost {
-    let mut until = Instant::now() + lead.length();
-    let mut pause = lead.length() / 3;
+/// Renews the lease, which this server has `since` then, for as long as it can be.
+pub(crate) async fn keep(lead: &Lead, since: Instant) -> Lost {
+    let mut until = since + lead.length();
+    let mut next = since + lead.length() / 3;
     loop {
-        sleep(pause).await;
+        sleep_until(next).await;
         let begun = Instant::now();
         let renewing = in_time(lead, Lead::renew);
         match timeout_at(until.max(begun + LAST_TRY), renewing).await {
             Ok(Ok(())) => {
                 until = begun + lead.length();
-                pause = lead.length() / 3;
+                next = begun + lead.length() / 3;
                 continue;
             }
             Ok(Err(StoreError::NotLeading)) => {
@@ -191,10 +192,10 @@ pub(crate) async fn keep(lead: &Lead) -> Lost {
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), "the lease was not renewed");
-                pause = PAUSE.min(lead.length() / 3);
             }
-            Err(_) => {}
+            Err(_) => tracing::warn!("the lease was not renewed in time"),
         }
+        next = Instant::now() + PAUSE.min(lead.length() / 3);
         if Instant::now() >= until {
             lead.forsake();
             return Lost::Expired;

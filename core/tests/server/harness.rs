@@ -72,9 +72,14 @@ impl Server {
 
     /// The same server once more, after its end.
     pub(crate) fn start_again(&mut self, host: &str) {
+        self.start_again_with(host, &[]);
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_again_with(&mut self, host: &str, env: &[(&str, &str)]) {
         self.kill();
         let mut command = command(&self.data);
-        command.env("HOST", host);
+        command.env("HOST", host).envs(env.iter().copied());
         let again = Self::spawn(command, &self.data);
         let ended = std::mem::replace(self, again);
         // What is left of it is this one's.

@@ -164,6 +164,73 @@ fn when_the_leader_is_killed_in_the_middle_of_a_deployment_another_ends_it() {
     verify(second.data());
 }
 
+/// More records than any deployment writes.
+const RECORDS: u32 = 20;
+
+#[test]
+fn at_whatever_record_the_leader_dies_another_ends_the_deployment() {
+    let _common = Common::new();
+    let (first, second) = pair();
+    // Those that lead and stand by, each with its address, in turn.
+    let (mut leader, mut other) = ((first, FIRST), (second, SECOND));
+    let (mut live, mut next) = ("one", "two");
+    for record in 1..RECORDS {
+        // Whoever stands by is told where to die once it leads.
+        let told = record.to_string();
+        other
+            .0
+            .start_again_with(other.1, &[("SYSTEMPROMPT_DIE_AT", &told)]);
+        leader.0.kill();
+        std::mem::swap(&mut leader, &mut other);
+        let server = &mut leader.0;
+        until("the other server leads", || leads(server).then_some(()));
+        until("one release serves", || {
+            server.version().filter(|version| version == live)
+        });
+        other.0.start_again(other.1);
+        // It may die before it has answered.
+        let asked = server
+            .client()
+            .deploy("local", &server.request(next), &key(), false);
+        let number = asked.ok().and_then(|answer| answer.deployment);
+        let died = until("it has died, or is done", || {
+            if server.has_died() {
+                return Some(true);
+            }
+            let done = server.client().deployment("local", number?).ok()?;
+            done.finished_at.is_some().then_some(false)
+        });
+        if !died {
+            assert!(record > 5, "only {record} records");
+            verify(server.data());
+            return;
+        }
+        let server = &other.0;
+        until("the other server leads", || leads(server).then_some(()));
+        let last = server
+            .client()
+            .deployments("local")
+            .unwrap()
+            .unwrap()
+            .remove(0);
+        assert!(last.finished_at.is_some(), "died at {record}: {last:?}");
+        if last.state == "succeeded" {
+            std::mem::swap(&mut live, &mut next);
+        } else {
+            assert_eq!(last.state, "rolled_back", "died at {record}");
+        }
+        assert_eq!(last.live, last.state == "succeeded");
+        until("one release serves", || {
+            let all = (0..6).all(|_| server.version().as_deref() == Some(live));
+            all.then_some(())
+        });
+        leader.0.start_again(leader.1);
+        has_no_instances(&leader.0);
+        std::mem::swap(&mut leader, &mut other);
+    }
+    panic!("more than {RECORDS} records");
+}
+
 #[test]
 fn a_leader_that_was_paused_changes_nothing_when_it_goes_on() {
     let _common = Common::new();

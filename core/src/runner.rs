@@ -1,0 +1,98 @@
+//! What runs instances, as the settings want it, and how it gets their images.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use engines::Engine;
+use engines::docker::DockerEngine;
+use engines::process::{IsolationMode, Launcher, ProcessEngine};
+use secrecy::SecretString;
+
+use crate::auth::{RegistryAccess, Signer};
+use crate::cli::Isolation;
+use crate::data_dir::DataDir;
+use crate::key::KeySource;
+use crate::ports::reachable;
+use crate::settings::{self, EngineKind};
+use crate::store::Store;
+
+/// What an engine is made for.
+pub(crate) struct Wanted<'a> {
+    pub(crate) settings: &'a settings::Engine,
+    pub(crate) isolation: Isolation,
+    pub(crate) data: &'a DataDir,
+    pub(crate) images: &'a Arc<oci::Store>,
+    pub(crate) store: &'a Store,
+    /// Where this server listens.
+    pub(crate) address: SocketAddr,
+}
+
+/// An engine, and who may get images.
+pub(crate) struct Runner {
+    pub(crate) access: Arc<RegistryAccess>,
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+impl Runner {
+    pub(crate) async fn new(wanted: Wanted<'_>) -> anyhow::Result<Self> {
+        let key = KeySource::File(wanted.data.registry_key()).read();
+        let signer = Signer::new(&key.context("cannot sign registry tokens")?);
+        let access = Arc::new(RegistryAccess::new(wanted.store.clone(), signer));
+        let engine: Arc<dyn Engine> = match wanted.settings.kind {
+            EngineKind::Process => Arc::new(process(&wanted)?),
+            EngineKind::Docker => Arc::new(docker(&wanted, &access).await?),
+        };
+        for note in engine.notes() {
+            tracing::info!(note, engine = engine.name(), "how instances run");
+        }
+        Ok(Self { access, engine })
+    }
+}
+
+fn process(wanted: &Wanted<'_>) -> anyhow::Result<ProcessEngine> {
+    ProcessEngine::new(engines::process::Settings {
+        store: Arc::clone(wanted.images),
+        root: wanted.data.engine(),
+        launcher: Launcher::this_program([crate::LAUNCH]),
+        isolation: match wanted.isolation {
+            Isolation::Auto => IsolationMode::Auto,
+            Isolation::Off => IsolationMode::Off,
+        },
+        orphan: wanted.settings.orphan(),
+    })
+    .context("cannot start the engine")
+}
+
+async fn docker(wanted: &Wanted<'_>, access: &Arc<RegistryAccess>) -> anyhow::Result<DockerEngine> {
+    let docker = &wanted.settings.docker;
+    let host = docker.registry.clone();
+    let registry = OwnRegistry {
+        host: host.unwrap_or_else(|| reachable(wanted.address).to_string()),
+        access: Arc::clone(access),
+    };
+    DockerEngine::new(engines::docker::Settings {
+        socket: docker.socket.clone(),
+        root: wanted.data.engine(),
+        network: docker.network(),
+        registry: Arc::new(registry),
+    })
+    .await
+    .context("cannot use the Docker Engine; see `[engine]` in platform.toml")
+}
+
+/// This server's registry, as a Docker Engine on this machine reaches it.
+struct OwnRegistry {
+    host: String,
+    access: Arc<RegistryAccess>,
+}
+
+impl engines::docker::Registry for OwnRegistry {
+    fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    fn token(&self, repository: &oci::Repository) -> SecretString {
+        self.access.issue_for_engine(repository.as_str()).token
+    }
+}
