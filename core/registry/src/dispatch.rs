@@ -39,10 +39,15 @@ impl Asked {
 
     /// A parameter of the query, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let query = self.head.uri.query()?;
-        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        self.parameters(name).next()
+    }
+
+    /// A parameter that may be there several times.
+    pub(crate) fn parameters(&self, name: &str) -> impl Iterator<Item = String> {
+        let query = self.head.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
         pairs
-            .find(|(key, _)| key == name)
+            .filter(move |(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
     }
 

@@ -2,13 +2,13 @@
 
 use axum::response::Response;
 use http::{StatusCode, header};
-use oci::{Digest, Repository};
+use oci::{Algorithm, Digest, Repository};
 
 use crate::authorize::Action;
 use crate::body::{Incoming, content_length};
 use crate::dispatch::{Asked, CONTENT_DIGEST, authorize, empty};
 use crate::error::{RegistryError, received_range};
-use crate::route::parse_digest;
+use crate::route::{digest_invalid, parse_digest};
 use crate::session::{Held, UploadId};
 
 /// `POST`: mounts, takes a whole blob at once, or begins an upload.
@@ -24,8 +24,14 @@ pub(crate) async fn begin(
         .as_deref()
         .map(parse_digest)
         .transpose()?;
+    let hint = asked.parameter("digest-algorithm");
+    let algorithm = match (&digest, hint) {
+        (Some(digest), _) => digest.algorithm(),
+        (None, Some(hint)) => hint.parse().map_err(digest_invalid)?,
+        (None, None) => Algorithm::default(),
+    };
     let id = asked
-        .blocking(|registry, repository| registry.sessions.begin(repository))
+        .blocking(move |registry, repository| registry.sessions.begin(repository, algorithm))
         .await?;
     match digest {
         Some(digest) => {
@@ -122,8 +128,9 @@ async fn store(
     digest: Digest,
     incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
-    let held = asked.registry.sessions.hold(id, &asked.repository).await?;
+    let mut held = asked.registry.sessions.hold(id, &asked.repository).await?;
     check_position(asked, id, held.received())?;
+    held.expect(digest.algorithm());
     let held = receive(asked, held, incoming).await?;
     let registry = std::sync::Arc::clone(&asked.registry);
     let finished = held

@@ -7,11 +7,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci::{Digest, DigestReader};
+use oci::Digest;
 use serde_json::json;
 
 use super::make::discard;
-use super::sink::{check, create, sync_all};
+use super::sink::{Checked, create, sync_all};
 use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
 use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
@@ -222,13 +222,12 @@ impl Taken {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let mut reader = DigestReader::new(reader);
+        let mut reader = Checked::new(place, reader);
         let failed = || format!("cannot write {}", path.display());
         let mut file = create(&path).with_context(failed)?;
         io::copy(&mut reader, &mut file).with_context(failed)?;
-        let digest = reader.finish().0;
-        check(place, digest)?;
-        let line = format!("{}  {}", digest.hex(), place.display());
+        let sum = reader.finish()?;
+        let line = format!("{}  {}", sum.hex(), place.display());
         self.sums.insert(line);
         self.files += 1;
         Ok(())

@@ -139,6 +139,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Algorithm;
     use crate::manifest::{Descriptor, ImageIndex, ImageManifest};
     use crate::media_type;
 
@@ -230,6 +231,29 @@ mod tests {
             .link_manifest(&name, &index, media_type::OCI_INDEX)
             .unwrap();
         assert_eq!(store.collect(AT_ONCE).unwrap(), Collected::default());
+    }
+
+    #[test]
+    fn contents_of_every_algorithm_are_collected_and_kept() {
+        let (_folder, store) = store();
+        let name = repository("app");
+        let put = |bytes: &[u8]| {
+            let digest = store.put_bytes_by(Algorithm::Sha512, bytes).unwrap();
+            store.link(&name, &digest).unwrap();
+            Descriptor::new(media_type::OCI_LAYER, digest, bytes.len() as u64)
+        };
+        let (config, layer, other) = (put(b"{}"), put(b"layer"), put(b"other").digest);
+        let manifest = ImageManifest::new(config, vec![layer.clone()]).to_vec();
+        let digest = store.put_bytes_by(Algorithm::Sha512, &manifest).unwrap();
+        let kind = media_type::OCI_MANIFEST;
+        store.link_manifest(&name, &digest, kind).unwrap();
+        let collected = store.collect(AT_ONCE).unwrap();
+        assert_eq!((collected.links, collected.blobs), (1, 1));
+        assert!(!store.contains(&other));
+        assert!(store.is_whole(&name, &digest).unwrap());
+        store.verify(&layer.digest).unwrap();
+        assert!(store.unlink_manifest(&name, &digest).unwrap());
+        assert_eq!(store.collect(AT_ONCE).unwrap().blobs, 3);
     }
 
     #[test]

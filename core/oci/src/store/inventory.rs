@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Store, StoreError, files};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::manifest::{Descriptor, ImageIndex, ImageManifest};
 use crate::media_type;
 use crate::reference::Repository;
@@ -346,15 +346,23 @@ impl Store {
             }
             inventory.repositories.insert(repository, holdings);
         }
-        for name in files::names(&self.blobs())? {
-            let Ok(digest) = Digest::from_hex(&name) else {
-                continue;
-            };
+        for digest in self.contents()? {
             let age = files::age(&self.path(&digest));
             let size = self.size(&digest).unwrap_or_default();
             inventory.contents.insert(digest, Content { size, age });
         }
         Ok(inventory)
+    }
+
+    /// Everything on the disk, whoever needs it.
+    pub fn contents(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut contents = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let names = files::names(&self.blobs(algorithm))?;
+            let digests = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+            contents.extend(digests.filter(|digest| digest.algorithm() == algorithm));
+        }
+        Ok(contents)
     }
 
     /// All that it takes to pull an image of a repository. A manifest that is not there is an error.

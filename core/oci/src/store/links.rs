@@ -320,10 +320,11 @@ fn read_entry(path: &Path) -> Result<Option<String>, StoreError> {
 
 fn digests(folder: &Path) -> Result<Vec<Digest>, StoreError> {
     let names = files::names(folder)?;
-    Ok(names
-        .iter()
-        .filter_map(|name| Digest::from_hex(name).ok())
-        .collect())
+    let parsed = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+    let mut digests: Vec<Digest> = parsed.collect();
+    // By algorithm first, as they are written: pages of a list go by that order.
+    digests.sort_unstable();
+    Ok(digests)
 }
 
 #[cfg(test)]
