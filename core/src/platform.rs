@@ -17,8 +17,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::RegistryAccess;
 use crate::data_dir::DataDir;
-use crate::http::{Limiter, Origin};
+use crate::files;
+use crate::http::Limiter;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::retention::{CollectError, Collector};
 use crate::rollout::LeftRunning;
 use crate::settings::Settings;
@@ -347,7 +349,11 @@ pub(crate) async fn collect_regularly(app: App) {
 
 /// A tenant's listener, with TLS where the server has it.
 async fn bind(address: SocketAddr, tls: Option<&Tls>) -> std::io::Result<Proxy> {
-    let settings = proxy::Settings::default();
+    let mut settings = proxy::Settings::default();
+    // Each takes two files, the client's connection and the instance's. No tenant alone gets all that there are.
+    if let Some(files) = files::allowed() {
+        settings.max_connections = settings.max_connections.min(files / 4);
+    }
     match tls {
         Some(tls) => Proxy::bind_tls(address, settings, tls.acceptor()).await,
         None => Proxy::bind(address, settings).await,

@@ -19,18 +19,19 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Issue, RegistryAccess, Signer, authenticate, issue};
 use crate::cli::{Isolation, ServeArgs};
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
+use crate::files;
 use crate::http::{Limiter, Listener, router};
 use crate::key::KeySource;
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
-use crate::settings::{EngineKind, Settings};
+use crate::settings::{EngineKind, Limits, Settings};
 use crate::standby::{self, Lost, Standby};
 use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
-use crate::tls::{self, Tls, TlsError};
+use crate::tls::{self, Tls};
 
 /// The tenant that every server has from its first start.
 const FIRST_TENANT: &str = "local";
@@ -44,10 +45,7 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// Runs a server until it is told to end.
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
     let stop = StopSignals::listen()?;
-    let settings = match &arguments.services {
-        Some(folder) => Settings::load(folder)?,
-        None => Settings::default(),
-    };
+    let settings = arguments.shown.settings()?;
     let tls = tls(&arguments, &settings)?;
     let addresses = arguments.addresses(tls.is_some())?;
     let database = arguments.database.server()?;
@@ -223,12 +221,13 @@ async fn serve(
     warn_of_plain_text(&app);
     app.tasks.spawn(collect_regularly(App::clone(&app)));
     if let Some(tls) = app.tls.clone() {
-        app.tasks.spawn(tls.watch(app.shutdown.clone()));
+        let hang_up = tls::hang_up().context("cannot listen to signals")?;
+        app.tasks.spawn(tls.watch(hang_up, app.shutdown.clone()));
     }
     let serving = tokio::spawn(listener.serve(
         router,
         app.tls.as_ref().map(Tls::acceptor),
-        app.settings.limits.max_connections,
+        connections(&app.settings.limits),
         app.shutdown.clone(),
         DRAIN,
     ));
@@ -238,15 +237,39 @@ async fn serve(
 }
 
 /// The certificate that the command line names, else that of the settings.
-fn tls(arguments: &ServeArgs, settings: &Settings) -> Result<Option<Tls>, TlsError> {
-    let named = arguments
-        .tls_certificate
-        .clone()
-        .zip(arguments.tls_key.clone());
-    let set = settings.tls.clone();
-    let files = named.or_else(|| set.map(|files| (files.certificate, files.key)));
-    let open = |(certificate, key)| Tls::open(tls::Files { certificate, key });
-    files.map(open).transpose()
+fn tls(arguments: &ServeArgs, settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    let files = match (&arguments.shown.tls_certificate, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        (Some(_), None) => bail!("the certificate needs its key: give --tls-key FILE"),
+        (None, _) => settings.tls.clone().map(|files| tls::Files {
+            certificate: files.certificate,
+            key: files.key,
+        }),
+    };
+    Ok(files.map(Tls::open).transpose()?)
+}
+
+/// How many connections to take: each may need two files, its own and what is read or written for it, and there have to
+/// be some for everything else.
+fn connections(limits: &Limits) -> usize {
+    let wanted = limits.max_connections;
+    let Some(files) = files::allowed() else {
+        return wanted;
+    };
+    let possible = (files / 4).max(1);
+    if wanted > possible {
+        tracing::info!(
+            files,
+            wanted,
+            possible,
+            "this process may have too few files open for [limits] max_connections: raise LimitNOFILE of its service, or \
+             `ulimit -n`"
+        );
+    }
+    wanted.min(possible)
 }
 
 async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyhow::Result<App> {

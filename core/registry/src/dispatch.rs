@@ -6,10 +6,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use oci::Repository;
 
-use crate::authorize::{Action, Decision};
+use crate::authorize::{Action, Caller, Decision};
 use crate::body::Incoming;
 use crate::error::RegistryError;
 use crate::route::{Route, Thing};
@@ -62,8 +62,9 @@ pub(crate) async fn check(
     State(registry): State<Arc<Registry>>,
     request: Request<Body>,
 ) -> Response {
-    let allowed = authorize(&registry, request.headers(), None, Action::Pull).await;
-    finish(match (allowed, request.method()) {
+    let (head, _) = request.into_parts();
+    let allowed = authorize(&registry, &head, None, Action::Pull).await;
+    finish(match (allowed, &head.method) {
         (Err(error), _) => Err(error),
         (Ok(()), &(Method::GET | Method::HEAD)) => {
             Ok(json(StatusCode::OK, &serde_json::Map::new()))
@@ -103,7 +104,7 @@ async fn handle(
         (_, &Method::DELETE) => Action::Delete,
         _ => Action::Push,
     };
-    authorize(&registry, &head.headers, repository, action).await?;
+    authorize(&registry, &head, repository, action).await?;
     let Route { repository, thing } = route?;
     let asked = Asked {
         registry,
@@ -132,16 +133,16 @@ async fn handle(
 /// Asks the authoriser, on a thread that may block.
 pub(crate) async fn authorize(
     registry: &Arc<Registry>,
-    headers: &HeaderMap,
+    head: &Parts,
     repository: Option<&Repository>,
     action: Action,
 ) -> Result<(), RegistryError> {
     let registry = Arc::clone(registry);
     let repository = repository.cloned();
-    let headers = headers.clone();
+    let caller = Caller::of(head);
     let decision = tokio::task::spawn_blocking(move || {
         let repository = repository.as_ref().map(Repository::as_str);
-        registry.authorize.authorize(&headers, repository, action)
+        registry.authorize.authorize(&caller, repository, action)
     });
     match decision.await? {
         Decision::Allow => Ok(()),

@@ -89,8 +89,9 @@ impl Sessions {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.root).map_err(io_failed("create the folder of uploads"))?;
-        self.make_room(repository)?;
-        if self.folders().len() >= self.limits.uploads && self.sweep() >= self.limits.uploads {
+        let mut folders = self.folders();
+        self.make_room(repository, &mut folders)?;
+        if folders.len() >= self.limits.uploads && self.sweep() >= self.limits.uploads {
             return Err(RegistryError::TooManyRequests);
         }
         let id = UploadId::random()?;
@@ -105,13 +106,17 @@ impl Sessions {
     }
 
     /// Where a repository has as many uploads as it may have, the oldest goes of which nothing has come.
-    fn make_room(&self, repository: &Repository) -> Result<(), RegistryError> {
+    fn make_room(
+        &self,
+        repository: &Repository,
+        folders: &mut Vec<(UploadId, PathBuf)>,
+    ) -> Result<(), RegistryError> {
         let is_own = |folder: &Path| {
             let owner = fs::read_to_string(folder.join("repository"));
             owner.is_ok_and(|owner| owner == repository.as_str())
         };
-        let mut own = self.folders();
-        own.retain(|(_, folder)| is_own(folder));
+        let own = folders.iter().filter(|(_, folder)| is_own(folder));
+        let mut own: Vec<_> = own.cloned().collect();
         if own.len() < self.limits.uploads_of_repository {
             return Ok(());
         }
@@ -125,6 +130,7 @@ impl Sessions {
             if let Some(mut session) = session.filter(|session| session.received == 0) {
                 session.discard();
                 self.forget(&id);
+                folders.retain(|(other, _)| *other != id);
                 return Ok(());
             }
         }

@@ -103,8 +103,7 @@ async fn mount(asked: &Asked) -> Result<Option<Digest>, RegistryError> {
     let Ok(from) = from.parse::<Repository>() else {
         return Ok(None);
     };
-    let headers = &asked.head.headers;
-    if authorize(&asked.registry, headers, Some(&from), Action::Pull)
+    if authorize(&asked.registry, &asked.head, Some(&from), Action::Pull)
         .await
         .is_err()
     {

@@ -118,7 +118,7 @@ fn key(arguments: &BackupArgs) -> anyhow::Result<Option<PathBuf>> {
 
 /// The key's text, if it opens what is in the database: a wrong one would be noticed when it is too late.
 fn checked(path: &Path, database: &Snapshot) -> anyhow::Result<SecretString> {
-    let key = KeySource::File(path.to_owned()).read()?;
+    let key = KeySource::File(path.to_owned()).existing()?;
     let sample = database.any_secret().context("cannot read the secrets")?;
     if !rekey::opens(&Vault::new(&key), sample.as_ref()) {
         bail!(

@@ -1,20 +1,29 @@
 //! What every request passes before its handler: identity, permission, time-out, measurement.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use management_api::error::code;
 
 use super::ApiError;
 use super::listener::Peer;
-use crate::auth::{Access, Identity, authenticate, bearer};
+use crate::auth::{Access, Bearer, Identity, authenticate, bearer};
 use crate::platform::App;
 
 /// How long a route that does not stream may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What proxies say of whom they speak for.
+const PROXIED: [HeaderName; 4] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// Between two looks at whether a stream's token still holds.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -32,8 +41,13 @@ pub(crate) async fn access(
         .find(|(name, _)| *name == "tenant")
         .map(|(_, value)| value.to_owned());
     let authorization = request.headers().get(header::AUTHORIZATION);
-    let identity = identify(&app, authorization).await?;
-    check(&app, access, identity.as_ref(), tenant.as_deref())?;
+    let identity = match known(&request) {
+        Some(known) => Some(known),
+        None => identify(&app, authorization).await?,
+    };
+    if !is_open(&app, access, request.headers()) {
+        check(access, identity.as_ref(), tenant.as_deref())?;
+    }
     if let Some(identity) = identity {
         let pass = Pass {
             app: App::clone(&app),
@@ -68,7 +82,7 @@ impl Pass {
             // Where nobody can say, the caller comes back and is asked then.
             let Ok(identity) = identity else { return };
             let tenant = self.tenant.as_deref();
-            if check(&self.app, self.access, identity.as_ref(), tenant).is_err() {
+            if check(self.access, identity.as_ref(), tenant).is_err() {
                 return;
             }
         }
@@ -120,17 +134,34 @@ async fn identify(app: &App, header: Option<&HeaderValue>) -> Result<Option<Iden
     Ok(authenticate(&app.store, &token).await?)
 }
 
+/// Whose bearer token a request shows, as far as that was looked up on its way here.
+fn known(request: &Request) -> Option<Identity> {
+    let header = request.headers().get(header::AUTHORIZATION)?;
+    bearer(header.to_str().ok()?)?;
+    let found = request.extensions().get::<Arc<Bearer>>()?;
+    found.of_platform().cloned()
+}
+
+/// Whether nobody needs to say who they are.
+fn is_open(app: &App, access: Access, headers: &HeaderMap) -> bool {
+    match access {
+        Access::Public => true,
+        // Behind a proxy loopback is not this machine: anybody may be in front of it.
+        Access::Scrape => {
+            let has_come_from_afar = PROXIED.iter().any(|name| headers.contains_key(name));
+            app.listen.ip().is_loopback() && !has_come_from_afar
+        }
+        Access::AnyToken | Access::Operator | Access::Tenant(_) => false,
+    }
+}
+
 /// The decision for one request. A tenant that the caller may not see is refused alike whether it
 /// exists or not.
 fn check(
-    app: &App,
     access: Access,
     identity: Option<&Identity>,
     tenant: Option<&str>,
 ) -> Result<(), ApiError> {
-    if access == Access::Public || (access == Access::Scrape && app.listen.ip().is_loopback()) {
-        return Ok(());
-    }
     let identity = identity.ok_or_else(ApiError::unauthorized)?;
     let allowed = match access {
         Access::Public | Access::Scrape | Access::AnyToken => true,

@@ -1,6 +1,7 @@
 //! One rollout, step by step. Each state is durable before what it announces is done, so that a
 //! server that dies at any point leaves behind what the next one can finish.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::probe::{Probed, probe_with, wrong};
 use super::watching::{Log, log_from_now};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
+use crate::die::die_if;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::{Signals, Tenant};
@@ -378,16 +380,9 @@ fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
     }
 }
 
-/// Lets tests end the server right after a state was written, which no signal from outside hits
-/// reliably: a certain one, or the nth that this server writes. Not in release builds.
-#[cfg(debug_assertions)]
+/// Lets tests end the server right after a state was written: a certain one, or the nth that this server writes.
 fn die_if_told(state: State) {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static WRITTEN: AtomicU32 = AtomicU32::new(1);
     let nth = WRITTEN.fetch_add(1, Ordering::Relaxed).to_string();
-    let told = |wanted: String| wanted == state.as_str() || wanted == nth;
-    if std::env::var("SYSTEMPROMPT_DIE_AT").is_ok_and(told) {
-        // No destructor runs, no buffer is flushed: like a kill.
-        std::process::abort();
-    }
+    die_if(|wanted| wanted == state.as_str() || wanted == nth);
 }

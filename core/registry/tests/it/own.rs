@@ -583,6 +583,32 @@ fn a_large_blob_does_not_fill_memory() {
     assert!(grown < 64 * 1024, "{grown} kB more than before");
 }
 
+/// Many at once have bounded buffers each, whatever their length: with the clients' own, and this is the debug build.
+/// How it is with blobs of a gigabyte is measured by `docs/tools/bench-platform --case uploads`.
+#[test]
+fn many_large_blobs_do_not_fill_memory() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    const UPLOADS: u64 = 32;
+    let bytes = noise(7500, SIZE);
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);
+    let server = Server::start();
+    let begun = std::sync::Barrier::new(usize::try_from(UPLOADS).unwrap());
+    let before = peak_memory();
+    std::thread::scope(|scope| {
+        for number in 0..UPLOADS {
+            let (begun, bytes, descriptor, host) = (&begun, &bytes, &descriptor, server.host());
+            scope.spawn(move || {
+                let name = repository(&format!("alice/large{number}"));
+                begun.wait();
+                let client = client(&host, Some(ALICE));
+                client.push_blob(&name, descriptor, bytes).unwrap();
+            });
+        }
+    });
+    let grown = peak_memory() - before;
+    assert!(grown < 64 * 1024, "{grown} kB more than before");
+}
+
 /// The process's largest memory so far, in kB.
 pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
