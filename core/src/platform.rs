@@ -221,10 +221,8 @@ impl Platform {
         if dry_run {
             return Ok(collector.look(now()).await?.collection);
         }
-        let outcome = {
-            let _alone = self.keeping.write().await;
-            collector.collect(by, now()).await?
-        };
+        let alone = self.keeping.write().await;
+        let outcome = collector.collect(by, now(), alone).await?;
         self.metrics.set_registry_bytes(outcome.left);
         let mut collection = outcome.collection;
         match self.free_unpacked(Some(&outcome.kept)).await {

@@ -219,8 +219,10 @@ impl Store {
             .set_modified(SystemTime::now())
             .map_err(StoreError::io("touch", file))?;
         opened.sync_all().map_err(StoreError::io("flush", file))?;
-        let _adding = self.adding()?;
-        files::rename_durably(file, &self.path(digest))
+        let (place, adding) = (self.path(digest), self.adding()?);
+        files::rename(file, &place)?;
+        drop(adding);
+        files::sync_folder(&place)
     }
 
     /// Hashes stored content anew and compares.

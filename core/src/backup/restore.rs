@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::make::discard;
 use super::sink::{Checked, create, sync_all};
-use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
+use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS, SUMS_LIMIT};
 use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
 use crate::standby;
@@ -22,8 +22,6 @@ use crate::store::{Action, Actor, DatabaseServer, Entry, Head, Snapshot, Store};
 const PART: &str = "restore.part";
 /// Of the file that says what a backup is.
 const ABOUT_LIMIT: u64 = 64 * 1024;
-/// Of the list of digests: enough for half a million files.
-const SUMS_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Reads everything, checks it and puts it in its place, the database last.
 #[expect(clippy::print_stdout, reason = "the result of a command")]

@@ -43,6 +43,8 @@ pub struct Manifest {
     pub age: Duration,
     /// What it needs: blobs, or other manifests.
     pub names: BTreeSet<Digest>,
+    /// Whether these are manifests.
+    pub lists: bool,
     /// The manifest that it is about.
     pub subject: Option<Digest>,
 }
@@ -220,14 +222,19 @@ impl Inventory {
             if !seen.insert(next) {
                 continue;
             }
+            let Some(manifest) = holdings.manifests.get(&next) else {
+                return false;
+            };
+            let has_blob = |blob: &Digest| {
+                holdings.blobs.contains_key(blob) && self.contents.contains_key(blob)
+            };
             if !self.contents.contains_key(&next) {
                 return false;
             }
-            match holdings.manifests.get(&next) {
-                Some(manifest) => open.extend(&manifest.names),
-                // The root has to be a manifest; what a manifest names may be a blob.
-                None if next == *digest || !holdings.blobs.contains_key(&next) => return false,
-                None => {}
+            if manifest.lists {
+                open.extend(&manifest.names);
+            } else if !manifest.names.iter().all(has_blob) {
+                return false;
             }
         }
         true
@@ -439,12 +446,13 @@ impl Store {
             Err(error) => return Err(error),
         };
         let media_type = self.manifest_media_type(repository, digest)?;
-        let names = match self.read_manifest(digest, media_type.as_deref(), &bytes)? {
-            Named::Blobs(digests) | Named::Manifests(digests) => digests.into_iter().collect(),
-        };
+        let named = self.read_manifest(digest, media_type.as_deref(), &bytes)?;
+        let lists = matches!(named, Named::Manifests(_));
+        let (Named::Blobs(names) | Named::Manifests(names)) = named;
         Ok(Manifest {
             age,
-            names,
+            names: names.into_iter().collect(),
+            lists,
             subject: subject(&bytes),
         })
     }
@@ -491,7 +499,7 @@ fn written_media_type(bytes: &[u8]) -> Option<String> {
 }
 
 /// What a manifest is about.
-pub(super) fn subject(bytes: &[u8]) -> Option<Digest> {
+fn subject(bytes: &[u8]) -> Option<Digest> {
     #[derive(Deserialize)]
     struct Outline {
         subject: Option<Descriptor>,
