@@ -38,6 +38,7 @@ pub(crate) enum Command {
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
+#[command(mut_arg("tls_certificate", |certificate| certificate.requires("tls_key")))]
 pub(crate) struct ServeArgs {
     /// Folder that holds everything the server keeps; made where it is missing.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]

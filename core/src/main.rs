@@ -29,6 +29,7 @@ mod serve;
 mod settings;
 mod standby;
 mod store;
+mod telemetry;
 mod tenant;
 mod tenants;
 mod tls;
@@ -41,6 +42,7 @@ use clap::Parser;
 
 use chain::chain;
 use cli::{Cli, Command};
+use telemetry::Telemetry;
 
 /// The hidden command under which this program is the launcher of an instance.
 const LAUNCH: &str = "launch";
@@ -61,8 +63,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let result = match cli.command {
         Command::Serve(arguments) => {
-            logging::begin(arguments.log_format);
-            runtime.block_on(serve::run(arguments))
+            let settings = arguments.shown.settings()?;
+            let traces = Telemetry::begin(&settings.telemetry)?;
+            logging::begin(arguments.log_format, traces.as_ref());
+            let served = runtime.block_on(serve::run(arguments, settings));
+            if let Some(traces) = traces {
+                traces.end();
+            }
+            served
         }
         Command::Rekey(arguments) => runtime.block_on(rekey::run(&arguments)),
         Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),

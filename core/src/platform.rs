@@ -14,6 +14,7 @@ use proxy::Proxy;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::auth::RegistryAccess;
 use crate::data_dir::DataDir;
@@ -176,7 +177,7 @@ impl Platform {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = self.tasks.spawn(work);
+        let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -189,7 +190,7 @@ impl Platform {
         tenant.changed();
         let signals = tenant.begin_rollout(row.number);
         self.tasks
-            .spawn(rollout::run(Arc::clone(self), tenant, row, signals));
+            .spawn(rollout::run(Arc::clone(self), tenant, row, signals).in_current_span());
     }
 
     /// Frees what no rollback within the configured window needs, and measures what is left.

@@ -90,6 +90,12 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
         Ok(key) => Some(Vault::new(&key)),
         // The one beside it may be all there is.
         Err(error) if error.is_missing() && next.is_some() => None,
+        Err(error) if error.is_missing() => {
+            return Err(anyhow::Error::new(error).context(
+                "the key that the tenants' secrets were sealed with is not there: put it back, or give it with \
+                 --secrets-key or --secrets-key-command",
+            ));
+        }
         Err(error) => return Err(error.into()),
     };
     // Nothing is removed before there is a key that opens.

@@ -31,7 +31,7 @@ use crate::standby::{self, Lost, Standby};
 use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
-use crate::tls::{self, Tls};
+use crate::tls::{self, Tls, TlsError};
 
 /// The tenant that every server has from its first start.
 const FIRST_TENANT: &str = "local";
@@ -43,9 +43,8 @@ const WIND_DOWN: Duration = Duration::from_mins(1);
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Runs a server until it is told to end.
-pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: ServeArgs, settings: Settings) -> anyhow::Result<()> {
     let stop = StopSignals::listen()?;
-    let settings = arguments.shown.settings()?;
     let tls = tls(&arguments, &settings)?;
     let addresses = arguments.addresses(tls.is_some())?;
     let database = arguments.database.server()?;
@@ -237,19 +236,13 @@ async fn serve(
 }
 
 /// The certificate that the command line names, else that of the settings.
-fn tls(arguments: &ServeArgs, settings: &Settings) -> anyhow::Result<Option<Tls>> {
-    let files = match (&arguments.shown.tls_certificate, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::Files {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        }),
-        (Some(_), None) => bail!("the certificate needs its key: give --tls-key FILE"),
-        (None, _) => settings.tls.clone().map(|files| tls::Files {
-            certificate: files.certificate,
-            key: files.key,
-        }),
-    };
-    Ok(files.map(Tls::open).transpose()?)
+fn tls(arguments: &ServeArgs, settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let certificate = arguments.shown.tls_certificate.clone();
+    let named = certificate.zip(arguments.tls_key.clone());
+    let set = settings.tls.clone();
+    let files = named.or_else(|| set.map(|files| (files.certificate, files.key)));
+    let open = |(certificate, key)| Tls::open(tls::Files { certificate, key });
+    files.map(open).transpose()
 }
 
 /// How many connections to take: each may need two files, its own and what is read or written for it, and there have to

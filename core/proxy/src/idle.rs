@@ -75,11 +75,12 @@ impl Idle {
     /// Returns when there was nothing that anybody would wait for any longer.
     pub async fn over(&self, patience: Patience) {
         loop {
-            let end = self.state().end(patience);
-            if end <= Instant::now() {
+            let (end, now) = (self.state().end(patience), Instant::now());
+            if end <= now {
                 return;
             }
-            tokio::time::sleep_until(end).await;
+            // A request may come, and its answer wait, before this connection's own time is over.
+            tokio::time::sleep_until(end.min(now + patience.answer)).await;
         }
     }
 

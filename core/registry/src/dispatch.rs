@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use oci::Repository;
+use tracing::Instrument as _;
 
 use crate::authorize::{Action, Caller, Decision};
 use crate::body::Incoming;
@@ -114,10 +115,19 @@ async fn handle(
     match (thing, asked.head.method.clone()) {
         (Thing::Blob(digest), Method::GET | Method::HEAD) => blobs::get(asked, digest).await,
         (Thing::Blob(digest), Method::DELETE) => blobs::delete(asked, digest).await,
-        (Thing::Uploads, Method::POST) => uploads::begin(asked, incoming).await,
+        (Thing::Uploads, Method::POST) => {
+            let span = uploads::span(&asked.repository);
+            uploads::begin(asked, incoming).instrument(span).await
+        }
         (Thing::Upload(id), Method::GET | Method::HEAD) => uploads::status(asked, id).await,
-        (Thing::Upload(id), Method::PATCH) => uploads::append(asked, id, incoming).await,
-        (Thing::Upload(id), Method::PUT) => uploads::finish(asked, id, incoming).await,
+        (Thing::Upload(id), Method::PATCH) => {
+            let span = uploads::span(&asked.repository);
+            uploads::append(asked, id, incoming).instrument(span).await
+        }
+        (Thing::Upload(id), Method::PUT) => {
+            let span = uploads::span(&asked.repository);
+            uploads::finish(asked, id, incoming).instrument(span).await
+        }
         (Thing::Upload(id), Method::DELETE) => uploads::cancel(asked, id).await,
         (Thing::Manifest(target), Method::GET | Method::HEAD) => {
             manifests::get(asked, target).await

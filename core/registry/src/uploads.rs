@@ -3,6 +3,8 @@
 use axum::response::Response;
 use http::{StatusCode, header};
 use oci::{Algorithm, Digest, Repository};
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::authorize::Action;
 use crate::body::{Incoming, content_length};
@@ -10,6 +12,15 @@ use crate::dispatch::{Asked, CONTENT_DIGEST, authorize, empty};
 use crate::error::{RegistryError, received_range};
 use crate::route::{digest_invalid, parse_digest};
 use crate::session::{Held, UploadId};
+
+/// The time in which something of a blob comes, for traces.
+pub(crate) fn span(repository: &Repository) -> Span {
+    tracing::info_span!(
+        "registry upload",
+        repository = repository.as_str(),
+        bytes = Empty
+    )
+}
 
 /// `POST`: mounts, takes a whole blob at once, or begins an upload.
 pub(crate) async fn begin(
@@ -148,11 +159,13 @@ async fn receive(
     incoming: &mut Incoming,
 ) -> Result<Held, RegistryError> {
     let limits = asked.registry.limits;
-    let allowance = limits.blob.saturating_sub(held.received());
+    let before = held.received();
+    let allowance = limits.blob.saturating_sub(before);
     let headers = &asked.head.headers;
     incoming.admit(headers, allowance, limits.blob)?;
     while let Some(batch) = incoming.batch().await? {
         (held, ()) = held.blocking(move |session| session.append(&batch)).await?;
+        Span::current().record("bytes", held.received() - before);
     }
     Ok(held)
 }

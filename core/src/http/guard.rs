@@ -8,11 +8,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use management_api::error::code;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::ApiError;
 use super::listener::Peer;
 use crate::auth::{Access, Bearer, Identity, authenticate, bearer};
 use crate::platform::App;
+use crate::telemetry::continue_trace;
 
 /// How long a route that does not stream may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,7 +105,7 @@ pub(crate) async fn timeout(request: Request, next: Next) -> Response {
     }
 }
 
-/// Counts and logs every request. Neither headers nor the query string are logged: both may hold
+/// Counts, logs and traces every request. Neither headers nor the query string are logged: both may hold
 /// secrets.
 pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -112,8 +115,23 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let span = tracing::info_span!(
+        "http request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = %method,
+        http.response.status_code = Empty,
+        http.route = route,
+        url.path = path,
+    );
+    continue_trace(&span, request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     app.metrics
         .count_request(&method, &route, status, started.elapsed());
     tracing::debug!(
