@@ -11,6 +11,7 @@ use std::time::Instant;
 use secrecy::ExposeSecret as _;
 
 use crate::harness::{BOUND, Server, agent, until};
+use crate::image::push;
 
 /// A message of protocol buffers: its fields by number, in order.
 struct Message<'a>(Vec<(u64, Field<'a>)>);
@@ -264,6 +265,7 @@ fn a_request_is_a_span_of_the_trace_that_it_came_with() {
 fn a_deployment_is_a_span_with_its_states_below_what_asked_for_it() {
     let collector = Collector::start();
     let mut server = Server::start_with(&collector.settings());
+    push(&server, "local", "v1", &[("VERSION", "v1")]);
     assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
     assert!(server.interrupt().success());
     let spans = collector.spans();
