@@ -19,6 +19,8 @@ const ABOUT: &str = "backup.json";
 const FORMAT: u32 = 1;
 /// The SHA-256 of every other file, as `sha256sum --check` reads it.
 const SUMS: &str = "SHA256SUMS";
+/// Bytes of it: half a million files.
+const SUMS_LIMIT: u64 = 64 * 1024 * 1024;
 const DATABASE: &str = "state.db";
 const REGISTRY: &str = "registry";
 const KEY: &str = "secrets.key";

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::key::KeySource;
+use crate::settings::{Settings, SettingsError};
 use crate::store::{DatabaseServer, DatabaseUrl, Head, UrlError};
 
 /// The platform server: deploys images of its own registry and keeps them running.
@@ -37,6 +38,7 @@ pub(crate) enum Command {
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
+#[command(mut_arg("tls_certificate", |certificate| certificate.requires("tls_key")))]
 pub(crate) struct ServeArgs {
     /// Folder that holds everything the server keeps; made where it is missing.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
@@ -46,15 +48,9 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 picks a free one [default: ${HOST:-127.0.0.1}:${PORT:-8080}].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
-    /// Certificate to show, in PEM, with those that lead to its authority behind it; read again when it changes.
-    #[arg(
-        long,
-        env = "SYSTEMPROMPT_TLS_CERTIFICATE",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// Its private key, in PEM.
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
+    /// The certificate's private key, in PEM.
     #[arg(
         long,
         env = "SYSTEMPROMPT_TLS_KEY",
@@ -72,9 +68,6 @@ pub(crate) struct ServeArgs {
     /// Folder of the dashboard.
     #[arg(long, env = "SYSTEMPROMPT_WEB", value_name = "DIR")]
     pub(crate) web: Option<PathBuf>,
-    /// Folder of the platform's configuration (platform.toml).
-    #[arg(long, env = "SYSTEMPROMPT_SERVICES", value_name = "DIR")]
-    pub(crate) services: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) secrets_key: SecretsKeyArgs,
     /// How instances are kept apart from the machine.
@@ -120,6 +113,27 @@ impl DatabaseArgs {
         match &self.shared {
             Some(shared) => folder.sharing(shared),
             None => Ok(folder),
+        }
+    }
+}
+
+/// What the server shows to clients, and where else that may be said.
+#[derive(Debug, Args)]
+pub(crate) struct ShownArgs {
+    /// Certificate to show, in PEM, with those that lead to its authority behind it; read again when it changes.
+    #[arg(long, env = "SYSTEMPROMPT_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Folder of the platform's configuration (platform.toml).
+    #[arg(long, env = "SYSTEMPROMPT_SERVICES", value_name = "DIR")]
+    pub(crate) services: Option<PathBuf>,
+}
+
+impl ShownArgs {
+    /// What the configuration says.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        match &self.services {
+            Some(folder) => Settings::load(folder),
+            None => Ok(Settings::default()),
         }
     }
 }
@@ -176,9 +190,8 @@ pub(crate) struct HealthcheckArgs {
     /// Base URL of the server [default: http://127.0.0.1:${PORT:-8080}, https with a certificate].
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// The certificate that the server shows, where it has one.
-    #[arg(long, env = "SYSTEMPROMPT_TLS_CERTIFICATE", value_name = "FILE")]
-    pub(crate) tls_certificate: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shown: ShownArgs,
 }
 
 /// Arguments of `verify`.

@@ -15,15 +15,20 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Fails unless the server answers 200.
 pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
-    let own = arguments.tls_certificate.as_deref();
+    let set = arguments
+        .shown
+        .settings()?
+        .tls
+        .map(|files| files.certificate);
+    let own = arguments.shown.tls_certificate.clone().or(set);
     let scheme = if own.is_some() { "https" } else { "http" };
     let default = || format!("{scheme}://127.0.0.1:{}", default_port());
     let url = arguments.url.clone().unwrap_or_else(default);
     let (authority, tls, port) = match (url.strip_prefix("https://"), own) {
-        (Some(authority), Some(own)) => (authority, Some(tls::connector_for(own)?), 443),
-        (Some(_), None) => {
-            bail!("for {url}, name the server's certificate: --tls-certificate FILE")
-        }
+        (Some(authority), Some(own)) => (authority, Some(tls::connector_for(&own)?), 443),
+        (Some(_), None) => bail!(
+            "for {url}, name the server's certificate: --tls-certificate FILE, or --services DIR where platform.toml has it"
+        ),
         (None, _) => {
             let authority = url.strip_prefix("http://");
             let refused = || format!("{url} begins with neither http:// nor https://");

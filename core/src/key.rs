@@ -48,6 +48,13 @@ pub(crate) enum KeyError {
     },
 }
 
+impl KeyError {
+    /// Whether there is no file where the key should be.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Where a key is.
 #[derive(Debug, Clone)]
 pub(crate) enum KeySource {

@@ -9,6 +9,8 @@ mod chain;
 mod cli;
 mod data_dir;
 mod deployments;
+mod die;
+mod files;
 mod healthcheck;
 mod hex;
 mod http;
@@ -16,6 +18,7 @@ mod key;
 mod logging;
 mod logs;
 mod metrics;
+mod origin;
 mod platform;
 mod ports;
 mod rekey;
@@ -27,6 +30,7 @@ mod serve;
 mod settings;
 mod standby;
 mod store;
+mod telemetry;
 mod tenant;
 mod tenants;
 mod tls;
@@ -39,6 +43,7 @@ use clap::Parser;
 
 use chain::chain;
 use cli::{Cli, Command};
+use telemetry::Telemetry;
 
 /// The hidden command under which this program is the launcher of an instance.
 const LAUNCH: &str = "launch";
@@ -59,8 +64,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let result = match cli.command {
         Command::Serve(arguments) => {
-            logging::begin(arguments.log_format);
-            runtime.block_on(serve::run(arguments))
+            let settings = arguments.shown.settings()?;
+            let traces = Telemetry::begin(&settings.telemetry)?;
+            logging::begin(arguments.log_format, traces.as_ref());
+            let served = runtime.block_on(serve::run(arguments, settings));
+            if let Some(traces) = traces {
+                traces.end();
+            }
+            served
         }
         Command::Rekey(arguments) => runtime.block_on(rekey::run(&arguments)),
         Command::Healthcheck(arguments) => runtime.block_on(healthcheck::run(&arguments)),

@@ -14,11 +14,14 @@ use proxy::Proxy;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::auth::RegistryAccess;
 use crate::data_dir::DataDir;
-use crate::http::{Limiter, Origin};
+use crate::files;
+use crate::http::Limiter;
 use crate::metrics::Metrics;
+use crate::origin::Origin;
 use crate::retention::{CollectError, Collector};
 use crate::rollout::LeftRunning;
 use crate::settings::Settings;
@@ -174,7 +177,7 @@ impl Platform {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = self.tasks.spawn(work);
+        let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -187,7 +190,7 @@ impl Platform {
         tenant.changed();
         let signals = tenant.begin_rollout(row.number);
         self.tasks
-            .spawn(rollout::run(Arc::clone(self), tenant, row, signals));
+            .spawn(rollout::run(Arc::clone(self), tenant, row, signals).in_current_span());
     }
 
     /// Frees what no rollback within the configured window needs, and measures what is left.
@@ -219,10 +222,8 @@ impl Platform {
         if dry_run {
             return Ok(collector.look(now()).await?.collection);
         }
-        let outcome = {
-            let _alone = self.keeping.write().await;
-            collector.collect(by, now()).await?
-        };
+        let alone = self.keeping.write().await;
+        let outcome = collector.collect(by, now(), alone).await?;
         self.metrics.set_registry_bytes(outcome.left);
         let mut collection = outcome.collection;
         match self.free_unpacked(Some(&outcome.kept)).await {
@@ -347,7 +348,11 @@ pub(crate) async fn collect_regularly(app: App) {
 
 /// A tenant's listener, with TLS where the server has it.
 async fn bind(address: SocketAddr, tls: Option<&Tls>) -> std::io::Result<Proxy> {
-    let settings = proxy::Settings::default();
+    let mut settings = proxy::Settings::default();
+    // Each takes two files, the client's connection and the instance's. No tenant alone gets all that there are.
+    if let Some(files) = files::allowed() {
+        settings.max_connections = settings.max_connections.min(files / 4);
+    }
     match tls {
         Some(tls) => Proxy::bind_tls(address, settings, tls.acceptor()).await,
         None => Proxy::bind(address, settings).await,

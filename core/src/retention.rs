@@ -17,7 +17,7 @@ use management_api::types::{CollectedRelease, Collection};
 use oci::Inventory;
 use serde_json::json;
 
-use crate::store::{Action, Actor, Entry, Store, StoreError};
+use crate::store::{Action, Actor, Entry, ReleaseUse, Store, StoreError};
 use plan::Plan;
 pub(crate) use plan::Rules;
 
@@ -52,7 +52,8 @@ pub(crate) struct Outcome {
 impl Collector {
     /// What would go now.
     pub(crate) async fn look(&self, now: DateTime<Utc>) -> Result<Outcome, CollectError> {
-        let (plan, inventory) = self.plan(now).await?;
+        let releases = self.store.releases_in_use().await?;
+        let (plan, inventory) = self.plan(releases, now).await?;
         let secret_versions = self.store.surplus_secrets(plan.kept.clone()).await?;
         let surplus = inventory.without(&plan.gone, self.rules.grace);
         let collection = Collection {
@@ -67,18 +68,19 @@ impl Collector {
         Ok(self.outcome(collection, &plan, left))
     }
 
-    /// Removes it. Nobody may begin a deployment meanwhile; pushes may go on. What is to go is written down before, and
-    /// what has gone after.
-    pub(crate) async fn collect(
+    /// Removes it. Nobody may begin a deployment before `alone` is given back, which is when no image goes any more and
+    /// only bytes that are nobody's do; pushes may go on. What is to go is written down before, and what has gone after.
+    pub(crate) async fn collect<G>(
         &self,
         by: &Actor,
         now: DateTime<Utc>,
+        alone: G,
     ) -> Result<Outcome, CollectError> {
         let begun = std::time::Instant::now();
         // Before anything goes: while a backup is made nothing does.
         let right = self.images.collecting()?;
-        self.relink().await?;
-        let (plan, inventory) = self.plan(now).await?;
+        let releases = self.relink(self.store.releases_in_use().await?).await?;
+        let (plan, inventory) = self.plan(releases, now).await?;
         let planned = plan.collection();
         let manifests = plan.manifests();
         let entry = move |secret_versions| {
@@ -92,14 +94,17 @@ impl Collector {
         };
         let kept = plan.kept.clone();
         let secret_versions = self.store.forget_secrets(kept, by, entry).await?;
-        let (images, gone, grace) = (
-            Arc::clone(&self.images),
-            plan.gone.clone(),
-            self.rules.grace,
-        );
-        let work =
-            tokio::task::spawn_blocking(move || images.collect_without(&right, &gone, grace));
-        let collected = work.await.map_err(|_| StoreError::Stopped)??;
+        let (gone, grace) = (plan.gone.clone(), self.rules.grace);
+        let (images, all) = (Arc::clone(&self.images), Arc::clone(&inventory));
+        let unlinked = blocking(move || {
+            let unlinked = images.unlink_manifests(&right, &all, &gone, grace)?;
+            Ok((right, unlinked))
+        });
+        let (right, unlinked) = unlinked.await?;
+        drop(alone);
+        let (images, all) = (Arc::clone(&self.images), Arc::clone(&inventory));
+        let collected =
+            blocking(move || images.remove_surplus(&right, &all, &unlinked, grace)).await?;
         let collection = Collection {
             secret_versions,
             manifests: collected.manifests,
@@ -123,10 +128,9 @@ impl Collector {
     }
 
     /// What serves or is being deployed is kept also where its repository has lost it.
-    async fn relink(&self) -> Result<(), CollectError> {
-        let releases = self.store.releases_in_use().await?;
+    async fn relink(&self, releases: Vec<ReleaseUse>) -> Result<Vec<ReleaseUse>, CollectError> {
         let images = Arc::clone(&self.images);
-        let work = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             for release in releases.iter().filter(|r| r.live || r.running) {
                 if let (Ok(repository), Ok(digest)) =
                     (release.tenant.parse(), release.digest.parse())
@@ -139,22 +143,25 @@ impl Collector {
                     );
                 }
             }
-            Ok::<_, oci::StoreError>(())
-        });
-        Ok(work.await.map_err(|_| StoreError::Stopped)??)
+            Ok(releases)
+        })
+        .await
     }
 
-    async fn plan(&self, now: DateTime<Utc>) -> Result<(Plan, Inventory), CollectError> {
-        let releases = self.store.releases_in_use().await?;
+    async fn plan(
+        &self,
+        releases: Vec<ReleaseUse>,
+        now: DateTime<Utc>,
+    ) -> Result<(Plan, Arc<Inventory>), CollectError> {
         let tenants = self.store.tenants().await?;
         let tenants: BTreeSet<String> = tenants.into_iter().map(|tenant| tenant.id).collect();
         let (images, rules) = (Arc::clone(&self.images), self.rules.clone());
-        let work = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let inventory = images.inventory()?;
             let plan = plan::plan(releases, &tenants, &inventory, &rules, now);
-            Ok::<_, oci::StoreError>((plan, inventory))
-        });
-        Ok(work.await.map_err(|_| StoreError::Stopped)??)
+            Ok((plan, Arc::new(inventory)))
+        })
+        .await
     }
 
     fn outcome(&self, mut collection: Collection, plan: &Plan, left: u64) -> Outcome {
@@ -169,6 +176,14 @@ impl Collector {
             left,
         }
     }
+}
+
+/// Work on the registry's files.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, oci::StoreError> + Send + 'static,
+) -> Result<T, CollectError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|_| StoreError::Stopped)??)
 }
 
 /// What somebody relied on within this time is never collected: long enough for a push over a slow line.

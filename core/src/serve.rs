@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Issue, authenticate, issue};
 use crate::cli::ServeArgs;
 use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
+use crate::files;
 use crate::http::{Limiter, Listener, router};
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
@@ -23,7 +24,7 @@ use crate::ports::reachable;
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
 use crate::runner::{Runner, Wanted};
-use crate::settings::Settings;
+use crate::settings::{Limits, Settings};
 use crate::standby::{self, Lost, Standby};
 use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
@@ -40,12 +41,8 @@ const WIND_DOWN: Duration = Duration::from_mins(1);
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Runs a server until it is told to end.
-pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: ServeArgs, settings: Settings) -> anyhow::Result<()> {
     let stop = StopSignals::listen()?;
-    let settings = match &arguments.services {
-        Some(folder) => Settings::load(folder)?,
-        None => Settings::default(),
-    };
     let tls = tls(&arguments, &settings)?;
     let addresses = arguments.addresses(tls.is_some())?;
     let database = arguments.database.server()?;
@@ -216,12 +213,13 @@ async fn serve(
     warn_of_plain_text(&app);
     app.tasks.spawn(collect_regularly(App::clone(&app)));
     if let Some(tls) = app.tls.clone() {
-        app.tasks.spawn(tls.watch(app.shutdown.clone()));
+        let hang_up = tls::hang_up().context("cannot listen to signals")?;
+        app.tasks.spawn(tls.watch(hang_up, app.shutdown.clone()));
     }
     let serving = tokio::spawn(listener.serve(
         router,
         app.tls.as_ref().map(Tls::acceptor),
-        app.settings.limits.max_connections,
+        connections(&app.settings.limits),
         app.shutdown.clone(),
         DRAIN,
     ));
@@ -232,14 +230,32 @@ async fn serve(
 
 /// The certificate that the command line names, else that of the settings.
 fn tls(arguments: &ServeArgs, settings: &Settings) -> Result<Option<Tls>, TlsError> {
-    let named = arguments
-        .tls_certificate
-        .clone()
-        .zip(arguments.tls_key.clone());
+    let certificate = arguments.shown.tls_certificate.clone();
+    let named = certificate.zip(arguments.tls_key.clone());
     let set = settings.tls.clone();
     let files = named.or_else(|| set.map(|files| (files.certificate, files.key)));
     let open = |(certificate, key)| Tls::open(tls::Files { certificate, key });
     files.map(open).transpose()
+}
+
+/// How many connections to take: each may need two files, its own and what is read or written for it, and there have to
+/// be some for everything else.
+fn connections(limits: &Limits) -> usize {
+    let wanted = limits.max_connections;
+    let Some(files) = files::allowed() else {
+        return wanted;
+    };
+    let possible = (files / 4).max(1);
+    if wanted > possible {
+        tracing::info!(
+            files,
+            wanted,
+            possible,
+            "this process may have too few files open for [limits] max_connections: raise LimitNOFILE of its service, or \
+             `ulimit -n`"
+        );
+    }
+    wanted.min(possible)
 }
 
 async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyhow::Result<App> {

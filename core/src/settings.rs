@@ -54,6 +54,12 @@ pub(crate) enum SettingsError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no such share.
+    #[error("{}: [telemetry] sample_ratio must be from 0 to 1, and timeout_seconds at least 1", path.display())]
+    Telemetry {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value makes no sense.
     #[error("{}: [health] is refused", path.display())]
     Health {
@@ -83,6 +89,30 @@ pub(crate) struct Settings {
     pub(crate) database: Database,
     /// The certificate that is shown, where the command line names none.
     pub(crate) tls: Option<TlsFiles>,
+    /// Who gets traces.
+    pub(crate) telemetry: Telemetry,
+}
+
+/// Who gets traces, where no standard variable (`OTEL_…`) says otherwise. Nobody, if neither names an endpoint.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Telemetry {
+    /// Base URL of a collector that takes OTLP over HTTP.
+    pub(crate) endpoint: Option<String>,
+    /// Of the traces that begin here, which share is sent: 0 to 1.
+    pub(crate) sample_ratio: f64,
+    /// For one batch.
+    pub(crate) timeout_seconds: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            sample_ratio: 1.0,
+            timeout_seconds: 10,
+        }
+    }
 }
 
 /// What is kept for how long. Zero where nothing is said: no bound.
@@ -378,6 +408,11 @@ impl Settings {
         if settings.database.lease_seconds < SHORTEST_LEASE {
             return Err(SettingsError::Lease { path });
         }
+        let telemetry = &settings.telemetry;
+        let is_share = (0.0..=1.0).contains(&telemetry.sample_ratio);
+        if !is_share || telemetry.timeout_seconds == 0 {
+            return Err(SettingsError::Telemetry { path });
+        }
         check_health(&settings.request_defaults().health)
             .map_err(|source| SettingsError::Health { path, source })?;
         Ok(settings)
@@ -441,6 +476,13 @@ mod tests {
     #[test]
     fn a_health_check_that_makes_no_sense_is_refused() {
         assert!(load("[health]\nretries = 0\n").is_err());
+    }
+
+    #[test]
+    fn traces_are_off_and_their_share_is_one() {
+        assert_eq!(Settings::default().telemetry.endpoint, None);
+        let refused = load("[telemetry]\nsample_ratio = 1.5\n").unwrap_err();
+        assert!(refused.to_string().contains("from 0 to 1"), "{refused}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_rustls::rustls;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
@@ -97,24 +97,22 @@ impl Tls {
 
     /// For this server's requests to itself: believes the certificate that it shows, whatever its name and time.
     pub(crate) fn connector(&self) -> TlsConnector {
-        connector(Arc::clone(&self.shown) as Arc<dyn Known>)
+        connector(Known::Shown(Arc::clone(&self.shown)))
     }
 
-    /// Reads the files again whenever they have changed, until `stop`.
-    pub(crate) async fn watch(self, stop: CancellationToken) -> std::io::Result<()> {
-        let mut hang_up = signal(SignalKind::hangup())?;
+    /// Reads the files again whenever they have changed or a signal says so, until `stop`.
+    pub(crate) async fn watch(self, mut hang_up: Signal, stop: CancellationToken) {
         let mut seen = self.files.stamps();
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = hang_up.recv() => {}
-                () = tokio::time::sleep(LOOK) => {
-                    let now = self.files.stamps();
-                    if now == seen {
-                        continue;
-                    }
-                    seen = now;
-                }
+            let is_told = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = hang_up.recv() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            // Before the files are read: what changes meanwhile is read again.
+            let before = std::mem::replace(&mut seen, self.files.stamps());
+            if !is_told && seen == before {
+                continue;
             }
             let files = self.files.clone();
             match tokio::task::spawn_blocking(move || files.load()).await {
@@ -163,10 +161,15 @@ impl Files {
     }
 }
 
+/// The signal that makes a server look at its files at once; without anybody who listens it ends the process.
+pub(crate) fn hang_up() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// A connector that believes the first certificate of this file and no other.
 pub(crate) fn connector_for(certificate: &Path) -> Result<TlsConnector, TlsError> {
     let chain = certificates(certificate)?;
-    Ok(connector(Arc::new(chain)))
+    Ok(connector(Known::These(chain)))
 }
 
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -190,7 +193,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn connector(known: Arc<dyn Known>) -> TlsConnector {
+fn connector(known: Known) -> TlsConnector {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")
@@ -221,27 +224,27 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// A certificate that is known by itself.
-trait Known: fmt::Debug + Send + Sync {
-    fn is(&self, certificate: &CertificateDer<'_>) -> bool;
+/// A certificate that is known by itself: the first of these.
+#[derive(Debug)]
+enum Known {
+    /// Those that are shown at the moment.
+    Shown(Arc<Shown>),
+    These(Vec<CertificateDer<'static>>),
 }
 
-impl Known for Shown {
+impl Known {
     fn is(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.now().cert.first() == Some(certificate)
-    }
-}
-
-impl Known for Vec<CertificateDer<'static>> {
-    fn is(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.first() == Some(certificate)
+        match self {
+            Self::Shown(shown) => shown.now().cert.first() == Some(certificate),
+            Self::These(chain) => chain.first() == Some(certificate),
+        }
     }
 }
 
 /// Believes one certificate, for requests of the server to itself.
 #[derive(Debug)]
 struct Own {
-    known: Arc<dyn Known>,
+    known: Known,
     provider: Arc<CryptoProvider>,
 }
 

@@ -1,55 +1,130 @@
-//! Content addresses: `sha256:<64 hex digits>`, and hashing while bytes pass by.
+//! Content addresses: `sha256:<64 hex digits>` or `sha512:<128 hex digits>`, and hashing while bytes
+//! pass by.
 //!
-//! Only SHA-256 is accepted. The grammar knows `sha512` too, so that a reader of such a digest is
-//! told that it is unsupported and not that it is malformed.
+//! These two algorithms are the ones that the image specification registers and asks for. Its grammar
+//! knows others, so that a reader of such a digest is told that it is unsupported and not that it is
+//! malformed. What is made here is addressed by SHA-256; SHA-512 is for what others made.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
-const ALGORITHM: &str = "sha256";
+/// How content is hashed to its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Algorithm {
+    /// SHA-256, which everybody knows.
+    #[default]
+    Sha256,
+    /// SHA-512, which registries may know.
+    Sha512,
+}
 
-/// The SHA-256 address of some bytes.
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
+    /// As it is written before the colon of a digest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| ParseDigestError::Unsupported {
+            algorithm: text.to_owned(),
+        })
+    }
+}
+
+/// The address of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+pub struct Digest(Value);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Value {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// The SHA-256 digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Self::by(Algorithm::Sha256, bytes)
     }
 
-    /// The 64 lower-case hex digits, without the algorithm.
+    /// The digest of `bytes` by an algorithm of choice.
+    #[must_use]
+    pub fn by(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => Value::Sha256(Sha256::digest(bytes).into()),
+            Algorithm::Sha512 => Value::Sha512(Sha512::digest(bytes).into()),
+        })
+    }
+
+    /// How the content was hashed.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            Value::Sha256(_) => Algorithm::Sha256,
+            Value::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The lower-case hex digits, without the algorithm: 64 or 128, by which the algorithms are told apart.
     #[must_use]
     pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
+        let bytes: &[u8] = match &self.0 {
+            Value::Sha256(bytes) => bytes,
+            Value::Sha512(bytes) => bytes,
+        };
+        let mut text = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
             text.push(char::from(DIGITS[usize::from(byte >> 4)]));
             text.push(char::from(DIGITS[usize::from(byte & 15)]));
         }
         text
     }
 
-    /// Reads 64 lower-case hex digits without an algorithm, as file names hold them.
+    /// Reads lower-case hex digits without an algorithm, as file names hold them.
     pub fn from_hex(hex: &str) -> Result<Self, ParseDigestError> {
-        let malformed = || ParseDigestError::Malformed {
-            text: hex.to_owned(),
+        let value = match hex.len() {
+            64 => bytes_of(hex).map(Value::Sha256),
+            128 => bytes_of(hex).map(Value::Sha512),
+            _ => None,
         };
-        if hex.len() != 64 {
-            return Err(malformed());
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            let high = hex_value(pair[0]).ok_or_else(malformed)?;
-            let low = hex_value(pair[1]).ok_or_else(malformed)?;
-            *byte = high << 4 | low;
-        }
-        Ok(Self(bytes))
+        value.map(Self).ok_or_else(|| ParseDigestError::Malformed {
+            text: hex.to_owned(),
+        })
+    }
+
+    /// `sha256-<hex>`: the digest where no colon may stand.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{}-{}", self.algorithm(), self.hex())
+    }
+
+    /// Reads what [`Self::file_name`] makes.
+    pub fn from_file_name(name: &str) -> Result<Self, ParseDigestError> {
+        name.replacen('-', ":", 1).parse()
     }
 
     /// The first 12 hex digits, for people.
@@ -64,14 +139,16 @@ impl Digest {
 /// Why a text is not a digest this crate can use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDigestError {
-    /// A well-formed digest of an algorithm that is not SHA-256.
-    #[error("digest algorithm `{algorithm}` is not supported, only sha256 is")]
+    /// A well-formed digest of another algorithm.
+    #[error("digest algorithm `{algorithm}` is not supported, only sha256 and sha512 are")]
     Unsupported {
         /// The algorithm as written.
         algorithm: String,
     },
     /// Not a digest at all.
-    #[error("`{text}` is not a digest, expected sha256:<64 lower-case hex digits>")]
+    #[error(
+        "`{text}` is not a digest, expected sha256:<64 lower-case hex digits> or sha512:<128 of them>"
+    )]
     Malformed {
         /// The text as given.
         text: String,
@@ -86,21 +163,46 @@ impl FromStr for Digest {
             text: text.to_owned(),
         };
         let (algorithm, encoded) = text.split_once(':').ok_or_else(malformed)?;
-        match algorithm {
-            ALGORITHM => Self::from_hex(encoded).map_err(|_| malformed()),
-            "sha512" if encoded.len() == 128 && encoded.bytes().all(|b| hex_value(b).is_some()) => {
-                Err(ParseDigestError::Unsupported {
-                    algorithm: algorithm.to_owned(),
-                })
-            }
-            _ => Err(malformed()),
+        if !is_algorithm(algorithm) || !is_encoded(encoded) {
+            return Err(malformed());
+        }
+        let algorithm: Algorithm = algorithm.parse()?;
+        let digest = Self::from_hex(encoded).map_err(|_| malformed())?;
+        if digest.algorithm() == algorithm {
+            Ok(digest)
+        } else {
+            Err(malformed())
         }
     }
 }
 
+/// `[a-z0-9]+([+._-][a-z0-9]+)*`, as the image specification has it.
+fn is_algorithm(text: &str) -> bool {
+    let is_component = |part: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        !part.is_empty() && part.bytes().all(plain)
+    };
+    text.split(['+', '.', '_', '-']).all(is_component)
+}
+
+/// `[a-zA-Z0-9=_-]+`
+fn is_encoded(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
+    !text.is_empty() && text.bytes().all(plain)
+}
+
+/// The bytes that hex digits stand for. Upper-case digits are refused: a digest has one spelling.
+fn bytes_of<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = hex_value(pair[0])? << 4 | hex_value(pair[1])?;
+    }
+    Some(bytes)
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ALGORITHM}:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm(), self.hex())
     }
 }
 
@@ -124,22 +226,50 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// A digest in the making. Cloning it keeps the state, so that a partial upload can be continued.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Hasher {
-    state: Sha256,
+    state: State,
     length: u64,
 }
 
+#[derive(Clone)]
+enum State {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A SHA-256 hasher that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::by(Algorithm::Sha256)
+    }
+
+    /// A hasher of this algorithm that has seen nothing.
+    #[must_use]
+    pub fn by(algorithm: Algorithm) -> Self {
+        let state = match algorithm {
+            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+        };
+        Self { state, length: 0 }
+    }
+
+    /// Which digest this will be.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        match self.state {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
     }
 
     /// Takes in more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.state.update(bytes);
+        match &mut self.state {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
         self.length += bytes.len() as u64;
     }
 
@@ -152,13 +282,23 @@ impl Hasher {
     /// The digest of all bytes seen.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest(self.state.finalize().into())
+        Digest(match self.state {
+            State::Sha256(state) => Value::Sha256(state.finalize().into()),
+            State::Sha512(state) => Value::Sha512(state.finalize().into()),
+        })
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hasher")
+            .field("algorithm", &self.algorithm())
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
@@ -172,11 +312,16 @@ pub struct DigestReader<R> {
 }
 
 impl<R: Read> DigestReader<R> {
-    /// Starts hashing what `inner` yields.
+    /// Starts hashing what `inner` yields, with SHA-256.
     pub fn new(inner: R) -> Self {
+        Self::by(Algorithm::Sha256, inner)
+    }
+
+    /// Starts hashing what `inner` yields.
+    pub fn by(algorithm: Algorithm, inner: R) -> Self {
         Self {
             inner,
-            hasher: Hasher::new(),
+            hasher: Hasher::by(algorithm),
         }
     }
 
@@ -207,11 +352,16 @@ pub struct DigestWriter<W> {
 }
 
 impl<W: Write> DigestWriter<W> {
-    /// Starts hashing what goes to `inner`.
+    /// Starts hashing what goes to `inner`, with SHA-256.
     pub fn new(inner: W) -> Self {
+        Self::by(Algorithm::Sha256, inner)
+    }
+
+    /// Starts hashing what goes to `inner`.
+    pub fn by(algorithm: Algorithm, inner: W) -> Self {
         Self {
             inner,
-            hasher: Hasher::new(),
+            hasher: Hasher::by(algorithm),
         }
     }
 
@@ -238,7 +388,6 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Upper-case digits are refused: a digest has one spelling.
 fn hex_value(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -262,16 +411,41 @@ mod tests {
     }
 
     #[test]
-    fn sha512_is_known_but_unsupported() {
-        let error = format!("sha512:{}", "a".repeat(128))
-            .parse::<Digest>()
-            .unwrap_err();
+    fn both_algorithms_have_the_known_digests() {
+        // The examples of FIPS 180-4.
+        let abc = Digest::by(Algorithm::Sha512, b"abc");
         assert_eq!(
-            error,
-            ParseDigestError::Unsupported {
-                algorithm: "sha512".to_owned()
-            }
+            abc.to_string(),
+            "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
         );
+        assert_eq!(Digest::from_hex(&abc.hex()), Ok(abc));
+        assert_eq!(Digest::from_file_name(&abc.file_name()), Ok(abc));
+        assert!(Digest::from_file_name(&abc.hex()).is_err());
+        assert_eq!(abc.algorithm(), Algorithm::Sha512);
+        assert_eq!(Digest::of(b"").algorithm(), Algorithm::Sha256);
+        assert_eq!(Digest::of(b"").hex().len() * 2, abc.hex().len());
+    }
+
+    #[test]
+    fn other_algorithms_are_known_but_unsupported() {
+        for (text, algorithm) in [
+            ("sha384:00", "sha384"),
+            ("blake3:00ff", "blake3"),
+            (
+                "multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8",
+                "multihash+base58",
+            ),
+            (
+                "sha256+b64u:LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7-g-YpeiGJm564",
+                "sha256+b64u",
+            ),
+        ] {
+            let expected = ParseDigestError::Unsupported {
+                algorithm: algorithm.to_owned(),
+            };
+            assert_eq!(text.parse::<Digest>(), Err(expected));
+        }
     }
 
     #[test]
@@ -282,11 +456,18 @@ mod tests {
             "",
             "sha256",
             "sha256:",
-            "md5:00",
+            ":00",
+            "md5:",
+            "-md5:00",
+            "md5++x:00",
+            "md5:0 0",
+            "MD5:00",
             &upper,
             short,
             "sha256:é",
             "sha512:ab",
+            &format!("sha512:{}", "a".repeat(64)),
+            &format!("sha256:{}", "a".repeat(128)),
         ] {
             let error = text.parse::<Digest>().unwrap_err();
             assert!(
@@ -308,20 +489,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn display_and_parse_agree(bytes: [u8; 32]) {
-            let digest = Digest(bytes);
-            prop_assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        fn display_and_parse_agree(bytes: Vec<u8>) {
+            for algorithm in Algorithm::ALL {
+                let digest = Digest::by(algorithm, &bytes);
+                prop_assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+                prop_assert_eq!(Digest::from_hex(&digest.hex()), Ok(digest));
+            }
         }
 
         #[test]
         fn reader_and_writer_agree_with_the_whole(bytes: Vec<u8>) {
-            let mut reader = DigestReader::new(bytes.as_slice());
-            let mut writer = DigestWriter::new(Vec::new());
-            io::copy(&mut reader, &mut writer).unwrap();
-            prop_assert_eq!(reader.finish().0, Digest::of(&bytes));
-            let (digest, copied) = writer.finish();
-            prop_assert_eq!(digest, Digest::of(&bytes));
-            prop_assert_eq!(copied, bytes);
+            for algorithm in Algorithm::ALL {
+                let mut reader = DigestReader::by(algorithm, bytes.as_slice());
+                let mut writer = DigestWriter::by(algorithm, Vec::new());
+                io::copy(&mut reader, &mut writer).unwrap();
+                prop_assert_eq!(reader.finish().0, Digest::by(algorithm, &bytes));
+                let (digest, copied) = writer.finish();
+                prop_assert_eq!(digest, Digest::by(algorithm, &bytes));
+                prop_assert_eq!(&copied, &bytes);
+            }
         }
 
         #[test]

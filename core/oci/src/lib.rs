@@ -19,7 +19,7 @@ pub use client::{
     StoredBlob, TagOrDigest, Timeouts,
 };
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
-pub use digest::{Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
+pub use digest::{Algorithm, Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
 pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};

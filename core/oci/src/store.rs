@@ -1,7 +1,7 @@
 //! A content-addressed store on disk, with repositories that name what is in it.
 //!
 //! ```text
-//! blobs/sha256/<hex>                            content, shared by all repositories
+//! blobs/<algorithm>/<hex>                       content, shared by all repositories
 //! tmp/                                          content still being written
 //! repositories/<name>/_blobs/<hex>              the repository may read the blob
 //! repositories/<name>/_manifests/<hex>          the same for a manifest; holds its media type
@@ -10,7 +10,7 @@
 //! lock, held                                    locked while something is added, removed, needed
 //! ```
 //!
-//! Parts of repository names never begin with `_`, so a name nested in another cannot meet its
+//! Elsewhere the digits stand alone: there are 64 of SHA-256 and 128 of SHA-512. Parts of repository names never begin with `_`, so a name nested in another cannot meet its
 //! folders. Every file appears by a rename after its content is on the disk: a reader, of this
 //! process or another, sees a whole file or none, also after a power cut. Content is stored once
 //! but read through a repository, so that one tenant's repository does not open another's blobs.
@@ -22,6 +22,7 @@ mod inventory;
 mod links;
 mod locks;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -34,10 +35,10 @@ pub use inventory::{Content, Files, Holdings, Inventory, Manifest, Manifests, Pa
 pub use links::Linked;
 pub use locks::{Collecting, Hold};
 
-use crate::digest::{Digest, DigestWriter};
+use crate::digest::{Algorithm, Digest, DigestWriter};
 
 /// Which layout the store above has. A program that finds a store of another one leaves it alone.
-pub const STORE_LAYOUT: u32 = 1;
+pub const STORE_LAYOUT: u32 = 2;
 /// After this long without a write, a temporary file belongs to a process that is gone.
 const STALE: Duration = Duration::from_hours(24);
 
@@ -103,7 +104,9 @@ impl Store {
     /// Opens the store at `root`, creates it when absent, and clears what dead writers left.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
-        for folder in [store.blobs(), store.temporary(), store.repositories_root()] {
+        let blobs = Algorithm::ALL.map(|algorithm| store.blobs(algorithm));
+        let others = [store.temporary(), store.repositories_root()];
+        for folder in blobs.into_iter().chain(others) {
             fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         }
         files::remove_older_than(&store.temporary(), STALE)?;
@@ -113,7 +116,7 @@ impl Store {
     /// The store at `root` if there is one; creates and clears nothing.
     pub fn existing(root: impl Into<PathBuf>) -> Option<Self> {
         let store = Self { root: root.into() };
-        store.blobs().is_dir().then_some(store)
+        store.blobs(Algorithm::Sha256).is_dir().then_some(store)
     }
 
     /// The folder that holds everything.
@@ -125,7 +128,7 @@ impl Store {
     /// Where the content of this digest is or would be.
     #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs(digest.algorithm()).join(digest.hex())
     }
 
     /// Whether the content is here.
@@ -155,13 +158,18 @@ impl Store {
         files::read_small(&path, limit).map_err(|error| missing_or_io(error, "read", path, digest))
     }
 
-    /// Starts writing content.
+    /// Starts writing content, which will be addressed by SHA-256.
     pub fn begin(&self) -> Result<BlobWriter<'_>, StoreError> {
-        BlobWriter::begin(self)
+        self.begin_by(Algorithm::Sha256)
+    }
+
+    /// Starts writing content that will be addressed by this algorithm.
+    pub fn begin_by(&self, algorithm: Algorithm) -> Result<BlobWriter<'_>, StoreError> {
+        BlobWriter::begin(self, algorithm)
     }
 
     /// Makes several contents durable and visible: flushed side by side, which the file system makes one
-    /// flush of its journal of, and with one flush of the folder for all. Their digests, in order.
+    /// flush of its journal of, and with one flush of each folder for all. Their digests, in order.
     pub fn commit_all(&self, writers: Vec<BlobWriter<'_>>) -> Result<Vec<Digest>, StoreError> {
         let settled: Vec<_> = thread::scope(|scope| {
             let settle = |writer: BlobWriter<'_>| writer.settle(None);
@@ -175,21 +183,27 @@ impl Store {
                 .collect()
         });
         let digests: Vec<Digest> = settled.into_iter().collect::<Result<_, _>>()?;
-        if let Some(digest) = digests.first() {
-            files::sync_folder(&self.path(digest))?;
+        let algorithms: BTreeSet<_> = digests.iter().map(Digest::algorithm).collect();
+        for algorithm in algorithms {
+            files::sync(&self.blobs(algorithm))?;
         }
         Ok(digests)
     }
 
-    /// Stores bytes that are in memory anyway.
+    /// Stores bytes that are in memory anyway, addressed by SHA-256.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
-        let digest = Digest::of(bytes);
+        self.put_bytes_by(Algorithm::Sha256, bytes)
+    }
+
+    /// Stores bytes that are in memory anyway.
+    pub fn put_bytes_by(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::by(algorithm, bytes);
         let adding = self.adding()?;
         if files::touch(&self.path(&digest)) {
             return Ok(digest);
         }
         drop(adding);
-        let mut writer = self.begin()?;
+        let mut writer = self.begin_by(algorithm)?;
         let path = self.path(&digest);
         writer
             .write_all(bytes)
@@ -205,14 +219,16 @@ impl Store {
             .set_modified(SystemTime::now())
             .map_err(StoreError::io("touch", file))?;
         opened.sync_all().map_err(StoreError::io("flush", file))?;
-        let _adding = self.adding()?;
-        files::rename_durably(file, &self.path(digest))
+        let (place, adding) = (self.path(digest), self.adding()?);
+        files::rename(file, &place)?;
+        drop(adding);
+        files::sync_folder(&place)
     }
 
     /// Hashes stored content anew and compares.
     pub fn verify(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.path(digest);
-        let mut writer = DigestWriter::new(io::sink());
+        let mut writer = DigestWriter::by(digest.algorithm(), io::sink());
         io::copy(&mut self.open_blob(digest)?, &mut writer)
             .map_err(StoreError::io("read", &path))?;
         match writer.finish().0 {
@@ -229,8 +245,8 @@ impl Store {
         files::remove_if_present(&self.path(digest))
     }
 
-    fn blobs(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
     }
 
     fn temporary(&self) -> PathBuf {

@@ -19,13 +19,18 @@
 //! what it can safely send again to another one; taking it out is for whoever reads the measures.
 //! Nor does it keep a client with an instance: every request is divided anew. It terminates TLS
 //! with what it is given, knows no certificate files, and caches no answer.
+//!
+//! How connections are accepted, and how long they are waited for, is here for the server's other listener too:
+//! [`Door`], [`Idle`].
 
+mod accept;
 mod activity;
 mod answers;
 mod body;
 mod failure;
 mod forward;
 mod headers;
+mod idle;
 mod listener;
 mod measures;
 mod pool;
@@ -37,7 +42,9 @@ mod stats;
 mod table;
 mod tunnel;
 
+pub use accept::{Door, Guest, agree};
 pub use answers::{Bucket, Classes, Histogram};
+pub use idle::{Answer, Idle, InFlight, Patience};
 pub use measures::Measures;
 pub use proxy::Proxy;
 pub use route::{Retired, Target};

@@ -1,11 +1,8 @@
 //! Accepting clients and serving their connections until they, or the proxy, are done.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -15,14 +12,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::accept::{Door, agree};
 use crate::forward::{Client, Forwarder};
+use crate::idle::{Answer, Idle};
 use crate::settings::Settings;
 
-/// How long to let things settle when the machine has no more descriptors for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// At most how often unused connections to the instance are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives.
@@ -73,51 +70,30 @@ pub(crate) async fn accept(
     mut stop: Stop,
 ) {
     let protocols = Arc::new(protocols(&forwarder.settings));
-    let places = forwarder.settings.max_connections;
-    let places = Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
+    let door = Door::new(listener, forwarder.settings.max_connections);
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
-        let accepted = tokio::select! {
-            accepted = next(&listener, &places) => accepted,
+        let guest = tokio::select! {
+            guest = door.next() => guest,
             _ = sweep.tick() => {
                 forwarder.table.expire();
                 continue;
             }
             () = stop.finishing() => return,
         };
-        match accepted {
-            Ok((stream, address, place)) => {
-                forwarder.counters.connected();
-                let scheme = if tls.is_some() { "https" } else { "http" };
-                let client = Client {
-                    address,
-                    scheme,
-                    stop: stop.clone(),
-                };
-                let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-                let serving = greet(stream, tls.clone(), client, protocols, forwarder);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; waiting a moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        forwarder.counters.connected();
+        let client = Client {
+            address: guest.address,
+            scheme: if tls.is_some() { "https" } else { "http" },
+            stop: stop.clone(),
+        };
+        let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
+        let serving = greet(guest.stream, tls.clone(), client, protocols, forwarder);
+        tokio::spawn(async move {
+            serving.await;
+            drop(guest.place);
+        });
     }
-}
-
-/// The next connection, once there is a place for it.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await;
-    let place = place.map_err(io::Error::other)?;
-    let (stream, address) = listener.accept().await?;
-    Ok((stream, address, place))
 }
 
 fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
@@ -146,23 +122,17 @@ async fn greet(
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
 ) {
-    if stream.set_nodelay(true).is_err() {
-        return; // the client has already left
-    }
     let Some(tls) = tls else {
         return serve(stream, client, protocols, forwarder).await;
     };
-    let address = client.address;
     let mut stop = client.stop.clone();
     let limit = forwarder.settings.handshake_timeout;
     let agreed = tokio::select! {
-        agreed = tokio::time::timeout(limit, tls.accept(stream)) => agreed,
+        agreed = agree(&tls, stream, client.address, limit) => agreed,
         () = stop.finishing() => return,
     };
-    match agreed {
-        Ok(Ok(stream)) => serve(stream, client, protocols, forwarder).await,
-        Ok(Err(error)) => tracing::debug!(client = %address, %error, "TLS was not agreed on"),
-        Err(_) => tracing::debug!(client = %address, "TLS was not agreed on in time"),
+    if let Some(stream) = agreed {
+        serve(stream, client, protocols, forwarder).await;
     }
 }
 
@@ -176,18 +146,21 @@ async fn serve<S>(
 {
     let address = client.address;
     let mut stop = client.stop.clone();
-    let first_request = forwarder.settings.header_read_timeout;
-    let greeted = AtomicBool::new(false);
+    let patience = forwarder.settings.patience();
+    let idle = Idle::new();
     let service = service_fn(|request: Request<Incoming>| {
-        greeted.store(true, Ordering::Relaxed);
+        let in_flight = idle.begin();
         let (forwarder, client) = (Arc::clone(&forwarder), client.clone());
-        async move { Ok::<_, Infallible>(forwarder.answer(&client, request).await) }
+        async move {
+            let answer = forwarder.answer(&client, request).await;
+            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
+        }
     });
     let io = TokioIo::new(stream);
     let mut connection = pin!(protocols.serve_connection_with_upgrades(io, service));
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = silent(&greeted, first_request) => return,
+        () = idle.over(patience) => return,
         () = stop.finishing() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -198,14 +171,5 @@ async fn serve<S>(
     };
     if let Err(error) = outcome {
         tracing::debug!(client = %address, %error, "connection ended");
-    }
-}
-
-/// Returns if no request has come within `limit` of connecting. hyper's own time-out begins when
-/// it knows which protocol is spoken, which takes a byte that a silent client never sends.
-async fn silent(greeted: &AtomicBool, limit: Duration) {
-    tokio::time::sleep(limit).await;
-    if greeted.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
     }
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use crate::idle::Patience;
+
 /// Limits and time-outs of one [`Proxy`](crate::Proxy).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How long a client may take to send the head of a request, and how long its connection may
     /// stay open between two requests. It ends connections that trickle a byte at a time.
     pub header_read_timeout: Duration,
+    /// How long a client may take for the next part of an answer.
+    pub take_timeout: Duration,
     /// How long a client may take to agree on TLS, where there is any.
     pub handshake_timeout: Duration,
     /// How long making a connection to the instance may take.
@@ -43,10 +47,22 @@ pub enum Forwarded {
     Append,
 }
 
+impl Settings {
+    /// How long a connection is waited for.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            first: self.header_read_timeout,
+            later: self.header_read_timeout,
+            answer: self.take_timeout,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             header_read_timeout: Duration::from_secs(30),
+            take_timeout: Duration::from_mins(1),
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_mins(1),

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 
-use http::HeaderMap;
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
 use oci::Digest;
 
 /// What a request wants with a repository.
@@ -28,6 +29,24 @@ pub enum Decision {
     Deny,
 }
 
+/// Who asks, as far as the request says it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The request's headers, `Authorization` among them.
+    pub headers: HeaderMap,
+    /// What was found out about the request before the registry got it.
+    pub extensions: Extensions,
+}
+
+impl Caller {
+    pub(crate) fn of(head: &Parts) -> Self {
+        Self {
+            headers: head.headers.clone(),
+            extensions: head.extensions.clone(),
+        }
+    }
+}
+
 /// Images that are not deleted.
 #[derive(Default)]
 pub struct Needed {
@@ -39,9 +58,9 @@ pub struct Needed {
 
 /// Decides. May block: it is called on a thread for that.
 pub trait Authorize: Send + Sync + 'static {
-    /// `headers` are those of the request, `Authorization` among them. Without a repository the question is
-    /// whether the client may use the server at all, which is what `docker login` asks.
-    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision;
+    /// Without a repository the question is whether the client may use the server at all, which is what
+    /// `docker login` asks.
+    fn authorize(&self, caller: &Caller, repository: Option<&str>, action: Action) -> Decision;
 
     /// What somebody needs of a repository, whoever asks for its removal; `None` when that cannot be told now.
     fn needed(&self, repository: &str) -> Option<Needed> {

@@ -9,8 +9,8 @@ use http::{HeaderMap, header};
 
 use crate::error::RegistryError;
 
-/// As much as goes to the disk at once.
-const BATCH: usize = 1024 * 1024;
+/// As much goes to the disk at once. Each upload has so much in memory, beside what the connection has read.
+const BATCH: usize = 256 * 1024;
 
 /// As much is read of a body that nobody wants.
 const DRAINED: usize = 1024 * 1024;
@@ -74,7 +74,7 @@ impl Incoming {
         let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
     }
 
-    /// The next stretch, about a megabyte; none at the end.
+    /// The next stretch, about a [`BATCH`]; none at the end.
     pub(crate) async fn batch(&mut self) -> Result<Option<Vec<Bytes>>, RegistryError> {
         let mut batch = Vec::new();
         let mut length = 0;

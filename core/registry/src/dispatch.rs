@@ -6,10 +6,11 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use oci::Repository;
+use tracing::Instrument as _;
 
-use crate::authorize::{Action, Decision};
+use crate::authorize::{Action, Caller, Decision};
 use crate::body::Incoming;
 use crate::error::RegistryError;
 use crate::route::{Route, Thing};
@@ -39,10 +40,15 @@ impl Asked {
 
     /// A parameter of the query, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        let query = self.head.uri.query()?;
-        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        self.parameters(name).next()
+    }
+
+    /// A parameter that may be there several times.
+    pub(crate) fn parameters(&self, name: &str) -> impl Iterator<Item = String> {
+        let query = self.head.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
         pairs
-            .find(|(key, _)| key == name)
+            .filter(move |(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
     }
 
@@ -57,8 +63,9 @@ pub(crate) async fn check(
     State(registry): State<Arc<Registry>>,
     request: Request<Body>,
 ) -> Response {
-    let allowed = authorize(&registry, request.headers(), None, Action::Pull).await;
-    finish(match (allowed, request.method()) {
+    let (head, _) = request.into_parts();
+    let allowed = authorize(&registry, &head, None, Action::Pull).await;
+    finish(match (allowed, &head.method) {
         (Err(error), _) => Err(error),
         (Ok(()), &(Method::GET | Method::HEAD)) => {
             Ok(json(StatusCode::OK, &serde_json::Map::new()))
@@ -98,7 +105,7 @@ async fn handle(
         (_, &Method::DELETE) => Action::Delete,
         _ => Action::Push,
     };
-    authorize(&registry, &head.headers, repository, action).await?;
+    authorize(&registry, &head, repository, action).await?;
     let Route { repository, thing } = route?;
     let asked = Asked {
         registry,
@@ -108,10 +115,19 @@ async fn handle(
     match (thing, asked.head.method.clone()) {
         (Thing::Blob(digest), Method::GET | Method::HEAD) => blobs::get(asked, digest).await,
         (Thing::Blob(digest), Method::DELETE) => blobs::delete(asked, digest).await,
-        (Thing::Uploads, Method::POST) => uploads::begin(asked, incoming).await,
+        (Thing::Uploads, Method::POST) => {
+            let span = uploads::span(&asked.repository);
+            uploads::begin(asked, incoming).instrument(span).await
+        }
         (Thing::Upload(id), Method::GET | Method::HEAD) => uploads::status(asked, id).await,
-        (Thing::Upload(id), Method::PATCH) => uploads::append(asked, id, incoming).await,
-        (Thing::Upload(id), Method::PUT) => uploads::finish(asked, id, incoming).await,
+        (Thing::Upload(id), Method::PATCH) => {
+            let span = uploads::span(&asked.repository);
+            uploads::append(asked, id, incoming).instrument(span).await
+        }
+        (Thing::Upload(id), Method::PUT) => {
+            let span = uploads::span(&asked.repository);
+            uploads::finish(asked, id, incoming).instrument(span).await
+        }
         (Thing::Upload(id), Method::DELETE) => uploads::cancel(asked, id).await,
         (Thing::Manifest(target), Method::GET | Method::HEAD) => {
             manifests::get(asked, target).await
@@ -127,16 +143,16 @@ async fn handle(
 /// Asks the authoriser, on a thread that may block.
 pub(crate) async fn authorize(
     registry: &Arc<Registry>,
-    headers: &HeaderMap,
+    head: &Parts,
     repository: Option<&Repository>,
     action: Action,
 ) -> Result<(), RegistryError> {
     let registry = Arc::clone(registry);
     let repository = repository.cloned();
-    let headers = headers.clone();
+    let caller = Caller::of(head);
     let decision = tokio::task::spawn_blocking(move || {
         let repository = repository.as_ref().map(Repository::as_str);
-        registry.authorize.authorize(&headers, repository, action)
+        registry.authorize.authorize(&caller, repository, action)
     });
     match decision.await? {
         Decision::Allow => Ok(()),

@@ -45,6 +45,8 @@ pub(crate) enum RegistryError {
     BodyTimeout,
     #[error("the body broke off")]
     BodyBroken,
+    #[error("`n` must be how many to list, a number")]
+    PageInvalid,
     #[error("the server does not do this")]
     Unsupported,
     #[error("there is nothing at this address")]
@@ -60,7 +62,7 @@ impl RegistryError {
         match self {
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied => (StatusCode::FORBIDDEN, "DENIED"),
-            Self::Needed => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
+            Self::Needed => (StatusCode::CONFLICT, "DENIED"),
             Self::NameInvalid { .. } => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
             Self::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::DigestInvalid { .. } => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
@@ -77,6 +79,7 @@ impl RegistryError {
             Self::RangeNotSatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "UNSUPPORTED"),
             Self::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
+            Self::PageInvalid => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
             Self::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::NotFound => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
             Self::Full => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),

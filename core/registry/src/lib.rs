@@ -24,7 +24,7 @@ use axum::Router;
 use axum::routing::any;
 use oci::{Digest, Repository, Store};
 
-pub use authorize::{Action, Authorize, Decision, Needed};
+pub use authorize::{Action, Authorize, Caller, Decision, Needed};
 pub use error::too_many_requests;
 
 use error::RegistryError;

@@ -6,7 +6,10 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::{Method, StatusCode, header};
-use oci::{Descriptor, Digest, ImageIndex, ImageManifest, Repository, Store, media_type};
+use oci::{
+    Descriptor, Digest, ImageIndex, ImageManifest, ParseReferenceError, Repository, Store, Tag,
+    media_type,
+};
 use serde::Deserialize;
 
 use crate::Registry;
@@ -14,6 +17,9 @@ use crate::body::Incoming;
 use crate::dispatch::{Asked, CONTENT_DIGEST, empty, with_headers};
 use crate::error::RegistryError;
 use crate::route::Target;
+
+/// A manifest may get so many tags with one request.
+const TAGS_AT_ONCE: usize = 16;
 
 pub(crate) async fn get(asked: Asked, target: Target) -> Result<Response, RegistryError> {
     let head = asked.head.method == Method::HEAD;
@@ -54,16 +60,22 @@ pub(crate) async fn put(
     incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
     let content_type = asked.header(&header::CONTENT_TYPE).map(plain_media_type);
+    let tags = tags_for(&asked, &target)?;
+    let names: Vec<String> = match &target {
+        Target::Tag(_) => Vec::new(),
+        Target::Digest(_) => tags.iter().map(ToString::to_string).collect(),
+    };
     let limit = asked.registry.limits.manifest;
     incoming.admit(&asked.head.headers, limit, limit)?;
     let bytes = incoming.whole().await?;
     let received = Received {
+        target,
+        tags,
         content_type,
         bytes,
     };
-    let stored = asked.blocking(move |registry, repository| {
-        keep(&registry.store, repository, &target, &received)
-    });
+    let stored =
+        asked.blocking(move |registry, repository| keep(&registry.store, repository, &received));
     let Stored { digest, subject } = stored.await?;
     let mut response = empty(
         StatusCode::CREATED,
@@ -82,7 +94,28 @@ pub(crate) async fn put(
         // Tells the client that it need not keep a list of referrers under a tag.
         response.headers_mut().insert("oci-subject", value);
     }
+    for name in names {
+        if let Ok(value) = name.parse() {
+            response.headers_mut().append("oci-tag", value);
+        }
+    }
     Ok(response)
+}
+
+/// The tags that will mean the manifest: the one of the address, or beside a digest those of the query. By the
+/// latter, manifests are tagged that are not addressed by SHA-256.
+fn tags_for(asked: &Asked, target: &Target) -> Result<Vec<Tag>, RegistryError> {
+    if let Target::Tag(tag) = target {
+        return Ok(vec![tag.clone()]);
+    }
+    let parsed = asked.parameters("tag").map(|text| text.parse());
+    let tags: Vec<Tag> = parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error: ParseReferenceError| invalid(error.to_string()))?;
+    if tags.len() > TAGS_AT_ONCE {
+        return Err(invalid(format!("more than {TAGS_AT_ONCE} tags at once")));
+    }
+    Ok(tags)
 }
 
 pub(crate) async fn delete(asked: Asked, target: Target) -> Result<Response, RegistryError> {
@@ -118,6 +151,8 @@ struct Found {
 }
 
 struct Received {
+    target: Target,
+    tags: Vec<Tag>,
     content_type: Option<String>,
     bytes: Vec<u8>,
 }
@@ -151,37 +186,59 @@ fn find(
 fn keep(
     store: &Store,
     repository: &Repository,
-    target: &Target,
     received: &Received,
 ) -> Result<Stored, RegistryError> {
-    let digest = Digest::of(&received.bytes);
-    if let Target::Digest(expected) = target
-        && *expected != digest
-    {
-        let detail = format!("the manifest has digest {digest}, expected {expected}");
-        return Err(RegistryError::DigestInvalid { detail });
-    }
+    let digest = addressed(&received.target, &received.bytes)?;
     let outline = outline(&received.bytes)?;
     let media_type = agreed_media_type(&outline, received.content_type.as_deref())?;
+    check_same_type(store, repository, &digest, &media_type)?;
     check_parts(store, repository, &media_type, &received.bytes)?;
-    store.put_bytes(&received.bytes)?;
+    store.put_bytes_by(digest.algorithm(), &received.bytes)?;
     let subject = outline.subject.map(|subject| subject.digest);
     // The tag comes last: it must never mean a manifest that is not whole.
-    match (&subject, target) {
-        (None, Target::Tag(tag)) => {
+    match (&subject, received.tags.as_slice()) {
+        (None, [tag]) => {
             store.link_tagged_manifest(repository, &digest, &media_type, tag)?;
         }
-        (subject, target) => {
+        (subject, tags) => {
             store.link_manifest(repository, &digest, &media_type)?;
             if let Some(subject) = subject {
                 store.link_referrer(repository, subject, &digest)?;
             }
-            if let Target::Tag(tag) = target {
+            for tag in tags {
                 store.set_tag(repository, tag, &digest)?;
             }
         }
     }
     Ok(Stored { digest, subject })
+}
+
+/// The digest of a manifest by the algorithm that it is asked to have; a tag leaves that to the registry.
+fn addressed(target: &Target, bytes: &[u8]) -> Result<Digest, RegistryError> {
+    let Target::Digest(expected) = target else {
+        return Ok(Digest::of(bytes));
+    };
+    let digest = Digest::by(expected.algorithm(), bytes);
+    if digest == *expected {
+        return Ok(digest);
+    }
+    let detail = format!("the manifest has digest {digest}, expected {expected}");
+    Err(RegistryError::DigestInvalid { detail })
+}
+
+/// The same bytes cannot become something else for those who have their digest already.
+fn check_same_type(
+    store: &Store,
+    repository: &Repository,
+    digest: &Digest,
+    media_type: &str,
+) -> Result<(), RegistryError> {
+    match store.manifest_media_type(repository, digest)? {
+        Some(known) if known != media_type => Err(invalid(format!(
+            "the repository has this manifest as `{known}`, and not as `{media_type}`"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn remove(

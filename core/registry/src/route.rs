@@ -1,6 +1,6 @@
 //! What an address under `/v2/` means. Repository names hold slashes, so it is read from its end.
 
-use oci::{Digest, Repository, Tag};
+use oci::{Digest, ParseDigestError, Repository, Tag};
 
 use crate::error::RegistryError;
 use crate::session::UploadId;
@@ -58,11 +58,17 @@ impl Route {
 }
 
 pub(crate) fn parse_digest(text: &str) -> Result<Digest, RegistryError> {
-    text.parse().map_err(
-        |error: oci::ParseDigestError| RegistryError::DigestInvalid {
-            detail: error.to_string(),
-        },
-    )
+    text.parse().map_err(digest_invalid)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+pub(crate) fn digest_invalid(error: ParseDigestError) -> RegistryError {
+    RegistryError::DigestInvalid {
+        detail: error.to_string(),
+    }
 }
 
 fn parse_target(text: &str) -> Result<Target, RegistryError> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use oci::{Digest, DigestWriter, Hasher, Repository, Store};
+use oci::{Algorithm, Digest, DigestWriter, Hasher, Repository, Store};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::Limits;
@@ -77,16 +77,21 @@ impl Sessions {
         sessions
     }
 
-    /// Begins an upload. Blocks.
-    pub(crate) fn begin(&self, repository: &Repository) -> Result<UploadId, RegistryError> {
+    /// Begins an upload, which will probably be addressed by this algorithm. Blocks.
+    pub(crate) fn begin(
+        &self,
+        repository: &Repository,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, RegistryError> {
         // One after the other: none is counted before it is there.
         let _alone = self
             .beginning
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&self.root).map_err(io_failed("create the folder of uploads"))?;
-        self.make_room(repository)?;
-        if self.folders().len() >= self.limits.uploads && self.sweep() >= self.limits.uploads {
+        let mut folders = self.folders();
+        self.make_room(repository, &mut folders)?;
+        if folders.len() >= self.limits.uploads && self.sweep() >= self.limits.uploads {
             return Err(RegistryError::TooManyRequests);
         }
         let id = UploadId::random()?;
@@ -95,19 +100,23 @@ impl Sessions {
             .and_then(|()| File::create_new(folder.join("data")).map(drop))
             .and_then(|()| fs::write(folder.join("repository"), repository.as_str()));
         created.map_err(io_failed("begin an upload"))?;
-        let session = Session::fresh(folder, repository.clone());
+        let session = Session::fresh(folder, repository.clone(), algorithm);
         self.remember(&id, session);
         Ok(id)
     }
 
     /// Where a repository has as many uploads as it may have, the oldest goes of which nothing has come.
-    fn make_room(&self, repository: &Repository) -> Result<(), RegistryError> {
+    fn make_room(
+        &self,
+        repository: &Repository,
+        folders: &mut Vec<(UploadId, PathBuf)>,
+    ) -> Result<(), RegistryError> {
         let is_own = |folder: &Path| {
             let owner = fs::read_to_string(folder.join("repository"));
             owner.is_ok_and(|owner| owner == repository.as_str())
         };
-        let mut own = self.folders();
-        own.retain(|(_, folder)| is_own(folder));
+        let own = folders.iter().filter(|(_, folder)| is_own(folder));
+        let mut own: Vec<_> = own.cloned().collect();
         if own.len() < self.limits.uploads_of_repository {
             return Ok(());
         }
@@ -121,6 +130,7 @@ impl Sessions {
             if let Some(mut session) = session.filter(|session| session.received == 0) {
                 session.discard();
                 self.forget(&id);
+                folders.retain(|(other, _)| *other != id);
                 return Ok(());
             }
         }
@@ -207,6 +217,14 @@ impl Held {
         self.0.received
     }
 
+    /// Learns how the content will be addressed. Where something has come by another algorithm, the file is read again
+    /// at the end.
+    pub(crate) fn expect(&mut self, algorithm: Algorithm) {
+        if self.0.received == 0 {
+            self.0.hasher = Some(Hasher::by(algorithm));
+        }
+    }
+
     /// Runs something on the upload's file. The hold goes along: when the request is dropped, the
     /// next one still waits until the disk is quiet.
     pub(crate) async fn blocking<T, F>(mut self, work: F) -> Result<(Self, T), RegistryError>
@@ -228,18 +246,18 @@ pub(crate) struct Session {
     folder: PathBuf,
     repository: Repository,
     received: u64,
-    /// None after a restart: the file has to be read again.
+    /// Of what has come, by the algorithm that was expected. None after a restart: the file has to be read again.
     hasher: Option<Hasher>,
     closed: bool,
 }
 
 impl Session {
-    fn fresh(folder: PathBuf, repository: Repository) -> Self {
+    fn fresh(folder: PathBuf, repository: Repository, algorithm: Algorithm) -> Self {
         Self {
             folder,
             repository,
             received: 0,
-            hasher: Some(Hasher::new()),
+            hasher: Some(Hasher::by(algorithm)),
             closed: false,
         }
     }
@@ -274,7 +292,9 @@ impl Session {
 
     /// Moves the file into the store, if it is what was promised. On a wrong digest the upload is gone.
     pub(crate) fn finish(&mut self, store: &Store, expected: &Digest) -> Result<(), RegistryError> {
-        let actual = self.digest().map_err(io_failed("read an upload"))?;
+        let actual = self
+            .digest(expected.algorithm())
+            .map_err(io_failed("read an upload"))?;
         if actual != *expected {
             self.discard();
             let detail = format!("the content has digest {actual}, expected {expected}");
@@ -308,15 +328,16 @@ impl Session {
         Ok(written)
     }
 
-    fn digest(&mut self) -> io::Result<Digest> {
+    fn digest(&self, algorithm: Algorithm) -> io::Result<Digest> {
         let path = self.folder.join("data");
         // A failed write may have left bytes that nobody counts.
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         file.set_len(self.received)?;
-        if let Some(hasher) = self.hasher.clone() {
-            return Ok(hasher.finish());
+        let hasher = self.hasher.as_ref();
+        if let Some(hasher) = hasher.filter(|hasher| hasher.algorithm() == algorithm) {
+            return Ok(hasher.clone().finish());
         }
-        let mut writer = DigestWriter::new(io::sink());
+        let mut writer = DigestWriter::by(algorithm, io::sink());
         io::copy(&mut &file, &mut writer)?;
         Ok(writer.finish().0)
     }
@@ -340,6 +361,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(folder.path(), limits);
         (folder, sessions)
+    }
+
+    fn begin(sessions: &Sessions, repository: &Repository) -> Result<UploadId, RegistryError> {
+        sessions.begin(repository, Algorithm::Sha256)
     }
 
     fn repository() -> Repository {
@@ -366,7 +391,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_survives_a_restart() {
         let (folder, sessions) = sessions(Limits::default());
-        let id = sessions.begin(&repository()).unwrap();
+        let id = begin(&sessions, &repository()).unwrap();
         let held = sessions.hold(&id, &repository()).await.unwrap();
         let append = |session: &mut Session| session.append(&[Bytes::from_static(b"hello ")]);
         held.blocking(append).await.unwrap();
@@ -388,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn another_repository_does_not_find_it() {
         let (_folder, sessions) = sessions(Limits::default());
-        let id = sessions.begin(&repository()).unwrap();
+        let id = begin(&sessions, &repository()).unwrap();
         assert!(sessions.hold(&id, &"other".parse().unwrap()).await.is_err());
         assert!(sessions.hold(&id, &repository()).await.is_ok());
     }
@@ -401,9 +426,9 @@ mod tests {
             ..Limits::default()
         };
         let (_folder, sessions) = sessions(limits);
-        let old = sessions.begin(&repository()).unwrap();
-        sessions.begin(&repository()).unwrap();
-        let refused = sessions.begin(&repository()).unwrap_err();
+        let old = begin(&sessions, &repository()).unwrap();
+        begin(&sessions, &repository()).unwrap();
+        let refused = begin(&sessions, &repository()).unwrap_err();
         assert!(matches!(refused, RegistryError::TooManyRequests));
         let data = OpenOptions::new()
             .write(true)
@@ -411,7 +436,7 @@ mod tests {
         data.unwrap()
             .set_modified(SystemTime::now() - Duration::from_hours(2))
             .unwrap();
-        sessions.begin(&repository()).unwrap();
+        begin(&sessions, &repository()).unwrap();
         assert!(!sessions.root.join(old.as_str()).exists());
     }
 
@@ -422,8 +447,8 @@ mod tests {
             ..Limits::default()
         });
         let other: Repository = "other".parse().unwrap();
-        let elsewhere = sessions.begin(&other).unwrap();
-        let [full, oldest, held] = [(); 3].map(|()| sessions.begin(&repository()).unwrap());
+        let elsewhere = begin(&sessions, &other).unwrap();
+        let [full, oldest, held] = [(); 3].map(|()| begin(&sessions, &repository()).unwrap());
         let append = |session: &mut Session| session.append(&[Bytes::from_static(b"x")]);
         let filled = sessions.hold(&full, &repository()).await.unwrap();
         drop(filled.blocking(append).await.unwrap());
@@ -433,17 +458,17 @@ mod tests {
             data.set_modified(then).unwrap();
         }
         let in_hand = sessions.hold(&held, &repository()).await.unwrap();
-        let new = sessions.begin(&repository()).unwrap();
+        let new = begin(&sessions, &repository()).unwrap();
         let gone = sessions.hold(&oldest, &repository()).await.err().unwrap();
         assert!(matches!(gone, RegistryError::BlobUploadUnknown));
         let newest = sessions.hold(&new, &repository()).await.unwrap();
         // Each of them has something, or is about to.
-        let refused = sessions.begin(&repository()).unwrap_err();
+        let refused = begin(&sessions, &repository()).unwrap_err();
         assert!(matches!(refused, RegistryError::TooManyRequests));
         drop((in_hand, newest));
-        sessions.begin(&repository()).unwrap();
+        begin(&sessions, &repository()).unwrap();
         assert!(sessions.hold(&full, &repository()).await.is_ok());
         assert!(sessions.hold(&elsewhere, &other).await.is_ok());
-        assert!(sessions.begin(&other).is_ok(), "others go on");
+        assert!(begin(&sessions, &other).is_ok(), "others go on");
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn page_length(asked: &Asked, limit: usize) -> Result<usize, Registry
         None => Ok(limit),
         Some(text) => match text.parse::<usize>() {
             Ok(count) => Ok(count.min(limit)),
-            Err(_) => Err(RegistryError::Unsupported),
+            Err(_) => Err(RegistryError::PageInvalid),
         },
     }
 }

@@ -2,14 +2,25 @@
 
 use axum::response::Response;
 use http::{StatusCode, header};
-use oci::{Digest, Repository};
+use oci::{Algorithm, Digest, Repository};
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::authorize::Action;
 use crate::body::{Incoming, content_length};
 use crate::dispatch::{Asked, CONTENT_DIGEST, authorize, empty};
 use crate::error::{RegistryError, received_range};
-use crate::route::parse_digest;
+use crate::route::{digest_invalid, parse_digest};
 use crate::session::{Held, UploadId};
+
+/// The time in which something of a blob comes, for traces.
+pub(crate) fn span(repository: &Repository) -> Span {
+    tracing::info_span!(
+        "registry upload",
+        repository = repository.as_str(),
+        bytes = Empty
+    )
+}
 
 /// `POST`: mounts, takes a whole blob at once, or begins an upload.
 pub(crate) async fn begin(
@@ -24,8 +35,14 @@ pub(crate) async fn begin(
         .as_deref()
         .map(parse_digest)
         .transpose()?;
+    let hint = asked.parameter("digest-algorithm");
+    let algorithm = match (&digest, hint) {
+        (Some(digest), _) => digest.algorithm(),
+        (None, Some(hint)) => hint.parse().map_err(digest_invalid)?,
+        (None, None) => Algorithm::default(),
+    };
     let id = asked
-        .blocking(|registry, repository| registry.sessions.begin(repository))
+        .blocking(move |registry, repository| registry.sessions.begin(repository, algorithm))
         .await?;
     match digest {
         Some(digest) => {
@@ -97,8 +114,7 @@ async fn mount(asked: &Asked) -> Result<Option<Digest>, RegistryError> {
     let Ok(from) = from.parse::<Repository>() else {
         return Ok(None);
     };
-    let headers = &asked.head.headers;
-    if authorize(&asked.registry, headers, Some(&from), Action::Pull)
+    if authorize(&asked.registry, &asked.head, Some(&from), Action::Pull)
         .await
         .is_err()
     {
@@ -122,8 +138,9 @@ async fn store(
     digest: Digest,
     incoming: &mut Incoming,
 ) -> Result<Response, RegistryError> {
-    let held = asked.registry.sessions.hold(id, &asked.repository).await?;
+    let mut held = asked.registry.sessions.hold(id, &asked.repository).await?;
     check_position(asked, id, held.received())?;
+    held.expect(digest.algorithm());
     let held = receive(asked, held, incoming).await?;
     let registry = std::sync::Arc::clone(&asked.registry);
     let finished = held
@@ -142,11 +159,13 @@ async fn receive(
     incoming: &mut Incoming,
 ) -> Result<Held, RegistryError> {
     let limits = asked.registry.limits;
-    let allowance = limits.blob.saturating_sub(held.received());
+    let before = held.received();
+    let allowance = limits.blob.saturating_sub(before);
     let headers = &asked.head.headers;
     incoming.admit(headers, allowance, limits.blob)?;
     while let Some(batch) = incoming.batch().await? {
         (held, ()) = held.blocking(move |session| session.append(&batch)).await?;
+        Span::current().record("bytes", held.received() - before);
     }
     Ok(held)
 }

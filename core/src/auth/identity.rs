@@ -28,7 +28,7 @@ pub(crate) enum Access {
     Tenant(Permission),
     /// The operator.
     Operator,
-    /// A valid token, or none when the server listens on loopback only.
+    /// A valid token, or none when the server listens on loopback only and no proxy stands in front.
     Scrape,
 }
 

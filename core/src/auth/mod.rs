@@ -7,5 +7,5 @@ mod token;
 
 pub(crate) use identity::{Access, Identity, Permission};
 pub(crate) use jwt::{SERVICE, Signer};
-pub(crate) use registry::{MAX_SCOPES, RegistryAccess, Scope};
-pub(crate) use token::{Issue, authenticate, basic_password, bearer, issue, public_part, renewed};
+pub(crate) use registry::{Bearer, MAX_SCOPES, RegistryAccess, Scope, shown};
+pub(crate) use token::{Issue, authenticate, basic_password, bearer, issue, renewed};

@@ -4,16 +4,17 @@
 //! holds no longer than the platform token behind it, which is looked up with every request.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use management_api::types::Role;
-use registry::{Action, Authorize, Decision};
+use registry::{Action, Caller, Decision};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::jwt::{Claims, Grant, SERVICE, Signer};
 use super::token::{basic_password, bearer, split, verified};
 use super::{Identity, Permission};
-use crate::http::Origin;
+use crate::origin::Origin;
 use crate::store::{Store, StoreError, now};
 
 /// How long a token of the token endpoint holds: the clients get new ones by themselves.
@@ -23,7 +24,7 @@ const PUSH_SECONDS: u64 = 60 * 60;
 /// A token names at most so many repositories.
 pub(crate) const MAX_SCOPES: usize = 64;
 
-/// Whoever shows credentials that hold.
+/// Whoever shows credentials that hold; as an [`Arc`] among the extensions of a request once they were looked up.
 pub(crate) struct Bearer {
     /// Of the platform token, or of the one behind the registry token.
     identity: Identity,
@@ -35,6 +36,12 @@ impl Bearer {
     /// Id of the token that people made.
     pub(crate) fn root_token(&self) -> &str {
         &self.identity.root_token
+    }
+
+    /// Who it is for the platform itself. A registry token is nobody there: it travels through more hands than
+    /// platform tokens do.
+    pub(crate) fn of_platform(&self) -> Option<&Identity> {
+        self.claims.is_none().then_some(&self.identity)
     }
 }
 
@@ -166,20 +173,24 @@ impl RegistryAccess {
             .collect())
     }
 
-    fn decide(
+    /// Whether the registry does what a client wants. Blocks.
+    pub(crate) fn decide(
         &self,
-        headers: &HeaderMap,
+        caller: &Caller,
         repository: Option<&str>,
         action: Action,
     ) -> Result<Decision, StoreError> {
-        let sent = headers.get(header::AUTHORIZATION);
-        let sent = sent.and_then(|value| value.to_str().ok());
+        let headers = &caller.headers;
         let challenge = |error| Decision::Challenge(challenge(headers, repository, action, error));
-        let token = sent.and_then(|text| bearer(text).or_else(|| basic_password(text)));
-        let Some(token) = token else {
+        let Some(token) = shown(headers) else {
             return Ok(challenge(None));
         };
-        let Some(bearer) = self.identify(&token)? else {
+        let known = caller.extensions.get::<Arc<Bearer>>().map(Arc::clone);
+        let found = match known {
+            Some(known) => Some(known),
+            None => self.identify(&token)?.map(Arc::new),
+        };
+        let Some(bearer) = found else {
             return Ok(challenge(Some("invalid_token")));
         };
         let Some(repository) = repository else {
@@ -199,14 +210,10 @@ impl RegistryAccess {
     }
 }
 
-impl Authorize for RegistryAccess {
-    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
-        self.decide(headers, repository, action)
-            .unwrap_or_else(|error| {
-                tracing::error!(error = %crate::chain(&error), "the registry refuses a request");
-                Decision::Deny
-            })
-    }
+/// The token that a request shows, in either of the ways that the registry takes.
+pub(crate) fn shown(headers: &HeaderMap) -> Option<SecretString> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    bearer(text).or_else(|| basic_password(text))
 }
 
 /// Who the engine of this server is: somebody who may look at the one tenant whose image it pulls.

@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::TimeDelta;
 use management_api::types::Role;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -25,14 +26,8 @@ pub(crate) struct Issue {
     pub(crate) tenant: Option<String>,
     /// The token it is derived from.
     pub(crate) parent: Option<String>,
-    /// Seconds until it ends; what no calendar holds counts as a thousand years.
-    pub(crate) expires_in: Option<u64>,
-}
-
-fn lifetime(seconds: u64) -> chrono::TimeDelta {
-    const LONGEST: i64 = 1000 * 365 * 24 * 60 * 60;
-    let seconds = i64::try_from(seconds).unwrap_or(LONGEST).min(LONGEST);
-    chrono::TimeDelta::seconds(seconds)
+    /// How long until it ends.
+    pub(crate) expires_in: Option<TimeDelta>,
 }
 
 /// Makes a token and stores its hash.
@@ -48,14 +43,13 @@ pub(crate) async fn issue(
 
 /// A token like another one, for as long as that was made for.
 pub(crate) fn renewed(old: &TokenRow) -> (TokenRow, SecretString) {
-    let life = old.expires_at.map(|end| end - old.created_at);
     make(Issue {
         kind: old.kind,
         name: old.name.clone(),
         role: old.role,
         tenant: old.tenant.clone(),
         parent: old.parent.clone(),
-        expires_in: life.map(|life| u64::try_from(life.num_seconds()).unwrap_or(0)),
+        expires_in: old.expires_at.map(|end| end - old.created_at),
     })
 }
 
@@ -71,9 +65,7 @@ fn make(wanted: Issue) -> (TokenRow, SecretString) {
         tenant: wanted.tenant,
         parent: wanted.parent,
         created_at,
-        expires_at: wanted
-            .expires_in
-            .map(|seconds| created_at + lifetime(seconds)),
+        expires_at: wanted.expires_in.map(|life| created_at + life),
         id,
     };
     let text = format!("{PREFIX}{}_{secret}", row.id);
@@ -134,13 +126,6 @@ pub(super) fn split(token: &str) -> Option<(&str, &str)> {
     token.strip_prefix(PREFIX)?.split_once('_')
 }
 
-/// What of a token is no secret, where it looks like one.
-pub(crate) fn public_part(token: &str) -> Option<&str> {
-    let (id, _) = split(token)?;
-    let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then_some(id)
-}
-
 fn hash(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
@@ -165,7 +150,7 @@ mod tests {
             role: Role::Operator,
             tenant: None,
             parent: None,
-            expires_in: Some(60),
+            expires_in: Some(TimeDelta::seconds(60)),
         }
     }
 

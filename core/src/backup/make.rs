@@ -11,7 +11,7 @@ use oci::{Digest, Repository};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::sink::Unfinished;
-use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
+use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS, SUMS_LIMIT};
 use crate::chain;
 use crate::cli::BackupArgs;
 use crate::data_dir;
@@ -66,6 +66,9 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
         sink.write(KEY.as_ref(), key.expose_secret().as_bytes())?;
     }
     let sums = sink.sums().to_owned();
+    if sums.len() as u64 > SUMS_LIMIT {
+        bail!("there are too many files for a backup that can be restored: collect images first");
+    }
     sink.write(SUMS.as_ref(), sums.as_bytes())?;
     let about = About {
         format: FORMAT,
@@ -118,7 +121,7 @@ fn key(arguments: &BackupArgs) -> anyhow::Result<Option<PathBuf>> {
 
 /// The key's text, if it opens what is in the database: a wrong one would be noticed when it is too late.
 fn checked(path: &Path, database: &Snapshot) -> anyhow::Result<SecretString> {
-    let key = KeySource::File(path.to_owned()).read()?;
+    let key = KeySource::File(path.to_owned()).existing()?;
     let sample = database.any_secret().context("cannot read the secrets")?;
     if !rekey::opens(&Vault::new(&key), sample.as_ref()) {
         bail!(

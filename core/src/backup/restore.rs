@@ -7,12 +7,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci::{Digest, DigestReader};
+use oci::Digest;
 use serde_json::json;
 
 use super::make::discard;
-use super::sink::{check, create, sync_all};
-use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
+use super::sink::{Checked, create, sync_all};
+use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS, SUMS_LIMIT};
 use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
 use crate::standby;
@@ -22,8 +22,6 @@ use crate::store::{Action, Actor, DatabaseServer, Entry, Head, Snapshot, Store};
 const PART: &str = "restore.part";
 /// Of the file that says what a backup is.
 const ABOUT_LIMIT: u64 = 64 * 1024;
-/// Of the list of digests: enough for half a million files.
-const SUMS_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Reads everything, checks it and puts it in its place, the database last.
 #[expect(clippy::print_stdout, reason = "the result of a command")]
@@ -222,13 +220,12 @@ impl Taken {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let mut reader = DigestReader::new(reader);
+        let mut reader = Checked::new(place, reader);
         let failed = || format!("cannot write {}", path.display());
         let mut file = create(&path).with_context(failed)?;
         io::copy(&mut reader, &mut file).with_context(failed)?;
-        let digest = reader.finish().0;
-        check(place, digest)?;
-        let line = format!("{}  {}", digest.hex(), place.display());
+        let sum = reader.finish()?;
+        let line = format!("{}  {}", sum.hex(), place.display());
         self.sums.insert(line);
         self.files += 1;
         Ok(())

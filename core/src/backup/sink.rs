@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci::{Digest, DigestReader};
+use oci::{Algorithm, Digest, DigestReader, Hasher};
 
 use super::make::discard;
 
@@ -147,11 +147,9 @@ impl Sink {
         let failed = || format!("cannot copy {}", file.display());
         let opened = File::open(file).with_context(failed)?;
         let length = opened.metadata().with_context(failed)?.len();
-        let mut reader = DigestReader::new(opened.take(length));
+        let mut reader = Checked::new(place, opened.take(length));
         self.put(place, &mut reader, length).with_context(failed)?;
-        let digest = reader.finish().0;
-        check(place, digest)?;
-        self.count(place, digest, length);
+        self.count(place, reader.finish()?, length);
         Ok(())
     }
 
@@ -192,20 +190,57 @@ impl Sink {
     }
 }
 
-/// Content of the registry is named by its digest.
-pub(super) fn check(place: &Path, actual: Digest) -> anyhow::Result<()> {
-    let name = place.file_name().and_then(|name| name.to_str());
-    let is_content = place
-        .parent()
-        .is_some_and(|folder| folder.ends_with("blobs/sha256"));
-    let expected = name.and_then(|name| Digest::from_hex(name).ok());
-    if is_content && expected != Some(actual) {
-        bail!(
-            "{} is damaged: its content has digest {actual}",
-            place.display()
-        );
+/// Reads a file of a backup for its sum; content of the registry has to be what its name says.
+pub(super) struct Checked<'a, R> {
+    place: &'a Path,
+    sum: DigestReader<R>,
+    /// Of content that is not named by what the sums are made with.
+    other: Option<Hasher>,
+}
+
+impl<'a, R: Read> Checked<'a, R> {
+    pub(super) fn new(place: &'a Path, reader: R) -> Self {
+        let algorithm = algorithm_of_content(place);
+        let other = algorithm.filter(|algorithm| *algorithm != Algorithm::Sha256);
+        Self {
+            place,
+            sum: DigestReader::new(reader),
+            other: other.map(Hasher::by),
+        }
     }
-    Ok(())
+
+    /// The sum of what was read.
+    pub(super) fn finish(self) -> anyhow::Result<Digest> {
+        let (sum, _) = self.sum.finish();
+        let actual = self.other.map_or(sum, Hasher::finish);
+        let name = self.place.file_name().and_then(|name| name.to_str());
+        let named = name.and_then(|name| Digest::from_hex(name).ok());
+        if algorithm_of_content(self.place).is_some() && named != Some(actual) {
+            bail!(
+                "{} is damaged: its content has digest {actual}",
+                self.place.display()
+            );
+        }
+        Ok(sum)
+    }
+}
+
+impl<R: Read> Read for Checked<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.sum.read(buffer)?;
+        if let Some(other) = &mut self.other {
+            other.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+/// `…/blobs/<algorithm>/<hex>` is content of the registry.
+fn algorithm_of_content(place: &Path) -> Option<Algorithm> {
+    let folder = place.parent()?;
+    let is_content = folder.parent()?.ends_with("blobs");
+    let name = folder.file_name()?.to_str()?;
+    name.parse().ok().filter(|_| is_content)
 }
 
 pub(super) fn create(path: &Path) -> io::Result<File> {

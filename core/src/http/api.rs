@@ -26,14 +26,20 @@ pub(crate) fn router(app: &App, web: Option<&Path>) -> Router {
         ..registry::Limits::default()
     };
     let registry = registry::router_with(Arc::clone(&app.images), access, limits);
-    api.method_not_allowed_fallback(fallback::method_not_allowed)
+    let api = api
+        .method_not_allowed_fallback(fallback::method_not_allowed)
         .merge(dashboard::router(web))
         .fallback(fallback::not_found)
         .with_state(App::clone(app))
-        .merge(registry)
-        .layer(CatchPanicLayer::custom(panicked))
+        .merge(registry);
+    caught(api)
         .layer(from_fn_with_state(App::clone(app), limit::limit))
         .layer(from_fn_with_state(App::clone(app), guard::observe))
+}
+
+/// With an answer to whoever meets a fault.
+fn caught(router: Router) -> Router {
+    router.layer(CatchPanicLayer::custom(panicked))
 }
 
 /// A fault of ours is answered as every other refusal, and not by a closed connection. Where it happened is on standard
@@ -59,10 +65,8 @@ mod tests {
         async fn fails() -> &'static str {
             panic!("a fault for the test")
         }
-        let router: Router = Router::new()
-            .route("/", get(fails))
-            .layer(CatchPanicLayer::custom(panicked));
-        let service = TowerToHyperService::new(router);
+        let router = Router::new().route("/", get(fails));
+        let service = TowerToHyperService::new(caught(router));
         let answer = service.call(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use management_api::types::{AuditEntry, Data};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::extract::{self, QueryOf};
@@ -11,10 +12,14 @@ use crate::auth::{Identity, Permission};
 use crate::platform::App;
 
 /// The query string of [`list`].
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ListQuery {
+    /// Only what was done to this one.
     tenant: Option<String>,
+    /// Only rows with a smaller `seq`: the next page.
     before: Option<u64>,
+    /// How many; 100 when absent.
+    #[schemars(range(min = 1, max = extract::MAX_LIMIT))]
     limit: Option<u32>,
 }
 

@@ -1,20 +1,32 @@
 //! What every request passes before its handler: identity, permission, time-out, measurement.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use management_api::error::code;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::ApiError;
 use super::listener::Peer;
-use crate::auth::{Access, Identity, authenticate, bearer};
+use crate::auth::{Access, Bearer, Identity, authenticate, bearer};
 use crate::platform::App;
+use crate::telemetry::continue_trace;
 
 /// How long a route that does not stream may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What proxies say of whom they speak for.
+const PROXIED: [HeaderName; 4] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// Between two looks at whether a stream's token still holds.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -32,8 +44,13 @@ pub(crate) async fn access(
         .find(|(name, _)| *name == "tenant")
         .map(|(_, value)| value.to_owned());
     let authorization = request.headers().get(header::AUTHORIZATION);
-    let identity = identify(&app, authorization).await?;
-    check(&app, access, identity.as_ref(), tenant.as_deref())?;
+    let identity = match known(&request) {
+        Some(known) => Some(known),
+        None => identify(&app, authorization).await?,
+    };
+    if !is_open(&app, access, request.headers()) {
+        check(access, identity.as_ref(), tenant.as_deref())?;
+    }
     if let Some(identity) = identity {
         let pass = Pass {
             app: App::clone(&app),
@@ -68,7 +85,7 @@ impl Pass {
             // Where nobody can say, the caller comes back and is asked then.
             let Ok(identity) = identity else { return };
             let tenant = self.tenant.as_deref();
-            if check(&self.app, self.access, identity.as_ref(), tenant).is_err() {
+            if check(self.access, identity.as_ref(), tenant).is_err() {
                 return;
             }
         }
@@ -88,7 +105,7 @@ pub(crate) async fn timeout(request: Request, next: Next) -> Response {
     }
 }
 
-/// Counts and logs every request. Neither headers nor the query string are logged: both may hold
+/// Counts, logs and traces every request. Neither headers nor the query string are logged: both may hold
 /// secrets.
 pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -98,8 +115,23 @@ pub(crate) async fn observe(State(app): State<App>, request: Request, next: Next
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let span = tracing::info_span!(
+        "http request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = %method,
+        http.response.status_code = Empty,
+        http.route = route,
+        url.path = path,
+    );
+    continue_trace(&span, request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     app.metrics
         .count_request(&method, &route, status, started.elapsed());
     tracing::debug!(
@@ -120,17 +152,34 @@ async fn identify(app: &App, header: Option<&HeaderValue>) -> Result<Option<Iden
     Ok(authenticate(&app.store, &token).await?)
 }
 
+/// Whose bearer token a request shows, as far as that was looked up on its way here.
+fn known(request: &Request) -> Option<Identity> {
+    let header = request.headers().get(header::AUTHORIZATION)?;
+    bearer(header.to_str().ok()?)?;
+    let found = request.extensions().get::<Arc<Bearer>>()?;
+    found.of_platform().cloned()
+}
+
+/// Whether nobody needs to say who they are.
+fn is_open(app: &App, access: Access, headers: &HeaderMap) -> bool {
+    match access {
+        Access::Public => true,
+        // Behind a proxy loopback is not this machine: anybody may be in front of it.
+        Access::Scrape => {
+            let has_come_from_afar = PROXIED.iter().any(|name| headers.contains_key(name));
+            app.listen.ip().is_loopback() && !has_come_from_afar
+        }
+        Access::AnyToken | Access::Operator | Access::Tenant(_) => false,
+    }
+}
+
 /// The decision for one request. A tenant that the caller may not see is refused alike whether it
 /// exists or not.
 fn check(
-    app: &App,
     access: Access,
     identity: Option<&Identity>,
     tenant: Option<&str>,
 ) -> Result<(), ApiError> {
-    if access == Access::Public || (access == Access::Scrape && app.listen.ip().is_loopback()) {
-        return Ok(());
-    }
     let identity = identity.ok_or_else(ApiError::unauthorized)?;
     let allowed = match access {
         Access::Public | Access::Scrape | Access::AnyToken => true,

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use management_api::types::{Data, Deployment};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,8 +17,10 @@ use crate::rollout;
 use crate::store::{Action, Actor, DeploymentRow, Entry};
 
 /// The query string of [`list`].
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ListQuery {
+    /// How many; 100 when absent.
+    #[schemars(range(min = 1, max = extract::MAX_LIMIT))]
     limit: Option<u32>,
 }
 

@@ -1,7 +1,7 @@
-//! How often somebody may try: refused tokens an address and a token, requests a token. Token buckets in bounded memory.
+//! How often somebody may try: refused tokens an address, requests a token. Token buckets in bounded memory.
 //!
-//! A right token is let in whatever others try: with 256 bits nobody guesses one, and whoever knows its public part
-//! could shut its owner out. Tokens that are derived from one count as that one.
+//! A right token is let in whatever others try: with 256 bits nobody guesses one. Tokens that are derived from one count
+//! as that one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use super::ApiError;
 use super::listener::Peer;
-use crate::auth::{basic_password, bearer, public_part};
+use crate::auth::{Bearer, shown};
 use crate::platform::App;
 use crate::settings::Limits;
 
@@ -26,16 +26,12 @@ const MAX_BUCKETS: usize = 20_000;
 const LOOPBACK: f64 = 10.0;
 /// Seconds' worth of requests that a token may make at once.
 const REQUEST_BURST: f64 = 20.0;
-/// Guesses at one token, as a part of those of an address.
-const GUESSES: f64 = 0.2;
 
 /// What is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     /// Refused tokens of an address.
     Address(IpAddr),
-    /// Refused tokens of an address with this public part.
-    Guesses(IpAddr, String),
     /// Requests with a token, or with one that is derived from it, by its id.
     Token(String),
 }
@@ -99,10 +95,6 @@ impl Limiter {
                 burst: self.failed_logins * local(ip),
                 a_second: local(ip),
             },
-            Key::Guesses(ip, _) => Rate {
-                burst: (self.failed_logins * GUESSES).max(1.0) * local(ip),
-                a_second: GUESSES * local(ip),
-            },
             Key::Token(_) => Rate {
                 burst: self.requests_per_second * REQUEST_BURST,
                 a_second: self.requests_per_second,
@@ -149,32 +141,29 @@ fn make_room(buckets: &mut HashMap<Key, Bucket>, now: Instant) {
     }
 }
 
-/// Refuses who tries too often with 429, and counts the others.
-pub(crate) async fn limit(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Refuses who tries too often with 429, and counts the others. Whose token was shown is known from here on.
+pub(crate) async fn limit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>();
     let ip = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| {
         network(peer.0.ip())
     });
     let token = shown(request.headers());
     let registry = request.uri().path().starts_with("/v2");
-    let limiter = &app.limiter;
-    if let Some(root) = root_of(&app, token.as_ref()).await
-        && let Some(wait) = limiter.request(&root)
-    {
-        return refusal(registry, wait);
-    }
     // A form may hold the token in the place of the header.
     let tries = token.is_some() || request.method() == Method::POST;
-    let response = next.run(request).await;
-    if !tries || !is_wrong(&response) {
-        return response;
+    let bearer = find(&app, token).await;
+    let is_known = bearer.is_some();
+    if let Some(bearer) = bearer {
+        if let Some(wait) = app.limiter.request(bearer.root_token()) {
+            return refusal(registry, wait);
+        }
+        request.extensions_mut().insert(Arc::new(bearer));
     }
-    let now = Instant::now();
-    let guessed = token.as_ref().and_then(|token| {
-        let id = public_part(token.expose_secret())?;
-        limiter.count(Key::Guesses(ip, id.to_owned()), now)
-    });
-    match limiter.count(Key::Address(ip), now).max(guessed) {
+    let response = next.run(request).await;
+    // A token that holds may be refused for what it may not do, which is no guess.
+    let is_wrong = tries && !is_known && response.status() == StatusCode::UNAUTHORIZED;
+    let counted = || app.limiter.count(Key::Address(ip), Instant::now());
+    match is_wrong.then(counted).flatten() {
         None => response,
         Some(wait) => {
             tracing::warn!(%ip, "too many refused tokens from this address");
@@ -183,29 +172,12 @@ pub(crate) async fn limit(State(app): State<App>, request: Request, next: Next) 
     }
 }
 
-/// Whether a token was refused for what it is, and not for what it may not do.
-fn is_wrong(response: &Response) -> bool {
-    let challenge = response.headers().get(header::WWW_AUTHENTICATE);
-    let is_right = challenge.is_some_and(|challenge| {
-        let challenge = String::from_utf8_lossy(challenge.as_bytes());
-        challenge.contains("insufficient_scope")
-    });
-    response.status() == StatusCode::UNAUTHORIZED && !is_right
-}
-
-/// The id of the token that people made which a request has shown, where it holds.
-async fn root_of(app: &App, token: Option<&SecretString>) -> Option<String> {
-    let (access, token) = (Arc::clone(&app.registry), token?.clone());
+/// Whose token it is, where it holds.
+async fn find(app: &App, token: Option<SecretString>) -> Option<Bearer> {
+    let (access, token) = (Arc::clone(&app.registry), token?);
     let look = tokio::task::spawn_blocking(move || access.identify(&token));
     // Where this fails, whoever looks again says so.
-    let bearer = look.await.ok()?.ok()??;
-    Some(bearer.root_token().to_owned())
-}
-
-/// The token that a request shows.
-fn shown(headers: &HeaderMap) -> Option<SecretString> {
-    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    bearer(text).or_else(|| basic_password(text))
+    look.await.ok()?.ok()?
 }
 
 /// Whoever has one address of a network of IPv6 has all of its 2^64.
@@ -235,11 +207,7 @@ fn refusal(registry: bool, wait: Duration) -> Response {
     if registry {
         return registry::too_many_requests(seconds);
     }
-    let mut response = ApiError::too_many_requests(seconds).into_response();
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, seconds.into());
-    response
+    ApiError::too_many_requests(seconds).into_response()
 }
 
 #[cfg(test)]

@@ -15,14 +15,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use proxy::{Answer, Door, Guest, Idle, Patience, agree};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::idle::{Answer, Idle, Patience};
-use super::origin::X_FORWARDED_PROTO;
+use crate::origin::X_FORWARDED_PROTO;
 
 /// How long a client may take to send the head of a request; with HTTP/1.1 also how long a connection may be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,8 +37,6 @@ const STREAMS: u32 = 32;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one request's head.
 const MAX_HEAD: usize = 64 * 1024;
-/// After the process has run out of file descriptors, accepting at once again would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The address that a request came from, among its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -94,30 +91,21 @@ impl Listener {
         grace: Duration,
     ) {
         let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
         let serving = Serving {
             router,
             tls,
             address: self.address,
             stop: stop.clone(),
         };
+        let door = Door::new(self.inner, connections);
         loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&places) => accepted,
+            let guest = tokio::select! {
+                guest = door.next() => guest,
                 () = stop.cancelled() => break,
             };
-            match accepted {
-                Ok((stream, peer, place)) => {
-                    let serving = serving.clone();
-                    tokio::spawn(serving.connection(stream, peer, graceful.watcher(), place));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            tokio::spawn(serving.clone().connection(guest, graceful.watcher()));
         }
-        drop(self.inner);
+        drop(door);
         if tokio::time::timeout(grace, graceful.shutdown())
             .await
             .is_err()
@@ -125,41 +113,25 @@ impl Listener {
             tracing::warn!("some requests were cut off by the end of the server");
         }
     }
-
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let place = Arc::clone(places).acquire_owned().await;
-        let place = place.map_err(io::Error::other)?;
-        let (stream, peer) = self.inner.accept().await?;
-        // Answers are small and awaited: no waiting for more to send.
-        stream.set_nodelay(true)?;
-        Ok((stream, peer, place))
-    }
 }
 
 impl Serving {
     /// Serves one connection to its end. Its place is free only then.
-    async fn connection(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        watcher: Watcher,
-        _place: OwnedSemaphorePermit,
-    ) {
+    async fn connection(self, guest: Guest, watcher: Watcher) {
+        let Guest {
+            stream,
+            address: peer,
+            place: _place,
+        } = guest;
         let Some(tls) = self.tls.clone() else {
             return self.requests(stream, peer, watcher).await;
         };
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
         let agreed = tokio::select! {
-            agreed = handshake => agreed,
+            agreed = agree(&tls, stream, peer, HANDSHAKE_TIMEOUT) => agreed,
             () = self.stop.cancelled() => return,
         };
-        match agreed {
-            Ok(Ok(stream)) => self.requests(stream, peer, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS was not agreed on"),
-            Err(_) => tracing::debug!(%peer, "TLS was not agreed on in time"),
+        if let Some(stream) = agreed {
+            self.requests(stream, peer, watcher).await;
         }
     }
 

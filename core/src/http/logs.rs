@@ -9,6 +9,7 @@ use axum::{Extension, Json};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use management_api::types::{Data, LogLine};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +21,17 @@ use crate::logs::{Filter, Follower, MAX_LINES};
 use crate::platform::App;
 
 /// The query string.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct LogsQuery {
+    /// Server-sent events as lines come.
     #[serde(default)]
     follow: bool,
+    /// `10m`, `2h`, `1d` or an RFC 3339 time.
     since: Option<String>,
+    /// Only lines that hold this text.
     filter: Option<String>,
+    /// Only the last so many lines.
+    #[schemars(range(min = 0, max = MAX_LINES))]
     tail: Option<usize>,
 }
 

@@ -14,13 +14,11 @@ mod fallback;
 mod guard;
 mod history;
 mod idempotency;
-mod idle;
 mod limit;
 mod listener;
 mod logs;
 mod openapi;
 mod operations;
-mod origin;
 mod registry_guard;
 mod registry_token;
 mod routes;
@@ -34,7 +32,6 @@ pub(crate) use api::router;
 pub(crate) use error::ApiError;
 pub(crate) use limit::Limiter;
 pub(crate) use listener::Listener;
-pub(crate) use origin::Origin;
 pub(crate) use standby::standby_router;
 
 /// The largest body of a request to the API. The registry has its own limits.

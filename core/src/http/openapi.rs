@@ -54,7 +54,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
         "summary": route.summary,
         "operationId": operation_id(route),
-        "parameters": parameters(route),
+        "parameters": parameters(route, generator),
         "responses": responses(route, generator),
         "security": security(route.access),
     });
@@ -79,7 +79,7 @@ fn operation_id(route: &Route) -> String {
         .join("_")
 }
 
-fn parameters(route: &Route) -> Vec<Value> {
+fn parameters(route: &Route, generator: &mut SchemaGenerator) -> Vec<Value> {
     let in_path = route.path.split('/').filter_map(|segment| {
         let name = segment.strip_prefix('{')?.strip_suffix('}')?;
         let schema = match name {
@@ -88,13 +88,8 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         Some(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
     });
-    let in_query = route.query.iter().map(|(name, meaning)| {
-        json!({
-            "name": name, "in": "query", "description": meaning,
-            "schema": query_schema(name),
-        })
-    });
-    let mut all: Vec<_> = in_path.chain(in_query).collect();
+    let query = route.query.map(|schema| schema(generator).to_value());
+    let mut all: Vec<_> = in_path.chain(in_query(query.as_ref())).collect();
     if route.idempotent {
         all.push(json!({
             "name": "Idempotency-Key", "in": "header",
@@ -105,12 +100,21 @@ fn parameters(route: &Route) -> Vec<Value> {
     all
 }
 
-fn query_schema(name: &str) -> Value {
-    match name {
-        "limit" => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
-        "tail" => json!({ "type": "integer", "minimum": 0, "maximum": 10000 }),
-        _ => json!({ "type": "string" }),
-    }
+/// The properties of the object as parameters. None is ever required, and what may be left out is not null.
+fn in_query(query: Option<&Value>) -> impl Iterator<Item = Value> {
+    let properties = query.and_then(|schema| schema["properties"].as_object());
+    properties.into_iter().flatten().map(|(name, schema)| {
+        let mut schema = schema.clone();
+        let meaning = schema["description"].take();
+        if let Some(fields) = schema.as_object_mut() {
+            fields.remove("description");
+            fields.remove("default");
+            if let Some(kind) = fields.get_mut("type").filter(|kind| kind.is_array()) {
+                *kind = kind[0].take();
+            }
+        }
+        json!({ "name": name, "in": "query", "description": meaning, "schema": schema })
+    })
 }
 
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {

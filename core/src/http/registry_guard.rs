@@ -4,8 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
-use registry::{Action, Authorize, Decision, Needed};
+use registry::{Action, Authorize, Caller, Decision, Needed};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedRwLockWriteGuard;
 
@@ -18,8 +17,12 @@ const WAIT: Duration = Duration::from_secs(10);
 pub(super) struct RegistryGuard(pub(super) App);
 
 impl Authorize for RegistryGuard {
-    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
-        self.0.registry.authorize(headers, repository, action)
+    fn authorize(&self, caller: &Caller, repository: Option<&str>, action: Action) -> Decision {
+        let decided = self.0.registry.decide(caller, repository, action);
+        decided.unwrap_or_else(|error| {
+            tracing::error!(error = %crate::chain(&error), "the registry refuses a request");
+            Decision::Deny
+        })
     }
 
     /// The images of the tenant's releases that serve, are being deployed, or have served: a rollback may name any of

@@ -41,6 +41,18 @@ pub(super) async fn issue(
     Ok((NO_STORE, Json(Data { data })))
 }
 
+/// The query string of [`get`], which reads it itself because `scope` may be there several times.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it describes")]
+pub(super) struct TokenQuery {
+    /// What the registry's challenge named.
+    service: Option<String>,
+    /// `repository:NAME:pull,push`; may be there several times.
+    scope: Option<String>,
+    /// The user name; it changes nothing.
+    account: Option<String>,
+}
+
 /// `GET /token`. `account`, `client_id` and `offline_token` change nothing: the password is a token already, and there
 /// are no refresh tokens, which the specification leaves to the server.
 pub(super) async fn get(

@@ -47,8 +47,8 @@ pub(crate) struct Route {
     pub(crate) access: Access,
     /// Streams have no time-out.
     pub(crate) streams: bool,
-    /// Name and meaning of the parameters in the query string.
-    pub(crate) query: &'static [(&'static str, &'static str)],
+    /// Schema of the query string: an object with the parameters.
+    pub(crate) query: Option<SchemaOf>,
     /// Schema and media type of the body.
     pub(crate) body: Option<(SchemaOf, &'static str)>,
     /// Whether the body may be left out.
@@ -77,7 +77,7 @@ impl Route {
             summary,
             access: Access::Operator,
             streams: false,
-            query: &[],
+            query: None,
             body: None,
             body_is_optional: false,
             idempotent: false,
@@ -116,8 +116,8 @@ impl Route {
         self
     }
 
-    fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
-        self.query = query;
+    fn query<Q: JsonSchema>(mut self) -> Self {
+        self.query = Some(Q::json_schema);
         self
     }
 
@@ -237,11 +237,7 @@ fn keeping_routes() -> Vec<Route> {
             audit::list,
         )
         .access(Access::AnyToken)
-        .query(&[
-            ("tenant", "only what was done to this one"),
-            ("before", "only rows with a smaller `seq`: the next page"),
-            ("limit", "how many, 1 to 1000; 100 when absent"),
-        ])
+        .query::<audit::ListQuery>()
         .answers::<Data<Vec<AuditEntry>>>(200),
         Route::post(
             paths::COLLECT,
@@ -347,7 +343,7 @@ fn deployment_routes() -> Vec<Route> {
             history::list,
         )
         .tenant(Permission::Look)
-        .query(&[("limit", "how many, 1 to 1000; 100 when absent")])
+        .query::<history::ListQuery>()
         .answers::<Data<Vec<Deployment>>>(200),
         Route::get(
             "/api/v1/tenants/{tenant}/deployments/{number}",
@@ -385,12 +381,7 @@ fn deployment_routes() -> Vec<Route> {
         )
         .tenant(Permission::Look)
         .streams()
-        .query(&[
-            ("follow", "`true`: server-sent events as lines come"),
-            ("since", "`10m`, `2h`, `1d` or an RFC 3339 time"),
-            ("filter", "only lines that hold this text"),
-            ("tail", "only the last so many lines, at most 10000"),
-        ])
+        .query::<logs::LogsQuery>()
         .answers::<Data<Vec<LogLine>>>(200),
     ]
 }
@@ -418,11 +409,7 @@ fn token_routes() -> Vec<Route> {
             registry_token::get,
         )
         .access(Access::Public)
-        .query(&[
-            ("service", "what the registry's challenge named"),
-            ("scope", "`repository:NAME:pull,push`; may be there several times"),
-            ("account", "the user name; it changes nothing"),
-        ])
+        .query::<registry_token::TokenQuery>()
         .answers::<RegistryAccessToken>(200),
         Route::post(
             "/token",

@@ -4,6 +4,7 @@ use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::{Extension, Json};
+use chrono::TimeDelta;
 use management_api::types::{
     Data, ExchangedToken, IssuedToken, Me, NewToken, Role, RotateRequest, RotatedCredentials,
     RotatedToken, TokenInfo, User,
@@ -19,10 +20,10 @@ use crate::platform::App;
 use crate::store::{Actor, TokenKind, now};
 
 /// How long an exchanged token is good.
-const SESSION_SECONDS: u64 = 300;
+const SESSION: TimeDelta = TimeDelta::minutes(5);
 
 /// Ten years.
-const MAX_TOKEN_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+const MAX_TOKEN_SECONDS: u32 = 10 * 365 * 24 * 60 * 60;
 /// How long tokens that were rotated still hold, in seconds, where a request does not say.
 const ROTATION_GRACE: u64 = 60 * 60;
 const MAX_ROTATION_GRACE: u64 = 30 * 24 * 60 * 60;
@@ -63,7 +64,7 @@ pub(super) async fn create(
     body: Body<NewToken>,
 ) -> Result<impl axum::response::IntoResponse, ApiError> {
     let wanted = body.value;
-    check(&app, &wanted).await?;
+    let expires_in = check(&app, &wanted).await?;
     let (row, token) = issue(
         &app.store,
         Issue {
@@ -72,7 +73,7 @@ pub(super) async fn create(
             role: wanted.role,
             tenant: wanted.tenant,
             parent: None,
-            expires_in: wanted.expires_in,
+            expires_in,
         },
         &actor,
     )
@@ -107,7 +108,7 @@ pub(super) async fn rotate(
     let old_valid_until = i64::try_from(grace)
         .ok()
         .filter(|_| grace <= MAX_ROTATION_GRACE)
-        .map(|seconds| now() + chrono::TimeDelta::seconds(seconds))
+        .map(|seconds| now() + TimeDelta::seconds(seconds))
         .ok_or_else(|| {
             ApiError::invalid(format!("grace_seconds is at most {MAX_ROTATION_GRACE}"))
         })?;
@@ -186,7 +187,7 @@ pub(super) async fn exchange(
     let (_, access_token) = issue(&app.store, session(caller), &by).await?;
     let answer = ExchangedToken {
         access_token,
-        expires_in: Some(SESSION_SECONDS),
+        expires_in: Some(SESSION.num_seconds().unsigned_abs()),
     };
     Ok((NO_STORE, Json(answer)))
 }
@@ -198,33 +199,38 @@ fn session(caller: Identity) -> Issue {
         role: caller.role,
         tenant: caller.tenant,
         parent: Some(caller.root_token),
-        expires_in: Some(SESSION_SECONDS),
+        expires_in: Some(SESSION),
     }
 }
 
-async fn check(app: &App, wanted: &NewToken) -> Result<(), ApiError> {
+/// Refuses what no token may be; says how long it is to hold.
+async fn check(app: &App, wanted: &NewToken) -> Result<Option<TimeDelta>, ApiError> {
     let name = &wanted.name;
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
         return Err(ApiError::invalid(
             "a token's name is 1 to 100 printable characters",
         ));
     }
-    if wanted
-        .expires_in
-        .is_some_and(|seconds| !(1..=MAX_TOKEN_SECONDS).contains(&seconds))
-    {
-        return Err(ApiError::invalid(format!(
-            "expires_in is 1 to {MAX_TOKEN_SECONDS} seconds; leave it out for a token without an end"
-        )));
-    }
+    let expires_in = wanted.expires_in.map(life).transpose()?;
     match (&wanted.tenant, wanted.role) {
-        (None, Role::Operator) => Ok(()),
+        (None, Role::Operator) => Ok(expires_in),
         (None, _) => Err(ApiError::invalid(
             "a deployer's or reader's token needs its `tenant`",
         )),
         (Some(_), Role::Operator) => Err(ApiError::invalid(
             "an operator's token is for the whole platform: leave `tenant` out",
         )),
-        (Some(id), _) => tenants::existing(app, id).await.map(drop),
+        (Some(id), _) => tenants::existing(app, id).await.map(|_| expires_in),
     }
+}
+
+fn life(seconds: u64) -> Result<TimeDelta, ApiError> {
+    let bounded = u32::try_from(seconds).ok();
+    let bounded = bounded.filter(|seconds| (1..=MAX_TOKEN_SECONDS).contains(seconds));
+    let bounded = bounded.map(|seconds| TimeDelta::seconds(seconds.into()));
+    bounded.ok_or_else(|| {
+        ApiError::invalid(format!(
+            "expires_in is 1 to {MAX_TOKEN_SECONDS} seconds; leave it out for a token without an end"
+        ))
+    })
 }

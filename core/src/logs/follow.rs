@@ -1,6 +1,6 @@
 //! Lines as they come: what is there, then what is added, across deployments and rotations.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -85,7 +85,10 @@ fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
 
 fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io::Result<Looked> {
     let mut lines = Vec::new();
-    for deployment in filter.of(deployments(folder)?) {
+    let there: BTreeSet<u64> = filter.of(deployments(folder)?).into_iter().collect();
+    // What was removed gives its file back.
+    places.retain(|deployment, _| there.contains(deployment));
+    for deployment in there {
         let path = file(folder, deployment);
         let place = places.entry(deployment).or_default();
         lines.extend(added(&path, deployment, place)?);

@@ -399,7 +399,7 @@ impl World {
         let now = now() + chrono::TimeDelta::days(self.days);
         let planned = collector.look(now).await.unwrap().collection;
         let done = collector
-            .collect(&Actor::server(), now)
+            .collect(&Actor::server(), now, ())
             .await
             .unwrap()
             .collection;

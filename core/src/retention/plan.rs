@@ -250,6 +250,7 @@ mod tests {
             let manifest = Manifest {
                 age: *age,
                 names: names.chars().map(digest).collect(),
+                lists: false,
                 subject: None,
             };
             holdings.manifests.insert(digest(*letter), manifest);

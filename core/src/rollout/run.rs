@@ -1,6 +1,7 @@
 //! One rollout, step by step. Each state is durable before what it announces is done, so that a
 //! server that dies at any point leaves behind what the next one can finish.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use management_api::types::{Failure, HealthCheck};
 use proxy::{Retired, Target};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::live::{Live, LiveState};
 use super::probe::{Probed, probe_with, wrong};
 use super::watching::{Log, log_from_now};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
+use crate::die::die_if;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::{Signals, Tenant};
@@ -58,9 +62,19 @@ pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signa
     let number = row.number;
     let course = Course::of(row.strategy, &row.rollout);
     let pauses = course.planned_pauses(row.capsule.replicas as usize);
+    let span = tracing::info_span!(
+        "deployment",
+        otel.status_code = Empty,
+        tenant = tenant.id,
+        deployment = number,
+        strategy = row.strategy.as_str(),
+        digest = row.capsule.digest,
+        state = Empty,
+    );
     let rollout = Rollout {
         deadline: started + Duration::from_secs(row.timeout_seconds) + pauses,
         state: row.state,
+        in_state: span.in_scope(|| in_state(row.state)),
         old_served: matches!(tenant.live_state(), Some((_, LiveState::Serving(_)))),
         old: tenant.live(),
         old_let_go: false,
@@ -72,7 +86,12 @@ pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signa
         row,
         signals,
     };
-    let end = rollout.carry_out().await;
+    let end = rollout.carry_out().instrument(span.clone()).await;
+    span.record("state", end.as_str());
+    if end != State::Succeeded {
+        span.record("otel.status_code", "ERROR");
+    }
+    drop(span);
     tenant.end_rollout(number);
     app.metrics.count_deployment(end, started.elapsed());
     tracing::info!(tenant = tenant.id, deployment = number, %end, "a deployment is over");
@@ -116,6 +135,8 @@ pub(super) struct Rollout {
     pub(super) course: Course,
     /// As written last.
     pub(super) state: State,
+    /// The time in this state, for traces.
+    pub(super) in_state: Span,
     pub(super) deadline: Instant,
     pub(super) signals: Signals,
     /// The release that was live before.
@@ -295,9 +316,9 @@ impl Rollout {
         {
             return Err(error);
         }
-        #[cfg(debug_assertions)]
         die_if_told(to);
         self.state = to;
+        self.in_state = in_state(to);
         self.tenant.changed();
         Ok(())
     }
@@ -378,16 +399,17 @@ fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
     }
 }
 
-/// Lets tests end the server right after a state was written, which no signal from outside hits
-/// reliably: a certain one, or the nth that this server writes. Not in release builds.
-#[cfg(debug_assertions)]
+/// What is behind the last state takes no time any more.
+fn in_state(state: State) -> Span {
+    if state.is_final() {
+        return Span::none();
+    }
+    tracing::info_span!("deployment state", otel.name = state.as_str())
+}
+
+/// Lets tests end the server right after a state was written: a certain one, or the nth that this server writes.
 fn die_if_told(state: State) {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static WRITTEN: AtomicU32 = AtomicU32::new(1);
     let nth = WRITTEN.fetch_add(1, Ordering::Relaxed).to_string();
-    let told = |wanted: String| wanted == state.as_str() || wanted == nth;
-    if std::env::var("SYSTEMPROMPT_DIE_AT").is_ok_and(told) {
-        // No destructor runs, no buffer is flushed: like a kill.
-        std::process::abort();
-    }
+    die_if(|wanted| wanted == state.as_str() || wanted == nth);
 }

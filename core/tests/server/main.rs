@@ -47,3 +47,4 @@ mod rotation;
 mod secrets;
 mod strategies;
 mod supervision;
+mod traces;

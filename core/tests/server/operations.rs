@@ -159,6 +159,30 @@ fn probes_metrics_and_the_description_are_there() {
     assert!(capabilities.offers("events") && capabilities.offers("idempotency"));
 }
 
+/// Whoever stands behind a proxy on this machine listens on loopback too, and may not be of this machine.
+#[test]
+fn what_comes_through_a_proxy_needs_a_token_for_the_measurements() {
+    let server = Server::start();
+    let ask = |header: (&str, &str), token: Option<&str>| {
+        let mut request = agent().get(format!("{}/metrics", server.url));
+        request = request.header(header.0, header.1);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        request.call().unwrap().status().as_u16()
+    };
+    for header in [
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-real-ip", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1"),
+        ("via", "1.1 proxy"),
+    ] {
+        assert_eq!(ask(header, None), 401, "{header:?}");
+        assert_eq!(ask(header, Some(server.token())), 200, "{header:?}");
+    }
+    assert_eq!(ask(("x-other", "1"), None), 200);
+}
+
 #[test]
 fn the_health_check_command_tells_by_its_exit_code() {
     let mut server = Server::start();

@@ -208,7 +208,7 @@ fn nobody_removes_what_a_release_needs() {
         format!("blobs/{shared}"),
     ] {
         let (status, body) = delete(&server, deployer, &needed);
-        assert_eq!(status, 405, "{needed}: {body}");
+        assert_eq!(status, 409, "{needed}: {body}");
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["errors"][0]["code"], "DENIED");
         let message = body["errors"][0]["message"].as_str().unwrap();

@@ -281,3 +281,27 @@ fn another_key_makes_registry_tokens_void_and_no_others() {
     );
     assert_eq!(tags(&server, "local", &bearer).0, 200);
 }
+
+/// A token that may push may not delete, although its owner may.
+#[test]
+fn a_token_for_pushing_deletes_nothing() {
+    let server = Server::start();
+    let delete = |actions: &str| {
+        let scope = format!("repository:local:{actions}");
+        let token = token(&server, &[&scope], server.token());
+        let answer = agent()
+            .delete(format!("{}/v2/local/manifests/v1", server.url))
+            .header("authorization", format!("Bearer {token}"))
+            .call()
+            .unwrap();
+        let challenge = answer.headers().get("www-authenticate").cloned();
+        (answer.status().as_u16(), challenge)
+    };
+    let (status, challenge) = delete("pull,push");
+    assert_eq!(status, 401);
+    let challenge = challenge.unwrap();
+    let challenge = challenge.to_str().unwrap();
+    assert!(challenge.contains("insufficient_scope"), "{challenge}");
+    assert!(challenge.contains("pull,push,delete"), "{challenge}");
+    assert_eq!(delete("pull,push,delete").0, 404, "there is none");
+}

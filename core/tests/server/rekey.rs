@@ -132,6 +132,22 @@ fn no_key_of_somebodys_own_is_removed_or_replaced() {
     }
 }
 
+/// The new key is beside the place of the old one, which is lost: with it everything opens.
+#[test]
+fn a_lost_key_is_replaced_by_the_one_beside_it_if_that_opens() {
+    let (_folder, data) = folder();
+    let (key, next) = (data.join("secrets.key"), data.join(".secrets.key.next"));
+    fs::rename(&key, &next).unwrap();
+    assert_server_opens(&data);
+    assert!(key.exists());
+    // One that does not open takes no place, and the backup makes none.
+    fs::remove_file(&key).unwrap();
+    fs::write(&next, format!("{}\n", "5".repeat(64))).unwrap();
+    let refused = rekey(&data).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(!key.exists());
+}
+
 #[test]
 pub(crate) fn a_new_key_opens_everything_and_the_old_one_nothing() {
     let (folder, data) = folder();

@@ -10,7 +10,7 @@ const MAY: &[(&str, &[&str])] = &[
     // The contract between the two halves knows neither of them.
     ("management-api", &["trust"]),
     ("oci", &["trust", "fuzzing"]),
-    // Which certificates both believe.
+    // Which certificates clients believe.
     ("trust", &[]),
     // Makes input for tests, of anything.
     ("fuzzing", &[]),
@@ -20,7 +20,14 @@ const MAY: &[(&str, &[&str])] = &[
     ("proxy", &[]),
     (
         "systemprompt",
-        &["management-api", "oci", "registry", "engines", "proxy"],
+        &[
+            "management-api",
+            "oci",
+            "registry",
+            "engines",
+            "proxy",
+            "trust",
+        ],
     ),
     // The MCP servers speak to any platform, through its API alone.
     ("mcp-common", &["management-api"]),

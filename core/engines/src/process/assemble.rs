@@ -137,7 +137,7 @@ impl Source<'_> {
                 failed(error)
             });
         }
-        let mut tar = DigestReader::new(self.tar_stream(layer)?);
+        let mut tar = DigestReader::by(expected.algorithm(), self.tar_stream(layer)?);
         // without room to keep it, it is unpacked for this image alone
         let mut keeper = self.layers.keep(expected, &self.image).ok();
         let unpacked = unpacker.layer(&mut tar, &mut keeper);

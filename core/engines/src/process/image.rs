@@ -230,7 +230,7 @@ impl Images {
 
     /// The directory has no colon: overlay options separate layers by one.
     fn place(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(format!("sha256-{}", digest.hex()))
+        self.directory.join(digest.file_name())
     }
 
     fn unpacked(&self) -> Result<Vec<Digest>, EngineError> {
@@ -238,8 +238,8 @@ impl Images {
         let mut digests = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed())? {
             let name = entry.map_err(failed())?.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));
-            digests.extend(hex.and_then(|hex| Digest::from_hex(hex).ok()));
+            let name = name.to_str();
+            digests.extend(name.and_then(|name| Digest::from_file_name(name).ok()));
         }
         Ok(digests)
     }

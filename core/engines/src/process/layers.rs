@@ -82,8 +82,8 @@ impl Layers {
 
     /// Begins to keep a layer that is unpacked for `image`.
     pub(crate) fn keep(&self, diff_id: &Digest, image: &Digest) -> io::Result<Keeper> {
-        // named so that it counts as the image's for as long as that is being unpacked
-        let name = format!("layer-{}-of-{}", diff_id.hex(), image.hex());
+        // named so that it counts as the image's for as long as that is being unpacked, a layer after the other
+        let name = format!("layer-{}-of-{}", diff_id.short(), image.hex());
         let scratch = self.scratch.join(name);
         tree::remove(&scratch)?;
         fs::create_dir_all(scratch.join(FILES))?;
@@ -106,8 +106,8 @@ impl Layers {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));
-            let digest = hex.and_then(|hex| Digest::from_hex(hex).ok());
+            let name = name.to_str();
+            let digest = name.and_then(|name| Digest::from_file_name(name).ok());
             if digest.is_none_or(|digest| !used.contains(&digest)) {
                 freed += self.remove_at(&entry.path())?;
             }
@@ -130,7 +130,7 @@ impl Layers {
     }
 
     fn place(&self, diff_id: &Digest) -> PathBuf {
-        self.directory.join(format!("sha256-{}", diff_id.hex()))
+        self.directory.join(diff_id.file_name())
     }
 }
 

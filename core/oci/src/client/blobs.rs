@@ -11,7 +11,7 @@ use super::body::Payload;
 use super::error::{CallSite, ClientError};
 use super::retry::PROGRESS;
 use super::transport::{Request, Response, header};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::Descriptor;
 use crate::reference::Repository;
 use crate::store::{Store, StoreError};
@@ -77,7 +77,7 @@ impl Client {
             url,
             descriptor,
             sink,
-            hasher: Hasher::new(),
+            hasher: Hasher::by(descriptor.digest.algorithm()),
         };
         download.run()
     }
@@ -94,7 +94,7 @@ impl Client {
             return Ok(());
         }
         let failed = |source: StoreError| ClientError::Store { digest, source };
-        let mut writer = store.begin().map_err(failed)?;
+        let mut writer = store.begin_by(digest.algorithm()).map_err(failed)?;
         self.get_blob(repository, descriptor, &mut writer)?;
         writer.commit(Some(&digest)).map(drop).map_err(failed)
     }
@@ -132,14 +132,15 @@ impl Client {
     }
 }
 
-/// Most registries name the digest of what they answer about; some use other algorithms.
 fn names_no_other(response: &Response, digest: &Digest) -> bool {
-    named_digest(response).is_none_or(|named| named == *digest)
+    named_digest(response, digest.algorithm()).is_none_or(|named| named == *digest)
 }
 
-/// What the registry says that the content's digest is, if it does.
-pub(super) fn named_digest(response: &Response) -> Option<Digest> {
-    header(response, "docker-content-digest")?.parse().ok()
+/// What the registry says that the content's digest is, if it does. Most name it; some do so by another algorithm
+/// than the one that they were asked by, which says nothing.
+pub(super) fn named_digest(response: &Response, algorithm: Algorithm) -> Option<Digest> {
+    let named: Digest = header(response, "docker-content-digest")?.parse().ok()?;
+    (named.algorithm() == algorithm).then_some(named)
 }
 
 /// One blob on its way here.

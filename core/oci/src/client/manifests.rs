@@ -12,7 +12,7 @@ use super::blobs::named_digest;
 use super::body::Payload;
 use super::error::ClientError;
 use super::transport::{Request, Response, header, read_limited};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::manifest::Descriptor;
 use crate::media_type;
 use crate::reference::{Repository, Tag};
@@ -31,6 +31,16 @@ pub enum TagOrDigest<'a> {
     Tag(&'a Tag),
     /// This one.
     Digest(&'a Digest),
+}
+
+impl TagOrDigest<'_> {
+    /// By which what it refers to is hashed.
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Tag(_) => Algorithm::Sha256,
+            Self::Digest(digest) => digest.algorithm(),
+        }
+    }
 }
 
 impl fmt::Display for TagOrDigest<'_> {
@@ -106,7 +116,7 @@ impl Client {
         let mut response = self.transport.send(&request)?;
         let bytes = read_limited(&request.site(), response.body_mut(), MANIFEST_LIMIT)?;
         self.transport.meter().received(bytes.len());
-        let digest = Digest::of(&bytes);
+        let digest = Digest::by(reference.algorithm(), &bytes);
         let site = Box::new(request.site());
         match reference {
             TagOrDigest::Digest(expected) if *expected != digest => {
@@ -132,16 +142,17 @@ impl Client {
         bytes: &[u8],
         media_type: &str,
     ) -> Result<Digest, ClientError> {
+        let reference = reference.into();
+        let digest = Digest::by(reference.algorithm(), bytes);
         let url = self
             .transport
-            .url(&format!("{repository}/manifests/{}", reference.into()));
+            .url(&format!("{repository}/manifests/{reference}"));
         let scope = Scope::push(repository);
         let request = Request::new("put a manifest", Method::PUT, url, scope)
             .header("content-type", media_type)
             .payload(Payload::Bytes(bytes));
         let response = self.transport.send(&request)?;
-        let digest = Digest::of(bytes);
-        match named_digest(&response) {
+        match named_digest(&response, digest.algorithm()) {
             Some(actual) if actual != digest => Err(ClientError::DigestMismatch {
                 site: Box::new(request.site()),
                 expected: digest,

@@ -114,9 +114,10 @@ impl Client {
     }
 }
 
-/// `sha256-HEX`
+/// `sha256-HEX`, of which a tag has room for 64 digits.
 fn list_tag(subject: &Digest) -> Option<Tag> {
-    subject.to_string().replace(':', "-").parse().ok()
+    let (algorithm, hex) = (subject.algorithm(), subject.hex());
+    format!("{algorithm}-{hex:.64}").parse().ok()
 }
 
 fn artifact_type(manifest: &ImageManifest) -> &str {
@@ -127,11 +128,15 @@ fn artifact_type(manifest: &ImageManifest) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Algorithm;
 
     #[test]
     fn the_tag_of_a_list() {
         let digest = Digest::of(b"x");
         let tag = list_tag(&digest).unwrap();
         assert_eq!(tag.as_str(), format!("sha256-{}", digest.hex()));
+        let longer = Digest::by(Algorithm::Sha512, b"x");
+        let tag = list_tag(&longer).unwrap();
+        assert_eq!(tag.as_str(), format!("sha512-{}", &longer.hex()[..64]));
     }
 }

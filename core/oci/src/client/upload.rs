@@ -254,7 +254,8 @@ impl Upload<'_> {
             .payload(payload);
         let response = self.client.transport.send_once(&request)?;
         let site = Box::new(request.site());
-        match (response.status().as_u16(), named_digest(&response)) {
+        let named = named_digest(&response, self.digest.algorithm());
+        match (response.status().as_u16(), named) {
             (201 | 204, Some(actual)) if actual != self.digest => {
                 Err(ClientError::DigestMismatch {
                     site,

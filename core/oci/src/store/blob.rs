@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::{Store, StoreError, files};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 
 /// What is written before the disk is set to work, in bytes: less is many small writes for it.
 const WRITE_BACK: u64 = 4 * 1024 * 1024;
@@ -24,13 +24,13 @@ pub struct BlobWriter<'a> {
 }
 
 impl<'a> BlobWriter<'a> {
-    pub(super) fn begin(store: &'a Store) -> Result<Self, StoreError> {
+    pub(super) fn begin(store: &'a Store, algorithm: Algorithm) -> Result<Self, StoreError> {
         let (path, file) = files::create_unique(&store.temporary())?;
         Ok(Self {
             store,
             path,
             file,
-            hasher: Hasher::new(),
+            hasher: Hasher::by(algorithm),
             leaving: 0,
             committed: false,
         })

@@ -10,13 +10,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::inventory::{self, Manifests, Surplus};
+use super::inventory::{Inventory, Manifests};
 use super::{Collecting, STALE, Store, StoreError, files};
 use crate::digest::Digest;
-use crate::reference::Repository;
-
-/// No registry takes longer manifests.
-const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
+use crate::reference::{Repository, Tag};
 
 /// What a collection removed, or would remove.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,43 +41,61 @@ impl Store {
     /// asked about within `grace`.
     pub fn collect_without(
         &self,
-        _right: &Collecting,
+        right: &Collecting,
         gone: &Manifests,
         grace: Duration,
     ) -> Result<Collected, StoreError> {
         let inventory = self.inventory()?;
-        let mut collected = Collected::default();
+        let unlinked = self.unlink_manifests(right, &inventory, gone, grace)?;
+        self.remove_surplus(right, &inventory, &unlinked, grace)
+    }
+
+    /// Takes these manifests from their repositories, each with its tags, unless it was pushed or asked about within
+    /// `grace`; says which are gone. The inventory may be older than what came meanwhile: that looks new.
+    pub fn unlink_manifests(
+        &self,
+        _right: &Collecting,
+        inventory: &Inventory,
+        gone: &Manifests,
+        grace: Duration,
+    ) -> Result<Manifests, StoreError> {
         let mut unlinked = Manifests::new();
         for (repository, digests) in gone {
             let Some(holdings) = inventory.repositories.get(repository) else {
                 continue;
             };
             let holders = holdings.holders();
+            // Once: a tag that comes later makes what it means look new.
+            let tags = self.tags_by_digest(repository)?;
             let here = unlinked.entry(repository.clone()).or_default();
             for digest in holdings.in_order(digests) {
                 // A list that was asked about meanwhile stays with what it lists. One that came meanwhile has made that
                 // look new.
                 let held = holders.get(&digest);
                 let is_free = held.is_none_or(|holders| holders.is_subset(here));
-                if is_free && self.unlink_if_old(repository, &digest, grace)? {
+                let subject = holdings.manifests[&digest].subject;
+                let called = tags.get(&digest).map_or(&[][..], Vec::as_slice);
+                if is_free && self.unlink_if_old(repository, &digest, subject, called, grace)? {
                     here.insert(digest);
-                    collected.manifests += 1;
                 }
             }
         }
-        // Anew where one was asked about meanwhile and stays, with all that it names.
-        let surplus = inventory.without(&unlinked, grace);
-        self.remove_surplus(surplus, grace, &mut collected)?;
-        files::remove_older_than(&self.temporary(), STALE)?;
-        Ok(collected)
+        Ok(unlinked)
     }
 
-    fn remove_surplus(
+    /// Removes what only these manifests needed, which are gone, and what nothing needed before.
+    pub fn remove_surplus(
         &self,
-        surplus: Surplus,
+        _right: &Collecting,
+        inventory: &Inventory,
+        unlinked: &Manifests,
         grace: Duration,
-        collected: &mut Collected,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Collected, StoreError> {
+        let surplus = inventory.without(unlinked, grace);
+        let mut collected = Collected {
+            manifests: unlinked.values().map(BTreeSet::len).sum(),
+            ..Collected::default()
+        };
         let mut changed = BTreeSet::new();
         for (repository, digest) in surplus.links {
             let link = self.blob_link(&repository, &digest);
@@ -101,25 +116,26 @@ impl Store {
         for folder in changed.into_iter().flatten() {
             files::sync(&folder)?;
         }
-        Ok(())
+        files::remove_older_than(&self.temporary(), STALE)?;
+        Ok(collected)
     }
 
     fn unlink_if_old(
         &self,
         repository: &Repository,
         digest: &Digest,
+        subject: Option<Digest>,
+        tags: &[Tag],
         grace: Duration,
     ) -> Result<bool, StoreError> {
         let _removing = self.removing()?;
         if !files::is_older_than(&self.manifest_link(repository, digest), grace) {
             return Ok(false);
         }
-        if let Ok(bytes) = self.read_small(digest, MANIFEST_LIMIT)
-            && let Some(subject) = inventory::subject(&bytes)
-        {
+        if let Some(subject) = subject {
             self.unlink_referrer(repository, &subject, digest)?;
         }
-        self.unlink_manifest(repository, digest)
+        self.unlink_tagged(repository, digest, tags)
     }
 
     /// Removes a file that nobody has relied on since it was looked at. The folder is not flushed.
@@ -139,6 +155,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Algorithm;
     use crate::manifest::{Descriptor, ImageIndex, ImageManifest};
     use crate::media_type;
 
@@ -230,6 +247,29 @@ mod tests {
             .link_manifest(&name, &index, media_type::OCI_INDEX)
             .unwrap();
         assert_eq!(store.collect(AT_ONCE).unwrap(), Collected::default());
+    }
+
+    #[test]
+    fn contents_of_every_algorithm_are_collected_and_kept() {
+        let (_folder, store) = store();
+        let name = repository("app");
+        let put = |bytes: &[u8]| {
+            let digest = store.put_bytes_by(Algorithm::Sha512, bytes).unwrap();
+            store.link(&name, &digest).unwrap();
+            Descriptor::new(media_type::OCI_LAYER, digest, bytes.len() as u64)
+        };
+        let (config, layer, other) = (put(b"{}"), put(b"layer"), put(b"other").digest);
+        let manifest = ImageManifest::new(config, vec![layer.clone()]).to_vec();
+        let digest = store.put_bytes_by(Algorithm::Sha512, &manifest).unwrap();
+        let kind = media_type::OCI_MANIFEST;
+        store.link_manifest(&name, &digest, kind).unwrap();
+        let collected = store.collect(AT_ONCE).unwrap();
+        assert_eq!((collected.links, collected.blobs), (1, 1));
+        assert!(!store.contains(&other));
+        assert!(store.is_whole(&name, &digest).unwrap());
+        store.verify(&layer.digest).unwrap();
+        assert!(store.unlink_manifest(&name, &digest).unwrap());
+        assert_eq!(store.collect(AT_ONCE).unwrap().blobs, 3);
     }
 
     #[test]

@@ -49,12 +49,7 @@ pub(super) fn start_write_back(file: &File, from: u64, to: u64) {
     );
 }
 
-/// Renames within one file system and flushes the folder, so that the new name outlives a power cut.
-pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), StoreError> {
-    rename(from, to)?;
-    sync_folder(to)
-}
-
+/// Renames within one file system. The new name outlives a power cut once its folder is flushed.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(StoreError::io("move a file to", to))
 }
@@ -65,22 +60,25 @@ pub(super) fn write_atomically(
     path: &Path,
     content: &str,
 ) -> Result<(), StoreError> {
-    write_in_order(temporary, None, &[(path, content)])
+    write_in_order(temporary, None, &[(path, content)], || Ok(()))
 }
 
 /// The same for several: they appear in this order, and all are flushed when this returns. Before the first appears
 /// what stands in the folder `after` is durable, if there is such a folder. What is flushed at the same time the file
-/// system writes to its journal once.
-pub(super) fn write_in_order(
+/// system writes to its journal once. What `lock` returns is held while they appear, and not while anything is flushed.
+pub(super) fn write_in_order<G>(
     temporary: &Path,
     after: Option<&Path>,
     files: &[(&Path, &str)],
+    lock: impl FnOnce() -> Result<G, StoreError>,
 ) -> Result<(), StoreError> {
     let mut unfinished = Vec::new();
     let written = prepare(temporary, after, files, &mut unfinished).and_then(|()| {
+        let locked = lock()?;
         for (from, (path, _)) in unfinished.iter().zip(files) {
             rename(from, path)?;
         }
+        drop(locked);
         side_by_side(files, |(path, _)| sync_folder(path))
     });
     if written.is_err() {

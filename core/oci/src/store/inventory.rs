@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Store, StoreError, files};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::manifest::{Descriptor, ImageIndex, ImageManifest};
 use crate::media_type;
 use crate::reference::Repository;
@@ -43,6 +43,8 @@ pub struct Manifest {
     pub age: Duration,
     /// What it needs: blobs, or other manifests.
     pub names: BTreeSet<Digest>,
+    /// Whether these are manifests.
+    pub lists: bool,
     /// The manifest that it is about.
     pub subject: Option<Digest>,
 }
@@ -220,14 +222,19 @@ impl Inventory {
             if !seen.insert(next) {
                 continue;
             }
+            let Some(manifest) = holdings.manifests.get(&next) else {
+                return false;
+            };
+            let has_blob = |blob: &Digest| {
+                holdings.blobs.contains_key(blob) && self.contents.contains_key(blob)
+            };
             if !self.contents.contains_key(&next) {
                 return false;
             }
-            match holdings.manifests.get(&next) {
-                Some(manifest) => open.extend(&manifest.names),
-                // The root has to be a manifest; what a manifest names may be a blob.
-                None if next == *digest || !holdings.blobs.contains_key(&next) => return false,
-                None => {}
+            if manifest.lists {
+                open.extend(&manifest.names);
+            } else if !manifest.names.iter().all(has_blob) {
+                return false;
             }
         }
         true
@@ -346,15 +353,23 @@ impl Store {
             }
             inventory.repositories.insert(repository, holdings);
         }
-        for name in files::names(&self.blobs())? {
-            let Ok(digest) = Digest::from_hex(&name) else {
-                continue;
-            };
+        for digest in self.contents()? {
             let age = files::age(&self.path(&digest));
             let size = self.size(&digest).unwrap_or_default();
             inventory.contents.insert(digest, Content { size, age });
         }
         Ok(inventory)
+    }
+
+    /// Everything on the disk, whoever needs it.
+    pub fn contents(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut contents = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let names = files::names(&self.blobs(algorithm))?;
+            let digests = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+            contents.extend(digests.filter(|digest| digest.algorithm() == algorithm));
+        }
+        Ok(contents)
     }
 
     /// All that it takes to pull an image of a repository. A manifest that is not there is an error.
@@ -431,12 +446,13 @@ impl Store {
             Err(error) => return Err(error),
         };
         let media_type = self.manifest_media_type(repository, digest)?;
-        let names = match self.read_manifest(digest, media_type.as_deref(), &bytes)? {
-            Named::Blobs(digests) | Named::Manifests(digests) => digests.into_iter().collect(),
-        };
+        let named = self.read_manifest(digest, media_type.as_deref(), &bytes)?;
+        let lists = matches!(named, Named::Manifests(_));
+        let (Named::Blobs(names) | Named::Manifests(names)) = named;
         Ok(Manifest {
             age,
-            names,
+            names: names.into_iter().collect(),
+            lists,
             subject: subject(&bytes),
         })
     }
@@ -483,7 +499,7 @@ fn written_media_type(bytes: &[u8]) -> Option<String> {
 }
 
 /// What a manifest is about.
-pub(super) fn subject(bytes: &[u8]) -> Option<Digest> {
+fn subject(bytes: &[u8]) -> Option<Digest> {
     #[derive(Deserialize)]
     struct Outline {
         subject: Option<Descriptor>,

@@ -1,5 +1,6 @@
 //! Repositories: which content each may read, and what its tags mean.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -103,7 +104,6 @@ impl Store {
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
-        let _adding = self.adding()?;
         let link = self.manifest_link(repository, digest);
         self.write_after_blobs(repository, &[(&link, media_type)])
     }
@@ -116,7 +116,6 @@ impl Store {
         media_type: &str,
         tag: &Tag,
     ) -> Result<(), StoreError> {
-        let _adding = self.adding()?;
         let link = self.manifest_link(repository, digest);
         let tag = self.tag_file(repository, tag);
         let meaning = digest.to_string();
@@ -129,7 +128,7 @@ impl Store {
         files: &[(&Path, &str)],
     ) -> Result<(), StoreError> {
         let blobs = self.folder(repository, "_blobs");
-        files::write_in_order(&self.temporary(), Some(&blobs), files)
+        files::write_in_order(&self.temporary(), Some(&blobs), files, || self.adding())
     }
 
     /// The media type of a repository's manifest; none when the repository has no such manifest.
@@ -150,10 +149,34 @@ impl Store {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        // Tags first: a crash in between must not leave a tag without its manifest.
+        self.unlink_tagged(repository, digest, &self.tags(repository)?)
+    }
+
+    /// What each manifest is called: the tags of a repository, by what they mean.
+    pub(super) fn tags_by_digest(
+        &self,
+        repository: &Repository,
+    ) -> Result<BTreeMap<Digest, Vec<Tag>>, StoreError> {
+        let mut tags: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
         for tag in self.tags(repository)? {
-            if self.tagged(repository, &tag)? == Some(*digest) {
-                self.remove_tag(repository, &tag)?;
+            if let Some(digest) = self.tagged(repository, &tag)? {
+                tags.entry(digest).or_default().push(tag);
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Removes a manifest, after those of these tags that mean it still.
+    pub(super) fn unlink_tagged(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        tags: &[Tag],
+    ) -> Result<bool, StoreError> {
+        // Tags first: a crash in between must not leave a tag without its manifest.
+        for tag in tags {
+            if self.tagged(repository, tag)? == Some(*digest) {
+                self.remove_tag(repository, tag)?;
             }
         }
         files::remove_if_present(&self.manifest_link(repository, digest))
@@ -320,10 +343,11 @@ fn read_entry(path: &Path) -> Result<Option<String>, StoreError> {
 
 fn digests(folder: &Path) -> Result<Vec<Digest>, StoreError> {
     let names = files::names(folder)?;
-    Ok(names
-        .iter()
-        .filter_map(|name| Digest::from_hex(name).ok())
-        .collect())
+    let parsed = names.iter().filter_map(|name| Digest::from_hex(name).ok());
+    let mut digests: Vec<Digest> = parsed.collect();
+    // By algorithm first, as they are written: pages of a list go by that order.
+    digests.sort_unstable();
+    Ok(digests)
 }
 
 #[cfg(test)]

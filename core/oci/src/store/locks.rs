@@ -6,13 +6,16 @@
 //! longer (a backup) takes it shared, and nothing is collected meanwhile.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Store, StoreError};
 
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a removal waits for those who add something, each of whom needs a moment.
+const REMOVING_LIMIT: Duration = Duration::from_secs(10);
+const REMOVING_PAUSE: Duration = Duration::from_millis(1);
 
 /// Nothing is collected while this lives.
 #[derive(Debug)]
@@ -26,40 +29,32 @@ impl Store {
     /// Keeps everything from being collected; waits for a collection that is going on, but not longer than `limit`.
     pub fn hold(&self, limit: Duration) -> Result<Hold, StoreError> {
         let (path, file) = self.lock_file("held")?;
-        let begun = Instant::now();
-        loop {
-            match file.try_lock_shared() {
-                Ok(()) => return Ok(Hold(file)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() < limit => thread::sleep(PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(StoreError::Held),
-                Err(TryLockError::Error(error)) => {
-                    return Err(StoreError::io("lock", &path)(error));
-                }
-            }
-        }
+        lock_within(limit, PAUSE, || file.try_lock_shared())
+            .map_err(|error| not_locked(error, &path))?;
+        Ok(Hold(file))
     }
 
     /// The right to collect, unless somebody holds the store or collects already.
     pub fn collecting(&self) -> Result<Collecting, StoreError> {
         let (path, file) = self.lock_file("held")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Collecting(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Held),
-            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
-        }
+        file.try_lock().map_err(|error| not_locked(error, &path))?;
+        Ok(Collecting(file))
     }
 
-    /// To be held while something begins to look new. Removals take moments.
+    /// To be held while something begins to look new, and not while anything is flushed: removals wait for it, and
+    /// whoever waits for removals does.
     pub(super) fn adding(&self) -> Result<File, StoreError> {
         let (path, file) = self.lock_file("lock")?;
         file.lock_shared().map_err(StoreError::io("lock", &path))?;
         Ok(file)
     }
 
-    /// To be held between the last look at something and its removal.
+    /// To be held between the last look at something and its removal. Where so much is added all the time that there is
+    /// no moment for it, there is none: what is not removed goes with the next collection.
     pub(super) fn removing(&self) -> Result<File, StoreError> {
         let (path, file) = self.lock_file("lock")?;
-        file.lock().map_err(StoreError::io("lock", &path))?;
+        lock_within(REMOVING_LIMIT, REMOVING_PAUSE, || file.try_lock())
+            .map_err(|error| not_locked(error, &path))?;
         Ok(file)
     }
 
@@ -71,5 +66,27 @@ impl Store {
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
         Ok((path, opened))
+    }
+}
+
+/// Tries until it works, or `limit` has passed.
+fn lock_within(
+    limit: Duration,
+    pause: Duration,
+    lock: impl Fn() -> Result<(), TryLockError>,
+) -> Result<(), TryLockError> {
+    let begun = Instant::now();
+    loop {
+        match lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < limit => thread::sleep(pause),
+            ended => return ended,
+        }
+    }
+}
+
+fn not_locked(error: TryLockError, path: &Path) -> StoreError {
+    match error {
+        TryLockError::WouldBlock => StoreError::Held,
+        TryLockError::Error(error) => StoreError::io("lock", path)(error),
     }
 }

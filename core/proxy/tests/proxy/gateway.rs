@@ -229,3 +229,14 @@ async fn a_head_that_is_too_large_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     assert_eq!(proxy.stats().requests, 0);
 }
+
+/// A trace goes on behind the proxy as it came, with what others have put beside it.
+#[tokio::test]
+async fn the_context_of_a_trace_is_passed_on() {
+    let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let state = "tracestate: vendor=value";
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: a\r\n{parent}\r\n{state}\r\nconnection: close\r\n\r\n");
+    let lines = received(&request).await;
+    assert!(has(&lines, parent) && has(&lines, state), "{lines:?}");
+}

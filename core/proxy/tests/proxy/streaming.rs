@@ -8,9 +8,15 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use proxy::Settings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use crate::support::{Connection, Instance, SOON, body, feed, fetch, post, proxy_to, text};
+use crate::support::{
+    Connection, Instance, SOON, body, feed, fetch, post, proxy_to, proxy_with, switch, text,
+    withdraw,
+};
 
 const CHUNK: Bytes = Bytes::from_static(&[7; 64 * 1024]);
 const CHUNKS: u64 = 4096; // 256 MB
@@ -205,4 +211,29 @@ async fn an_upload_goes_on_while_nobody_reads_the_answer() {
     })
     .await;
     assert_eq!(drink(response.into_body()).await, expected);
+}
+
+/// Whoever stops reading holds an instance and a place for a time, and not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_let_go() {
+    let instance = Instance::start(|_| async {
+        let (sender, body) = feed(1);
+        tokio::spawn(pour(sender, Arc::default()));
+        Response::new(body)
+    })
+    .await;
+    let settings = Settings {
+        take_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    assert!(switch(&proxy, instance.target("one")).is_none());
+    let mut client = TcpStream::connect(proxy.local_addr()).await.expect("there");
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.write_all(request).await.expect("sent");
+    let mut first = [0; 12];
+    client.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let retired = withdraw(&proxy).expect("the only one");
+    assert!(retired.drained(SOON).await, "it is held for ever");
 }

@@ -8,6 +8,8 @@ mod child;
 #[cfg(test)]
 mod chunks;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod fault_properties;
 #[cfg(test)]
 mod faults;
@@ -17,6 +19,8 @@ mod faulty;
 mod image;
 #[cfg(test)]
 mod own;
+#[cfg(test)]
+mod raw;
 #[cfg(test)]
 mod real_docker_engine;
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
-use axum::http::HeaderMap;
 use axum::serve::ListenerExt as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oci::Store;
-use registry::{Action, Authorize, Decision, Limits, router_with};
+use registry::{Action, Authorize, Caller, Decision, Limits, router_with};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -23,8 +22,8 @@ pub(crate) const READER: (&str, &str) = ("anything", "reader-token");
 pub(crate) struct Tenants;
 
 impl Authorize for Tenants {
-    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
-        let header = headers.get("authorization");
+    fn authorize(&self, caller: &Caller, repository: Option<&str>, action: Action) -> Decision {
+        let header = caller.headers.get("authorization");
         let header = header.and_then(|value| value.to_str().ok());
         let (tenant, may_push) = match header.and_then(password).as_deref() {
             Some("correct horse") => ("alice", true),

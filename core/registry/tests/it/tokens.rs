@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, StatusCode, Uri};
-use registry::{Action, Authorize, Decision, Limits};
+use registry::{Action, Authorize, Caller, Decision, Limits};
 
 use crate::image::{TestImage, client, repository};
 use crate::server::{ALICE, Server};
@@ -65,8 +65,8 @@ impl TokenServer {
 struct ByToken(Arc<TokenServer>);
 
 impl Authorize for ByToken {
-    fn authorize(&self, headers: &HeaderMap, repository: Option<&str>, action: Action) -> Decision {
-        let header = headers.get("authorization");
+    fn authorize(&self, caller: &Caller, repository: Option<&str>, action: Action) -> Decision {
+        let header = caller.headers.get("authorization");
         let token = header.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let repository = repository.unwrap_or_default();
         if token.is_some_and(|token| self.0.takes(token, repository, action)) {

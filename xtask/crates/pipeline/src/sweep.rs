@@ -34,14 +34,9 @@ fn sweep(cache_folder: &Path, digest: &str) -> io::Result<()> {
     fs::rename(&coming, &list)?;
     let store = Store::open(cache_folder.join("oci")).map_err(io::Error::other)?;
     let used = used(&store, &recent);
-    for entry in fs::read_dir(cache_folder.join("oci/blobs/sha256"))? {
-        let name = entry?.file_name();
-        let blob = format!("sha256:{}", name.to_string_lossy());
-        if let Ok(blob) = blob.parse::<Digest>()
-            && !used.contains(&blob)
-        {
-            store.remove(&blob).map_err(io::Error::other)?;
-        }
+    let contents = store.contents().map_err(io::Error::other)?;
+    for blob in contents.iter().filter(|blob| !used.contains(blob)) {
+        store.remove(blob).map_err(io::Error::other)?;
     }
     Ok(())
 }

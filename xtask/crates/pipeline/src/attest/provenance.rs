@@ -7,7 +7,7 @@ use std::path::Path;
 
 use deploy_plan::config::Base;
 use deploy_plan::plan::{Image, Plan};
-use oci::Digest;
+use oci::{Algorithm, Digest};
 use serde::Serialize;
 
 use crate::base::UsedBase;
@@ -121,6 +121,8 @@ struct Digests {
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sha512: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     git_commit: Option<String>,
 }
 
@@ -133,7 +135,7 @@ impl Statement {
             subject: [Resource {
                 name: Some(made.name.clone()),
                 uri: None,
-                digest: Some(sha256(made.digest)),
+                digest: Some(digests(made.digest)),
             }],
             predicate_type: "https://slsa.dev/provenance/v1",
             predicate: Predicate {
@@ -204,7 +206,7 @@ fn materials(made: &Made<'_>, git: &Git) -> Vec<Resource> {
         Some(Resource {
             name: Some(file.display().to_string()),
             uri: None,
-            digest: Some(sha256(Digest::of(&bytes))),
+            digest: Some(digests(Digest::of(&bytes))),
         })
     });
     let bases = made.bases.iter().map(base);
@@ -219,7 +221,8 @@ fn base(used: &UsedBase) -> Resource {
         let name = path.rsplit('/').next().unwrap_or(path);
         let tag = reference.tag().map(|tag| format!("&tag={tag}"));
         format!(
-            "pkg:oci/{name}@sha256%3A{}?repository_url={}/{path}{}",
+            "pkg:oci/{name}@{}%3A{}?repository_url={}/{path}{}",
+            digest.algorithm(),
             digest.hex(),
             reference.registry(),
             tag.unwrap_or_default()
@@ -228,14 +231,22 @@ fn base(used: &UsedBase) -> Resource {
     Resource {
         name: Some(reference.to_string()),
         uri,
-        digest: used.digest.map(sha256),
+        digest: used.digest.map(digests),
     }
 }
 
-fn sha256(digest: Digest) -> Digests {
-    Digests {
-        sha256: Some(digest.hex()),
-        ..Digests::default()
+/// A base image may be pinned by either algorithm.
+fn digests(digest: Digest) -> Digests {
+    let hex = Some(digest.hex());
+    match digest.algorithm() {
+        Algorithm::Sha256 => Digests {
+            sha256: hex,
+            ..Digests::default()
+        },
+        Algorithm::Sha512 => Digests {
+            sha512: hex,
+            ..Digests::default()
+        },
     }
 }
 

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 /// An answer goes out in parts of at most so many bytes, each of which is progress, also over a slow line.
@@ -18,20 +17,22 @@ const PART: usize = 16 * 1024;
 
 /// How long a connection is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub struct Patience {
     /// For its first request.
-    pub(super) first: Duration,
+    pub first: Duration,
     /// For another one.
-    pub(super) later: Duration,
+    pub later: Duration,
     /// For it to take a part of an answer.
-    pub(super) answer: Duration,
+    pub answer: Duration,
 }
 
 /// The requests of one connection.
-pub(super) struct Idle {
+#[derive(Debug)]
+pub struct Idle {
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
     requests: usize,
     /// Since when there is none.
@@ -44,7 +45,9 @@ struct State {
 }
 
 impl Idle {
-    pub(super) fn new() -> Arc<Self> {
+    /// Of a connection that was just made.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 requests: 0,
@@ -57,7 +60,8 @@ impl Idle {
     }
 
     /// A request has come; it is there until the value is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+    #[must_use = "the request is over when this is dropped"]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
         let mut state = self.state();
         state.requests += 1;
         state.greeted = true;
@@ -69,13 +73,14 @@ impl Idle {
     }
 
     /// Returns when there was nothing that anybody would wait for any longer.
-    pub(super) async fn over(&self, patience: Patience) {
+    pub async fn over(&self, patience: Patience) {
         loop {
-            let end = self.state().end(patience);
-            if end <= Instant::now() {
+            let (end, now) = (self.state().end(patience), Instant::now());
+            if end <= now {
                 return;
             }
-            tokio::time::sleep_until(end).await;
+            // A request may come, and its answer wait, before this connection's own time is over.
+            tokio::time::sleep_until(end.min(now + patience.answer)).await;
         }
     }
 
@@ -103,7 +108,8 @@ impl State {
 }
 
 /// A request that is not answered to the end yet.
-pub(super) struct InFlight {
+#[derive(Debug)]
+pub struct InFlight {
     number: u64,
     idle: Arc<Idle>,
 }
@@ -132,15 +138,17 @@ impl Drop for InFlight {
 
 /// The body of an answer, with which its request ends. hyper asks it for more when the client has taken what there
 /// was: with HTTP/2, when there is room in the stream's window.
-pub(super) struct Answer {
-    body: Body,
+#[derive(Debug)]
+pub struct Answer<B> {
+    body: B,
     /// Of the last frame, what was not handed on yet.
     rest: Bytes,
     request: InFlight,
 }
 
-impl Answer {
-    pub(super) fn new(body: Body, request: InFlight) -> Self {
+impl<B> Answer<B> {
+    /// The body of the answer to this request.
+    pub fn new(body: B, request: InFlight) -> Self {
         request.offer();
         Self {
             body,
@@ -155,14 +163,14 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.part())));
         }
@@ -200,8 +208,7 @@ impl HttpBody for Answer {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-    use http_body_util::BodyExt as _;
+    use http_body_util::{BodyExt as _, Full};
 
     use super::*;
 
@@ -210,6 +217,21 @@ mod tests {
         later: Duration::from_millis(200),
         answer: Duration::from_millis(300),
     };
+
+    /// A body of which nothing comes.
+    struct Silent;
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
 
     async fn is_over(idle: &Idle) -> bool {
         let long = 3 * PATIENCE.answer;
@@ -236,7 +258,7 @@ mod tests {
     async fn a_connection_is_over_when_nobody_takes_what_is_there() {
         let content = Bytes::from(vec![7; 3 * PART + 1]);
         let idle = Idle::new();
-        let mut answer = Answer::new(Body::from(content.clone()), idle.begin());
+        let mut answer = Answer::new(Full::new(content.clone()), idle.begin());
         let mut taken = Vec::new();
         while !answer.is_end_stream() {
             let left = answer.size_hint().exact().unwrap();
@@ -247,7 +269,7 @@ mod tests {
             taken.extend_from_slice(&part);
         }
         assert_eq!(taken, content);
-        let mut stopped = Answer::new(Body::from(content), idle.begin());
+        let mut stopped = Answer::new(Full::new(content), idle.begin());
         stopped.frame().await.unwrap().unwrap();
         let since = Instant::now();
         assert!(is_over(&idle).await, "nobody takes the next part");
@@ -257,10 +279,9 @@ mod tests {
     #[tokio::test]
     async fn what_has_nothing_to_tell_may_take_its_time() {
         let idle = Idle::new();
-        let silent =
-            Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
-        let mut answer = Answer::new(silent, idle.begin());
-        assert!(answer.frame().now_or_never().is_none(), "it was asked");
+        let mut answer = Answer::new(Silent, idle.begin());
+        let asked = tokio::time::timeout(Duration::ZERO, answer.frame()).await;
+        assert!(asked.is_err(), "it has nothing yet");
         assert!(!is_over(&idle).await);
     }
 }

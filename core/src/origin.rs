@@ -5,7 +5,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, header};
 
 /// Set by the listener where it has TLS, by a proxy in front where that has it.
-pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Scheme and host of a request. What a client claims here is told to this very client only.
 pub(crate) struct Origin<'a> {

@@ -1,0 +1,85 @@
+//! What comes before the first request of a connection: a place for it, the connection, and TLS. Every listener of a
+//! server accepts in this way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How long to let things settle when the machine has no more descriptors for a connection: trying again at once would
+/// only spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener with so many places for connections; the further ones wait in the kernel's queue.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+/// A connection, and its place, which is free when this is dropped.
+#[derive(Debug)]
+pub struct Guest {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// To be kept as long as the connection.
+    pub place: OwnedSemaphorePermit,
+}
+
+impl Door {
+    /// At least one place, however few are asked for.
+    #[must_use]
+    pub fn new(listener: TcpListener, places: usize) -> Self {
+        let places = places.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    /// The next connection, once there is a place for it. Nothing is lost when this is dropped before it returns.
+    pub async fn next(&self) -> Guest {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+                // Nobody closes it.
+                return std::future::pending().await;
+            };
+            match self.listener.accept().await {
+                // What is sent is awaited: no waiting for more to send. Where that fails, the client has left already.
+                Ok((stream, address)) if stream.set_nodelay(true).is_ok() => {
+                    return Guest {
+                        stream,
+                        address,
+                        place,
+                    };
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; waiting a moment");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Agrees on TLS with a client, if it does so within `limit`.
+pub async fn agree(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    client: SocketAddr,
+    limit: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(limit, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%client, %error, "TLS was not agreed on"),
+        Err(_) => tracing::debug!(%client, "TLS was not agreed on in time"),
+    }
+    None
+}
