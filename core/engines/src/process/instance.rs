@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::cgroup::Groups;
 use super::engine::{InstanceSpec, Launcher, Seat};
 use super::error::EngineError;
 use super::image::ImageUse;
@@ -181,6 +182,8 @@ pub(crate) struct Birth {
     pub(crate) spec: InstanceSpec,
     pub(crate) place: Place,
     pub(crate) stop_signal: Signal,
+    /// Those that were made for it.
+    pub(crate) groups: Groups,
     pub(crate) seat: Seat,
     pub(crate) held: ImageUse,
 }
@@ -213,7 +216,7 @@ impl Found {
             port: record.port,
             pid,
             guard: record.guard.pid,
-            log: record.log.clone(),
+            log: place.engine.join(&record.log),
             stop_signal: Signal::try_from(record.stop_signal).unwrap_or(Signal::SIGTERM),
             orders,
             state,
@@ -222,7 +225,6 @@ impl Found {
             guard,
             record,
             orders: queue,
-            last_order: None,
             state: changed,
             place,
         };
@@ -234,7 +236,7 @@ impl Found {
 }
 
 impl Birth {
-    pub(crate) async fn bear(
+    pub(crate) async fn launch(
         self,
         launcher: &Launcher,
         launch: Launch,
@@ -249,7 +251,7 @@ impl Birth {
         match self.converse(&mut guard.socket, launch).await {
             Ok(inner_pid) => self.live(guard, record, inner_pid).await,
             Err(error) => {
-                guard.bury().await;
+                guard.reap().await;
                 self.abandon().await;
                 Err(error)
             }
@@ -265,7 +267,7 @@ impl Birth {
         let pid = record.started(inner_pid);
         if let Err(error) = record.write(&self.place.directory) {
             let error = EngineError::files("record", &self.place.directory)(error);
-            guard.bury().await;
+            guard.reap().await;
             self.abandon().await;
             return Err(error);
         }
@@ -280,10 +282,14 @@ impl Birth {
         Ok(found.attach(pid))
     }
 
-    /// Removes the directory of an instance that has not come to life.
+    /// Removes what was made for an instance that has not come to life.
     pub(crate) async fn abandon(self) {
-        let (place, id) = (self.place, self.spec.id);
-        let removed = spawn_blocking(move || place.remove()).await;
+        let (place, groups, id) = (self.place, self.groups, self.spec.id);
+        let removed = spawn_blocking(move || {
+            groups.remove();
+            place.remove()
+        });
+        let removed = removed.await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, id, "remove the directory of an instance");
         }
@@ -317,9 +323,15 @@ impl Birth {
         let process = Process::find(pid)
             .ok_or(std::io::ErrorKind::NotFound.into())
             .map_err(failed("find the launcher in /proc"))?;
-        let record = InstanceRecord::new(&self.spec, &self.place, self.stop_signal, process)
-            .and_then(|record| record.write(&self.place.directory).map(|()| record))
-            .map_err(EngineError::files("record", &self.place.directory))?;
+        let record = InstanceRecord::new(
+            &self.spec,
+            &self.place,
+            self.stop_signal,
+            &self.groups,
+            process,
+        )
+        .and_then(|record| record.write(&self.place.directory).map(|()| record))
+        .map_err(EngineError::files("record", &self.place.directory))?;
         let guard = Guard {
             process,
             child: Some(child),

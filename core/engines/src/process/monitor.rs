@@ -1,12 +1,12 @@
 //! The task that stays with an instance from its start to its last file.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
@@ -14,9 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::adopt;
 use super::instance::Exit;
-use super::launch::protocol::{Order, Report};
+use super::launch::protocol::{MAX_LINE, Order, Report};
 use super::place::Place;
 use super::proc::Process;
 use super::record::InstanceRecord;
@@ -25,14 +24,6 @@ use super::record::InstanceRecord;
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at a guard that is nobody's child of ours.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often in a row a guard is returned to that somebody else has spoken to.
-const RETURNS: u32 = 16;
-/// After this time with a guard, the returns before are forgotten.
-const CALM: Duration = Duration::from_mins(1);
-/// How often a guard that lives is knocked at until it opens.
-const KNOCKS: u32 = 3;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy)]
@@ -86,11 +77,16 @@ impl Line {
     /// The next report; `None` when the guard is gone. Nothing is lost when the caller stops
     /// waiting: what has come of a line stays in `partial`.
     pub(super) async fn next(&mut self) -> io::Result<Option<Report>> {
-        match self.reports.read_until(b'\n', &mut self.partial).await {
+        let room = (MAX_LINE + 1).saturating_sub(self.partial.len());
+        let mut bounded = (&mut self.reports).take(room as u64);
+        match bounded.read_until(b'\n', &mut self.partial).await {
             Ok(0) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };
+        if self.partial.len() > MAX_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let line = std::mem::take(&mut self.partial);
         Ok(Some(serde_json::from_slice(&line)?))
     }
@@ -106,7 +102,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Makes it end whatever runs, and waits until it has ended itself. Returns how, as far as that
     /// can be known.
-    pub(super) async fn bury(self) -> Exit {
+    pub(super) async fn reap(self) -> Exit {
         let Self {
             process,
             child,
@@ -148,8 +144,6 @@ pub(super) struct Monitor {
     pub(super) guard: Guard,
     pub(super) record: InstanceRecord,
     pub(super) orders: mpsc::Receiver<Order>,
-    /// Given to the guard, which may not have heard it.
-    pub(super) last_order: Option<Order>,
     pub(super) state: watch::Sender<State>,
     pub(super) place: Place,
 }
@@ -157,7 +151,7 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Holds `kept` until nothing of the instance is left.
     pub(super) async fn watch<T>(mut self, kept: T) {
-        let reported = self.attend().await;
+        let reported = self.listen().await;
         let Self {
             guard,
             record,
@@ -165,7 +159,7 @@ impl Monitor {
             place,
             ..
         } = self;
-        let status = guard.bury().await;
+        let status = guard.reap().await;
         // a guard that was killed with its init has ended nothing; namespaces would have
         if !spawn_blocking(move || record.kill()).await.unwrap_or(true) {
             tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
@@ -182,48 +176,6 @@ impl Monitor {
         }
         drop(kept);
         state.send_replace(State::Gone(exit));
-    }
-
-    /// Stays with the guard until it has told how the instance ended, or is gone.
-    async fn attend(&mut self) -> Option<Exit> {
-        let mut left = RETURNS;
-        loop {
-            let since = Instant::now();
-            if let Some(exit) = self.listen().await {
-                return Some(exit);
-            }
-            if since.elapsed() > CALM {
-                left = RETURNS;
-            }
-            if left == 0 || !self.come_back().await {
-                return None;
-            }
-            left -= 1;
-        }
-    }
-
-    /// Connects once more to a guard that lives: it speaks to the last to come, whoever that was.
-    async fn come_back(&mut self) -> bool {
-        let directory = &self.place.directory;
-        for _ in 0..KNOCKS {
-            if !self.guard.process.is_alive() {
-                return false;
-            }
-            if let Ok(greeted) = adopt::greet(directory, &self.record).await {
-                tracing::warn!(
-                    path = %directory.display(),
-                    "somebody else has connected to the guard of an instance; it is taken back"
-                );
-                self.guard.socket = greeted.guard.socket;
-                if let Some(order) = &self.last_order {
-                    // as in `listen`
-                    let _ = self.guard.socket.send(order).await;
-                }
-                return true;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        false
     }
 
     /// Passes orders on until the guard has told how it ended; `None` at the end of the socket.
@@ -244,10 +196,7 @@ impl Monitor {
                 },
                 order = self.orders.recv(), if open => match order {
                     // a guard that does not listen any more is about to tell why
-                    Some(order) => {
-                        let _ = socket.send(&order).await;
-                        self.last_order = Some(order);
-                    }
+                    Some(order) => drop(socket.send(&order).await),
                     None => open = false,
                 },
             }

@@ -45,7 +45,7 @@ pub(super) fn launch(
     Ok(Launch {
         confinement: Confinement::Namespaces(namespaces),
         program: Some(program),
-        keeping: None,
+        supervision: None,
     })
 }
 
@@ -161,6 +161,6 @@ fn outside(
     Ok(Launch {
         confinement: Confinement::Group { accounts: root },
         program: Some(program),
-        keeping: None,
+        supervision: None,
     })
 }

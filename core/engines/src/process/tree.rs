@@ -103,7 +103,8 @@ fn remove_directory(path: &Path, found: &Metadata) -> io::Result<()> {
     absent_is_fine(fs::remove_dir(path))
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+/// The outcome of a removal of what need not be there.
+pub(crate) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

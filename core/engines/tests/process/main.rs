@@ -16,6 +16,7 @@ mod launch;
 mod layers;
 mod limits;
 mod logs;
+mod server;
 mod server_death;
 mod setup;
 mod stop;

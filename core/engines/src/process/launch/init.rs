@@ -163,7 +163,7 @@ impl Init {
                         self.pass(signal);
                     }
                 }
-                Order::Launch(_) | Order::Log { .. } | Order::Unknown => {}
+                Order::Launch(_) | Order::Unknown => {}
             }
         }
         true

@@ -11,11 +11,11 @@
 
 mod capabilities;
 pub(crate) mod channel;
-pub(crate) mod door;
 mod events;
 mod guard;
 mod identity;
 mod init;
+pub(crate) mod listener;
 mod mounts;
 mod namespaces;
 pub(crate) mod protocol;

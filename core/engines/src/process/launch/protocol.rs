@@ -1,5 +1,5 @@
 //! What server and launcher say to each other: lines of JSON over a socket that is the launcher's
-//! standard input, later over one that the guard listens on.
+//! standard input, later over one that the guard listens on while it has no server.
 //!
 //! The socket is three things at once. It carries the description of the instance, so that no
 //! secret is ever in an argument or in a file. It carries back what happened. And its end tells
@@ -38,11 +38,6 @@ pub(crate) enum Order {
         /// By the machine's number.
         number: i32,
     },
-    /// Write the log there from now on: the server's folder was moved.
-    Log {
-        /// The file.
-        path: PathBuf,
-    },
     /// End all processes of the instance now.
     Kill,
     /// Of a later server than this guard's.
@@ -57,15 +52,15 @@ pub(crate) struct Launch {
     /// The program; `None` rehearses all steps before it, to find out what the machine allows.
     pub(crate) program: Option<Program>,
     /// For the guard alone; a rehearsal has none.
-    pub(crate) keeping: Option<Keeping>,
+    pub(crate) supervision: Option<Supervision>,
 }
 
 /// What the guard does beside starting the init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Keeping {
-    /// The file that takes what the program writes.
+pub(crate) struct Supervision {
+    /// The file that takes what the program writes, from the engine's directory.
     pub(crate) log: PathBuf,
-    /// The instance's directory, from the engine's: the guard listens there.
+    /// The instance's directory, from the engine's.
     pub(crate) directory: PathBuf,
     /// How long the instance goes on without a server.
     pub(crate) orphan_ms: u64,
@@ -188,6 +183,9 @@ pub(crate) enum Report {
         #[serde(default)]
         out_of_memory: Option<u64>,
     },
+    /// Of a later guard than this server.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a launch failed.
