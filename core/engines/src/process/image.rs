@@ -15,8 +15,8 @@ use tokio::task::spawn_blocking;
 
 use super::error::EngineError;
 use super::layers::Layers;
-use super::unpack::Rules;
-use super::{assemble, boot, tree};
+use super::unpack::{Rules, UnpackError};
+use super::{assemble, boot, digest_name, tree};
 
 const RECORD: &str = "image.json";
 const ROOTFS: &str = "rootfs";
@@ -228,9 +228,8 @@ impl Images {
             .contains_key(digest)
     }
 
-    /// The directory has no colon: overlay options separate layers by one.
     fn place(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(format!("sha256-{}", digest.hex()))
+        self.directory.join(digest_name::of(digest))
     }
 
     fn unpacked(&self) -> Result<Vec<Digest>, EngineError> {
@@ -238,8 +237,7 @@ impl Images {
         let mut digests = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed())? {
             let name = entry.map_err(failed())?.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));
-            digests.extend(hex.and_then(|hex| Digest::from_hex(hex).ok()));
+            digests.extend(digest_name::read(&name));
         }
         Ok(digests)
     }
@@ -271,7 +269,17 @@ impl Images {
             .unwrap_or_else(PoisonError::into_inner);
         let scratch = self.scratch.join(format!("image-{}", digest.hex()));
         clear(&scratch)?;
-        let made = self.unpack_into(&scratch, digest);
+        let mut made = self.unpack_into(&scratch, digest);
+        if let Err(EngineError::Unpack {
+            source: UnpackError::Kept(error),
+            layer,
+            ..
+        }) = &made
+        {
+            tracing::warn!(%error, %layer, "a layer that was kept is broken: it is unpacked again");
+            clear(&scratch)?;
+            made = self.unpack_into(&scratch, digest);
+        }
         if made.is_err() {
             // the error of the unpacking is the one to tell
             let _ = tree::remove(&scratch);

@@ -14,7 +14,7 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::unpack::{KeptEntry, Unpacked};
-use super::{boot, tree};
+use super::{boot, digest_name, tree};
 
 const RECORD: &str = "layer.json";
 const FILES: &str = "files";
@@ -106,9 +106,7 @@ impl Layers {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));
-            let digest = hex.and_then(|hex| Digest::from_hex(hex).ok());
-            if digest.is_none_or(|digest| !used.contains(&digest)) {
+            if digest_name::read(&name).is_none_or(|digest| !used.contains(&digest)) {
                 freed += self.remove_at(&entry.path())?;
             }
         }
@@ -130,7 +128,7 @@ impl Layers {
     }
 
     fn place(&self, diff_id: &Digest) -> PathBuf {
-        self.directory.join(format!("sha256-{}", diff_id.hex()))
+        self.directory.join(digest_name::of(diff_id))
     }
 }
 

@@ -17,6 +17,7 @@ mod assemble;
 mod binary;
 mod boot;
 mod cgroup;
+mod digest_name;
 mod engine;
 mod error;
 mod folder;
