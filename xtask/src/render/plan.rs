@@ -315,7 +315,6 @@ fn layer(preview: &LayerPreview) -> Layer {
     }
 }
 
-/// What would be different from what serves now.
 fn health(check: &Health) -> String {
     match check.kind {
         HealthKind::Http => format!("GET {} -> {}", check.path, check.status),
@@ -323,6 +322,7 @@ fn health(check: &Health) -> String {
     }
 }
 
+/// What would be different from what serves now.
 fn changes(plan: &Plan) -> Vec<String> {
     let Some(live) = &plan.live else {
         return vec!["nothing is known to serve now: this would be the first release".to_owned()];
