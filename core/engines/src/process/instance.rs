@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
-use tokio::process::Command;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::cgroup::Groups;
+use super::command::{Command, CommandOutcome};
 use super::engine::{InstanceSpec, Launcher, Seat};
 use super::error::EngineError;
 use super::image::ImageUse;
 use super::launch::protocol::{Launch, Order, Report};
 use super::log;
-use super::monitor::{Guard, Line, Monitor, State};
+use super::monitor::{Commands, Guard, Line, Monitor, Request, State};
 use super::place::Place;
 use super::plan;
 use super::proc::{self, Process};
@@ -32,7 +32,9 @@ use super::resources::Bytes;
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
 const START_PATIENCE: Duration = Duration::from_mins(1);
-/// Orders on their way; nobody gives more than two.
+/// How long a command's end may take to be told, once its time is over.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Orders on their way; whoever has more waits.
 const ORDERS: usize = 8;
 
 /// How a program ended.
@@ -99,7 +101,7 @@ struct Inner {
     guard: i32,
     log: PathBuf,
     stop_signal: Signal,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Request>,
     state: watch::Receiver<State>,
 }
 
@@ -138,11 +140,36 @@ impl Instance {
     pub async fn stop(&self, grace: Duration) -> Exit {
         let number = self.inner.stop_signal as i32;
         // an instance that takes no orders any more has ended
-        let _ = self.inner.orders.send(Order::Signal { number }).await;
+        let _ = self
+            .inner
+            .orders
+            .send(Request::Order(Order::Signal { number }))
+            .await;
         if timeout(grace, self.wait()).await.is_err() {
-            let _ = self.inner.orders.send(Order::Kill).await;
+            let _ = self.inner.orders.send(Request::Order(Order::Kill)).await;
         }
         self.reach(State::gone).await
+    }
+
+    /// Runs a command inside it and waits until nothing of that is left. An end that is not good is no error; a
+    /// caller who gives up waiting leaves it to end by itself, or by its limit.
+    pub async fn run(&self, command: Command) -> Result<CommandOutcome, EngineError> {
+        let id = self.id();
+        let (words, limit) = (command.words.clone(), command.limit);
+        let (answer, ran) = oneshot::channel();
+        let talk = async {
+            let request = Request::Run(command, answer);
+            self.inner.orders.send(request).await.ok()?;
+            ran.await.ok()
+        };
+        match timeout(limit.saturating_add(ANSWER_PATIENCE), talk).await {
+            Ok(Some(ran)) => ran.outcome(id, &words),
+            Ok(None) => Err(EngineError::NotRunning { id: id.to_owned() }),
+            Err(_) => {
+                let why = "the instance's first process does not answer";
+                Err(EngineError::launch(id, "run a command", why))
+            }
+        }
     }
 
     /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".
@@ -225,6 +252,7 @@ impl Found {
             guard,
             record,
             orders: queue,
+            commands: Commands::new(),
             state: changed,
             place,
         };
@@ -301,7 +329,7 @@ impl Birth {
             move |error: std::io::Error| EngineError::launch(&self.spec.id, step, error)
         };
         let (ours, theirs) = StdStream::pair().map_err(failed("open a socket"))?;
-        let child = Command::new(&launcher.program)
+        let child = tokio::process::Command::new(&launcher.program)
             .args(launcher.guard_arguments())
             .env_clear()
             .current_dir(&self.place.engine)

@@ -17,6 +17,7 @@ mod assemble;
 mod binary;
 mod boot;
 mod cgroup;
+mod command;
 mod digest_name;
 mod engine;
 mod error;
@@ -41,6 +42,7 @@ mod tree;
 mod unpack;
 mod user;
 
+pub use command::{Command, CommandOutcome};
 pub use engine::{InstanceSpec, Launcher, ProcessEngine, Settings};
 pub use error::EngineError;
 pub use folder::FolderId;

@@ -1,7 +1,8 @@
 //! The task that stays with an instance from its start to its last file.
 
+use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,10 +11,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::command::{Command, Ran};
 use super::instance::Exit;
 use super::launch::protocol::{MAX_LINE, Order, Report};
 use super::place::Place;
@@ -140,10 +142,50 @@ async fn gone(process: Process) {
     }
 }
 
+/// What the handles of an instance ask for.
+pub(super) enum Request {
+    Order(Order),
+    /// Whoever has the other end may be gone by the time there is an answer.
+    Run(Command, oneshot::Sender<Ran>),
+}
+
+/// Commands that run in an instance, and who waits for them.
+pub(super) struct Commands {
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Ran>>,
+}
+
+impl Commands {
+    /// Numbers begin with the time: those of an earlier server are other ones.
+    pub(super) fn new() -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            next: u64::try_from(now.as_nanos()).unwrap_or_default(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    fn order(&mut self, command: &Command, answer: oneshot::Sender<Ran>) -> Order {
+        self.waiting.retain(|_, answer| !answer.is_closed());
+        self.next += 1;
+        self.waiting.insert(self.next, answer);
+        Order::Run(Box::new(command.order(self.next)))
+    }
+
+    fn answer(&mut self, id: u64, ran: Ran) {
+        if let Some(answer) = self.waiting.remove(&id) {
+            let _ = answer.send(ran);
+        }
+    }
+}
+
 pub(super) struct Monitor {
     pub(super) guard: Guard,
     pub(super) record: InstanceRecord,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<Request>,
+    pub(super) commands: Commands,
     pub(super) state: watch::Sender<State>,
     pub(super) place: Place,
 }
@@ -191,12 +233,19 @@ impl Monitor {
                             Exit::OutOfMemory { limit }
                         }));
                     }
+                    Ok(Some(Report::Ran { id, end, output })) => {
+                        self.commands.answer(id, Ran { end, output });
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return None,
                 },
                 order = self.orders.recv(), if open => match order {
                     // a guard that does not listen any more is about to tell why
-                    Some(order) => drop(socket.send(&order).await),
+                    Some(Request::Order(order)) => drop(socket.send(&order).await),
+                    Some(Request::Run(command, answer)) => {
+                        let order = self.commands.order(&command, answer);
+                        drop(socket.send(&order).await);
+                    }
                     None => open = false,
                 },
             }

@@ -29,6 +29,7 @@ impl Process {
 
 struct Stat {
     parent: i32,
+    group: i32,
     session: i32,
     started: u64,
     ended: bool,
@@ -48,6 +49,26 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
         next += 1;
     }
     found.split_off(1)
+}
+
+/// The processes below `ancestor` that are in the process group `group` or have `mark` in their environment,
+/// and all below those.
+pub(crate) fn marked(ancestor: i32, group: i32, mark: &str) -> Vec<i32> {
+    let has_mark = |pid: i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|pair| pair == mark.as_bytes())
+    };
+    let mut found: Vec<i32> = Vec::new();
+    // parents come before their children
+    for pid in descendants(ancestor) {
+        let Some(stat) = stat(pid) else { continue };
+        if stat.group == group || found.contains(&stat.parent) || has_mark(pid) {
+            found.push(pid);
+        }
+    }
+    found
 }
 
 /// All running processes of a session.
@@ -98,6 +119,7 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat {
         ended: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })

@@ -8,6 +8,7 @@
     reason = "in a test, not having something is the failure"
 )]
 
+mod commands;
 mod elsewhere;
 mod guards;
 mod images;

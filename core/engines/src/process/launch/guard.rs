@@ -277,7 +277,7 @@ impl Guard {
         for order in orders {
             match order {
                 Order::Kill => self.released = true,
-                Order::Signal { .. } => self.pass_order(&order),
+                Order::Signal { .. } | Order::Run(_) => self.pass_order(&order),
                 Order::Launch(_) | Order::Unknown => {}
             }
         }
@@ -363,6 +363,7 @@ impl Guard {
                         capture.note(text);
                     }
                 }
+                Report::Ran { .. } => {}
                 // told when nothing of the instance is left
                 _ => {
                     self.reported = Some(report);
