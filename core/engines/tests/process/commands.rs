@@ -61,6 +61,24 @@ async fn it_has_what_the_program_has_and_tells_how_it_ended() {
         let port = instance.address().port();
         let expected = format!("blue yes {} {port} /home/app\n", bench.mark());
         assert_eq!(outcome.output, expected + "configured = true\n");
+        assert_eq!(instance.exited(), None);
+        let log = instance.log_tail(9);
+        let engines = log.iter().all(|line| line.starts_with("[engine] "));
+        assert!(engines, "the log is the program's: {log:#?}");
+        instance.stop(Duration::ZERO).await;
+        bench.check_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_is_the_programs() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let run = RunConfig {
+            user: Some("app".to_owned()),
+            ..RunConfig::default()
+        };
+        let instance = sleeping(&bench, run).await;
         let status = "while read name value; do case $name in Uid:|CapEff:|NoNewPrivs:) \
                       echo $name $value;; esac; done < /proc/self/status";
         let outcome = shell(&instance, status).await.output;
@@ -69,8 +87,6 @@ async fn it_has_what_the_program_has_and_tells_how_it_ended() {
             assert!(outcome.contains("Uid: 1001 1001 1001 1001"), "{outcome}");
             assert!(outcome.contains("CapEff: 0000000000000000"), "{outcome}");
         }
-        assert_eq!(instance.exited(), None);
-        assert!(instance.log_tail(1).is_empty(), "the log is the program's");
         instance.stop(Duration::ZERO).await;
         bench.check_nothing_left();
     }
@@ -84,15 +100,19 @@ async fn it_sees_the_files_and_processes_of_the_instance_only() {
         return bench.check_nothing_left();
     }
     let instance = sleeping(&bench, RunConfig::default()).await;
-    let outcome = shell(&instance, "echo x > /written; echo /proc/[0-9]*; echo /*").await;
+    let outcome = shell(
+        &instance,
+        "echo x > /tmp/written; echo /proc/[0-9]*; echo /tmp/*",
+    )
+    .await;
     // the init, the program and itself
     assert!(
         outcome.output.starts_with("/proc/1 /proc/2 /proc/"),
         "{outcome:?}"
     );
     assert_eq!(outcome.output.lines().next().unwrap().split(' ').count(), 3);
-    assert!(outcome.output.contains("/written"), "{outcome:?}");
-    assert!(!std::path::Path::new("/written").exists());
+    assert!(outcome.output.contains("/tmp/written"), "{outcome:?}");
+    assert!(!std::path::Path::new("/tmp/written").exists());
     instance.stop(Duration::ZERO).await;
     bench.check_nothing_left();
 }
