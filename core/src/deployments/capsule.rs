@@ -51,6 +51,10 @@ impl Capsule {
             let more = (check.probe.kind, &check.probe.body, &check.liveness);
             field(&mut hash, &serde_json::json!(more).to_string());
         }
+        if !check.probe.command.is_empty() {
+            let command = serde_json::json!(check.probe.command);
+            field(&mut hash, &format!("command {command}"));
+        }
         // One is what releases had before there could be several: theirs stay the same.
         if self.replicas != 1 {
             field(&mut hash, &format!("replicas {}", self.replicas));
@@ -139,10 +143,18 @@ mod tests {
             change(&mut other.resources);
             other
         };
+        let with_command = |words: &[&str]| {
+            let mut other = base.clone();
+            other.health.probe.kind = ProbeKind::Command;
+            other.health.probe.command = words.iter().map(|word| (*word).to_owned()).collect();
+            other
+        };
         let others = [
             with_env(&[]),
             with_env(&[("AB", "c")]),
             slower,
+            with_command(&["a", "b"]),
+            with_command(&["a b"]),
             Capsule {
                 secrets: BTreeMap::from([("A".to_owned(), 1)]),
                 ..base.clone()

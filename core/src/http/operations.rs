@@ -58,6 +58,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "abort",
         "audit",
         "collect",
+        "command-checks",
         "digest",
         "events",
         "history",

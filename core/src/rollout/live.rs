@@ -62,9 +62,9 @@ enum Beginning {
 }
 
 impl Beginning {
-    fn target(&self) -> Option<Target> {
+    fn serving(&self) -> Option<Instance> {
         match self {
-            Self::Healthy(instance) => Some(instances::target(instance)),
+            Self::Healthy(instance) => Some(instance.clone()),
             Self::Nothing | Self::Unproven(_) => None,
         }
     }
@@ -81,15 +81,15 @@ struct Board {
 #[derive(Default)]
 struct Entries {
     next: u64,
-    slots: Vec<(u64, Option<Target>)>,
+    slots: Vec<(u64, Option<Instance>)>,
     /// Why the last instance ended that did.
     ended: Option<String>,
 }
 
 impl Entries {
     fn targets(&self) -> Vec<Target> {
-        let targets = self.slots.iter().map(|(_, target)| target.clone());
-        targets.flatten().collect()
+        let serving = self.slots.iter().flat_map(|(_, instance)| instance);
+        serving.map(instances::target).collect()
     }
 }
 
@@ -123,11 +123,8 @@ impl Live {
     /// Whether so many of its instances answer as they should, right now.
     pub(crate) async fn answers(&self, count: usize) -> bool {
         let check = &self.row.capsule.health;
-        let limit = Duration::from_millis(check.timeout_ms);
-        let targets = self.targets();
-        let asked = targets
-            .iter()
-            .map(|target| health::answers(target.address, &check.probe, limit));
+        let serving = self.board.instances();
+        let asked = serving.iter().map(|one| health::is_healthy(one, check));
         let answers = join_all(asked).await;
         answers.into_iter().filter(|good| *good).count() >= count
     }
@@ -195,7 +192,7 @@ impl Live {
     fn add(&self, slots: Vec<Beginning>) {
         let ids = self
             .board
-            .enter(slots.iter().map(Beginning::target).collect());
+            .enter(slots.iter().map(Beginning::serving).collect());
         for (id, beginning) in ids.into_iter().zip(slots) {
             // The end of the server ends the keeping too.
             let stop = self.app.shutdown.child_token();
@@ -239,10 +236,10 @@ impl Board {
         }
     }
 
-    fn enter(&self, targets: Vec<Option<Target>>) -> Vec<u64> {
+    fn enter(&self, serving: Vec<Option<Instance>>) -> Vec<u64> {
         let mut entries = self.lock();
         let first = entries.next;
-        entries.slots.extend((first..).zip(targets));
+        entries.slots.extend((first..).zip(serving));
         entries.next = entries.slots.last().map_or(first, |(id, _)| id + 1);
         // All at once: none of those that serve loses its traffic for a moment.
         drop(self.publish(&entries));
@@ -251,22 +248,28 @@ impl Board {
 
     fn serving(&self) -> Vec<u64> {
         let entries = self.lock();
-        let serving = entries.slots.iter().filter(|(_, target)| target.is_some());
+        let serving = entries.slots.iter().filter(|(_, one)| one.is_some());
         serving.map(|(id, _)| *id).collect()
     }
 
-    fn up(&self, slot: u64, target: Target) {
-        self.set(slot, Some(target), None);
+    fn instances(&self) -> Vec<Instance> {
+        let entries = self.lock();
+        let serving = entries.slots.iter().flat_map(|(_, instance)| instance);
+        serving.cloned().collect()
+    }
+
+    fn up(&self, slot: u64, instance: &Instance) {
+        self.set(slot, Some(instance.clone()), None);
     }
 
     fn down(&self, slot: u64, why: String) {
         self.set(slot, None, Some(why));
     }
 
-    fn set(&self, slot: u64, target: Option<Target>, ended: Option<String>) {
+    fn set(&self, slot: u64, instance: Option<Instance>, ended: Option<String>) {
         let mut entries = self.lock();
         if let Some(entry) = entries.slots.iter_mut().find(|(id, _)| *id == slot) {
-            entry.1 = target;
+            entry.1 = instance;
         }
         entries.ended = ended.or(entries.ended.take());
         // What it had before has ended, or only gets nothing new: there is nothing to wait for.
@@ -352,7 +355,7 @@ impl Keeper {
             };
             match tried {
                 Ok(Some(instance)) => {
-                    self.board.up(self.slot, instances::target(&instance));
+                    self.board.up(self.slot, &instance);
                     self.tell(&instance, "an instance of the live release serves");
                     return Some(instance);
                 }
@@ -422,7 +425,7 @@ impl Keeper {
                 instance,
                 "an instance of the live release gets requests again",
             );
-            self.board.up(self.slot, instances::target(instance));
+            self.board.up(self.slot, instance);
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::live::{Live, LiveState};
-use super::probe::{Probed, probe_with, wrong};
+use super::probe::{Probed, at_url, probe_with, wrong};
 use super::watching::{Log, log_from_now};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
@@ -354,7 +354,7 @@ async fn verify(
         if let Some(exit) = new.iter().find_map(Instance::exited) {
             return Err(failure::ended(exit));
         }
-        last = probe_with(tls.clone(), address, &check.probe, limit).await;
+        last = probe_with(tls.clone(), address, &at_url(&check.probe), limit).await;
         if last == Probed::Good {
             return Ok(());
         }
@@ -374,7 +374,10 @@ fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
             "port {port} of the tenant's URL is in use by another program; free it and deploy again"
         ),
         Probed::Refused => format!("{url} refuses connections"),
-        _ => format!("asked at {url}: {}", wrong(&check.probe, limit, port, last)),
+        _ => format!(
+            "asked at {url}: {}",
+            wrong(&at_url(&check.probe), limit, port, last)
+        ),
     }
 }
 

@@ -319,6 +319,8 @@ fn health(check: &Health) -> String {
     match check.kind {
         HealthKind::Http => format!("GET {} -> {}", check.path, check.status),
         HealthKind::Tcp => "a connection to PORT".to_owned(),
+        HealthKind::Command => format!("`{}` -> 0", check.command.join(" ")),
+        HealthKind::Image => "the image's HEALTHCHECK".to_owned(),
     }
 }
 

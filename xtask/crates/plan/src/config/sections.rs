@@ -254,8 +254,11 @@ pub struct Resources {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// How it is asked: `http`, a `GET` on its port, or `tcp`, a connection to its port.
+    /// How it is asked: `http`, a `GET` on its port; `tcp`, a connection to its port; `command`, a command inside of it; or
+    /// `image`, what the image's `HEALTHCHECK` says, at the times that it says.
     pub kind: HealthKind,
+    /// `command`: what is run, with its arguments and without a shell. It has to end with 0.
+    pub command: Vec<String>,
     /// The path asked over HTTP.
     #[serde(deserialize_with = "rules::absolute_path")]
     #[schemars(regex(pattern = "^/"))]
@@ -284,6 +287,7 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             kind: HealthKind::Http,
+            command: Vec::new(),
             path: "/api/v1/health".to_owned(),
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
@@ -300,8 +304,10 @@ impl Default for Health {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Liveness {
-    /// How it is asked: `none`, `http` or `tcp`.
+    /// How it is asked: `none`, `http`, `tcp` or `command`.
     pub kind: LivenessKind,
+    /// `command`: what is run, with its arguments and without a shell. It has to end with 0.
+    pub command: Vec<String>,
     /// The path asked over HTTP.
     #[serde(deserialize_with = "rules::absolute_path")]
     #[schemars(regex(pattern = "^/"))]
@@ -324,6 +330,7 @@ impl Default for Liveness {
     fn default() -> Self {
         Self {
             kind: LivenessKind::None,
+            command: Vec::new(),
             path: "/livez".to_owned(),
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),

@@ -108,6 +108,10 @@ words! {
         Http = "http",
         /// A connection to its port.
         Tcp = "tcp",
+        /// A command inside of it, which has to end with 0.
+        Command = "command",
+        /// The image's own `HEALTHCHECK`, at its own times where it has some.
+        Image = "image",
     }
 }
 
@@ -121,6 +125,8 @@ words! {
         Http = "http",
         /// A connection to its port.
         Tcp = "tcp",
+        /// A command inside of it, which has to end with 0.
+        Command = "command",
     }
 }
 
