@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{HealthCheck, ProbeKind, Resources};
+use management_api::types::{HealthCheck, ProbeKind, Resources, Restart};
 use sha2::{Digest as _, Sha256};
 
 use crate::hex;
@@ -20,6 +20,8 @@ pub(crate) struct Capsule {
     pub(crate) replicas: u32,
     /// What each of them may use of the machine.
     pub(crate) resources: Resources,
+    /// Which of them are started again that have ended.
+    pub(crate) restart: Restart,
     /// The tenant's secrets, each with the version that it had. Values are nowhere but in the store.
     pub(crate) secrets: BTreeMap<String, u64>,
 }
@@ -78,6 +80,9 @@ impl Capsule {
                 field(&mut hash, &format!("{name} {bound}"));
             }
         }
+        if self.restart != Restart::Always {
+            field(&mut hash, &format!("restart {}", self.restart.as_str()));
+        }
         for (name, version) in &self.secrets {
             field(&mut hash, &format!("secret {name} {version}"));
         }
@@ -115,6 +120,7 @@ pub(crate) mod fixtures {
             },
             replicas: 1,
             resources: Resources::default(),
+            restart: Restart::Always,
             secrets: BTreeMap::new(),
         }
     }
@@ -165,6 +171,14 @@ mod tests {
             },
             Capsule {
                 replicas: 2,
+                ..base.clone()
+            },
+            Capsule {
+                restart: Restart::Never,
+                ..base.clone()
+            },
+            Capsule {
+                restart: Restart::OnFailure,
                 ..base.clone()
             },
             with_resources(|resources| resources.memory_bytes = Some(1)),

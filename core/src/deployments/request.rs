@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources};
+use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources, Restart};
 
 use super::course::replicas_of;
 use super::{Capsule, Strategy};
@@ -66,12 +66,18 @@ pub(crate) fn capsule_of(
     let health = request.health.clone();
     let health = health.unwrap_or_else(|| defaults.health.clone());
     check_health(&health)?;
+    if request.restart == Restart::Never && health.liveness.is_some() {
+        return Err(Refusal::invalid(
+            "health.liveness says when an instance is started again, and restart is never: leave one of them out",
+        ));
+    }
     Ok(Capsule {
         digest,
         env: request.env.clone(),
         health,
         replicas: replicas_of(request.replicas)?,
         resources: resources_of(&request.resources)?,
+        restart: request.restart,
         secrets: BTreeMap::new(),
     })
 }

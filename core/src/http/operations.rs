@@ -69,6 +69,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "release-command",
         "replicas",
         "resources",
+        "restart",
         "rollback",
         "secrets",
         "tokens",

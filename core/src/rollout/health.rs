@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::failure;
 use super::probe::{Probed, ask_instance, probe, wrong};
+use super::restart::is_done;
+use crate::deployments::Capsule;
 
 /// Between two checks until the first success: a start is noticed at once.
 const EAGER: Duration = Duration::from_millis(75);
@@ -20,15 +22,23 @@ const WRONG_PORT_EVIDENCE: Duration = Duration::from_secs(3);
 /// Between two looks at the ports: they are read from `/proc`.
 const PORTS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Returns how long it took until `instance` answered as `check` wants.
+/// Returns how long it took until `instance` answered as its release wants, or has done its work.
 pub(super) async fn until_healthy(
     instance: &Instance,
-    check: &HealthCheck,
+    release: &Capsule,
 ) -> Result<Duration, Failure> {
+    let check = &release.health;
     let mut wait = Wait::new(instance, check);
+    let ended = |exit, began: Instant| {
+        if is_done(release.restart, exit) {
+            Ok(began.elapsed())
+        } else {
+            Err(failure::ended(exit))
+        }
+    };
     loop {
         let probed = tokio::select! {
-            exit = instance.wait() => return Err(failure::ended(exit)),
+            exit = instance.wait() => return ended(exit, wait.started),
             probed = ask_instance(instance, &check.probe, wait.limit()) => probed,
         };
         match probed {
@@ -38,7 +48,7 @@ pub(super) async fn until_healthy(
         }
         let pause = wait.count(probed).await?;
         tokio::select! {
-            exit = instance.wait() => return Err(failure::ended(exit)),
+            exit = instance.wait() => return ended(exit, wait.started),
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_credentials.sql"),
     include_str!("migrations/0006_resources.sql"),
     include_str!("migrations/0007_stand_in.sql"),
+    include_str!("migrations/0008_restart.sql"),
 ];
 
 /// Brings the schema to the latest version, each step in a transaction with its version number.

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Strategy};
+use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Restart, Strategy};
 use deploy_plan::failure::Failure;
 use management_api::types::{
     AnalysisSettings, CanaryStep, DeployRequest, HealthCheck, Liveness, Probe, ProbeKind,
@@ -39,6 +39,10 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
         (
             deploy.replicas != 1 && !control.offers("replicas"),
             "deploy.replicas".to_owned(),
+        ),
+        (
+            deploy.restart != Restart::Always && !control.offers("restart"),
+            format!("deploy.restart = \"{}\"", deploy.restart),
         ),
         (!liveness_offered, format!("liveness.kind = \"{liveness}\"")),
         (!health_offered, format!("health.kind = \"{health}\"")),
@@ -100,6 +104,11 @@ pub(crate) fn request(
             RolloutSettings::default()
         },
         resources: resources(config),
+        restart: match config.deploy.restart {
+            Restart::Always => management_api::types::Restart::Always,
+            Restart::OnFailure => management_api::types::Restart::OnFailure,
+            Restart::Never => management_api::types::Restart::Never,
+        },
         health: Some(health(config)),
         env: config
             .env

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Cpus, Duration, HealthKind, LivenessKind,
-    Memory, Platform, Strategy, rules,
+    Memory, Platform, Restart, Strategy, rules,
 };
 
 /// How the programs are built.
@@ -130,6 +130,10 @@ pub struct Deploy {
     /// How many instances of the application run.
     #[schemars(range(min = 1, max = 100))]
     pub replicas: u32,
+    /// Which instances are started again that have ended, after a second at first and half a minute at most: `always`;
+    /// `on-failure`, those that ended with anything but 0; `never`. One that ended with 0 has done its work then, and is
+    /// no failure of its deployment.
+    pub restart: Restart,
     /// How long a deployment may take until it counts as failed and is undone. The time in which a release is
     /// watched comes on top.
     #[serde(deserialize_with = "rules::not_zero")]
@@ -150,6 +154,7 @@ impl Default for Deploy {
             strategy: Strategy::Rolling,
             release_command: Vec::new(),
             replicas: 1,
+            restart: Restart::Always,
             timeout: Duration::from_secs(5 * 60),
             require_clean: false,
             require_env: Vec::new(),

@@ -88,6 +88,19 @@ words! {
 }
 
 words! {
+    /// Which instances are started again that have ended.
+    Restart ("restart policy") {
+        /// All of them.
+        #[default]
+        Always = "always",
+        /// Those that ended with anything but 0.
+        OnFailure = "on-failure",
+        /// None.
+        Never = "never",
+    }
+}
+
+words! {
     /// Who assembles the image.
     Builder ("builder") {
         /// Natively where the Dockerfile allows it, else with Docker if it is there.
