@@ -42,9 +42,9 @@ async fn a_copied_directory_ends_nothing_of_the_original() {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sleep", "600"]));
         let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
-        let other = bench.folder.path().join("other");
         // as it was copied, and as one would be that does not say whose it is
         for says in [true, false] {
+            let other = bench.folder.path().join(format!("other-{says}"));
             let mut record = record(&bench.root());
             if !says {
                 record.as_object_mut().unwrap().remove("engine").unwrap();
