@@ -1,13 +1,14 @@
 //! The command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::key::KeySource;
-use crate::store::Head;
+use crate::store::{DatabaseServer, DatabaseUrl, Head, UrlError};
 
 /// The platform server: deploys images of its own registry and keeps them running.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ pub(crate) struct ServeArgs {
     /// Folder that holds everything the server keeps; made where it is missing.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     /// Address to listen on; port 0 picks a free one [default: ${HOST:-127.0.0.1}:${PORT:-8080}].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
@@ -82,6 +85,45 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: LogFormat,
 }
 
+/// Where the state is, if not in the data folder.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// File with the URL of a database of PostgreSQL that holds the state, instead of the data folder
+    /// [default: the URL in `DATABASE_URL`, if there is one].
+    #[arg(long, env = "SYSTEMPROMPT_DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
+    /// Folder with the images, the keys and the operator's token, where several servers have one database
+    /// [default: the data folder].
+    #[arg(long, env = "SYSTEMPROMPT_SHARED", value_name = "DIR")]
+    shared: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// The server of the database, where there is one.
+    pub(crate) fn server(&self) -> Result<Option<DatabaseServer>, UrlError> {
+        let url = match (&self.database_url_file, variable("DATABASE_URL")) {
+            (Some(file), _) => DatabaseUrl::from_file(file)?,
+            (None, Some(url)) => DatabaseUrl::parse(&SecretString::from(url))?,
+            (None, None) => return Ok(None),
+        };
+        DatabaseServer::of(&url).map(Some)
+    }
+
+    /// The folder that servers share.
+    pub(crate) fn shared<'a>(&'a self, data: &'a Path) -> &'a Path {
+        self.shared.as_deref().unwrap_or(data)
+    }
+
+    /// The data folder with what it shares.
+    pub(crate) fn open(&self, data: &Path) -> Result<DataDir, DataDirError> {
+        let folder = DataDir::open(data)?;
+        match &self.shared {
+            Some(shared) => folder.sharing(shared),
+            None => Ok(folder),
+        }
+    }
+}
+
 /// Where the key of secrets is.
 #[derive(Debug, Args)]
 pub(crate) struct SecretsKeyArgs {
@@ -117,6 +159,8 @@ pub(crate) struct RekeyArgs {
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
     pub(crate) secrets_key: SecretsKeyArgs,
     /// Shell command that prints the new key; without it, the present key's file gets a new one.
     #[arg(long, value_name = "COMMAND")]
@@ -143,6 +187,8 @@ pub(crate) struct VerifyArgs {
     /// The server's folder.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     /// An end of the audit log that was printed before: tells whether rows were cut off since, or written anew.
     #[arg(long, value_name = "COUNT:HASH")]
     pub(crate) expect: Option<Head>,
@@ -154,6 +200,8 @@ pub(crate) struct BackupArgs {
     /// The server's folder.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     /// What to make: an archive where it ends in `.tar`, else a folder. It must not be there yet.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) to: PathBuf,
@@ -171,6 +219,8 @@ pub(crate) struct RestoreArgs {
     /// The folder of the server to be: empty, or not there yet.
     #[arg(long, env = "SYSTEMPROMPT_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
 }
 
 /// How instances are kept apart from the machine.

@@ -7,8 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use engines::process::FolderId;
+use engines::FolderId;
 use serde::Serialize;
+
+use crate::hex;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ pub(crate) enum DataDirError {
 /// The folder, held for as long as this value lives.
 pub(crate) struct DataDir {
     root: PathBuf,
+    /// What several servers of one database have in common; the folder itself where there is one server.
+    shared: PathBuf,
     /// The lock goes with the file; the kernel frees it whatever way the process ends.
     _lock: File,
 }
@@ -74,7 +78,37 @@ impl DataDir {
         // Absolute, so that it stays right whatever the working directory becomes.
         let root = fs::canonicalize(root).map_err(failed("find", root))?;
         let lock = lock(&root)?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self {
+            shared: root.clone(),
+            root,
+            _lock: lock,
+        })
+    }
+
+    /// Keeps images, keys and the operator's token in a folder that other servers have too; makes it where it is missing.
+    pub(crate) fn sharing(mut self, shared: &Path) -> Result<Self, DataDirError> {
+        create(shared)?;
+        self.shared = fs::canonicalize(shared).map_err(failed("find", shared))?;
+        Ok(self)
+    }
+
+    /// What no other folder of a server is called; made where it is missing. It goes with the folder, so that whoever holds
+    /// the folder's lock knows that the server with this name before it is dead.
+    pub(crate) fn server_id(&self) -> Result<String, DataDirError> {
+        let path = self.root.join("server.id");
+        match fs::read_to_string(&path) {
+            Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("read", &path)(error)),
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)
+            .map_err(|_| io::Error::other("the operating system gives no random bytes"))
+            .map_err(failed("make", &path))?;
+        let id = hex::encode(&id);
+        self.write_private(&path, &format!("{id}\n"))?;
+        Ok(id)
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -83,20 +117,20 @@ impl DataDir {
 
     /// The key of secrets, where no other is named.
     pub(crate) fn secrets_key(&self) -> PathBuf {
-        secrets_key(&self.root)
+        secrets_key(&self.shared)
     }
 
     /// The key that registry tokens are signed with.
     pub(crate) fn registry_key(&self) -> PathBuf {
-        self.root.join("registry.key")
+        self.shared.join("registry.key")
     }
 
     pub(crate) fn token(&self) -> PathBuf {
-        self.root.join("token")
+        self.shared.join("token")
     }
 
     pub(crate) fn registry(&self) -> PathBuf {
-        registry(&self.root)
+        registry(&self.shared)
     }
 
     pub(crate) fn registry_place(&self) -> StorePlace {
@@ -144,7 +178,7 @@ impl DataDir {
             file.write_all(content.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, path)?;
-            File::open(&self.root)?.sync_all()
+            File::open(path.parent().unwrap_or(&self.root))?.sync_all()
         };
         write().map_err(failed("write", path))
     }
@@ -281,6 +315,28 @@ mod tests {
         assert_eq!(mode(&data.root), 0o700);
         assert_eq!(mode(&data.token()), 0o600);
         assert_eq!(mode(&data.database()), 0o600);
+    }
+
+    #[test]
+    fn a_folder_keeps_its_name_and_shares_what_it_is_told_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("data");
+        let data = DataDir::open(&root).unwrap();
+        let id = data.server_id().unwrap();
+        assert_eq!(data.server_id().unwrap(), id);
+        let shared = folder.path().join("shared");
+        let data = data.sharing(&shared).unwrap();
+        assert_eq!(data.server_id().unwrap(), id);
+        for path in [
+            data.registry(),
+            data.secrets_key(),
+            data.registry_key(),
+            data.token(),
+        ] {
+            assert!(path.starts_with(&shared), "{}", path.display());
+        }
+        assert!(data.engine().starts_with(&root));
+        data.write_private(&data.token(), "secret").unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod rollout;
 mod secrets;
 mod serve;
 mod settings;
+mod standby;
 mod store;
 mod tenant;
 mod tenants;

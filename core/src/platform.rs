@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use engines::process::{EngineError, Instance, ProcessEngine};
+use engines::{Engine, EngineError, Instance};
 use futures_util::future::join_all;
 use management_api::types::Collection;
 use proxy::Proxy;
@@ -53,7 +53,7 @@ pub(crate) struct Platform {
     /// The certificate that is shown, if there is one.
     pub(crate) tls: Option<Tls>,
     pub(crate) images: Arc<oci::Store>,
-    pub(crate) engine: ProcessEngine,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) tenants: Tenants,
     pub(crate) metrics: Metrics,
     /// Held by many while a deployment looks for its image and begins, by one while images are collected.
@@ -255,7 +255,7 @@ impl Platform {
         let stays = |digest: &&String| kept.is_none_or(|kept| kept.contains(*digest));
         let digests = digests.iter().filter(stays);
         let digests: Vec<_> = digests.filter_map(|digest| digest.parse().ok()).collect();
-        Ok(self.engine.retain(&digests).await?)
+        Ok(self.engine.retain(digests).await?)
     }
 
     async fn prune_logs(&self, tenant: &str) -> Result<(), FreeError> {

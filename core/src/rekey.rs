@@ -12,21 +12,37 @@ use anyhow::{Context as _, bail};
 use crate::cli::RekeyArgs;
 use crate::data_dir::DataDir;
 use crate::key::{self, KeySource};
+use crate::standby;
 use crate::store::{SealedSecret, Store};
 use crate::vault::{Place, Vault, VaultError};
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
-    if !arguments.data.join("state.db").is_file() {
+    let database = arguments.database.server()?;
+    let marker = match &database {
+        Some(_) => arguments.database.shared(&arguments.data).to_owned(),
+        None => arguments.data.join("state.db"),
+    };
+    if !marker.exists() {
         bail!(
             "{} is not the data folder of a server",
             arguments.data.display()
         );
     }
-    let data = DataDir::open(&arguments.data)?;
-    let store = Store::open(&data.database()).context("cannot open the state database")?;
-    let old = arguments.secrets_key.source(&data);
-    let vault = open_vault(&store, &old).await?;
+    let data = arguments.database.open(&arguments.data)?;
+    let Some(database) = database else {
+        let store = Store::open(&data.database()).context("cannot open the state database")?;
+        return rekey(arguments, &data, &store).await;
+    };
+    let (store, lead) = standby::connect_to_lead(&database, &data, "systemprompt rekey").await?;
+    let done = rekey(arguments, &data, &store).await;
+    standby::give_back(&lead).await;
+    done
+}
+
+async fn rekey(arguments: &RekeyArgs, data: &DataDir, store: &Store) -> anyhow::Result<()> {
+    let old = arguments.secrets_key.source(data);
+    let vault = open_vault(store, &old).await?;
     let new = match (
         &arguments.new_secrets_key_command,
         &arguments.new_secrets_key,
@@ -43,9 +59,9 @@ pub(crate) async fn run(arguments: &RekeyArgs) -> anyhow::Result<()> {
                     "that is the present key: name a file that is not there yet, or one with another key"
                 );
             }
-            reseal(&store, vault, new).await?
+            reseal(store, vault, new).await?
         }
-        (None, KeySource::File(path)) => replace(&store, vault, &path).await?,
+        (None, KeySource::File(path)) => replace(store, vault, &path).await?,
         (None, KeySource::Command(_)) => bail!(
             "the present key comes from a command: say where the new one comes from with --new-secrets-key-command or \
              --new-secrets-key"
@@ -61,7 +77,10 @@ pub(crate) async fn open_vault(store: &Store, source: &KeySource) -> anyhow::Res
     let sample = store.any_secret().await?;
     // A new key would open nothing, and stand where the right one has to be put.
     let vault = Vault::new(&match &sample {
-        Some(_) => source.existing()?,
+        Some(_) => source.existing().context(
+            "the key that the tenants' secrets were sealed with is not there: put it in its place, or give it with \
+             --secrets-key or --secrets-key-command",
+        )?,
         None => source.read()?,
     });
     let opens = |vault: &Vault| opens(vault, sample.as_ref());

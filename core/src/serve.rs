@@ -1,11 +1,14 @@
 //! The life of a server: start, recovery, service, end.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use engines::Engine;
+use engines::docker::DockerEngine;
 use engines::process::{IsolationMode, Launcher, ProcessEngine};
 use management_api::types::Role;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,8 +25,9 @@ use crate::metrics::Metrics;
 use crate::platform::{App, Platform, collect_regularly};
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
-use crate::settings::Settings;
-use crate::store::{Actor, Store, TokenKind};
+use crate::settings::{EngineKind, Settings};
+use crate::standby::{self, Lost, Standby};
+use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::tls::{self, Tls, TlsError};
@@ -39,22 +43,184 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Runs a server until it is told to end.
 pub(crate) async fn run(arguments: ServeArgs) -> anyhow::Result<()> {
-    let mut stop = StopSignals::listen()?;
+    let stop = StopSignals::listen()?;
     let settings = match &arguments.services {
         Some(folder) => Settings::load(folder)?,
         None => Settings::default(),
     };
     let tls = tls(&arguments, &settings)?;
     let addresses = arguments.addresses(tls.is_some())?;
-    let data = DataDir::open(&arguments.data)?;
+    let database = arguments.database.server()?;
+    if database.is_none() && arguments.database.shared(&arguments.data) != arguments.data {
+        bail!(
+            "--shared is for several servers of one database: name it with DATABASE_URL or --database-url-file"
+        );
+    }
+    let data = arguments.database.open(&arguments.data)?;
     let listener = Listener::bind(&addresses)
         .await
         .context("cannot listen; choose another address with --listen")?;
-    let app = build(&arguments, settings, data, tls, &listener).await?;
+    let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
+    let images = Arc::new(images);
+    let ground = Ground {
+        settings,
+        data,
+        tls,
+        images,
+        shutdown: CancellationToken::new(),
+    };
+    if let Some(database) = database {
+        return run_among_others(&arguments, ground, &database, listener, stop).await;
+    }
+    ground.data.prepare_database()?;
+    let store = Store::open(&ground.data.database()).context("cannot open the state database")?;
+    let runner = Runner::new(&arguments, &ground, &store, &listener).await?;
+    let parts = Parts {
+        ground,
+        store,
+        runner,
+    };
+    serve(&arguments, parts, listener, stop).await
+}
+
+/// Stands by until this server leads, then serves for as long as it does.
+async fn run_among_others(
+    arguments: &ServeArgs,
+    ground: Ground,
+    database: &DatabaseServer,
+    listener: Listener,
+    mut stop: StopSignals,
+) -> anyhow::Result<()> {
+    let place = Place::of(&listener, ground.tls.as_ref());
+    let candidate = Candidate {
+        id: ground.data.server_id()?,
+        address: place.url(),
+        lease: ground.settings.database.lease(),
+    };
+    let acceptor = ground.tls.as_ref().map(Tls::acceptor);
+    let leading = async {
+        let mut standby = Standby::new(&listener, acceptor);
+        let (store, lead) = standby.connect(database, candidate).await?;
+        let runner = Runner::new(arguments, &ground, &store, &listener).await?;
+        // What is left of a time in which this server led would run beside what the other one has started.
+        let seen = async || {
+            announce(&ground.data, place, "stands by")?;
+            let ended = runner.engine.end_all().await;
+            ended.context("cannot end the instances of before")
+        };
+        standby.wait_to_lead(&lead, seen).await?;
+        anyhow::Ok((store, lead, runner))
+    };
+    let (store, lead, runner) = tokio::select! {
+        leads = leading => leads?,
+        _ = stop.first() => {
+            ground.data.withdraw();
+            return Ok(());
+        }
+    };
+    // Nothing else that this server does holds it up.
+    let keeping = lead.clone();
+    let keeping = tokio::spawn(async move { standby::keep(&keeping).await });
+    let (engine, shutdown) = (Arc::clone(&runner.engine), ground.shutdown.clone());
+    let parts = Parts {
+        ground,
+        store,
+        runner,
+    };
+    let lost = tokio::select! {
+        ended = serve(arguments, parts, listener, stop) => {
+            standby::give_back(&lead).await;
+            return ended;
+        }
+        lost = keeping => lost?,
+    };
+    tracing::error!(reason = %lost, "this server leads no more");
+    if lost == Lost::Taken {
+        // Nobody starts another one meanwhile.
+        shutdown.cancel();
+        engine.end_all().await.context("cannot end the instances")?;
+    }
+    Err(lost.into())
+}
+
+/// What a server stands on, whatever its database.
+struct Ground {
+    settings: Settings,
+    data: DataDir,
+    tls: Option<Tls>,
+    images: Arc<oci::Store>,
+    shutdown: CancellationToken,
+}
+
+/// What it takes to serve.
+struct Parts {
+    ground: Ground,
+    store: Store,
+    runner: Runner,
+}
+
+/// What runs instances, and who may get their images.
+struct Runner {
+    access: Arc<RegistryAccess>,
+    engine: Arc<dyn Engine>,
+}
+
+impl Runner {
+    async fn new(
+        arguments: &ServeArgs,
+        ground: &Ground,
+        store: &Store,
+        listener: &Listener,
+    ) -> anyhow::Result<Self> {
+        let key = KeySource::File(ground.data.registry_key()).read();
+        let signer = Signer::new(&key.context("cannot sign registry tokens")?);
+        let access = Arc::new(RegistryAccess::new(store.clone(), signer));
+        let engine = engine(arguments, ground, &access, listener).await?;
+        for note in engine.notes() {
+            tracing::info!(note, engine = engine.name(), "how instances run");
+        }
+        Ok(Self { access, engine })
+    }
+}
+
+/// Where a server is found.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    address: SocketAddr,
+    scheme: &'static str,
+}
+
+impl Place {
+    fn of(listener: &Listener, tls: Option<&Tls>) -> Self {
+        Self {
+            address: listener.address(),
+            scheme: if tls.is_some() { "https" } else { "http" },
+        }
+    }
+
+    /// As clients of this machine call it.
+    fn url(self) -> String {
+        format!("{}://{}", self.scheme, reachable(self.address))
+    }
+}
+
+/// Serves, from whatever the last server has left to an end in order.
+async fn serve(
+    arguments: &ServeArgs,
+    parts: Parts,
+    listener: Listener,
+    mut stop: StopSignals,
+) -> anyhow::Result<()> {
+    // Whoever leads, and no other one.
+    let migrated = parts.store.migrate().await;
+    migrated.context("cannot open the state database")?;
+    let place = Place::of(&listener, parts.ground.tls.as_ref());
+    let app = build(arguments, parts, &listener).await?;
     recover(&app).await?;
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
-    announce(&app)?;
+    announce(&app.data, place, "listens")?;
+    warn_of_plain_text(&app);
     app.tasks.spawn(collect_regularly(App::clone(&app)));
     if let Some(tls) = app.tls.clone() {
         app.tasks.spawn(tls.watch(app.shutdown.clone()));
@@ -83,54 +249,113 @@ fn tls(arguments: &ServeArgs, settings: &Settings) -> Result<Option<Tls>, TlsErr
     files.map(open).transpose()
 }
 
-async fn build(
-    arguments: &ServeArgs,
-    settings: Settings,
-    data: DataDir,
-    tls: Option<Tls>,
-    listener: &Listener,
-) -> anyhow::Result<App> {
-    data.prepare_database()?;
-    let store = Store::open(&data.database()).context("cannot open the state database")?;
+async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyhow::Result<App> {
+    let Parts {
+        ground,
+        store,
+        runner,
+    } = parts;
+    let Ground {
+        settings,
+        data,
+        tls,
+        images,
+        shutdown,
+    } = ground;
     let key = arguments.secrets_key.source(&data);
     let vault = open_vault(&store, &key)
         .await
         .context("cannot keep secrets")?;
-    let key = KeySource::File(data.registry_key()).read();
-    let signer = Signer::new(&key.context("cannot sign registry tokens")?);
-    let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
-    let images = Arc::new(images);
-    let engine = ProcessEngine::new(engines::process::Settings {
-        store: Arc::clone(&images),
-        root: data.engine(),
-        launcher: Launcher::this_program([crate::LAUNCH]),
-        isolation: match arguments.isolation {
-            Isolation::Auto => IsolationMode::Auto,
-            Isolation::Off => IsolationMode::Off,
-        },
-        orphan: settings.engine.orphan(),
-    })
-    .context("cannot start the engine")?;
-    for note in &engine.isolation().notes {
-        tracing::info!(note, "isolation of instances");
-    }
     Ok(Arc::new(Platform {
         data,
-        registry: Arc::new(RegistryAccess::new(store.clone(), signer)),
+        registry: runner.access,
         limiter: Limiter::new(&settings.limits),
         tls,
         settings,
         store,
         vault: Arc::new(vault),
         images,
-        engine,
+        engine: runner.engine,
         tenants: Tenants::default(),
         metrics: Metrics::new(),
         keeping: Arc::default(),
         listen: listener.address(),
-        shutdown: CancellationToken::new(),
+        shutdown,
         tasks: TaskTracker::new(),
     }))
+}
+
+async fn engine(
+    arguments: &ServeArgs,
+    ground: &Ground,
+    access: &Arc<RegistryAccess>,
+    listener: &Listener,
+) -> anyhow::Result<Arc<dyn Engine>> {
+    let Ground {
+        settings,
+        data,
+        images,
+        ..
+    } = ground;
+    let docker = &settings.engine.docker;
+    let engine: Arc<dyn Engine> = match settings.engine.kind {
+        EngineKind::Process => Arc::new(
+            ProcessEngine::new(engines::process::Settings {
+                store: Arc::clone(images),
+                root: data.engine(),
+                launcher: Launcher::this_program([crate::LAUNCH]),
+                isolation: match arguments.isolation {
+                    Isolation::Auto => IsolationMode::Auto,
+                    Isolation::Off => IsolationMode::Off,
+                },
+                orphan: settings.engine.orphan(),
+            })
+            .context("cannot start the engine")?,
+        ),
+        EngineKind::Docker => {
+            let host = docker.registry.clone();
+            let registry = OwnRegistry {
+                host: host.unwrap_or_else(|| reachable(listener.address()).to_string()),
+                access: Arc::clone(access),
+            };
+            let engine = DockerEngine::new(engines::docker::Settings {
+                socket: docker.socket.clone(),
+                root: data.engine(),
+                network: docker.network(),
+                registry: Arc::new(registry),
+            });
+            Arc::new(
+                engine
+                    .await
+                    .context("cannot use the Docker Engine; see `[engine]` in platform.toml")?,
+            )
+        }
+    };
+    Ok(engine)
+}
+
+/// This server's registry, as a Docker Engine on this machine reaches it.
+struct OwnRegistry {
+    host: String,
+    access: Arc<RegistryAccess>,
+}
+
+impl engines::docker::Registry for OwnRegistry {
+    fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    fn token(&self, repository: &oci::Repository) -> SecretString {
+        self.access.issue_for_engine(repository.as_str()).token
+    }
+}
+
+/// An address of this machine at which a server that listens on `address` is reached.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 /// From whatever the last server left to a state in which requests can be served.
@@ -191,33 +416,29 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
     clippy::print_stderr,
     reason = "the one line that tells a person where the server is, whatever the log's format"
 )]
-fn announce(app: &App) -> anyhow::Result<()> {
-    let mut reachable = app.listen;
-    if reachable.ip().is_unspecified() {
-        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let url = format!("{}://{reachable}", app.scheme());
-    app.data.announce(&ServerFile {
+fn announce(data: &DataDir, place: Place, does: &str) -> anyhow::Result<()> {
+    let url = place.url();
+    data.announce(&ServerFile {
         pid: std::process::id(),
-        address: app.listen,
+        address: place.address,
         url: url.clone(),
         version: env!("CARGO_PKG_VERSION"),
         started_at: chrono::Utc::now(),
         start_time_ticks: start_time_ticks(),
-        folder: app.data.id()?,
-        registry_store: app.data.registry_place(),
+        folder: data.id()?,
+        registry_store: data.registry_place(),
     })?;
-    eprintln!(
-        "systemprompt {} listens on {url}",
-        env!("CARGO_PKG_VERSION")
-    );
+    eprintln!("systemprompt {} {does} on {url}", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+fn warn_of_plain_text(app: &App) {
     if !app.listen.ip().is_loopback() && app.tls.is_none() {
         tracing::warn!(
             address = %app.listen,
             "the server listens beyond this machine without TLS, as --insecure says: only a proxy with TLS may reach it"
         );
     }
-    Ok(())
 }
 
 /// What becomes of the instances when the server ends.

@@ -16,6 +16,8 @@ use crate::retention::{self, Rules};
 
 /// Name of the file within the services folder.
 const FILE: &str = "platform.toml";
+/// In seconds.
+const SHORTEST_LEASE: u64 = 3;
 /// A collection is bounded work: what is left goes with the next.
 const COLLECTED_AT_ONCE: usize = 200;
 
@@ -46,6 +48,12 @@ pub(crate) enum SettingsError {
         /// The file.
         path: PathBuf,
     },
+    /// A server would lose it whenever the machine is busy.
+    #[error("{}: [database] lease_seconds must be at least {SHORTEST_LEASE}", path.display())]
+    Lease {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value makes no sense.
     #[error("{}: [health] is refused", path.display())]
     Health {
@@ -71,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     /// What is kept for how long.
     pub(crate) retention: Retention,
+    /// Several servers of one database.
+    pub(crate) database: Database,
     /// The certificate that is shown, where the command line names none.
     pub(crate) tls: Option<TlsFiles>,
 }
@@ -233,14 +243,61 @@ impl Rollout {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Engine {
-    /// How long instances go on without a server, for the next one to take them over.
+    /// What runs them.
+    pub(crate) kind: EngineKind,
+    /// How long instances go on without a server, for the next one to take them over. Those of Docker go on until then.
     pub(crate) orphan_seconds: u64,
+    pub(crate) docker: Docker,
+}
+
+/// What runs instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EngineKind {
+    /// The server itself.
+    Process,
+    /// A Docker Engine.
+    Docker,
+}
+
+/// How the Docker Engine is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Docker {
+    /// Its socket.
+    pub(crate) socket: PathBuf,
+    /// The network of instances, `host` for the machine's own.
+    pub(crate) network: String,
+    /// `host:port` by which it reaches this server's registry; where this server listens if it is not said.
+    pub(crate) registry: Option<String>,
 }
 
 impl Default for Engine {
     fn default() -> Self {
         Self {
+            kind: EngineKind::Process,
             orphan_seconds: 300,
+            docker: Docker::default(),
+        }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/var/run/docker.sock"),
+            network: "systemprompt".to_owned(),
+            registry: None,
+        }
+    }
+}
+
+impl Docker {
+    /// The network, as the engine knows it.
+    pub(crate) fn network(&self) -> engines::docker::Network {
+        match self.network.as_str() {
+            "host" => engines::docker::Network::Host,
+            name => engines::docker::Network::Named(name.to_owned()),
         }
     }
 }
@@ -249,6 +306,27 @@ impl Engine {
     /// How long instances go on without a server.
     pub(crate) fn orphan(&self) -> Duration {
         Duration::from_secs(self.orphan_seconds)
+    }
+}
+
+/// Several servers of one database, of which one leads.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    /// How long a server leads that is not heard of any more; also how long one leads on that does not hear of the database.
+    pub(crate) lease_seconds: u64,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { lease_seconds: 15 }
+    }
+}
+
+impl Database {
+    /// How long a server leads that is not heard of any more.
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
     }
 }
 
@@ -296,6 +374,9 @@ impl Settings {
         };
         if settings.retention.releases_kept == 0 {
             return Err(SettingsError::Retention { path });
+        }
+        if settings.database.lease_seconds < SHORTEST_LEASE {
+            return Err(SettingsError::Lease { path });
         }
         check_health(&settings.request_defaults().health)
             .map_err(|source| SettingsError::Health { path, source })?;

@@ -169,7 +169,7 @@ pub(crate) fn connector_for(certificate: &Path) -> Result<TlsConnector, TlsError
     Ok(connector(Arc::new(chain)))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read_all = CertificateDer::pem_file_iter(path).and_then(|found| {
         let found = found.collect::<Result<Vec<_>, _>>()?;
         // An empty chain would only be noticed by clients.

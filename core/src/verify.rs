@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use oci::{Digest, Repository};
 
-use crate::cli::VerifyArgs;
+use crate::cli::{DatabaseArgs, VerifyArgs};
 use crate::data_dir;
 use crate::store::{DeploymentRow, Snapshot};
 
@@ -28,11 +28,14 @@ struct Images {
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn run(arguments: &VerifyArgs) -> anyhow::Result<()> {
     let data = &arguments.data;
-    let snapshot = open(data)?;
+    let snapshot = open(data, &arguments.database)?;
     let head = snapshot.check_chain(arguments.expect)?;
     println!("the audit log is whole (rows: {})", head.count);
     println!("its end: {head}");
-    let images = check_images(&snapshot, &data_dir::registry(data))?;
+    let images = check_images(
+        &snapshot,
+        &data_dir::registry(arguments.database.shared(data)),
+    )?;
     println!(
         "the images of what serves are whole (releases: {}, blobs: {}, bytes: {})",
         images.live, images.blobs, images.bytes
@@ -41,8 +44,11 @@ pub(crate) fn run(arguments: &VerifyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The database of a data folder.
-pub(crate) fn open(data: &Path) -> anyhow::Result<Snapshot> {
+/// The database of a data folder, or the one that is named.
+pub(crate) fn open(data: &Path, database: &DatabaseArgs) -> anyhow::Result<Snapshot> {
+    if let Some(server) = database.server()? {
+        return Snapshot::connect(&server).context("cannot read the state database");
+    }
     let database = data_dir::database(data);
     if !database.is_file() {
         bail!(

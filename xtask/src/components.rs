@@ -32,6 +32,8 @@ enum Found {
     Program(&'static str),
     /// An engine whose `BuildKit` knows heredocs, and a client for it.
     BuildKit,
+    /// A program of whichever version of the database.
+    Postgres(&'static str),
     /// A module of Python.
     PythonModule(&'static str),
     /// A file below the tools.
@@ -106,6 +108,12 @@ const COMPONENTS: &[Component] = &[
         purpose: "speaks TLS to the server, with HTTP/1.1 and HTTP/2",
         found: Found::Program("curl"),
         source: Source::Debian(&["curl"]),
+    },
+    Component {
+        name: "PostgreSQL",
+        purpose: "keeps the state of servers, one or several",
+        found: Found::Postgres("initdb"),
+        source: Source::Debian(&["postgresql"]),
     },
     Component {
         name: "ssh-keygen",
@@ -199,6 +207,7 @@ impl Component {
         match self.found {
             Found::Program(name) => find_program(root, name).is_some(),
             Found::BuildKit => newer::engine(root).is_some(),
+            Found::Postgres(name) => postgres_has(name),
             Found::Tool(path) => tools(root).join(path).exists(),
             Found::PythonModule(name) => python_has(name),
         }
@@ -320,6 +329,16 @@ const ADMINISTRATION: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 fn tool_folders(root: &Path) -> [PathBuf; 2] {
     let tools = tools(root);
     [tools.join("pip/bin"), tools.join("npm/node_modules/.bin")]
+}
+
+/// Where Debian keeps what is not for users' `PATH`: a folder a version.
+const POSTGRES: &str = "/usr/lib/postgresql";
+
+fn postgres_has(name: &str) -> bool {
+    let versions = std::fs::read_dir(POSTGRES).into_iter().flatten().flatten();
+    versions
+        .map(|version| version.path().join("bin").join(name))
+        .any(|program| program.is_file())
 }
 
 fn python_has(module: &str) -> bool {

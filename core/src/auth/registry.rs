@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use axum::http::{HeaderMap, header};
+use management_api::types::Role;
 use registry::{Action, Authorize, Decision};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -36,6 +37,9 @@ impl Bearer {
         &self.identity.root_token
     }
 }
+
+/// Whom the server's own tokens were got with. No platform token has this id.
+const SERVER: &str = "server";
 
 /// A registry token that was just made.
 pub(crate) struct RegistryToken {
@@ -70,6 +74,12 @@ impl RegistryAccess {
         let Some(claims) = self.signer.read(text, now().timestamp()) else {
             return Ok(None);
         };
+        if let Some(identity) = own(&claims) {
+            return Ok(Some(Bearer {
+                identity,
+                claims: Some(claims),
+            }));
+        }
         let row = self.store.valid_token_blocking(&claims.root_token)?;
         Ok(row.map(|row| Bearer {
             identity: row.into(),
@@ -114,6 +124,16 @@ impl RegistryAccess {
             actions: ["pull", "push", "delete"].map(str::to_owned).to_vec(),
         };
         self.sign(root_token, vec![grant], PUSH_SECONDS)
+    }
+
+    /// For the engine of this server, to pull from this repository and nothing else.
+    pub(crate) fn issue_for_engine(&self, repository: &str) -> RegistryToken {
+        let grant = Grant {
+            kind: "repository".to_owned(),
+            name: repository.to_owned(),
+            actions: vec!["pull".to_owned()],
+        };
+        self.sign(SERVER, vec![grant], ACCESS_SECONDS)
     }
 
     fn sign(&self, root_token: &str, access: Vec<Grant>, expires_in: u64) -> RegistryToken {
@@ -187,6 +207,19 @@ impl Authorize for RegistryAccess {
                 Decision::Deny
             })
     }
+}
+
+/// Who the engine of this server is: somebody who may look at the one tenant whose image it pulls.
+fn own(claims: &Claims) -> Option<Identity> {
+    let [grant] = claims.access.as_slice() else {
+        return None;
+    };
+    (claims.root_token == SERVER).then(|| Identity {
+        root_token: SERVER.to_owned(),
+        name: SERVER.to_owned(),
+        role: Role::Reader,
+        tenant: Some(grant.name.clone()),
+    })
 }
 
 /// What a client wants a token for.

@@ -154,7 +154,9 @@ fn random<const N: usize>() -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::fixtures::store;
+    use crate::store::fixtures::{store, with_each_database};
+
+    with_each_database!(only_the_whole_token_is_recognised,);
 
     fn wanted() -> Issue {
         Issue {
@@ -167,11 +169,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn only_the_whole_token_is_recognised() {
-        let (store, _folder) = store();
-        let (row, token) = issue(&store, wanted(), &Actor::server()).await.unwrap();
-        let found = authenticate(&store, &token).await.unwrap().unwrap();
+    async fn only_the_whole_token_is_recognised(store: &Store) {
+        let (row, token) = issue(store, wanted(), &Actor::server()).await.unwrap();
+        let found = authenticate(store, &token).await.unwrap().unwrap();
         assert_eq!(
             (found.name.as_str(), found.root_token),
             ("ci", row.id.clone())
@@ -188,7 +188,7 @@ mod tests {
             text[..text.len() - 1].to_owned(),
             String::new(),
         ] {
-            let found = authenticate(&store, &SecretString::from(wrong.clone())).await;
+            let found = authenticate(store, &SecretString::from(wrong.clone())).await;
             assert_eq!(found.unwrap(), None, "{wrong}");
         }
     }

@@ -28,10 +28,11 @@ const HOLD_LIMIT: Duration = Duration::from_mins(1);
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     let (data, to) = (&arguments.data, &arguments.to);
-    let database = verify::open(data)?;
+    let shared = arguments.database.shared(data);
+    let database = verify::open(data, &arguments.database)?;
     let key = key(arguments)?;
-    let store = oci::Store::existing(data_dir::registry(data))
-        .with_context(|| format!("{} holds no registry", data.display()))?;
+    let store = oci::Store::existing(data_dir::registry(shared))
+        .with_context(|| format!("{} holds no registry", shared.display()))?;
     // From before the database is read: what it names is there until it has been copied.
     let _hold = store.hold(HOLD_LIMIT)?;
     let unfinished = Unfinished::begin(to)?;
@@ -104,11 +105,12 @@ fn key(arguments: &BackupArgs) -> anyhow::Result<Option<PathBuf>> {
     if !arguments.with_key {
         return Ok(None);
     }
-    let key = data_dir::secrets_key(&arguments.data);
+    let shared = arguments.database.shared(&arguments.data);
+    let key = data_dir::secrets_key(shared);
     if !key.is_file() {
         bail!(
             "the key of the secrets is not in {}: keep it from where the server has it, and leave --with-key out",
-            arguments.data.display()
+            shared.display()
         );
     }
     Ok(Some(key))

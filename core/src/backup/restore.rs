@@ -15,7 +15,8 @@ use super::sink::{check, create, sync_all};
 use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS};
 use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
-use crate::store::{Action, Actor, Entry, Head, Snapshot, Store};
+use crate::standby;
+use crate::store::{Action, Actor, DatabaseServer, Entry, Head, Snapshot, Store};
 
 /// Within the new folder, until everything is there.
 const PART: &str = "restore.part";
@@ -29,9 +30,14 @@ const SUMS_LIMIT: u64 = 64 * 1024 * 1024;
 pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     let data = &arguments.data;
     check_is_empty(data)?;
+    let database = arguments.database.server()?;
+    let shared = arguments.database.shared(data);
+    if shared != data {
+        check_is_empty(shared)?;
+    }
     // Held until the end: no server begins on half a folder.
-    let _held = DataDir::open(data)?;
-    let part = data.join(PART);
+    let held = arguments.database.open(data)?;
+    let part = shared.join(PART);
     let about = match unpack(&arguments.from, &part) {
         Ok(about) => about,
         Err(error) => {
@@ -44,7 +50,16 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
         return Err(error.context("the database of the backup is not usable"));
     }
     sync_all(&part)?;
-    move_into(&part, data)?;
+    match database {
+        None => move_into(&part, data)?,
+        Some(database) => {
+            let loaded = load(&database, &held, &part, shared).await;
+            if loaded.is_err() {
+                discard(&part);
+            }
+            loaded.context("cannot put the backup into the database")?;
+        }
+    }
     println!(
         "restored what was backed up at {} (files: {})",
         about.made_at, about.files
@@ -52,7 +67,7 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     if !about.with_key {
         println!(
             "the key of the secrets was not in it: put it at {}, or start the server with --secrets-key",
-            data.join(KEY).display()
+            shared.join(KEY).display()
         );
     }
     println!(
@@ -60,6 +75,28 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
         data.display()
     );
     Ok(())
+}
+
+/// Images and key into their folder, and last the rows into a database that has none.
+async fn load(
+    database: &DatabaseServer,
+    data: &DataDir,
+    part: &Path,
+    shared: &Path,
+) -> anyhow::Result<()> {
+    let (store, lead) = standby::connect_to_lead(database, data, "systemprompt restore").await?;
+    let loaded = async {
+        store.refuse_unless_empty().await?;
+        let file = part.with_extension("db");
+        fs::rename(part.join(DATABASE), &file)?;
+        move_into(part, shared)?;
+        store.fill_from(&file).await?;
+        fs::remove_file(&file)?;
+        Ok(())
+    }
+    .await;
+    standby::give_back(&lead).await;
+    loaded
 }
 
 fn check_is_empty(data: &Path) -> anyhow::Result<()> {
@@ -70,7 +107,7 @@ fn check_is_empty(data: &Path) -> anyhow::Result<()> {
     };
     for entry in entries {
         // A restoration that was refused leaves it.
-        if entry?.file_name() != "lock" {
+        if !["lock", "server.id"].contains(&&*entry?.file_name().to_string_lossy()) {
             bail!("{} is not empty: restore into a new folder", data.display());
         }
     }

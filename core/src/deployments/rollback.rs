@@ -84,7 +84,12 @@ mod tests {
     use super::super::{Capsule, Kind, State, capsule_fixture};
     use super::*;
     use crate::store::deployment_fixtures::{GOOD, begin, request, tenant, walk};
-    use crate::store::fixtures::store;
+    use crate::store::fixtures::with_each_database;
+
+    with_each_database!(
+        rolling_back_twice_goes_back_twice,
+        only_a_release_that_served_can_be_named,
+    );
 
     async fn roll_back(store: &Store) -> Result<u64, RollbackError> {
         let target = restored_release(store, "a", None).await?;
@@ -99,36 +104,32 @@ mod tests {
         Ok(target.number)
     }
 
-    #[tokio::test]
-    async fn rolling_back_twice_goes_back_twice() {
-        let (store, _folder) = store();
-        tenant(&store).await;
+    async fn rolling_back_twice_goes_back_twice(store: &Store) {
+        tenant(store).await;
         for digit in ['a', 'b', 'c'] {
-            let row = begin(&store, capsule_fixture(digit)).await;
-            walk(&store, &row, GOOD).await;
+            let row = begin(store, capsule_fixture(digit)).await;
+            walk(store, &row, GOOD).await;
         }
-        assert_eq!(roll_back(&store).await.unwrap(), 2);
-        assert_eq!(roll_back(&store).await.unwrap(), 1);
+        assert_eq!(roll_back(store).await.unwrap(), 2);
+        assert_eq!(roll_back(store).await.unwrap(), 1);
         assert!(matches!(
-            roll_back(&store).await,
+            roll_back(store).await,
             Err(RollbackError::Nothing(_))
         ));
     }
 
-    #[tokio::test]
-    async fn only_a_release_that_served_can_be_named() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let good = begin(&store, capsule_fixture('a')).await;
-        walk(&store, &good, GOOD).await;
+    async fn only_a_release_that_served_can_be_named(store: &Store) {
+        tenant(store).await;
+        let good = begin(store, capsule_fixture('a')).await;
+        walk(store, &good, GOOD).await;
         let capsule = Capsule {
             digest: capsule_fixture('b').digest,
             ..capsule_fixture('a')
         };
-        let bad = begin(&store, capsule).await;
-        walk(&store, &bad, &[State::RollingBack, State::RolledBack]).await;
+        let bad = begin(store, capsule).await;
+        walk(store, &bad, &[State::RollingBack, State::RolledBack]).await;
         for (name, found) in [("1", Some(1)), ("2", None), ("t", Some(1)), ("v9", None)] {
-            let result = restored_release(&store, "a", Some(name)).await;
+            let result = restored_release(store, "a", Some(name)).await;
             assert_eq!(result.ok().map(|row| row.number), found, "{name}");
         }
     }

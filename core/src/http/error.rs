@@ -7,7 +7,7 @@ use management_api::error::{ErrorBody, code};
 
 use crate::deployments::{Refusal, RollbackError};
 use crate::retention::CollectError;
-use crate::store::StoreError;
+use crate::store::{SqlError, StoreError};
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,11 @@ impl IntoResponse for ApiError {
                 HeaderValue::from_static("Bearer realm=\"systemprompt\""),
             );
         }
+        if self.code == code::STANDBY {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
         response
     }
 }
@@ -119,6 +124,22 @@ impl From<StoreError> for ApiError {
                 code::DEPLOYMENT_IN_PROGRESS,
                 format!("deployment {number} is in progress; wait for it or abort it"),
             ),
+            StoreError::NotLeading => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                code::STANDBY,
+                error.to_string(),
+            ),
+            StoreError::Database(refused) if refused.is_refused_text() => {
+                Self::invalid("text with a NUL character cannot be kept")
+            }
+            StoreError::Database(SqlError::Lost { .. }) => {
+                tracing::error!(error = %crate::chain(&error), "the database does not answer");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    code::UNAVAILABLE,
+                    "the database does not answer; ask again, with the same Idempotency-Key",
+                )
+            }
             other => Self::internal(&other),
         }
     }

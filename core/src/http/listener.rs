@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,15 @@ impl Listener {
         let inner = TcpListener::bind(addresses).await?;
         let address = inner.local_addr()?;
         Ok(Self { inner, address })
+    }
+
+    /// Another one at the same address, for what is served before or after.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        let descriptor = self.inner.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            inner: TcpListener::from_std(descriptor.into())?,
+            address: self.address,
+        })
     }
 
     /// Where it listens.

@@ -25,6 +25,7 @@ mod registry_guard;
 mod registry_token;
 mod routes;
 mod secrets;
+mod standby;
 mod tenants;
 mod tokens;
 mod wire;
@@ -34,6 +35,7 @@ pub(crate) use error::ApiError;
 pub(crate) use limit::Limiter;
 pub(crate) use listener::Listener;
 pub(crate) use origin::Origin;
+pub(crate) use standby::standby_router;
 
 /// The largest body of a request to the API. The registry has its own limits.
 const MAX_BODY: usize = 1024 * 1024;

@@ -81,8 +81,8 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
             features: features.map(str::to_owned).to_vec(),
             strategies: Strategy::ALL.map(|s| s.as_str().to_owned()).to_vec(),
             engine: EngineInfo {
-                name: "process".to_owned(),
-                notes: app.engine.isolation().notes.clone(),
+                name: app.engine.name().to_owned(),
+                notes: app.engine.notes().to_vec(),
             },
         },
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engines::process::{EngineError, Exit, Instance};
+use engines::{EngineError, Exit, Instance};
 use management_api::types::Failure;
 
 /// Lines of the application's log that go with a failure.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engines::process::Instance;
+use engines::Instance;
 use management_api::types::{Failure, HealthCheck, Liveness, Probe, ProbeKind};
 use tokio::time::Instant;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engines::process::{EngineError, Instance, InstanceSpec};
+use engines::{EngineError, Instance, InstanceSpec};
 use management_api::types::{Failure, Resources};
 use oci::Digest;
 use proxy::Target;
@@ -131,6 +131,12 @@ async fn begin(
     let image: Digest = row.capsule.digest.parse().map_err(|error| {
         failure::plain("internal", format!("the recorded digest is wrong: {error}"))
     })?;
+    let repository = row.tenant.parse().map_err(|error| {
+        failure::plain(
+            "internal",
+            format!("the tenant names no repository: {error}"),
+        )
+    })?;
     let port = ports::for_instance()
         .map_err(|error| failure::plain("start_failed", format!("no port is free: {error}")))?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -141,6 +147,7 @@ async fn begin(
             count,
         }
         .to_string(),
+        repository,
         image,
         env: environment(platform, row).await?,
         port,
@@ -156,8 +163,8 @@ async fn begin(
 }
 
 /// What the engine is told of what a release may use.
-pub(crate) fn bounds(resources: &Resources) -> engines::process::Resources {
-    engines::process::Resources {
+pub(crate) fn bounds(resources: &Resources) -> engines::Resources {
+    engines::Resources {
         memory: resources.memory_bytes,
         cpu_millis: resources.cpu_millis,
         pids: resources.pids,

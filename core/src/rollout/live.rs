@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engines::process::{Exit, Instance};
+use engines::{Exit, Instance};
 use futures_util::future::join_all;
 use management_api::types::{Probe, Restart};
 use proxy::{Retired, Target};

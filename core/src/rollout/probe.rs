@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engines::process::{Command, EngineError, Exit, Instance};
+use engines::{Command, EngineError, Exit, Instance};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;

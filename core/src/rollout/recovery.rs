@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engines::process::Instance;
+use engines::Instance;
 use futures_util::future::join_all;
 use management_api::types::Failure;
 use tokio::task::JoinHandle;

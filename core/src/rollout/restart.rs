@@ -1,6 +1,6 @@
 //! What the end of an instance means, by the release's policy.
 
-use engines::process::Exit;
+use engines::Exit;
 use management_api::types::Restart;
 
 /// Whether one that ended so has done its work: it has not failed, and there is nothing to start again.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engines::process::Instance;
+use engines::Instance;
 use futures_util::future::join_all;
 use management_api::types::{Failure, HealthCheck};
 use proxy::{Retired, Target};

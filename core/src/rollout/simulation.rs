@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::finish_interrupted;
 use crate::deployments::{Capsule, State, capsule_fixture};
 use crate::store::deployment_fixtures::{request, step, tenant};
+use crate::store::fixtures::{make_keys_older, postgres};
 use crate::store::{
     Begun, DeploymentRow, IdempotencyKey, NewDeployment, Store, StoreError, StoredAnswer,
 };
@@ -76,7 +78,6 @@ struct Executor {
 
 struct World {
     store: Store,
-    database: rusqlite::Connection,
     running: Option<Executor>,
     /// Those of servers that have died.
     ghosts: Vec<Executor>,
@@ -89,13 +90,10 @@ struct World {
 }
 
 impl World {
-    async fn new(folder: &Path) -> Self {
-        let path = folder.join("state.db");
-        let store = Store::open(&path).unwrap();
+    async fn new(store: Store) -> Self {
         tenant(&store).await;
         Self {
             store,
-            database: rusqlite::Connection::open(path).unwrap(),
             running: None,
             ghosts: Vec::new(),
             answers: BTreeMap::new(),
@@ -114,7 +112,7 @@ impl World {
             Event::Crash => self.crash().await,
             Event::Ghost { which, choice } => self.ghost(which, choice).await,
             Event::Settle => self.settle().await,
-            Event::Jump { hours } => self.jump(hours),
+            Event::Jump { hours } => self.jump(hours).await,
         }
     }
 
@@ -230,14 +228,9 @@ impl World {
     }
 
     /// As if everything had been written at another time. Forwards the store may forget what it answered.
-    fn jump(&mut self, hours: i8) {
+    async fn jump(&mut self, hours: i8) {
         let millis = i64::from(hours) * DAY_MILLIS / 24;
-        self.database
-            .execute(
-                "UPDATE idempotency SET created_at = created_at - ?1",
-                [millis],
-            )
-            .unwrap();
+        make_keys_older(&self.store, millis).await;
         if hours > 0 {
             self.answers.clear();
         }
@@ -319,21 +312,46 @@ proptest! {
 
     #[test]
     fn no_history_strands_a_tenant(events in prop::collection::vec(event(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let folder = folder();
-            let mut world = World::new(folder.path()).await;
-            for event in &events {
-                world.happen(event).await;
-                world.check().await;
-            }
-            // However it went: the next server finds its way, and somebody can deploy again.
-            world.crash().await;
-            world.settle().await;
-            world.check().await;
-            assert!(world.store.running(TENANT).await.unwrap().is_none());
-        });
+        let folder = folder();
+        let store = Store::open(&folder.path().join("state.db")).unwrap();
+        runtime().block_on(live(store, &events));
     }
+}
+
+/// The same history with the other database: fewer of them, because each answer takes its way.
+#[test]
+fn real_postgres_no_history_strands_a_tenant() {
+    let postgres = runtime().block_on(postgres());
+    let config = ProptestConfig {
+        cases: cases() / 20,
+        ..ProptestConfig::default()
+    };
+    let histories = prop::collection::vec(event(), 1..40);
+    let ran = TestRunner::new(config).run(&histories, |events| {
+        runtime().block_on(async {
+            live(postgres.fresh().await, &events).await;
+        });
+        Ok(())
+    });
+    ran.unwrap();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.build().unwrap()
+}
+
+async fn live(store: Store, events: &[Event]) {
+    let mut world = World::new(store).await;
+    for event in events {
+        world.happen(event).await;
+        world.check().await;
+    }
+    // However it went: the next server finds its way, and somebody can deploy again.
+    world.crash().await;
+    world.settle().await;
+    world.check().await;
+    assert!(world.store.running(TENANT).await.unwrap().is_none());
 }
 
 fn cases() -> u32 {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::process::Exit;
+use engines::Exit;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, MissedTickBehavior};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use engines::process::Instance;
+use engines::Instance;
 use futures_util::future::{join_all, select_all};
 use management_api::types::{Failure, HealthCheck, ProbeKind};
 use proxy::Target;

@@ -11,10 +11,10 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use management_api::types::Role;
-use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Map, Value, json};
 
 use super::deployments::{DeploymentRow, NewDeployment};
+use super::sql::{Transaction, params};
 use super::tokens::{TokenRow, role_word};
 use super::{Advance, Store, StoreError, from_millis, now, signed, unsigned};
 
@@ -221,22 +221,19 @@ impl Store {
     ) -> Result<Vec<AuditRow>, StoreError> {
         self.read(move |transaction| {
             let columns = chain::COLUMNS;
-            let mut statement = transaction.prepare_cached(&format!(
+            let sql = format!(
                 "SELECT {columns} FROM audit
                  WHERE (?1 IS NULL OR tenant = ?1) AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
-            ))?;
+            );
             let before = before.map_or(i64::MAX, signed);
-            let mut rows = statement.query(params![tenant, before, limit])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
+            transaction.all(&sql, params![tenant, before, limit], |row| {
                 let sealed = chain::read(row)?;
-                found.push(AuditRow {
+                Ok(AuditRow {
                     at: from_millis(sealed.at),
                     details: serde_json::from_str(&sealed.details)?,
                     sealed,
-                });
-            }
-            Ok(found)
+                })
+            })
         })
         .await
     }
@@ -249,16 +246,12 @@ pub(super) fn release_of(
     deployment: u64,
 ) -> Result<Option<String>, StoreError> {
     let asked = [Action::Deploy.as_str(), Action::Rollback.as_str()];
-    let mut statement = transaction.prepare_cached(
+    let details: Option<String> = transaction.optional(
         "SELECT details FROM audit
          WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1",
+        params![tenant, signed(deployment), asked[0], asked[1]],
+        |row| Ok(row.get(0)?),
     )?;
-    let details: Option<String> = statement
-        .query_row(
-            params![tenant, signed(deployment), asked[0], asked[1]],
-            |row| row.get(0),
-        )
-        .optional()?;
     let Some(details) = details else {
         return Ok(None);
     };
@@ -272,10 +265,9 @@ pub(super) fn append(
     actor: &Actor,
     entry: &Entry,
 ) -> Result<(), StoreError> {
-    let last: Option<(i64, Hash)> = transaction
-        .prepare_cached("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let last = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+    let last: Option<(i64, Hash)> =
+        transaction.optional(last, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (seq, previous) = last.unwrap_or((0, chain::GENESIS));
     let mut row = Sealed {
         seq: unsigned(seq) + 1,

@@ -1,11 +1,11 @@
 //! Deployments and the releases they deploy.
 
 use management_api::types::{Failure, RolloutSettings, Source};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::de::DeserializeOwned;
 
 use super::audit::{self, Actor, Entry};
 use super::idempotency::{self, IdempotencyKey};
+use super::sql::{Row, Transaction, Value, params};
 use super::{Store, StoreError, events, from_millis, now, signed, tenants, unsigned};
 use crate::deployments::{Capsule, Kind, State, Strategy};
 
@@ -210,7 +210,7 @@ impl Store {
             let rows = select(
                 transaction,
                 "WHERE d.tenant = ?1 AND d.finished_at IS NULL",
-                [tenant],
+                params![tenant],
             )?;
             Ok(rows.into_iter().next())
         })
@@ -223,7 +223,7 @@ impl Store {
             select(
                 transaction,
                 "WHERE d.finished_at IS NULL ORDER BY d.tenant",
-                [],
+                &[],
             )
         })
         .await
@@ -263,15 +263,12 @@ impl Store {
     /// Digests that a rollback within the newest `kept` deployments of any tenant may need.
     pub(crate) async fn digests_in_use(&self, kept: u32) -> Result<Vec<String>, StoreError> {
         self.read(move |transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT DISTINCT r.digest FROM deployments d
+            let sql = "SELECT DISTINCT r.digest FROM deployments d
                  JOIN releases r ON r.id = d.release_id
                  JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL
                  WHERE d.finished_at IS NULL OR d.number = t.live OR d.number = t.stand_in
-                    OR d.number > t.last_number - ?1",
-            )?;
-            let rows = statement.query_map([kept], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                    OR d.number > t.last_number - ?1";
+            transaction.all(sql, params![kept], |row| Ok(row.get(0)?))
         })
         .await
     }
@@ -296,7 +293,11 @@ pub(super) fn good_before(
 
 /// The deployments that serve, by tenant.
 pub(super) fn live(transaction: &Transaction<'_>) -> Result<Vec<DeploymentRow>, StoreError> {
-    select(transaction, "WHERE d.number = t.live ORDER BY d.tenant", [])
+    select(
+        transaction,
+        "WHERE d.number = t.live ORDER BY d.tenant",
+        &[],
+    )
 }
 
 /// Number of the tenant's unfinished deployment.
@@ -304,11 +305,9 @@ pub(super) fn in_progress(
     transaction: &Transaction<'_>,
     tenant: &str,
 ) -> Result<Option<u64>, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT number FROM deployments WHERE tenant = ?1 AND finished_at IS NULL",
-    )?;
-    let number: Option<i64> = statement.query_row([tenant], |row| row.get(0)).optional()?;
-    Ok(number.map(unsigned))
+    let sql = "SELECT number FROM deployments WHERE tenant = ?1 AND finished_at IS NULL";
+    let read = |row: &Row| Ok(unsigned(row.get(0)?));
+    transaction.optional(sql, params![tenant], read)
 }
 
 fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, StoreError> {
@@ -321,10 +320,10 @@ fn insert(transaction: &Transaction<'_>, new: &NewDeployment) -> Result<u64, Sto
         return Err(StoreError::InProgress { number });
     }
     let release_id = release(transaction, &new.tenant, &new.capsule)?;
-    let (number, generation): (i64, i64) = transaction.query_row(
+    let (number, generation): (i64, i64) = transaction.one(
         "UPDATE tenants SET last_number = last_number + 1, generation = generation + 1
          WHERE id = ?1 RETURNING last_number, generation",
-        [&new.tenant],
+        params![new.tenant],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let at = now().timestamp_millis();
@@ -380,15 +379,15 @@ fn release(
             json(&capsule.restart)?,
         ],
     )?;
-    Ok(transaction.query_row(
+    transaction.one(
         "SELECT id FROM releases WHERE tenant = ?1 AND fingerprint = ?2",
         params![tenant, fingerprint],
-        |row| row.get(0),
-    )?)
+        |row| Ok(row.get(0)?),
+    )
 }
 
 fn check_step(transaction: &Transaction<'_>, step: &Advance) -> Result<(), StoreError> {
-    let (state, generation): (String, i64) = transaction.query_row(
+    let (state, generation): (String, i64) = transaction.one(
         "SELECT d.state, t.generation FROM deployments d JOIN tenants t ON t.id = d.tenant
          WHERE d.tenant = ?1 AND d.number = ?2",
         params![step.tenant, signed(step.number)],
@@ -421,23 +420,17 @@ fn find(
     Ok(rows.into_iter().next())
 }
 
-fn select<P: rusqlite::Params>(
+fn select(
     transaction: &Transaction<'_>,
     condition: &str,
-    parameters: P,
+    parameters: &[Value],
 ) -> Result<Vec<DeploymentRow>, StoreError> {
-    let mut statement = transaction.prepare_cached(&format!("{SELECT} {condition}"))?;
-    let mut rows = statement.query(parameters)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(row)?);
-    }
-    Ok(found)
+    transaction.all(&format!("{SELECT} {condition}"), parameters, read)
 }
 
-fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
-    let number = |index: usize| -> rusqlite::Result<Option<u64>> {
-        Ok(row.get::<_, Option<i64>>(index)?.map(unsigned))
+fn read(row: &Row) -> Result<DeploymentRow, StoreError> {
+    let number = |index: usize| -> Result<Option<u64>, StoreError> {
+        Ok(row.get::<Option<i64>>(index)?.map(unsigned))
     };
     Ok(DeploymentRow {
         tenant: row.get(0)?,
@@ -450,16 +443,16 @@ fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
         release_id: row.get(7)?,
         capsule: Capsule {
             digest: row.get(8)?,
-            env: serde_json::from_str(&row.get::<_, String>(9)?)?,
-            health: serde_json::from_str(&row.get::<_, String>(10)?)?,
+            env: serde_json::from_str(&row.get::<String>(9)?)?,
+            health: serde_json::from_str(&row.get::<String>(10)?)?,
             replicas: row.get(21)?,
-            resources: serde_json::from_str(&row.get::<_, String>(25)?)?,
-            restart: serde_json::from_str(&row.get::<_, String>(26)?)?,
-            secrets: serde_json::from_str(&row.get::<_, String>(24)?)?,
+            resources: serde_json::from_str(&row.get::<String>(25)?)?,
+            restart: serde_json::from_str(&row.get::<String>(26)?)?,
+            secrets: serde_json::from_str(&row.get::<String>(24)?)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
-        rollout: serde_json::from_str(&row.get::<_, String>(22)?)?,
-        release_command: serde_json::from_str(&row.get::<_, String>(23)?)?,
+        rollout: serde_json::from_str(&row.get::<String>(22)?)?,
+        release_command: serde_json::from_str(&row.get::<String>(23)?)?,
         ended: row.get(27)?,
         timeout_seconds: unsigned(row.get(12)?),
         previous: number(13)?,
@@ -468,13 +461,13 @@ fn read(row: &Row<'_>) -> Result<DeploymentRow, StoreError> {
         source: record(row, 16)?,
         failure: record(row, 17)?,
         created_at: from_millis(row.get(18)?),
-        finished_at: row.get::<_, Option<i64>>(19)?.map(from_millis),
+        finished_at: row.get::<Option<i64>>(19)?.map(from_millis),
         live: row.get(20)?,
     })
 }
 
 fn word<T>(
-    row: &Row<'_>,
+    row: &Row,
     index: usize,
     what: &'static str,
     parse: impl Fn(&str) -> Option<T>,
@@ -483,7 +476,7 @@ fn word<T>(
     parse(&value).ok_or(StoreError::UnknownWord { what, value })
 }
 
-fn record<T: DeserializeOwned>(row: &Row<'_>, index: usize) -> Result<Option<T>, StoreError> {
+fn record<T: DeserializeOwned>(row: &Row, index: usize) -> Result<Option<T>, StoreError> {
     let text: Option<String> = row.get(index)?;
     Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
 }
@@ -571,29 +564,34 @@ pub(crate) mod fixtures {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::store;
+    use super::super::fixtures::with_each_database;
     use super::fixtures::{GOOD, begin, request, step, tenant, walk};
     use super::*;
     use crate::deployments::capsule_fixture as capsule;
 
-    #[tokio::test]
-    async fn only_one_deployment_of_a_tenant_is_in_progress() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let first = begin(&store, capsule('a')).await;
+    with_each_database!(
+        only_one_deployment_of_a_tenant_is_in_progress,
+        a_release_becomes_live_with_the_state_verified,
+        a_step_from_another_state_or_generation_is_refused,
+        the_first_failure_is_the_one_that_is_kept,
+        the_good_one_before_skips_failures_and_the_same_release,
+        a_tenant_is_not_deleted_under_a_running_deployment,
+    );
+
+    async fn only_one_deployment_of_a_tenant_is_in_progress(store: &Store) {
+        tenant(store).await;
+        let first = begin(store, capsule('a')).await;
         let second = store
             .begin_deployment(request(capsule('b')), |_| unreachable!())
             .await;
         assert!(matches!(second, Err(StoreError::InProgress { number: 1 })));
-        walk(&store, &first, &[State::RollingBack, State::Failed]).await;
-        assert_eq!(begin(&store, capsule('b')).await.number, 2);
+        walk(store, &first, &[State::RollingBack, State::Failed]).await;
+        assert_eq!(begin(store, capsule('b')).await.number, 2);
     }
 
-    #[tokio::test]
-    async fn a_release_becomes_live_with_the_state_verified() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let row = begin(&store, capsule('a')).await;
+    async fn a_release_becomes_live_with_the_state_verified(store: &Store) {
+        tenant(store).await;
+        let row = begin(store, capsule('a')).await;
         let mut from = State::Requested;
         for to in GOOD {
             store.advance(step(&row, from, *to)).await.unwrap();
@@ -606,11 +604,9 @@ mod tests {
         assert_eq!(read.capsule, capsule('a'));
     }
 
-    #[tokio::test]
-    async fn a_step_from_another_state_or_generation_is_refused() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let row = begin(&store, capsule('a')).await;
+    async fn a_step_from_another_state_or_generation_is_refused(store: &Store) {
+        tenant(store).await;
+        let row = begin(store, capsule('a')).await;
         for (from, to) in [
             (State::Healthy, State::Shifting),
             (State::Requested, State::Verified),
@@ -626,11 +622,9 @@ mod tests {
         ));
     }
 
-    #[tokio::test]
-    async fn the_first_failure_is_the_one_that_is_kept() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let row = begin(&store, capsule('a')).await;
+    async fn the_first_failure_is_the_one_that_is_kept(store: &Store) {
+        tenant(store).await;
+        let row = begin(store, capsule('a')).await;
         let failure = |code: &str| {
             Some(Failure {
                 code: code.into(),
@@ -647,18 +641,16 @@ mod tests {
         assert_eq!(read.failure.unwrap().code, "exited");
     }
 
-    #[tokio::test]
-    async fn the_good_one_before_skips_failures_and_the_same_release() {
-        let (store, _folder) = store();
-        tenant(&store).await;
+    async fn the_good_one_before_skips_failures_and_the_same_release(store: &Store) {
+        tenant(store).await;
         for (digit, states) in [
             ('a', GOOD),
             ('b', GOOD),
             ('c', &[State::RollingBack, State::RolledBack][..]),
             ('b', GOOD),
         ] {
-            let row = begin(&store, capsule(digit)).await;
-            walk(&store, &row, states).await;
+            let row = begin(store, capsule(digit)).await;
+            walk(store, &row, states).await;
         }
         let live = store.deployment("a", 4).await.unwrap().unwrap();
         let good = store.good_before("a", 4, live.release_id).await.unwrap();
@@ -669,16 +661,14 @@ mod tests {
         assert_eq!(store.digests_in_use(10).await.unwrap().len(), 3);
     }
 
-    #[tokio::test]
-    async fn a_tenant_is_not_deleted_under_a_running_deployment() {
-        let (store, _folder) = store();
-        tenant(&store).await;
-        let row = begin(&store, capsule('a')).await;
+    async fn a_tenant_is_not_deleted_under_a_running_deployment(store: &Store) {
+        tenant(store).await;
+        let row = begin(store, capsule('a')).await;
         assert!(matches!(
             store.delete_tenant("a", &Actor::server()).await,
             Err(StoreError::InProgress { number: 1 })
         ));
-        walk(&store, &row, &[State::RollingBack, State::Failed]).await;
+        walk(store, &row, &[State::RollingBack, State::Failed]).await;
         store.delete_tenant("a", &Actor::server()).await.unwrap();
     }
 }

@@ -1,11 +1,13 @@
 //! What can go wrong in the database.
 
+use super::sql::SqlError;
+
 /// Errors of every operation of the store.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The database refused or failed.
     #[error("the state database failed")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] SqlError),
     /// A record in a JSON column cannot be read or written.
     #[error("a record in the state database cannot be read")]
     Record(#[from] serde_json::Error),
@@ -80,20 +82,20 @@ pub(crate) enum StoreError {
     /// No port is free for another tenant's URL.
     #[error("no port is free for another tenant")]
     NoPort,
+    /// There is a state already, which nothing is mixed with.
+    #[error("the database holds the state of a server already: name one that is empty")]
+    NotEmpty,
+    /// Another server leads, or none does: this one writes nothing.
+    #[error("this server does not lead: another one has taken over, or its lease was given back")]
+    NotLeading,
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopped,
 }
 
 impl StoreError {
-    /// Whether a uniqueness rule refused a row.
-    pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
-        matches!(
-            error.sqlite_error().map(|e| e.extended_code),
-            Some(
-                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
-                    | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY
-            )
-        )
+    /// Whether it may be otherwise in a moment, without anybody's help.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Database(SqlError::Lost { .. }))
     }
 }

@@ -1,8 +1,7 @@
 //! Idempotency keys: what was answered to a request that may come again.
 
-use rusqlite::{OptionalExtension, Transaction, params};
-
 use super::deployments::StoredAnswer;
+use super::sql::{Transaction, params};
 use super::{Store, StoreError, now};
 
 /// How long an answer can be asked for again.
@@ -39,7 +38,7 @@ impl Store {
             let at = now().timestamp_millis();
             transaction.execute(
                 "DELETE FROM idempotency WHERE created_at < ?1",
-                [at - KEPT_MILLIS],
+                params![at - KEPT_MILLIS],
             )?;
             if let Some(begun) = lookup(transaction, &key)? {
                 return Ok(begun);
@@ -80,7 +79,7 @@ impl Store {
     /// are written together, so an unanswered key means that nothing was begun.
     pub(crate) async fn release_keys_in_flight(&self) -> Result<(), StoreError> {
         self.write(|transaction| {
-            transaction.execute("DELETE FROM idempotency WHERE status IS NULL", [])?;
+            transaction.execute("DELETE FROM idempotency WHERE status IS NULL", &[])?;
             Ok(())
         })
         .await
@@ -117,15 +116,11 @@ fn lookup(
     key: &IdempotencyKey,
 ) -> Result<Option<Begun>, StoreError> {
     type Found = (Vec<u8>, Option<u16>, Option<String>, Option<String>);
-    let mut statement = transaction.prepare_cached(
-        "SELECT body_hash, status, location, answer FROM idempotency
-         WHERE scope = ?1 AND key = ?2",
-    )?;
-    let found: Option<Found> = statement
-        .query_row(params![key.scope, key.key], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })
-        .optional()?;
+    let sql = "SELECT body_hash, status, location, answer FROM idempotency
+         WHERE scope = ?1 AND key = ?2";
+    let found: Option<Found> = transaction.optional(sql, params![key.scope, key.key], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
     Ok(found.map(|(body_hash, status, location, answer)| {
         match (body_hash == key.body_hash, status, answer) {
             (false, ..) => Begun::Mismatch,
@@ -141,8 +136,13 @@ fn lookup(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::store;
+    use super::super::fixtures::with_each_database;
     use super::*;
+
+    with_each_database!(
+        a_key_is_new_then_in_flight_then_replayed,
+        a_refused_request_gives_its_key_back,
+    );
 
     fn key(body: u8) -> IdempotencyKey {
         IdempotencyKey {
@@ -160,9 +160,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_key_is_new_then_in_flight_then_replayed() {
-        let (store, _folder) = store();
+    async fn a_key_is_new_then_in_flight_then_replayed(store: &Store) {
         assert_eq!(store.claim_key(key(1)).await.unwrap(), Begun::New);
         assert_eq!(store.claim_key(key(1)).await.unwrap(), Begun::InFlight);
         store.finish_key(key(1), answer()).await.unwrap();
@@ -173,9 +171,7 @@ mod tests {
         assert_eq!(store.claim_key(key(2)).await.unwrap(), Begun::Mismatch);
     }
 
-    #[tokio::test]
-    async fn a_refused_request_gives_its_key_back() {
-        let (store, _folder) = store();
+    async fn a_refused_request_gives_its_key_back(store: &Store) {
         store.claim_key(key(1)).await.unwrap();
         store.release_key(key(1)).await.unwrap();
         assert_eq!(store.claim_key(key(2)).await.unwrap(), Begun::New);

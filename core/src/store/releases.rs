@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Row, Transaction, params};
 
 use super::audit::{self, Actor, Entry};
+use super::sql::{Row, Transaction, params};
 use super::{Store, StoreError, deployments, from_millis, signed, unsigned};
 
 /// A release, and how it is used.
@@ -41,8 +41,8 @@ impl ReleaseUse {
 const SELECT: &str = "
     SELECT r.id, r.tenant, r.digest, r.secrets, MAX(d.number), MAX(d.created_at),
            MAX(CASE WHEN d.state IN ('verified', 'draining', 'succeeded') THEN d.number END),
-           MAX(d.finished_at IS NULL),
-           MAX(d.number = COALESCE(t.live, -1) OR d.number = COALESCE(t.stand_in, -1))
+           MAX(CASE WHEN d.finished_at IS NULL THEN 1 ELSE 0 END),
+           MAX(CASE WHEN d.number = t.live OR d.number = t.stand_in THEN 1 ELSE 0 END)
     FROM releases r
     JOIN deployments d ON d.release_id = r.id
     JOIN tenants t ON t.id = r.tenant AND t.deleted_at IS NULL
@@ -70,11 +70,11 @@ impl Store {
         let by = by.clone();
         self.write(move |transaction| {
             let surplus = surplus_secrets(transaction, &kept)?;
-            let mut remove = transaction.prepare_cached(
-                "DELETE FROM secrets WHERE tenant = ?1 AND name = ?2 AND version = ?3",
-            )?;
             for (tenant, name, version) in &surplus {
-                remove.execute(params![tenant, name, signed(*version)])?;
+                transaction.execute(
+                    "DELETE FROM secrets WHERE tenant = ?1 AND name = ?2 AND version = ?3",
+                    params![tenant, name, signed(*version)],
+                )?;
             }
             if let Some(entry) = entry(surplus.len()) {
                 audit::append(transaction, &by, &entry)?;
@@ -93,12 +93,7 @@ impl Store {
 
 /// Every release of a tenant that was not deleted, and who uses it.
 pub(super) fn in_use(transaction: &Transaction<'_>) -> Result<Vec<ReleaseUse>, StoreError> {
-    let mut statement = transaction.prepare_cached(SELECT)?;
-    let mut rows = statement.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(row)?);
-    }
+    let mut found = transaction.all(SELECT, &[], read)?;
     for live in deployments::live(transaction)? {
         let standing = live.restores.unwrap_or(live.number);
         let back = deployments::good_before(transaction, &live.tenant, standing, live.release_id)?;
@@ -111,15 +106,15 @@ pub(super) fn in_use(transaction: &Transaction<'_>) -> Result<Vec<ReleaseUse>, S
     Ok(found)
 }
 
-fn read(row: &Row<'_>) -> Result<ReleaseUse, StoreError> {
+fn read(row: &Row) -> Result<ReleaseUse, StoreError> {
     Ok(ReleaseUse {
         id: row.get(0)?,
         tenant: row.get(1)?,
         digest: row.get(2)?,
-        secrets: serde_json::from_str(&row.get::<_, String>(3)?)?,
+        secrets: serde_json::from_str(&row.get::<String>(3)?)?,
         newest: unsigned(row.get(4)?),
         used_at: from_millis(row.get(5)?),
-        served: row.get::<_, Option<i64>>(6)?.map(unsigned),
+        served: row.get::<Option<i64>>(6)?.map(unsigned),
         running: row.get(7)?,
         live: row.get(8)?,
         next_back: false,
@@ -141,14 +136,11 @@ fn surplus_secrets(
             secrets.map(|(name, version)| (release.tenant.as_str(), name.as_str(), *version))
         })
         .collect();
-    let mut statement = transaction.prepare_cached(
-        "SELECT tenant, name, version FROM secrets s WHERE version <
-           (SELECT MAX(version) FROM secrets WHERE tenant = s.tenant AND name = s.name)",
-    )?;
-    let rows = statement.query_map([], |row| {
+    let sql = "SELECT tenant, name, version FROM secrets s WHERE version <
+           (SELECT MAX(version) FROM secrets WHERE tenant = s.tenant AND name = s.name)";
+    let older: Vec<(String, String, u64)> = transaction.all(sql, &[], |row| {
         Ok((row.get(0)?, row.get(1)?, unsigned(row.get(2)?)))
     })?;
-    let older = rows.collect::<Result<Vec<(String, String, u64)>, _>>()?;
     let is_needed = |(tenant, name, version): &(String, String, u64)| {
         named.contains(&(tenant.as_str(), name.as_str(), *version))
     };

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
+use super::sql::{Row, Transaction, params};
 use super::{Store, StoreError, from_millis, now, on_blocking_thread, signed, tenants, unsigned};
 use crate::vault::VaultError;
 
@@ -120,21 +120,18 @@ impl Store {
     pub(crate) async fn secrets(&self, tenant: &str) -> Result<Vec<SecretRow>, StoreError> {
         let tenant = tenant.to_owned();
         self.read(move |transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT s.name, s.version, s.external, s.created_at FROM secrets s
+            let sql = "SELECT s.name, s.version, s.external, s.created_at FROM secrets s
                  WHERE s.tenant = ?1 AND s.sealed IS NOT NULL AND s.version =
                    (SELECT MAX(version) FROM secrets WHERE tenant = s.tenant AND name = s.name)
-                 ORDER BY s.name",
-            )?;
-            let rows = statement.query_map([tenant], |row| {
+                 ORDER BY s.name";
+            transaction.all(sql, params![tenant], |row| {
                 Ok(SecretRow {
                     name: row.get(0)?,
                     version: unsigned(row.get(1)?),
                     external: row.get(2)?,
                     updated_at: from_millis(row.get(3)?),
                 })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            })
         })
         .await
     }
@@ -143,13 +140,10 @@ impl Store {
     pub(crate) async fn kept_secrets(&self, tenant: &str) -> Result<KeptSecrets, StoreError> {
         let tenant = tenant.to_owned();
         self.read(move |transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT name, version, external, sealed IS NOT NULL FROM secrets
-                 WHERE tenant = ?1 ORDER BY name, version",
-            )?;
-            let mut rows = statement.query([tenant])?;
+            let sql = "SELECT name, version, external, sealed IS NOT NULL FROM secrets
+                 WHERE tenant = ?1 ORDER BY name, version";
             let mut kept = KeptSecrets::default();
-            while let Some(row) = rows.next()? {
+            transaction.each(sql, params![tenant], |row| {
                 let (name, external): (String, bool) = (row.get(0)?, row.get(2)?);
                 let has_value: bool = row.get(3)?;
                 // The last row of a name is its newest.
@@ -161,7 +155,8 @@ impl Store {
                 if has_value {
                     kept.versions.insert((name, unsigned(row.get(1)?)));
                 }
-            }
+                Ok::<_, StoreError>(())
+            })?;
             Ok(kept)
         })
         .await
@@ -178,29 +173,12 @@ impl Store {
         &self,
         seal: impl Fn(&SealedSecret) -> Result<Vec<u8>, VaultError> + Send + 'static,
     ) -> Result<usize, StoreError> {
+        let fence = self.fence.clone();
         on_blocking_thread(&self.writer, move |connection| {
-            connection.pragma_update(None, "secure_delete", true)?;
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut statement = transaction.prepare(SEALED)?;
-            let rows = statement.query_map([], sealed)?;
-            let secrets = rows.collect::<Result<Vec<_>, _>>()?;
-            drop(statement);
-            for secret in &secrets {
-                let resealed = seal(secret).map_err(|_| StoreError::Unsealed {
-                    name: secret.name.clone(),
-                })?;
-                transaction.execute(
-                    "UPDATE secrets SET sealed = ?4 WHERE tenant = ?1 AND name = ?2 AND version = ?3",
-                    params![secret.tenant, secret.name, signed(secret.version), resealed],
-                )?;
-            }
-            let details = json!({ "versions": secrets.len() });
-            let entry = Entry::of(Action::SecretsRekey, None, details);
-            audit::append(&transaction, &Actor::server(), &entry)?;
-            transaction.commit()?;
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            Ok(secrets.len())
+            connection.begin_erasing()?;
+            let count = fence.write(connection, |transaction| reseal(transaction, seal))?;
+            connection.end_erasing("secrets")?;
+            Ok(count)
         })
         .await
     }
@@ -225,12 +203,10 @@ impl Store {
                     found.push((name, version, sealed));
                     continue;
                 }
-                let mut statement = transaction.prepare_cached(
-                    "SELECT sealed FROM secrets WHERE tenant = ?1 AND name = ?2 AND version = ?3",
-                )?;
-                let sealed = statement
-                    .query_row(params![tenant, name, signed(version)], |row| row.get(0))
-                    .optional()?;
+                let sql =
+                    "SELECT sealed FROM secrets WHERE tenant = ?1 AND name = ?2 AND version = ?3";
+                let parameters = params![tenant, name, signed(version)];
+                let sealed = transaction.optional(sql, parameters, |row| Ok(row.get(0)?))?;
                 let missing = || StoreError::NoSecret {
                     name: name.clone(),
                     version,
@@ -247,10 +223,30 @@ impl Store {
 /// Some version of some secret.
 pub(super) fn any(transaction: &Transaction<'_>) -> Result<Option<SealedSecret>, StoreError> {
     let sql = format!("{SEALED} LIMIT 1");
-    Ok(transaction.query_row(&sql, [], sealed).optional()?)
+    transaction.optional(&sql, &[], sealed)
 }
 
-fn sealed(row: &rusqlite::Row<'_>) -> rusqlite::Result<SealedSecret> {
+fn reseal(
+    transaction: &Transaction<'_>,
+    seal: impl Fn(&SealedSecret) -> Result<Vec<u8>, VaultError>,
+) -> Result<usize, StoreError> {
+    let secrets = transaction.all(SEALED, &[], sealed)?;
+    for secret in &secrets {
+        let resealed = seal(secret).map_err(|_| StoreError::Unsealed {
+            name: secret.name.clone(),
+        })?;
+        transaction.execute(
+            "UPDATE secrets SET sealed = ?4 WHERE tenant = ?1 AND name = ?2 AND version = ?3",
+            params![secret.tenant, secret.name, signed(secret.version), resealed],
+        )?;
+    }
+    let details = json!({ "versions": secrets.len() });
+    let entry = Entry::of(Action::SecretsRekey, None, details);
+    audit::append(transaction, &Actor::server(), &entry)?;
+    Ok(secrets.len())
+}
+
+fn sealed(row: &Row) -> Result<SealedSecret, StoreError> {
     Ok(SealedSecret {
         tenant: row.get(0)?,
         name: row.get(1)?,
@@ -264,18 +260,16 @@ fn newest(
     tenant: &str,
     name: &str,
 ) -> Result<Option<Newest>, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT version, external, sealed FROM secrets WHERE tenant = ?1 AND name = ?2
-         ORDER BY version DESC LIMIT 1",
-    )?;
-    let read = |row: &rusqlite::Row<'_>| {
+    let sql = "SELECT version, external, sealed FROM secrets WHERE tenant = ?1 AND name = ?2
+         ORDER BY version DESC LIMIT 1";
+    let read = |row: &Row| {
         Ok(Newest {
             version: unsigned(row.get(0)?),
             external: row.get(1)?,
             sealed: row.get(2)?,
         })
     };
-    Ok(statement.query_row([tenant, name], read).optional()?)
+    transaction.optional(sql, params![tenant, name], read)
 }
 
 fn apply(

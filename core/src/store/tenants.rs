@@ -1,9 +1,9 @@
 //! Tenants: who owns a repository, a port and a history.
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
+use super::sql::{Row, Transaction, params};
 use super::{Store, StoreError, now, signed, tokens, unsigned};
 
 /// One tenant.
@@ -44,7 +44,7 @@ impl Store {
                     ],
                 )
                 .map_err(|error| {
-                    if StoreError::is_unique_violation(&error) {
+                    if error.is_unique_violation() {
                         StoreError::TenantTaken { id: tenant.id }
                     } else {
                         error.into()
@@ -58,12 +58,9 @@ impl Store {
     /// All tenants that were not deleted, by id.
     pub(crate) async fn tenants(&self) -> Result<Vec<TenantRow>, StoreError> {
         self.read(|transaction| {
-            let mut statement = transaction.prepare_cached(
-                "SELECT id, name, port, live, stand_in FROM tenants
-                 WHERE deleted_at IS NULL ORDER BY id",
-            )?;
-            let rows = statement.query_map([], tenant)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let sql = "SELECT id, name, port, live, stand_in FROM tenants
+                 WHERE deleted_at IS NULL ORDER BY id";
+            transaction.all(sql, &[], tenant)
         })
         .await
     }
@@ -83,7 +80,7 @@ impl Store {
     pub(crate) async fn is_new(&self) -> Result<bool, StoreError> {
         self.read(|transaction| {
             let sql = "SELECT NOT EXISTS (SELECT 1 FROM tenants)";
-            Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+            transaction.one(sql, &[], |row| Ok(row.get(0)?))
         })
         .await
     }
@@ -137,27 +134,30 @@ pub(super) fn find(
     transaction: &Transaction<'_>,
     id: &str,
 ) -> Result<Option<TenantRow>, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT id, name, port, live, stand_in FROM tenants
-         WHERE id = ?1 AND deleted_at IS NULL",
-    )?;
-    Ok(statement.query_row([id], tenant).optional()?)
+    let sql = "SELECT id, name, port, live, stand_in FROM tenants
+         WHERE id = ?1 AND deleted_at IS NULL";
+    transaction.optional(sql, params![id], tenant)
 }
 
-fn tenant(row: &Row<'_>) -> rusqlite::Result<TenantRow> {
+fn tenant(row: &Row) -> Result<TenantRow, StoreError> {
     Ok(TenantRow {
         id: row.get(0)?,
         name: row.get(1)?,
         port: row.get(2)?,
-        live: row.get::<_, Option<i64>>(3)?.map(unsigned),
-        stand_in: row.get::<_, Option<i64>>(4)?.map(unsigned),
+        live: row.get::<Option<i64>>(3)?.map(unsigned),
+        stand_in: row.get::<Option<i64>>(4)?.map(unsigned),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::store;
+    use super::super::fixtures::with_each_database;
     use super::*;
+
+    with_each_database!(
+        a_deleted_id_is_not_given_out_again_but_its_port_is,
+        two_tenants_cannot_have_one_port,
+    );
 
     fn row(id: &str, port: u16) -> TenantRow {
         TenantRow {
@@ -169,9 +169,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_deleted_id_is_not_given_out_again_but_its_port_is() {
-        let (store, _folder) = store();
+    async fn a_deleted_id_is_not_given_out_again_but_its_port_is(store: &Store) {
         store
             .create_tenant(row("a", 2000), &Actor::server())
             .await
@@ -189,9 +187,7 @@ mod tests {
         assert_eq!(store.tenants().await.unwrap().len(), 1);
     }
 
-    #[tokio::test]
-    async fn two_tenants_cannot_have_one_port() {
-        let (store, _folder) = store();
+    async fn two_tenants_cannot_have_one_port(store: &Store) {
         store
             .create_tenant(row("a", 2000), &Actor::server())
             .await

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use management_api::types::Role;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
 use super::audit::{self, Action, Actor, Entry};
+use super::sql::{Row, Transaction, params};
 use super::{Store, StoreError, from_millis, now, tenants};
 
 /// What a token is for.
@@ -83,7 +83,7 @@ impl Store {
             }
             transaction.execute(
                 "DELETE FROM tokens WHERE expires_at < ?1 AND kind = 'session'",
-                [now().timestamp_millis()],
+                params![now().timestamp_millis()],
             )?;
             insert(transaction, &token)
         })
@@ -104,14 +104,13 @@ impl Store {
     /// The tokens that people made and that have not ended, oldest first.
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.read(|transaction| {
-            let mut statement = transaction.prepare_cached(&format!(
+            let sql = format!(
                 "SELECT {COLUMNS} FROM tokens
                  WHERE kind IN ('bootstrap', 'api') AND revoked_at IS NULL
                    AND (expires_at IS NULL OR expires_at > ?1)
                  ORDER BY created_at, id",
-            ))?;
-            let rows = statement.query_map([now().timestamp_millis()], raw)?;
-            rows.map(|row| row?.into_row()).collect()
+            );
+            transaction.all(&sql, params![now().timestamp_millis()], read)
         })
         .await
     }
@@ -136,7 +135,8 @@ impl Store {
                 insert(transaction, &token)?;
                 transaction.execute(
                     "UPDATE tokens SET replaced_by = ?2,
-                       expires_at = MIN(?3, COALESCE(expires_at, ?3)) WHERE id = ?1",
+                       expires_at = CASE WHEN expires_at < ?3 THEN expires_at ELSE ?3 END
+                     WHERE id = ?1",
                     params![old.id, token.id, end.timestamp_millis()],
                 )?;
                 audit::append(
@@ -183,14 +183,14 @@ pub(super) fn revoke(
     by: &Actor,
 ) -> Result<usize, StoreError> {
     type Revoked = (String, String, String, Option<String>);
-    let mut statement = transaction.prepare_cached(&format!(
+    let sql = format!(
         "UPDATE tokens SET revoked_at = ?1 WHERE {condition} AND revoked_at IS NULL
          RETURNING id, kind, name, tenant",
-    ))?;
-    let rows = statement.query_map(params![now().timestamp_millis(), value], |row| {
+    );
+    let parameters = params![now().timestamp_millis(), value];
+    let revoked: Vec<Revoked> = transaction.all(&sql, parameters, |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
     })?;
-    let revoked = rows.collect::<Result<Vec<Revoked>, _>>()?;
     for (id, kind, name, tenant) in &revoked {
         let kind = TokenKind::parse(kind);
         if matches!(kind, Some(TokenKind::Bootstrap | TokenKind::Api)) {
@@ -221,67 +221,48 @@ fn insert(transaction: &Transaction<'_>, token: &TokenRow) -> Result<(), StoreEr
 }
 
 fn replaceable(transaction: &Transaction<'_>, tenant: &str) -> Result<Vec<TokenRow>, StoreError> {
-    let mut statement = transaction.prepare_cached(&format!(
+    let sql = format!(
         "SELECT {COLUMNS} FROM tokens
          WHERE kind = 'api' AND tenant = ?1 AND revoked_at IS NULL AND replaced_by IS NULL
            AND (expires_at IS NULL OR expires_at > ?2)
          ORDER BY created_at, id",
-    ))?;
-    let rows = statement.query_map(params![tenant, now().timestamp_millis()], raw)?;
-    rows.map(|row| row?.into_row()).collect()
+    );
+    transaction.all(&sql, params![tenant, now().timestamp_millis()], read)
 }
 
 fn valid(transaction: &Transaction<'_>, id: &str) -> Result<Option<TokenRow>, StoreError> {
-    let mut statement = transaction.prepare_cached(&format!(
+    let sql = format!(
         "SELECT {COLUMNS} FROM tokens t
          WHERE t.id = ?1 AND t.revoked_at IS NULL
            AND (t.expires_at IS NULL OR t.expires_at > ?2)
            AND NOT EXISTS (
              SELECT 1 FROM tokens p WHERE p.id = t.parent
                AND (p.revoked_at IS NOT NULL OR p.expires_at <= ?2))",
-    ))?;
-    let found = statement
-        .query_row(params![id, now().timestamp_millis()], raw)
-        .optional()?;
-    found.map(RawToken::into_row).transpose()
+    );
+    transaction.optional(&sql, params![id, now().timestamp_millis()], read)
 }
 
-/// A row before its words are understood.
-struct RawToken {
-    kind: String,
-    role: String,
-    row: TokenRow,
-}
-
-impl RawToken {
-    fn into_row(self) -> Result<TokenRow, StoreError> {
-        let unknown = |what, value: &str| StoreError::UnknownWord {
+fn read(row: &Row) -> Result<TokenRow, StoreError> {
+    let word = |index, what| -> Result<_, StoreError> {
+        let value: String = row.get(index)?;
+        let unknown = StoreError::UnknownWord {
             what,
-            value: value.to_owned(),
+            value: value.clone(),
         };
-        Ok(TokenRow {
-            kind: TokenKind::parse(&self.kind).ok_or_else(|| unknown("token kind", &self.kind))?,
-            role: parse_role(&self.role).ok_or_else(|| unknown("role", &self.role))?,
-            ..self.row
-        })
-    }
-}
-
-fn raw(row: &Row<'_>) -> rusqlite::Result<RawToken> {
-    Ok(RawToken {
-        kind: row.get(2)?,
-        role: row.get(4)?,
-        row: TokenRow {
-            id: row.get(0)?,
-            hash: row.get(1)?,
-            kind: TokenKind::Api,
-            name: row.get(3)?,
-            role: Role::Reader,
-            tenant: row.get(5)?,
-            parent: row.get(6)?,
-            created_at: from_millis(row.get(7)?),
-            expires_at: row.get::<_, Option<i64>>(8)?.map(from_millis),
-        },
+        Ok((value, unknown))
+    };
+    let (kind, unknown_kind) = word(2, "token kind")?;
+    let (role, unknown_role) = word(4, "role")?;
+    Ok(TokenRow {
+        id: row.get(0)?,
+        hash: row.get(1)?,
+        kind: TokenKind::parse(&kind).ok_or(unknown_kind)?,
+        name: row.get(3)?,
+        role: parse_role(&role).ok_or(unknown_role)?,
+        tenant: row.get(5)?,
+        parent: row.get(6)?,
+        created_at: from_millis(row.get(7)?),
+        expires_at: row.get::<Option<i64>>(8)?.map(from_millis),
     })
 }
 
@@ -301,8 +282,13 @@ fn parse_role(word: &str) -> Option<Role> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::store;
+    use super::super::fixtures::with_each_database;
     use super::*;
+
+    with_each_database!(
+        a_derived_token_ends_with_its_parent,
+        a_token_that_has_ended_is_not_valid,
+    );
 
     fn token(id: &str, kind: TokenKind, parent: Option<&str>) -> TokenRow {
         TokenRow {
@@ -318,9 +304,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_derived_token_ends_with_its_parent() {
-        let (store, _folder) = store();
+    async fn a_derived_token_ends_with_its_parent(store: &Store) {
         store
             .add_token(token("p", TokenKind::Api, None), &Actor::named("ci"))
             .await
@@ -338,9 +322,7 @@ mod tests {
         assert!(!store.revoke_token("p", &Actor::named("ci")).await.unwrap());
     }
 
-    #[tokio::test]
-    async fn a_token_that_has_ended_is_not_valid() {
-        let (store, _folder) = store();
+    async fn a_token_that_has_ended_is_not_valid(store: &Store) {
         let mut ended = token("e", TokenKind::Api, None);
         ended.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
         store.add_token(ended, &Actor::named("ci")).await.unwrap();

@@ -75,7 +75,8 @@ fn main() {
         _ => {}
     }
     let port = if mode == "wrong-port" { 0 } else { number("PORT", 0) as u16 };
-    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port can be had");
+    let host = variable("HOST", "127.0.0.1");
+    let listener = TcpListener::bind((host.as_str(), port)).expect("the port can be had");
     println!("listening on {}", listener.local_addr().expect("a bound listener has an address"));
     for stream in listener.incoming().flatten() {
         let mode = mode.clone();

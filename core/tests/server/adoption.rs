@@ -45,7 +45,7 @@ fn programs(server: &Server) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn after_a_kill_the_same_processes_serve_on() {
+pub(crate) fn after_a_kill_the_same_processes_serve_on() {
     let server = with_release();
     let before = programs(&server);
     assert_eq!(before.len(), 2);
@@ -65,7 +65,7 @@ fn after_a_kill_the_same_processes_serve_on() {
 }
 
 #[test]
-fn sigterm_leaves_the_release_to_the_next_server() {
+pub(crate) fn sigterm_leaves_the_release_to_the_next_server() {
     let mut server = with_release();
     let before = programs(&server);
     assert!(server.terminate().success());
@@ -102,8 +102,32 @@ fn a_log_has_no_gap_where_no_server_was() {
     assert_eq!(found, expected);
 }
 
+/// Whoever writes it: what the first server was writing when it was killed may be there twice.
 #[test]
-fn a_log_goes_on_in_a_data_folder_that_was_renamed() {
+pub(crate) fn a_log_has_no_gap_between_two_servers() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("MODE", "chatty")]);
+    let number = server.deploy_and_wait("v1").number;
+    let server = server.kill_and_restart();
+    let so_far = ticks(&server, number).last().copied();
+    until("it is still written", || {
+        (ticks(&server, number).last().copied() > so_far.map(|tick| tick + 20)).then_some(())
+    });
+    let mut found = ticks(&server, number);
+    let all = found.len();
+    found.sort_unstable();
+    found.dedup();
+    let expected: Vec<u64> = (0..found.len() as u64).collect();
+    assert_eq!(found, expected);
+    assert!(
+        all - found.len() < 100,
+        "{} lines are there twice",
+        all - found.len()
+    );
+}
+
+#[test]
+pub(crate) fn a_log_goes_on_in_a_data_folder_that_was_renamed() {
     let folder = tempfile::tempdir().unwrap();
     let [before, after] = ["before", "after"].map(|name| folder.path().join(name));
     let mut first = Server::start_in(&before);
@@ -124,7 +148,7 @@ fn a_log_goes_on_in_a_data_folder_that_was_renamed() {
 }
 
 #[test]
-fn a_copied_data_folder_ends_nothing_of_the_original() {
+pub(crate) fn a_copied_data_folder_ends_nothing_of_the_original() {
     let server = with_release();
     let before = programs(&server);
     let copies = tempfile::tempdir().unwrap();
@@ -184,7 +208,7 @@ fn no_request_fails_but_while_nobody_listens() {
 }
 
 #[test]
-fn what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept() {
+pub(crate) fn what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept() {
     let mut server = with_release();
     push(&server, "local", "v2", &[("VERSION", "two")]);
     let before = programs(&server);
@@ -204,7 +228,7 @@ fn what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept() 
 }
 
 #[test]
-fn an_instance_that_ended_meanwhile_is_started_again() {
+pub(crate) fn an_instance_that_ended_meanwhile_is_started_again() {
     let mut server = with_release();
     server.kill();
     let before = programs(&server);
@@ -262,7 +286,7 @@ fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
 }
 
 #[test]
-fn no_more_instances_are_taken_over_than_the_release_has() {
+pub(crate) fn no_more_instances_are_taken_over_than_the_release_has() {
     let mut server = with_release();
     server.kill();
     // As after an undo that had begun to start a second one while the first still finished its requests.

@@ -9,6 +9,7 @@ use management_api::types::{
 use rusqlite::Connection;
 use secrecy::ExposeSecret;
 
+use crate::database;
 use crate::harness::{Server, key, until};
 use crate::image::push;
 use crate::secrets;
@@ -17,12 +18,10 @@ const VALUE: &str = "correct horse battery staple";
 
 /// Runs the program beside the server.
 pub(crate) fn program(arguments: &[&str], data: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_systemprompt"))
-        .args(arguments)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    database::tell(&mut command);
+    command.args(arguments).arg("--data").arg(data);
+    command.output().unwrap()
 }
 
 /// What a program that ended well printed, or the error it ended with.
@@ -87,7 +86,7 @@ fn busy() -> (Server, String) {
 }
 
 #[test]
-fn every_change_says_who_what_and_from_where() {
+pub(crate) fn every_change_says_who_what_and_from_where() {
     let (server, id) = busy();
     let other = NewTenant {
         id: "other".into(),
@@ -148,7 +147,7 @@ fn every_change_says_who_what_and_from_where() {
 }
 
 #[test]
-fn a_deployment_is_told_from_its_request_to_its_end() {
+pub(crate) fn a_deployment_is_told_from_its_request_to_its_end() {
     let (server, _) = busy();
     let rows = rows(&server);
     let of = |number| {
@@ -179,7 +178,7 @@ fn a_deployment_is_told_from_its_request_to_its_end() {
 }
 
 #[test]
-fn a_word_to_a_rollout_is_written_down() {
+pub(crate) fn a_word_to_a_rollout_is_written_down() {
     let server = Server::start();
     push(&server, "local", "slow", &[("MODE", "unhealthy")]);
     let mut request = server.request("slow");
@@ -203,7 +202,7 @@ fn a_word_to_a_rollout_is_written_down() {
 }
 
 #[test]
-fn a_tenants_token_sees_its_own_rows_only_and_all_come_in_pages() {
+pub(crate) fn a_tenants_token_sees_its_own_rows_only_and_all_come_in_pages() {
     let (server, _) = busy();
     let new = NewTenant {
         id: "other".into(),

@@ -7,7 +7,7 @@ use crate::harness::{Server, get, health, key, until};
 use crate::image::push;
 
 #[test]
-fn an_image_is_deployed_and_serves_at_the_tenants_url() {
+pub(crate) fn an_image_is_deployed_and_serves_at_the_tenants_url() {
     let server = Server::start();
     let digest = push(&server, "local", "v1", &[("VERSION", "one")]);
     let mut request = server.request("v1");
@@ -32,7 +32,7 @@ fn an_image_is_deployed_and_serves_at_the_tenants_url() {
 }
 
 #[test]
-fn the_next_release_takes_over_at_the_same_url() {
+pub(crate) fn the_next_release_takes_over_at_the_same_url() {
     let server = Server::start();
     let url = server.app_url();
     for (tag, version) in [("v1", "one"), ("v2", "two")] {
@@ -209,7 +209,7 @@ fn one_deployment_of_a_tenant_runs_at_a_time() {
 }
 
 #[test]
-fn tenants_have_urls_images_and_histories_of_their_own() {
+pub(crate) fn tenants_have_urls_images_and_histories_of_their_own() {
     let server = Server::start();
     let client = server.client();
     let new = NewTenant {

@@ -22,7 +22,7 @@ fn deploy_bad(server: &Server, env: &[(&str, &str)]) -> (Deployment, Failure) {
 }
 
 #[test]
-fn an_application_that_ends_is_told_with_its_last_lines() {
+pub(crate) fn an_application_that_ends_is_told_with_its_last_lines() {
     let server = Server::start();
     let (_, failure) = deploy_bad(&server, &[("MODE", "exit"), ("EXIT_CODE", "3")]);
     assert_eq!(
@@ -41,14 +41,14 @@ fn an_application_that_ends_is_told_with_its_last_lines() {
 }
 
 #[test]
-fn an_application_ended_by_a_signal_is_told_with_its_number() {
+pub(crate) fn an_application_ended_by_a_signal_is_told_with_its_number() {
     let server = Server::start();
     let (_, failure) = deploy_bad(&server, &[("MODE", "abort")]);
     assert_eq!((failure.code.as_str(), failure.signal), ("killed", Some(6)));
 }
 
 #[test]
-fn a_wrong_port_is_recognised_before_the_time_is_over() {
+pub(crate) fn a_wrong_port_is_recognised_before_the_time_is_over() {
     let server = Server::start();
     push(&server, "local", "bad", &[("MODE", "wrong-port")]);
     let mut request = server.request("bad");
@@ -62,7 +62,7 @@ fn a_wrong_port_is_recognised_before_the_time_is_over() {
 }
 
 #[test]
-fn an_unhealthy_answer_is_told_with_its_status() {
+pub(crate) fn an_unhealthy_answer_is_told_with_its_status() {
     let server = Server::start();
     let (_, failure) = deploy_bad(&server, &[("MODE", "unhealthy")]);
     assert_eq!(failure.code, "unhealthy");
@@ -70,14 +70,36 @@ fn an_unhealthy_answer_is_told_with_its_status() {
 }
 
 #[test]
-fn no_answer_at_all_is_a_time_out() {
+pub(crate) fn no_answer_at_all_is_a_time_out() {
     let server = Server::start();
     let (_, failure) = deploy_bad(&server, &[("MODE", "silent")]);
     assert_eq!(failure.code, "health_timeout");
 }
 
 #[test]
-fn the_server_holds_the_deadline() {
+pub(crate) fn an_image_that_is_not_whole_any_more_is_told_and_changes_nothing() {
+    let server = Server::start();
+    push(&server, "local", "good", &[("VERSION", "good")]);
+    assert_eq!(server.deploy_and_wait("good").state, "succeeded");
+    let digest = push(&server, "local", "bad", &[("VERSION", "bad")]);
+    let blob = |digest: &str| {
+        let hash = digest.strip_prefix("sha256:").unwrap();
+        server.data().join("registry/blobs/sha256").join(hash)
+    };
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(blob(&digest)).unwrap()).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    std::fs::remove_file(blob(config)).unwrap();
+    let done = server.deploy_and_wait("bad");
+    assert_eq!(done.state, "rolled_back");
+    let failure = done.failure.unwrap();
+    assert_eq!(failure.code, "image_not_found", "{failure:?}");
+    assert!(failure.message.contains("push"), "{failure:?}");
+    assert_eq!(server.version().as_deref(), Some("good"));
+}
+
+#[test]
+pub(crate) fn the_server_holds_the_deadline() {
     let server = Server::start();
     push(
         &server,
@@ -108,7 +130,7 @@ fn without_an_older_release_the_deployment_has_failed() {
 }
 
 #[test]
-fn a_failed_recreate_brings_the_old_release_back() {
+pub(crate) fn a_failed_recreate_brings_the_old_release_back() {
     let server = Server::start();
     push(&server, "local", "good", &[("VERSION", "good")]);
     push(&server, "local", "bad", &[("MODE", "exit")]);
@@ -121,7 +143,7 @@ fn a_failed_recreate_brings_the_old_release_back() {
 }
 
 #[test]
-fn an_aborted_deployment_leaves_the_old_release() {
+pub(crate) fn an_aborted_deployment_leaves_the_old_release() {
     let server = Server::start();
     push(&server, "local", "good", &[("VERSION", "good")]);
     push(

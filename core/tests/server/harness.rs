@@ -16,6 +16,9 @@ use management_api::types::{
 use secrecy::SecretString;
 use serde_json::Value;
 
+use crate::database;
+use crate::engine::Engine;
+
 /// For everything that is waited for; generous, because machines that test are busy.
 pub(crate) const BOUND: Duration = Duration::from_mins(1);
 /// Between two looks at what is waited for.
@@ -29,6 +32,7 @@ pub(crate) struct Server {
     /// `None` when the folder belongs to somebody else.
     folder: Option<tempfile::TempDir>,
     data: PathBuf,
+    engine: Engine,
 }
 
 impl Server {
@@ -52,6 +56,33 @@ impl Server {
         let mut server = Self::spawn(command, &data);
         server.folder = Some(folder);
         server
+    }
+
+    /// A server with a new data folder at an address of its own, as on another machine.
+    pub(crate) fn start_at(host: &str, settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        write_settings(&data, settings);
+        let mut command = command(&data);
+        command.env("HOST", host);
+        let mut server = Self::spawn(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// The same server once more, after its end.
+    pub(crate) fn start_again(&mut self, host: &str) {
+        self.kill();
+        let mut command = command(&self.data);
+        command.env("HOST", host);
+        let again = Self::spawn(command, &self.data);
+        let ended = std::mem::replace(self, again);
+        // What is left of it is this one's.
+        self.folder = ended.into_folder();
+    }
+
+    fn into_folder(mut self) -> Option<tempfile::TempDir> {
+        self.folder.take()
     }
 
     /// A server with a new data folder, whose instances are not kept apart from the machine.
@@ -78,6 +109,7 @@ impl Server {
             token: String::new(),
             folder: None,
             data: data.to_owned(),
+            engine: Engine::current(),
         };
         let pid = u64::from(server.child.id());
         let announced = until("the server announces itself", || {
@@ -91,7 +123,7 @@ impl Server {
             .as_str()
             .unwrap()
             .clone_into(&mut server.url);
-        server.token = fs::read_to_string(data.join("token")).unwrap();
+        server.token = fs::read_to_string(database::shared(data).join("token")).unwrap();
         server
     }
 
@@ -147,6 +179,11 @@ impl Server {
         until("the server ends", || self.child.try_wait().unwrap())
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, by its name without `SIG`.
     pub(crate) fn send(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -182,16 +219,9 @@ impl Server {
         }
     }
 
-    /// What is written down about each instance that is there, by its id.
+    /// What there is of instances, by their ids, each with what tells its program from others.
     pub(crate) fn instances(&self) -> BTreeMap<String, Value> {
-        let entries = fs::read_dir(self.data.join("engine/instances"));
-        let entries = entries.into_iter().flatten().flatten();
-        let record = |entry: fs::DirEntry| {
-            let text = fs::read(entry.path().join("instance.json")).ok()?;
-            let name = entry.file_name().into_string().ok()?;
-            Some((name, serde_json::from_slice(&text).ok()?))
-        };
-        entries.filter_map(record).collect()
+        self.engine.instances(&self.data)
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -276,6 +306,7 @@ impl Server {
             // Another server has taken them over.
             return;
         }
+        self.engine.remove_containers(&self.data);
         let mut ending = Vec::new();
         for (id, record) in self.instances() {
             let directory = self.data.join("engine/instances").join(&id);
@@ -329,6 +360,7 @@ pub(crate) fn command(data: &Path) -> Command {
         .open(log_file(data))
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    database::tell(&mut command);
     command
         // The argument of a test comes before these.
         .env("HOST", "127.0.0.1")
@@ -350,7 +382,9 @@ pub(crate) fn command(data: &Path) -> Command {
 fn write_settings(data: &Path, rollout: &str) {
     let services = data.with_extension("services");
     fs::create_dir_all(&services).unwrap();
-    let settings = format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}");
+    let engine = Engine::current().settings();
+    let settings =
+        format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}{engine}");
     fs::write(services.join("platform.toml"), settings).unwrap();
 }
 

@@ -33,7 +33,7 @@ fn post(server: &Server, path: &str, key: &str, body: &str) -> Answer {
 }
 
 #[test]
-fn the_same_key_and_body_begin_one_deployment() {
+pub(crate) fn the_same_key_and_body_begin_one_deployment() {
     let server = Server::start();
     push(&server, "local", "v1", &[]);
     let path = "/api/v1/tenants/local/deploy";
@@ -62,7 +62,7 @@ fn the_same_key_and_body_begin_one_deployment() {
 }
 
 #[test]
-fn a_refusal_does_not_use_the_key_up() {
+pub(crate) fn a_refusal_does_not_use_the_key_up() {
     let server = Server::start();
     let path = "/api/v1/tenants/local/deploy";
     let key = key();

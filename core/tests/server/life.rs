@@ -39,7 +39,7 @@ fn a_second_server_on_the_folder_is_refused_with_the_first_ones_number() {
 }
 
 #[test]
-fn sigint_ends_it_in_order_and_leaves_no_instance() {
+pub(crate) fn sigint_ends_it_in_order_and_leaves_no_instance() {
     let mut server = Server::start();
     push(&server, "local", "v1", &[]);
     server.deploy_and_wait("v1");
@@ -48,8 +48,8 @@ fn sigint_ends_it_in_order_and_leaves_no_instance() {
     assert!(status.success(), "{status}: {}", server.log());
     assert!(!server.data().join("server.json").exists());
     assert!(get(&format!("{url}/version")).is_none());
-    let left = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
-    assert_eq!(left.count(), 0);
+    let left = server.instances();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn a_second_interrupt_ends_everything_at_once() {
         let program = format!("/proc/{}", record["program"]["pid"]);
         assert!(!std::path::Path::new(&program).exists(), "{record}");
     }
-    let left = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
-    assert_eq!(left.count(), 0);
+    let left = server.instances();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
-fn an_orderly_end_undoes_a_running_rollout() {
+pub(crate) fn an_orderly_end_undoes_a_running_rollout() {
     let mut server = Server::start();
     push(
         &server,

@@ -85,7 +85,7 @@ fn load(
 }
 
 #[test]
-fn twenty_deployments_under_load_fail_no_request() {
+pub(crate) fn twenty_deployments_under_load_fail_no_request() {
     let server = Server::start();
     for number in 0..=DEPLOYMENTS {
         let version = format!("v{number}");

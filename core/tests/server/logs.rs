@@ -10,7 +10,7 @@ use crate::harness::{BOUND, Server, agent, get, until};
 use crate::image::push;
 
 #[test]
-fn logs_are_listed_filtered_and_followed() {
+pub(crate) fn logs_are_listed_filtered_and_followed() {
     let server = Server::start();
     let client = server.client();
     push(&server, "local", "v1", &[("VERSION", "one")]);

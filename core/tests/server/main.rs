@@ -11,8 +11,15 @@ mod app;
 mod audit;
 mod backup;
 mod checks;
+#[path = "../../src/store/cluster.rs"]
+#[expect(dead_code, reason = "tests of the store use the rest of it")]
+mod cluster;
+mod conformance;
+mod database;
 mod deploy;
+mod docker;
 mod endurance;
+mod engine;
 mod failing;
 mod harness;
 mod idempotency;
@@ -24,7 +31,9 @@ mod logs;
 mod operations;
 mod operator;
 mod real_clients;
+mod real_postgres;
 mod real_schemathesis;
+mod real_standby;
 mod real_tls;
 mod records;
 mod registry_access;

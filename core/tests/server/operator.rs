@@ -144,8 +144,7 @@ fn what_stands_in_has_the_traffic_until_the_next_release_does() {
     assert_eq!(server.deploy_and_wait("three").state, "succeeded");
     assert!(serves(&server, "three").is_some());
     // Nothing is left of the others.
-    let instances = std::fs::read_dir(server.data().join("engine/instances")).unwrap();
-    assert_eq!(instances.count(), 1);
+    assert_eq!(server.instances().len(), 1);
 }
 
 #[test]
@@ -183,7 +182,7 @@ fn the_lock_outlives_the_server_and_a_recreate_that_cannot_return_has_one_too() 
 }
 
 #[test]
-fn what_stands_in_outlives_the_server_and_the_release_before_still_comes_back() {
+pub(crate) fn what_stands_in_outlives_the_server_and_the_release_before_still_comes_back() {
     let (server, number, address) = lost();
     server.client().abort("local", number).unwrap();
     assert_eq!(server.wait(number).state, "needs_operator");

@@ -233,7 +233,7 @@ fn a_token_without_the_scope_is_told_to_get_one_with_it() {
 }
 
 #[test]
-fn a_registry_token_ends_with_the_platform_token_behind_it() {
+pub(crate) fn a_registry_token_ends_with_the_platform_token_behind_it() {
     let server = Server::start();
     // So that the repository is there.
     crate::image::push(&server, "local", "v1", &[]);

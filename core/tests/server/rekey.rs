@@ -10,6 +10,7 @@ use std::time::Duration;
 use management_api::types::SecretsRequest;
 use secrecy::SecretString;
 
+use crate::database;
 use crate::harness::{Server, until};
 
 /// Enough that sealing them takes a while.
@@ -45,6 +46,7 @@ fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
 
 fn rekey(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    database::tell(&mut command);
     command.arg("rekey").arg("--data").arg(data);
     for name in [
         "SYSTEMPROMPT_SECRETS_KEY_FILE",
@@ -131,7 +133,7 @@ fn no_key_of_somebodys_own_is_removed_or_replaced() {
 }
 
 #[test]
-fn a_new_key_opens_everything_and_the_old_one_nothing() {
+pub(crate) fn a_new_key_opens_everything_and_the_old_one_nothing() {
     let (folder, data) = folder();
     let key = data.join("secrets.key");
     let old = folder.path().join("old");

@@ -30,7 +30,7 @@ fn states(server: &Server, number: u64) -> Vec<String> {
 }
 
 #[test]
-fn it_runs_in_the_new_image_before_anything_is_started() {
+pub(crate) fn it_runs_in_the_new_image_before_anything_is_started() {
     let server = serving();
     let number = server
         .deploy(&with(&server, &["print"]))
@@ -56,7 +56,7 @@ fn it_runs_in_the_new_image_before_anything_is_started() {
 }
 
 #[test]
-fn its_failure_is_told_with_its_last_lines_and_changes_nothing() {
+pub(crate) fn its_failure_is_told_with_its_last_lines_and_changes_nothing() {
     for strategy in ["rolling", "recreate"] {
         let server = serving();
         let mut request = with(&server, &["fail", "--password=hunter2"]);
@@ -79,10 +79,10 @@ fn its_failure_is_told_with_its_last_lines_and_changes_nothing() {
 }
 
 #[test]
-fn one_that_never_ends_is_ended_by_the_deadline_or_an_abort() {
+pub(crate) fn one_that_never_ends_is_ended_by_the_deadline_or_an_abort() {
     let server = serving();
     let mut request = with(&server, &["hang"]);
-    request.timeout_seconds = Some(1);
+    request.timeout_seconds = Some(3);
     let done = server.wait(server.deploy(&request).deployment.unwrap());
     let failure = done.failure.unwrap();
     assert_eq!(failure.code, "release_command_failed", "{failure:?}");

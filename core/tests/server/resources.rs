@@ -33,7 +33,7 @@ fn deploy(server: &Server, request: &DeployRequest) -> Option<u64> {
 }
 
 #[test]
-fn a_release_that_needs_more_memory_than_allowed_is_undone_with_the_reason() {
+pub(crate) fn a_release_that_needs_more_memory_than_allowed_is_undone_with_the_reason() {
     let server = Server::start();
     push(
         &server,

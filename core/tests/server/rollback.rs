@@ -16,7 +16,7 @@ fn roll_back(server: &Server, to: Option<&str>) -> Result<Deployment, ApiError> 
 }
 
 #[test]
-fn a_rollback_restores_image_and_environment() {
+pub(crate) fn a_rollback_restores_image_and_environment() {
     let server = Server::start();
     assert!(roll_back(&server, None).is_err());
     for version in ["one", "two", "three"] {
@@ -49,7 +49,7 @@ fn a_rollback_restores_image_and_environment() {
 }
 
 #[test]
-fn a_release_that_never_served_is_not_restored() {
+pub(crate) fn a_release_that_never_served_is_not_restored() {
     let server = Server::start();
     push(&server, "local", "good", &[]);
     push(&server, "local", "bad", &[("MODE", "exit")]);

@@ -12,7 +12,7 @@ fn holds(server: &Server, token: &SecretString) -> bool {
 }
 
 #[test]
-fn every_token_of_the_tenant_is_made_anew_and_the_old_ones_hold_for_a_while() {
+pub(crate) fn every_token_of_the_tenant_is_made_anew_and_the_old_ones_hold_for_a_while() {
     let server = Server::start();
     server.create_tenants(&["own", "other"]);
     let deployer = server.issue(Role::Deployer, Some("own"));
@@ -64,7 +64,7 @@ fn every_token_of_the_tenant_is_made_anew_and_the_old_ones_hold_for_a_while() {
 }
 
 #[test]
-fn on_request_the_old_ones_end_at_once_with_all_that_was_got_with_them() {
+pub(crate) fn on_request_the_old_ones_end_at_once_with_all_that_was_got_with_them() {
     let server = Server::start();
     let old = server.issue(Role::Deployer, Some("local"));
     let login = |token: &SecretString| {

@@ -55,7 +55,7 @@ fn roll_back(server: &Server) {
 }
 
 #[test]
-fn the_application_finds_them_from_the_next_deployment_on() {
+pub(crate) fn the_application_finds_them_from_the_next_deployment_on() {
     let server = serving();
     server.deploy_and_wait("one");
     set(&server, &[("TOKEN", VALUE)]);
@@ -73,7 +73,7 @@ fn the_application_finds_them_from_the_next_deployment_on() {
 }
 
 #[test]
-fn a_version_comes_with_each_new_value_and_with_no_other() {
+pub(crate) fn a_version_comes_with_each_new_value_and_with_no_other() {
     let server = serving();
     set(&server, &[("A", "1"), ("B", "1")]);
     set(&server, &[("A", "1"), ("B", "2")]);
@@ -90,7 +90,7 @@ fn a_version_comes_with_each_new_value_and_with_no_other() {
 }
 
 #[test]
-fn a_rollback_restores_old_values_but_those_that_others_rotate() {
+pub(crate) fn a_rollback_restores_old_values_but_those_that_others_rotate() {
     let server = serving();
     let rotated = |value| SecretsRequest {
         externally_rotated: vec!["ROTATED".into()],
@@ -158,7 +158,7 @@ fn holds_nowhere(folder: &Path, text: &str) {
 }
 
 #[test]
-fn they_outlive_the_server() {
+pub(crate) fn they_outlive_the_server() {
     let server = serving();
     set(&server, &[("TOKEN", VALUE)]);
     server.deploy_and_wait("one");

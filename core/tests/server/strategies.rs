@@ -105,7 +105,7 @@ fn is_as_before(server: &Server, before: &BTreeSet<String>) {
 }
 
 #[test]
-fn rolling_replaces_one_instance_after_the_other_and_no_request_fails() {
+pub(crate) fn rolling_replaces_one_instance_after_the_other_and_no_request_fails() {
     let server = serving();
     let before = instances(&server);
     assert_eq!(before.len(), REPLICAS as usize);
@@ -147,7 +147,7 @@ fn instances_may_be_missing_where_there_is_no_room_for_more() {
 }
 
 #[test]
-fn a_batch_that_dies_while_it_is_watched_brings_all_old_instances_back() {
+pub(crate) fn a_batch_that_dies_while_it_is_watched_brings_all_old_instances_back() {
     let server = serving();
     let before = instances(&server);
     let crash = [("VERSION", "two"), ("MODE", "crash"), ("CRASH_MS", "1500")];
@@ -237,7 +237,7 @@ fn a_word_too_many_skips_no_step() {
 }
 
 #[test]
-fn an_instance_that_ends_is_replaced_and_the_others_serve() {
+pub(crate) fn an_instance_that_ends_is_replaced_and_the_others_serve() {
     let server = serving();
     let before = instances(&server);
     let url = format!("{}/exit/7", server.app_url());
@@ -254,7 +254,7 @@ fn an_instance_that_ends_is_replaced_and_the_others_serve() {
 }
 
 #[test]
-fn blue_green_switches_at_once_and_returns_to_the_very_instances() {
+pub(crate) fn blue_green_switches_at_once_and_returns_to_the_very_instances() {
     let server = serving();
     let before = instances(&server);
     let load = Load::start(&server);
@@ -316,7 +316,7 @@ fn a_canary_gets_exactly_its_part_until_it_is_promoted() {
 }
 
 #[test]
-fn a_good_canary_goes_through_its_steps_by_itself() {
+pub(crate) fn a_good_canary_goes_through_its_steps_by_itself() {
     let server = serving();
     let settings = canary(
         &[(10, Some(400)), (50, Some(400))],
@@ -383,7 +383,7 @@ fn a_canary_that_is_slower_than_the_old_release_is_undone_by_requests_that_are_m
 }
 
 #[test]
-fn a_line_of_the_log_can_speak_against_a_canary() {
+pub(crate) fn a_line_of_the_log_can_speak_against_a_canary() {
     let server = serving();
     let analysis = AnalysisSettings {
         log_patterns: Some(vec!["panicked at".into(), "version two".into()]),

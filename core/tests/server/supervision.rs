@@ -6,7 +6,7 @@ use crate::harness::{Server, get, until};
 use crate::image::push;
 
 #[test]
-fn an_instance_that_ends_is_started_again_at_the_same_url() {
+pub(crate) fn an_instance_that_ends_is_started_again_at_the_same_url() {
     let server = Server::start();
     push(&server, "local", "v1", &[("VERSION", "one")]);
     server.deploy_and_wait("v1");
@@ -26,7 +26,7 @@ fn an_instance_that_ends_is_started_again_at_the_same_url() {
 }
 
 #[test]
-fn an_instance_that_gets_sick_is_replaced() {
+pub(crate) fn an_instance_that_gets_sick_is_replaced() {
     let server = Server::start();
     push(&server, "local", "v1", &[]);
     server.deploy_and_wait("v1");
@@ -37,7 +37,7 @@ fn an_instance_that_gets_sick_is_replaced() {
 }
 
 #[test]
-fn a_crash_loop_hurts_neither_the_server_nor_the_next_release() {
+pub(crate) fn a_crash_loop_hurts_neither_the_server_nor_the_next_release() {
     let server = Server::start();
     push(
         &server,

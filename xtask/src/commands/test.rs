@@ -148,8 +148,11 @@ fn tests(run: &Run<'_>, arguments: &Test) -> Ending {
         if arguments.unit {
             words.extend(["--exclude", "testkit", "--lib", "--bins"]);
         }
-        if !arguments.filter.is_empty() {
+        if arguments.unit || !arguments.filter.is_empty() {
             words.push("--");
+        }
+        if arguments.unit {
+            words.extend(["--skip", "::real_"]);
         }
         words
     };

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Resources, Settings};
+use engines::process::{IsolationMode, Launcher, ProcessEngine, Settings};
+use engines::{InstanceSpec, Resources};
 use tokio::time::timeout;
 
 /// Longer than any test.
@@ -27,6 +28,7 @@ fn main() {
     let root = PathBuf::from(root);
     let spec = InstanceSpec {
         id: "held".to_owned(),
+        repository: "test".parse().expect("a repository"),
         image: image.parse().expect("a digest"),
         env: BTreeMap::from([("MARK".to_owned(), root.display().to_string())]),
         port: port.parse().expect("a port"),

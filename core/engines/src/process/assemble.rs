@@ -12,12 +12,12 @@ use oci::{
     Store, StoreError, media_type,
 };
 
-use super::error::EngineError;
 use super::layers::Layers;
 use super::owner;
 use super::rootpath::{self, Last};
 use super::unpack::{Rules, UnpackError, Unpacker};
 use super::user;
+use crate::error::EngineError;
 
 /// The largest manifest or configuration that is read.
 const MAX_DOCUMENT: u64 = 4 << 20;

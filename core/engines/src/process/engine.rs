@@ -1,22 +1,19 @@
 //! The engine: one directory, its images and its instances.
 
-use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use oci::{Digest, Store};
-use tokio::sync::oneshot;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::adopt::{self, Greeted};
 use super::cgroup::{Cgroups, Groups};
-use super::error::EngineError;
 use super::image::{Images, PreparedImage};
-use super::instance::{self, Found, Instance};
+use super::instance::{self, Found};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
 use super::launch::protocol::{Launch, Supervision};
@@ -24,9 +21,14 @@ use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
-use super::resources::Resources;
 use super::tree;
 use super::unpack::{Limits, Rules};
+use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
+use crate::error::EngineError;
+use crate::folder;
+use crate::instance::Instance;
+use crate::resources::Resources;
+use crate::seats::Seats;
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -72,53 +74,6 @@ impl Launcher {
     }
 }
 
-/// What to run.
-#[derive(Clone)]
-pub struct InstanceSpec {
-    /// A name that no other living instance of the engine has.
-    pub id: String,
-    /// The image's manifest, or an index that has one for this machine.
-    pub image: Digest,
-    /// Added to the image's own; values are secrets as far as the engine knows.
-    pub env: BTreeMap<String, String>,
-    /// Where the program is to listen, on loopback; it learns this from `PORT`.
-    pub port: u16,
-    /// The file that takes what the program writes.
-    pub log: PathBuf,
-    /// Replaces the image's `CMD`.
-    pub command: Option<Vec<String>>,
-    /// What it may use of the machine.
-    pub resources: Resources,
-}
-
-/// An instance on its way to whoever asked for it, who may be gone by now.
-struct Unclaimed(Option<Instance>);
-
-impl Unclaimed {
-    fn of(instance: Instance) -> Self {
-        Self(Some(instance))
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "only this takes it out, and it consumes"
-    )]
-    fn claim(mut self) -> Instance {
-        self.0.take().expect("an instance is claimed once")
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(unwanted) = self.0.take() {
-            // Without a runtime the server ends; nobody knows this one, so the next server ends it.
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { unwanted.stop(Duration::ZERO).await });
-            }
-        }
-    }
-}
-
 /// Runs images as processes. A handle: clones are the same engine.
 #[derive(Clone)]
 pub struct ProcessEngine {
@@ -132,27 +87,9 @@ struct Inner {
     orphan: Duration,
     cgroups: Arc<Cgroups>,
     images: Arc<Images>,
-    ids: Mutex<HashSet<String>>,
+    seats: Seats,
     /// Held for as long as the engine lives.
     _lock: File,
-}
-
-/// An id that is taken, until this is dropped.
-pub(crate) struct Seat {
-    engine: Weak<Inner>,
-    id: String,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(engine) = self.engine.upgrade() {
-            engine
-                .ids
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&self.id);
-        }
-    }
 }
 
 impl ProcessEngine {
@@ -175,7 +112,7 @@ impl ProcessEngine {
         let root = root
             .canonicalize()
             .map_err(EngineError::files("find", &root))?;
-        let lock = lock(&root)?;
+        let lock = folder::lock(&root)?;
         for name in ["images", "layers", "instances", "tmp"] {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
@@ -195,7 +132,6 @@ impl ProcessEngine {
             rules,
         );
         let images = Arc::new(images);
-        let ids = Mutex::default();
         let inner = Inner {
             root,
             launcher,
@@ -203,7 +139,7 @@ impl ProcessEngine {
             orphan,
             cgroups,
             images,
-            ids,
+            seats: Seats::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -222,20 +158,10 @@ impl ProcessEngine {
         self.inner.images.prepare(*image).await
     }
 
-    /// Starts an instance; prepares its image when that has not been done. Returns when the
-    /// program has been executed, which says nothing about whether it serves yet. A caller who
-    /// gives up waiting leaves nothing running.
+    /// See [`Engine::start`].
     pub async fn start(&self, spec: InstanceSpec) -> Result<Instance, EngineError> {
         let engine = self.clone();
-        let (give, take) = oneshot::channel();
-        // a task of its own: half a start is nothing that could be left where it is
-        tokio::spawn(async move {
-            let started = engine.bring_up(spec).await.map(Unclaimed::of);
-            // Whatever is not taken out of the channel is dropped, and stops its instance.
-            drop(give.send(started));
-        });
-        let started = take.await.map_err(|_| EngineError::ShuttingDown)?;
-        started.map(Unclaimed::claim)
+        run_to_its_end(async move { engine.bring_up(spec).await }).await
     }
 
     /// Removes unpacked images that are neither in `images` nor in use; returns the bytes freed.
@@ -258,8 +184,8 @@ impl ProcessEngine {
     async fn adopt_from(&self, directory: &Path) -> Option<Instance> {
         let mut record = InstanceRecord::read(directory).filter(InstanceRecord::is_adoptable)?;
         let id = directory.file_name()?.to_str()?.to_owned();
-        let place = Place::new(&self.inner.root, &id).ok()?;
-        let seat = self.seat(&id).ok()?;
+        let seat = self.inner.seats.take(&id).ok()?;
+        let place = Place::new(&self.inner.root, &id);
         let held = self.inner.images.hold(record.image);
         let greeted = adopt::greet(directory, &record).await;
         let greeted = greeted
@@ -289,7 +215,7 @@ impl ProcessEngine {
     /// Ends and removes what an earlier server has left. For the start of a server; the instances
     /// of this engine are not touched.
     pub async fn sweep(&self) -> Result<(), EngineError> {
-        self.end_unless(Inner::is_taken).await
+        self.end_unless(|inner, id| inner.seats.is_taken(id)).await
     }
 
     /// Ends every instance at once, without asking it first. For a server that may not wait and leaves nothing to another
@@ -312,8 +238,8 @@ impl ProcessEngine {
             }
             tracing::warn!(id = spec.id, lacking, "an instance runs without bounds");
         }
-        let place = Place::new(&self.inner.root, &spec.id)?;
-        let seat = self.seat(&spec.id)?;
+        let seat = self.inner.seats.take(&spec.id)?;
+        let place = Place::new(&self.inner.root, &spec.id);
         let held = self.inner.images.hold(spec.image);
         let image = self.inner.images.prepare(spec.image).await?;
         let isolation = self.inner.isolation.of(&spec.resources);
@@ -376,20 +302,39 @@ impl ProcessEngine {
         }
         (!lacking.is_empty()).then(|| lacking.join("; "))
     }
+}
 
-    fn seat(&self, id: &str) -> Result<Seat, EngineError> {
-        let mut ids = self
-            .inner
-            .ids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !ids.insert(id.to_owned()) {
-            return Err(EngineError::DuplicateId { id: id.to_owned() });
-        }
-        Ok(Seat {
-            engine: Arc::downgrade(&self.inner),
-            id: id.to_owned(),
-        })
+impl Engine for ProcessEngine {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.isolation().notes
+    }
+
+    fn lacks(&self, resources: &Resources) -> Option<String> {
+        self.lacks(resources)
+    }
+
+    fn start(&self, spec: InstanceSpec) -> BoxFuture<'_, Result<Instance, EngineError>> {
+        Box::pin(self.start(spec))
+    }
+
+    fn adopt(&self) -> BoxFuture<'_, Result<Vec<Instance>, EngineError>> {
+        Box::pin(self.adopt())
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        Box::pin(self.sweep())
+    }
+
+    fn end_all(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        Box::pin(self.end_all())
+    }
+
+    fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {
+        Box::pin(async move { self.retain(&images).await })
     }
 }
 
@@ -417,12 +362,6 @@ impl Inner {
         self.cgroups.sweep(|id| spared(self, id));
         self.images.clear_scratch()
     }
-
-    /// Whether an instance of this engine has that id.
-    fn is_taken(&self, id: &str) -> bool {
-        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.contains(id)
-    }
 }
 
 /// The paths in a directory.
@@ -444,17 +383,4 @@ fn close(root: &Path, isolation: &Isolation) -> Result<(), EngineError> {
     };
     fs::set_permissions(root, Permissions::from_mode(mode))
         .map_err(EngineError::files("close", root))
-}
-
-fn lock(root: &Path) -> Result<File, EngineError> {
-    let path = root.join("lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(EngineError::files("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::RootInUse {
-            path: root.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(EngineError::files("lock", path)(error)),
-    }
 }

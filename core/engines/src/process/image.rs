@@ -13,10 +13,10 @@ use oci::{Digest, RunConfig, Store};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::error::EngineError;
 use super::layers::Layers;
 use super::unpack::{Rules, UnpackError};
 use super::{assemble, boot, digest_name, tree};
+use crate::error::EngineError;
 
 const RECORD: &str = "image.json";
 const ROOTFS: &str = "rootfs";

@@ -1,12 +1,10 @@
 //! An instance: how it comes to life, and the handle to it.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,18 +14,19 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::cgroup::Groups;
-use super::command::{Command, CommandOutcome};
-use super::engine::{InstanceSpec, Launcher, Seat};
-use super::error::EngineError;
+use super::engine::Launcher;
 use super::image::ImageUse;
 use super::launch::protocol::{Launch, Order, Report};
-use super::log;
-use super::monitor::{Commands, Guard, Line, Monitor, Request, State};
+use super::monitor::{Commands, Guard, Line, Monitor, Request};
 use super::place::Place;
 use super::plan;
 use super::proc::{self, Process};
 use super::record::InstanceRecord;
-use super::resources::Bytes;
+use crate::command::{Command, CommandOutcome};
+use crate::engine::{BoxFuture, InstanceSpec};
+use crate::error::EngineError;
+use crate::instance::{Instance, Life, Running};
+use crate::seats::Seat;
 
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
@@ -37,64 +36,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// Orders on their way; whoever has more waits.
 const ORDERS: usize = 8;
 
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// By the kernel, because its memory was used up.
-    OutOfMemory {
-        /// The bound, in bytes.
-        limit: u64,
-    },
-}
-
-impl Exit {
-    /// Its code, if it ended by itself.
-    #[must_use]
-    pub fn code(self) -> Option<i32> {
-        match self {
-            Self::Code(code) => Some(code),
-            Self::Signal(_) | Self::OutOfMemory { .. } => None,
-        }
-    }
-
-    /// The signal that ended it, if one did.
-    #[must_use]
-    pub fn signal(self) -> Option<i32> {
-        match self {
-            Self::Code(_) => None,
-            Self::Signal(signal) => Some(signal),
-            Self::OutOfMemory { .. } => Some(Signal::SIGKILL as i32),
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::OutOfMemory { limit } => {
-                write!(f, "it ran out of memory: limit {}", Bytes(*limit))
-            }
-            Self::Signal(number) => match Signal::try_from(*number) {
-                Ok(signal) => write!(f, "signal {number} ({})", signal.as_str()),
-                Err(_) => write!(f, "signal {number}"),
-            },
-        }
-    }
-}
-
-/// A running or ended instance. A handle: clones are the same instance, and dropping all of them
-/// leaves it running.
-#[derive(Clone)]
-pub struct Instance {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
+/// What there is to one instance of this engine.
+struct Tended {
     id: String,
     port: u16,
     pid: i32,
@@ -102,105 +45,74 @@ struct Inner {
     log: PathBuf,
     stop_signal: Signal,
     orders: mpsc::Sender<Request>,
-    state: watch::Receiver<State>,
+    life: watch::Receiver<Life>,
 }
 
-impl Instance {
-    /// As given in the specification.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.inner.id
+impl Running for Tended {
+    fn id(&self) -> &str {
+        &self.id
     }
 
-    /// Where the program is expected to listen.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.inner.port))
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// The program's process, as the machine numbers it.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.inner.pid.unsigned_abs()
+    fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
     }
 
-    /// How it ended, if it has.
-    #[must_use]
-    pub fn exited(&self) -> Option<Exit> {
-        self.inner.state.borrow().exit()
+    fn log(&self) -> &Path {
+        &self.log
     }
 
-    /// Waits until it has ended and its log is complete.
-    pub async fn wait(&self) -> Exit {
-        self.reach(State::exit).await
+    fn life(&self) -> watch::Receiver<Life> {
+        self.life.clone()
     }
 
-    /// Asks the program to end with the signal its image names, ends it by force after `grace`,
-    /// and waits until its directory is gone too. Calling it again, or late, is fine.
-    pub async fn stop(&self, grace: Duration) -> Exit {
-        let number = self.inner.stop_signal as i32;
-        // an instance that takes no orders any more has ended
-        let _ = self
-            .inner
-            .orders
-            .send(Request::Order(Order::Signal { number }))
-            .await;
-        if timeout(grace, self.wait()).await.is_err() {
-            let _ = self.inner.orders.send(Request::Order(Order::Kill)).await;
-        }
-        self.reach(State::gone).await
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>> {
+        Box::pin(self.run_to_its_end(command))
     }
 
-    /// Runs a command inside it and waits until nothing of that is left. An end that is not good is no error; a
-    /// caller who gives up waiting leaves it to end by itself, or by its limit.
-    pub async fn run(&self, command: Command) -> Result<CommandOutcome, EngineError> {
-        let id = self.id();
+    fn ask_to_end(&self) -> BoxFuture<'_, ()> {
+        let number = self.stop_signal as i32;
+        self.give(Order::Signal { number })
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        self.give(Order::Kill)
+    }
+
+    fn listening_ports(&self) -> Vec<u16> {
+        proc::listening_ports(&proc::descendants(self.guard))
+    }
+}
+
+impl Tended {
+    async fn run_to_its_end(&self, command: Command) -> Result<CommandOutcome, EngineError> {
         let (words, limit) = (command.words.clone(), command.limit);
         let (answer, ran) = oneshot::channel();
         let talk = async {
             let request = Request::Run(command, answer);
-            self.inner.orders.send(request).await.ok()?;
+            self.orders.send(request).await.ok()?;
             ran.await.ok()
         };
         match timeout(limit.saturating_add(ANSWER_PATIENCE), talk).await {
-            Ok(Some(ran)) => ran.outcome(id, &words),
-            Ok(None) => Err(EngineError::NotRunning { id: id.to_owned() }),
+            Ok(Some(ran)) => ran.outcome(&self.id, &words),
+            Ok(None) => Err(EngineError::NotRunning {
+                id: self.id.clone(),
+            }),
             Err(_) => {
                 let why = "the instance's first process does not answer";
-                Err(EngineError::launch(id, "run a command", why))
+                Err(EngineError::launch(&self.id, "run a command", why))
             }
         }
     }
 
-    /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".
-    #[must_use]
-    pub fn listening_ports(&self) -> Vec<u16> {
-        proc::listening_ports(&proc::descendants(self.inner.guard))
-    }
-
-    /// The last lines of its log, standard output and standard error as they came.
-    #[must_use]
-    pub fn log_tail(&self, lines: usize) -> Vec<String> {
-        log::tail(&self.inner.log, lines)
-    }
-
-    async fn reach(&self, reached: impl Fn(&State) -> Option<Exit>) -> Exit {
-        let mut state = self.inner.state.clone();
-        let found = state.wait_for(|state| reached(state).is_some()).await;
-        let found = found.ok().and_then(|state| reached(&state));
-        // only a runtime that is shutting down drops the monitor
-        found.unwrap_or(Exit::Signal(Signal::SIGKILL as i32))
-    }
-}
-
-impl fmt::Debug for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { id, port, pid, .. } = &*self.inner;
-        f.debug_struct("Instance")
-            .field("id", id)
-            .field("port", port)
-            .field("pid", pid)
-            .finish()
+    fn give(&self, order: Order) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // an instance that takes no orders any more has ended
+            let _ = self.orders.send(Request::Order(order)).await;
+        })
     }
 }
 
@@ -237,8 +149,8 @@ impl Found {
             held,
         } = self;
         let (orders, queue) = mpsc::channel(ORDERS);
-        let (changed, state) = watch::channel(State::Running);
-        let inner = Inner {
+        let (changed, life) = watch::channel(Life::Running);
+        let tended = Tended {
             id,
             port: record.port,
             pid,
@@ -246,20 +158,18 @@ impl Found {
             log: place.engine.join(&record.log),
             stop_signal: Signal::try_from(record.stop_signal).unwrap_or(Signal::SIGTERM),
             orders,
-            state,
+            life,
         };
         let monitor = Monitor {
             guard,
             record,
             orders: queue,
             commands: Commands::new(),
-            state: changed,
+            life: changed,
             place,
         };
         tokio::spawn(monitor.watch((seat, held)));
-        Instance {
-            inner: Arc::new(inner),
-        }
+        Instance::of(tended)
     }
 }
 

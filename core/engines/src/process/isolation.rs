@@ -12,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::engine::Launcher;
-use super::error::EngineError;
 use super::launch::channel::Channel;
 use super::launch::protocol::{Confinement, Launch, Namespaces, Order, Report, RootMount};
-use super::resources::Resources;
 use super::tree;
+use crate::error::EngineError;
+use crate::resources::Resources;
 
 /// One rehearsal takes a hundredth of a second.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -15,43 +15,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::command::{Command, Ran};
-use super::instance::Exit;
+use super::command::{self, Ran};
 use super::launch::protocol::{MAX_LINE, Order, Report};
 use super::place::Place;
 use super::proc::Process;
 use super::record::InstanceRecord;
+use crate::command::Command;
+use crate::instance::{Exit, Life};
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at a guard that is nobody's child of ours.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// Where an instance is in its life.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum State {
-    Running,
-    /// No process is left; the log is complete.
-    Exited(Exit),
-    /// The directory is gone too.
-    Gone(Exit),
-}
-
-impl State {
-    pub(super) fn exit(&self) -> Option<Exit> {
-        match self {
-            Self::Running => None,
-            Self::Exited(exit) | Self::Gone(exit) => Some(*exit),
-        }
-    }
-
-    pub(super) fn gone(&self) -> Option<Exit> {
-        match self {
-            Self::Gone(exit) => Some(*exit),
-            Self::Running | Self::Exited(_) => None,
-        }
-    }
-}
 
 /// The server's end of the socket to a guard.
 pub(super) struct Line {
@@ -171,7 +146,7 @@ impl Commands {
         self.waiting.retain(|_, answer| !answer.is_closed());
         self.next += 1;
         self.waiting.insert(self.next, answer);
-        Order::Run(Box::new(command.order(self.next)))
+        Order::Run(Box::new(command::order(command, self.next)))
     }
 
     fn answer(&mut self, id: u64, ran: Ran) {
@@ -186,7 +161,7 @@ pub(super) struct Monitor {
     pub(super) record: InstanceRecord,
     pub(super) orders: mpsc::Receiver<Request>,
     pub(super) commands: Commands,
-    pub(super) state: watch::Sender<State>,
+    pub(super) life: watch::Sender<Life>,
     pub(super) place: Place,
 }
 
@@ -197,7 +172,7 @@ impl Monitor {
         let Self {
             guard,
             record,
-            state,
+            life,
             place,
             ..
         } = self;
@@ -207,7 +182,7 @@ impl Monitor {
             tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
         }
         let exit = reported.unwrap_or(status);
-        state.send_replace(State::Exited(exit));
+        life.send_replace(Life::Exited(exit));
         let shown = place.directory.clone();
         match spawn_blocking(move || place.remove()).await {
             Ok(Ok(())) | Err(_) => {}
@@ -217,7 +192,7 @@ impl Monitor {
             }
         }
         drop(kept);
-        state.send_replace(State::Gone(exit));
+        life.send_replace(Life::Gone(exit));
     }
 
     /// Passes orders on until the guard has told how it ended; `None` at the end of the socket.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::engine::InstanceSpec;
-use super::error::EngineError;
 use super::image::PreparedImage;
 use super::isolation::{Isolation, Level};
 use super::launch::DEFAULT_PATH;
@@ -13,6 +11,8 @@ use super::launch::protocol::{
 };
 use super::outside::Outside;
 use super::place::Place;
+use crate::engine::InstanceSpec;
+use crate::error::EngineError;
 
 /// The address instances are to listen on: they share the machine's network.
 pub(super) const HOST: &str = "127.0.0.1";
@@ -24,7 +24,7 @@ pub(super) fn launch(
     place: &Place,
     isolation: &Isolation,
 ) -> Result<Launch, EngineError> {
-    check_environment(spec)?;
+    spec.check_environment()?;
     let command = command(spec, image)?;
     if isolation.level == Level::Group {
         return outside(spec, image, place, command);
@@ -74,26 +74,6 @@ fn command(spec: &InstanceSpec, image: &PreparedImage) -> Result<Vec<String>, En
         return Err(EngineError::NoCommand { image: spec.image });
     }
     Ok(command)
-}
-
-/// What the system could not pass on. Says nothing of values: they may be secrets.
-fn check_environment(spec: &InstanceSpec) -> Result<(), EngineError> {
-    let name_is_wrong = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-    let wrong = spec
-        .env
-        .iter()
-        .find(|(name, value)| name_is_wrong(name) || value.contains('\0'));
-    match wrong {
-        None => Ok(()),
-        Some((name, _)) => Err(EngineError::launch(
-            &spec.id,
-            "set the environment",
-            format!(
-                "variable `{}` has a name or value that is not allowed",
-                name.escape_debug()
-            ),
-        )),
-    }
 }
 
 fn image_environment(image: &PreparedImage) -> BTreeMap<String, String> {

@@ -88,6 +88,23 @@ pub(crate) fn by_inner_pid(ancestor: i32, inner: i32) -> Option<i32> {
     })
 }
 
+/// The TCP ports that are listened on in the network of a process, wherever it is to be found on this machine, in order.
+/// Without those that only it can reach itself.
+pub(crate) fn ports_of_network(pid: u32) -> Vec<u16> {
+    let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{pid}/net/{table}"));
+    let tables = tables
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok());
+    let mut ports: Vec<u16> = tables
+        .flat_map(|table| listeners(&table))
+        .filter(|listener| !listener.loopback)
+        .map(|listener| listener.port)
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 /// The TCP ports that any of `pids` listens on, in order.
 pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
     let sockets: HashSet<u64> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
@@ -95,8 +112,8 @@ pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|table| listeners(&table))
-        .filter(|(_, inode)| sockets.contains(inode))
-        .map(|(port, _)| port)
+        .filter(|listener| sockets.contains(&listener.inode))
+        .map(|listener| listener.port)
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -141,16 +158,35 @@ fn sockets(pid: i32) -> Vec<u64> {
     targets.filter_map(inode).collect()
 }
 
-/// Port and inode of the sockets in state `0A`, listening.
-fn listeners(table: &str) -> Vec<(u16, u64)> {
+/// A socket that takes connections.
+struct Listener {
+    port: u16,
+    inode: u64,
+    /// Whether only programs of the same network can connect to it.
+    loopback: bool,
+}
+
+/// The sockets in state `0A`, listening.
+fn listeners(table: &str) -> Vec<Listener> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let port = fields.get(1)?.rsplit_once(':')?.1;
+        let (address, port) = fields.get(1)?.rsplit_once(':')?;
         let listening = *fields.get(3)? == "0A";
-        let port = u16::from_str_radix(port, 16).ok()?;
-        listening.then_some((port, fields.get(9)?.parse().ok()?))
+        listening.then_some(Listener {
+            port: u16::from_str_radix(port, 16).ok()?,
+            inode: fields.get(9)?.parse().ok()?,
+            loopback: is_loopback(address)?,
+        })
     };
     table.lines().skip(1).filter_map(line).collect()
+}
+
+/// Addresses are words of four bytes, each as the processor writes it.
+fn is_loopback(address: &str) -> Option<bool> {
+    let (rest, last) = address.split_at_checked(address.len().checked_sub(8)?)?;
+    let last = u32::from_str_radix(last, 16).ok()?.to_ne_bytes();
+    let is_ipv6_loopback = last == [0, 0, 0, 1] && rest.bytes().all(|digit| digit == b'0');
+    Some(last[0] == 127 || (!rest.is_empty() && is_ipv6_loopback))
 }
 
 #[cfg(test)]
@@ -179,6 +215,25 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!found.is_alive());
+    }
+
+    #[test]
+    fn what_nobody_else_can_reach_is_not_shown() {
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let loopback = |words: &[[u8; 4]]| {
+            is_loopback(&words.iter().map(|bytes| word(*bytes)).collect::<String>())
+        };
+        let zero = [0; 4];
+        assert_eq!(loopback(&[[127, 0, 0, 11]]), Some(true));
+        assert_eq!(loopback(&[[0, 0, 0, 1]]), Some(false));
+        assert_eq!(loopback(&[[172, 17, 0, 2]]), Some(false));
+        assert_eq!(loopback(&[zero, zero, zero, [0, 0, 0, 1]]), Some(true));
+        assert_eq!(loopback(&[zero; 4]), Some(false));
+        let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port();
+        let seen = ports_of_network(std::process::id());
+        assert!(seen.contains(&port(&open)) && !seen.contains(&port(&local)));
     }
 
     #[test]

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::boot;
 use super::cgroup::Groups;
-use super::engine::InstanceSpec;
-use super::folder::FolderId;
 use super::place::Place;
 use super::proc::{self, Process};
+use crate::engine::InstanceSpec;
+use crate::folder::FolderId;
 
 const FILE: &str = "instance.json";
 /// Records of other versions name processes to end; those of this one, instances to take over.

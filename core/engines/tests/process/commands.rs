@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use engines::process::{
-    Command, CommandOutcome, EngineError, Exit, Instance, IsolationMode, Level, ProcessEngine,
-};
+use engines::process::{IsolationMode, Level, ProcessEngine};
+use engines::{Command, CommandOutcome, EngineError, Exit, Instance};
 use oci::RunConfig;
 
 use crate::images::{PROGRAM, command};

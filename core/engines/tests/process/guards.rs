@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use engines::process::{Exit, IsolationMode, ProcessEngine};
+use engines::Exit;
+use engines::process::{IsolationMode, ProcessEngine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use engines::process::{Exit, IsolationMode, Level, RootDirectory};
+use engines::Exit;
+use engines::process::{IsolationMode, Level, RootDirectory};
 use oci::RunConfig;
 
 use crate::images::{PROGRAM, command};

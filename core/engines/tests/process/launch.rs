@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use engines::process::{EngineError, Exit, IsolationMode, Level};
+use engines::process::{IsolationMode, Level};
+use engines::{EngineError, Exit};
 use oci::RunConfig;
 
 use crate::images::{PROGRAM, command};

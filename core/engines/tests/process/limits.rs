@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use engines::process::{EngineError, Exit, Instance, IsolationMode, Resources};
+use engines::process::IsolationMode;
+use engines::{EngineError, Exit, Instance, Resources};
 use oci::Digest;
 
 use crate::images::{self, PROGRAM, command};

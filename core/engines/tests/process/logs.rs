@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use engines::process::Exit;
+use engines::Exit;
 
 use crate::images::{PROGRAM, command};
 use crate::setup::{Bench, MODES, PATIENCE};

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use engines::process::{EngineError, Exit, IsolationMode, ProcessEngine};
+use engines::process::{IsolationMode, ProcessEngine};
+use engines::{EngineError, Exit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use engines::process::{InstanceSpec, IsolationMode, Launcher, ProcessEngine, Resources, Settings};
+use engines::process::{IsolationMode, Launcher, ProcessEngine, Settings};
+use engines::{InstanceSpec, Resources};
 use oci::{Digest, RunConfig, Store};
 use tempfile::TempDir;
 
@@ -84,6 +85,7 @@ impl Bench {
     pub(crate) fn spec(&self, id: &str, image: Digest) -> InstanceSpec {
         InstanceSpec {
             id: id.to_owned(),
+            repository: "test".parse().unwrap(),
             image,
             env: BTreeMap::from([("MARK".to_owned(), self.mark())]),
             port: free_port(),
@@ -94,7 +96,7 @@ impl Bench {
     }
 
     /// Runs a command in an image to its end and returns how it ended and what it printed.
-    pub(crate) async fn run(&self, run: RunConfig) -> (engines::process::Exit, Vec<String>) {
+    pub(crate) async fn run(&self, run: RunConfig) -> (engines::Exit, Vec<String>) {
         let image = self.app(run);
         let id = format!("run-{}", self.runs.fetch_add(1, Ordering::Relaxed));
         let instance = self.engine.start(self.spec(&id, image)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engines::process::Exit;
+use engines::Exit;
 use oci::RunConfig;
 
 use crate::images::command;

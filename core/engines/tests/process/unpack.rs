@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use engines::process::{EngineError, IsolationMode, Limits, ProcessEngine};
+use engines::EngineError;
+use engines::process::{IsolationMode, Limits, ProcessEngine};
 use oci::{Digest, RunConfig};
 use tar::EntryType;
 

@@ -1,8 +1,8 @@
 //! The chain of the audit log: what a row's hash is over, and where a chain is broken.
 
-use rusqlite::{Connection, Row, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
+use super::super::sql::{Row, SqlError, Transaction, params};
 use super::super::{StoreError, signed, unsigned};
 use crate::hex;
 
@@ -91,6 +91,12 @@ impl std::str::FromStr for Head {
 #[error("it is COUNT:HASH, as `systemprompt verify` prints it")]
 pub(crate) struct NoHead;
 
+impl From<SqlError> for Broken {
+    fn from(error: SqlError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 /// The first row that is not as it was written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
@@ -116,7 +122,7 @@ pub(crate) enum Broken {
 
 /// Looks at every row; says where the chain ends, or the first that is not as it was written. What was cut off at the
 /// end, or written anew with all that follows, can be told by an end of before only.
-pub(crate) fn check(connection: &Connection, expected: Option<Head>) -> Result<Head, Broken> {
+pub(crate) fn check(transaction: &Transaction<'_>, expected: Option<Head>) -> Result<Head, Broken> {
     let mut head = Head {
         count: 0,
         hash: GENESIS,
@@ -127,10 +133,8 @@ pub(crate) fn check(connection: &Connection, expected: Option<Head>) -> Result<H
         return Err(Broken::Rewritten { seq: 0 });
     }
     let sql = format!("SELECT {COLUMNS} FROM audit ORDER BY seq");
-    let mut statement = connection.prepare(&sql).map_err(StoreError::from)?;
-    let mut rows = statement.query([]).map_err(StoreError::from)?;
-    while let Some(row) = rows.next().map_err(StoreError::from)? {
-        let seq = unsigned(row.get(0).map_err(StoreError::from)?);
+    transaction.each(&sql, &[], |row| {
+        let seq = unsigned(row.get(0)?);
         // Of a hash of another length, or text that is none, the content was changed too.
         let row = read(row).map_err(|_| Broken::Changed { seq })?;
         let next = head.count + 1;
@@ -153,7 +157,8 @@ pub(crate) fn check(connection: &Connection, expected: Option<Head>) -> Result<H
         {
             return Err(Broken::Rewritten { seq });
         }
-    }
+        Ok(())
+    })?;
     match expected {
         Some(known) if known.count > head.count => Err(Broken::Cut {
             expected: known.count,
@@ -164,10 +169,9 @@ pub(crate) fn check(connection: &Connection, expected: Option<Head>) -> Result<H
 }
 
 pub(super) fn insert(transaction: &Transaction<'_>, row: &Sealed) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached(&format!(
-        "INSERT INTO audit ({COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)"
-    ))?;
-    statement.execute(params![
+    let sql =
+        format!("INSERT INTO audit ({COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)");
+    let parameters = params![
         signed(row.seq),
         row.at,
         row.action,
@@ -180,17 +184,18 @@ pub(super) fn insert(transaction: &Transaction<'_>, row: &Sealed) -> Result<(), 
         row.details,
         row.previous,
         row.hash,
-    ])?;
+    ];
+    transaction.execute(&sql, parameters)?;
     Ok(())
 }
 
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Sealed> {
+pub(super) fn read(row: &Row) -> Result<Sealed, SqlError> {
     Ok(Sealed {
         seq: unsigned(row.get(0)?),
         at: row.get(1)?,
         action: row.get(2)?,
         tenant: row.get(3)?,
-        deployment: row.get::<_, Option<i64>>(4)?.map(unsigned),
+        deployment: row.get::<Option<i64>>(4)?.map(unsigned),
         actor: row.get(5)?,
         token: row.get(6)?,
         role: row.get(7)?,
@@ -215,8 +220,14 @@ fn field(hash: &mut Sha256, bytes: Option<&[u8]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use crate::store::audit::{Action, Actor, Entry, append};
-    use crate::store::fixtures::store;
+    use crate::store::fixtures::{postgres, store, with_each_database};
+
+    with_each_database!(
+        a_row_that_is_whole_in_itself_but_follows_another_is_named,
+        the_database_refuses_what_is_no_continuation,
+    );
 
     /// Five rows, then `sql` with the triggers off, as whoever holds the file can have it.
     async fn after(sql: &'static str) -> Result<Head, Broken> {
@@ -240,9 +251,9 @@ mod tests {
                 "is_append_only_update",
                 "is_append_only_delete",
             ] {
-                transaction.execute(&format!("DROP TRIGGER audit_{trigger}"), [])?;
+                transaction.batch(&format!("DROP TRIGGER audit_{trigger}"))?;
             }
-            transaction.execute_batch(sql)?;
+            transaction.batch(sql)?;
             Ok(check(transaction, expected(before)))
         });
         outcome.await.unwrap()
@@ -299,17 +310,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_row_that_is_whole_in_itself_but_follows_another_is_named() {
-        let (store, _folder) = store();
+    async fn a_row_that_is_whole_in_itself_but_follows_another_is_named(store: &Store) {
         let forge = |transaction: &Transaction<'_>| {
             for name in ["a", "b"] {
                 let entry = Entry::of(Action::TenantCreate, None, serde_json::json!({ "n": name }));
                 append(transaction, &Actor::server(), &entry)?;
             }
-            transaction.execute("DROP TRIGGER audit_continues", [])?;
+            transaction.batch(if transaction.is_postgres() {
+                "DROP TRIGGER audit_continues ON audit"
+            } else {
+                "DROP TRIGGER audit_continues"
+            })?;
             let sql = format!("SELECT {COLUMNS} FROM audit WHERE seq = 2");
-            let mut forged = transaction.query_row(&sql, [], read)?;
+            let mut forged = transaction.one(&sql, &[], |row| Ok(read(row)?))?;
             forged.seq = 3;
             forged.hash = forged.due();
             insert(transaction, &forged)?;
@@ -339,9 +352,7 @@ mod tests {
         assert!(matches!(rewritten, Err(Broken::Rewritten { seq: 2 })));
     }
 
-    #[tokio::test]
-    async fn the_database_refuses_what_is_no_continuation() {
-        let (store, _folder) = store();
+    async fn the_database_refuses_what_is_no_continuation(store: &Store) {
         let entry = || Entry::of(Action::TenantCreate, None, serde_json::json!({}));
         store.audit(&Actor::server(), entry()).await.unwrap();
         store.audit(&Actor::server(), entry()).await.unwrap();
@@ -353,7 +364,7 @@ mod tests {
             "INSERT INTO audit SELECT 3, at, action, tenant, deployment, actor, token, role,
                address, details, previous, hash FROM audit WHERE seq = 2",
         ] {
-            let refused = store.write(move |transaction| Ok(transaction.execute(sql, [])?));
+            let refused = store.write(move |transaction| Ok(transaction.execute(sql, &[])?));
             assert!(refused.await.is_err(), "{sql}");
         }
     }
@@ -361,7 +372,18 @@ mod tests {
     #[tokio::test]
     async fn writers_side_by_side_make_one_chain() {
         let (store, folder) = store();
-        let other = crate::store::Store::open(&folder.path().join("state.db")).unwrap();
+        let other = Store::open(&folder.path().join("state.db")).unwrap();
+        side_by_side(store, other).await;
+    }
+
+    #[tokio::test]
+    async fn real_postgres_writers_side_by_side_make_one_chain() {
+        let postgres = postgres().await;
+        let other = postgres.beside().await;
+        side_by_side(postgres.store.clone(), other).await;
+    }
+
+    async fn side_by_side(store: Store, other: Store) {
         let writers = (0..8).map(|number| {
             let store = if number % 2 == 0 {
                 store.clone()

@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use rusqlite::Connection;
 use serde_json::json;
 
 use super::{Action, Actor, Broken, Entry, append, check};
+use crate::store::lease::Fence;
 use crate::store::migrations;
+use crate::store::sql::{Connection, Mode, Transaction};
 
 /// Every column but the number, and a value that no row has.
 const CHANGES: [(&str, &str); 11] = [
@@ -65,9 +66,9 @@ fn tampering(rows: u64) -> impl Strategy<Value = Tampering> {
 }
 
 fn chain(rows: u64) -> Connection {
-    let mut connection = Connection::open_in_memory().unwrap();
-    migrations::apply(&mut connection).unwrap();
-    let transaction = connection.transaction().unwrap();
+    let mut connection = Connection::open(":memory:".as_ref()).unwrap();
+    migrations::apply(&mut connection, &Fence::default()).unwrap();
+    let transaction = connection.begin(Mode::Write).unwrap();
     for number in 1..=rows {
         let odd = number % 2 == 1;
         let actor = Actor {
@@ -85,16 +86,16 @@ fn chain(rows: u64) -> Connection {
         };
         append(&transaction, &actor, &entry).unwrap();
     }
-    transaction.commit().unwrap();
     let drop_all = "DROP TRIGGER audit_continues; DROP TRIGGER audit_is_append_only_update;
         DROP TRIGGER audit_is_append_only_delete;";
-    connection.execute_batch(drop_all).unwrap();
+    transaction.batch(drop_all).unwrap();
+    transaction.commit().unwrap();
     connection
 }
 
 /// Does it; says which row is the first that is not as it was written, if any is.
-fn tamper(connection: &mut Connection, rows: u64, tampering: &Tampering) -> Option<u64> {
-    let sql = |text: &str| connection.execute_batch(text).unwrap();
+fn tamper(transaction: &Transaction<'_>, rows: u64, tampering: &Tampering) -> Option<u64> {
+    let sql = |text: &str| transaction.batch(text).unwrap();
     match *tampering {
         Tampering::Change { row, column } => {
             let (column, value) = CHANGES[column];
@@ -121,23 +122,21 @@ fn tamper(connection: &mut Connection, rows: u64, tampering: &Tampering) -> Opti
             is_forged,
         } => {
             let columns = super::chain::COLUMNS;
-            let read = |connection: &Connection, seq: u64| {
+            let read = |seq: u64| {
                 let text = format!("SELECT {columns} FROM audit WHERE seq = {seq}");
-                connection.query_row(&text, [], super::chain::read)
+                transaction.one(&text, &[], |row| Ok(super::chain::read(row)?))
             };
-            let mut forged = read(connection, copy).unwrap();
+            let mut forged = read(copy).unwrap();
             forged.seq = before;
-            forged.previous = read(connection, before.wrapping_sub(1))
-                .map_or(super::chain::GENESIS, |row| row.hash);
+            forged.previous =
+                read(before.wrapping_sub(1)).map_or(super::chain::GENESIS, |row| row.hash);
             if is_forged {
                 forged.hash = forged.due();
             }
             sql(&format!(
                 "UPDATE audit SET seq = -seq WHERE seq >= {before}; UPDATE audit SET seq = 1 - seq WHERE seq < 0;"
             ));
-            let transaction = connection.transaction().unwrap();
-            super::chain::insert(&transaction, &forged).unwrap();
-            transaction.commit().unwrap();
+            super::chain::insert(transaction, &forged).unwrap();
             assert!(before <= rows);
             // What is as it would have been written stands; the next one is not where it was.
             let stands = is_forged || copy == before;
@@ -161,12 +160,13 @@ proptest! {
         (rows, tampering) in (2..12_u64).prop_flat_map(|rows| (Just(rows), tampering(rows)))
     ) {
         let mut connection = chain(rows);
-        let head = check(&connection, None).unwrap();
-        let expected = tamper(&mut connection, rows, &tampering);
-        match check(&connection, None) {
+        let transaction = connection.begin(Mode::Write).unwrap();
+        let head = check(&transaction, None).unwrap();
+        let expected = tamper(&transaction, rows, &tampering);
+        match check(&transaction, None) {
             Ok(found) => prop_assert_eq!((found, expected), (head, None)),
             Err(broken) => prop_assert_eq!(named(&broken), expected, "{}", broken),
         }
-        prop_assert_eq!(check(&connection, Some(head)).is_ok(), expected.is_none());
+        prop_assert_eq!(check(&transaction, Some(head)).is_ok(), expected.is_none());
     }
 }

@@ -416,7 +416,10 @@ fn forget_own_settings(command: &mut Command) {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("SYSTEMPROMPT_")
             || name_text.starts_with("CARGO")
-            || matches!(name_text.as_ref(), "HOST" | "PORT" | "LD_LIBRARY_PATH")
+            || matches!(
+                name_text.as_ref(),
+                "HOST" | "PORT" | "LD_LIBRARY_PATH" | "DATABASE_URL"
+            )
             || name_text == crate::docker_config::VARIABLE
         {
             command.env_remove(&name);

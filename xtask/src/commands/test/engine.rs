@@ -70,6 +70,7 @@ impl Engine {
 
     fn end(&mut self) -> Result<()> {
         if self.is_running() {
+            self.remove_networks();
             self.terminate();
         }
         let deadline = Instant::now() + STOPPED;
@@ -81,6 +82,12 @@ impl Engine {
         }
         self.child.wait().context("cannot reap dockerd")?;
         self.remove_files()
+    }
+
+    /// Their bridges would outlive the engine.
+    fn remove_networks(&self) {
+        let host = self.host();
+        self.as_root(&["docker", "--host", &host, "network", "prune", "--force"]);
     }
 
     /// Through `kill`, because a process that sudo has started is not ours to signal. sudo passes

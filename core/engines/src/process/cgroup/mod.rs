@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::resources::Resources;
+use crate::resources::Resources;
 
 /// How long ended processes may take to leave their group.
 const PATIENCE: Duration = Duration::from_secs(5);

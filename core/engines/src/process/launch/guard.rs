@@ -18,9 +18,9 @@ use super::events::{self, Signals, Source};
 use super::listener::Listener;
 use super::protocol::{Failure, Launch, Order, PROTOCOL, Report, Supervision};
 use super::{BROKEN, INIT, namespaces, sweep};
-use crate::process::log::Capture;
+use crate::log::Capture;
 use crate::process::record;
-use crate::process::resources::Bytes;
+use crate::resources::Bytes;
 
 /// Without a server: between two looks at whether the instance is still wanted.
 const LOOK: Duration = Duration::from_secs(1);

@@ -149,7 +149,7 @@ fn program(binary: &str) -> PathBuf {
 fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SYSTEMPROMPT_") {
+        if name == "DATABASE_URL" || name.to_string_lossy().starts_with("SYSTEMPROMPT_") {
             command.env_remove(name);
         }
     }

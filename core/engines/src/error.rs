@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use oci::Digest;
 
-use super::rootpath::RootPathError;
-use super::unpack::UnpackError;
+use crate::process::{RootPathError, UnpackError};
 
 /// Why the engine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +165,14 @@ pub enum EngineError {
         /// The step in words.
         step: String,
         /// What the system said, or what was seen.
+        reason: String,
+    },
+    /// The Docker Engine did not do what it was asked for, or is not there.
+    #[error("docker: cannot {action}: {reason}")]
+    Docker {
+        /// What was asked for.
+        action: &'static str,
+        /// What it said.
         reason: String,
     },
     /// The work was given up because the server is ending.

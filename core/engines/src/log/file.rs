@@ -20,14 +20,14 @@ pub(super) const KEPT: usize = 2;
 const TRIES: usize = 16;
 
 /// A log that is being written.
-pub(super) struct LogFile {
+pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
 }
 
 impl LogFile {
     /// Opens the log at `path` for adding to it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -38,7 +38,7 @@ impl LogFile {
     }
 
     /// Adds lines, as many as fit in one write, so that a reader never sees half of one.
-    pub(super) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut rest = lines;
         while !rest.is_empty() {
             self.take_turn()?;
@@ -119,7 +119,7 @@ fn append(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::log::Stream;
+    use crate::log::Stream;
 
     #[test]
     fn a_full_file_is_put_aside_and_the_oldest_is_dropped() {

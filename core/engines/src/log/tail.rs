@@ -49,8 +49,8 @@ fn end_of(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::log::Stream;
-    use crate::process::log::file::LogFile;
+    use crate::log::Stream;
+    use crate::log::file::LogFile;
 
     #[test]
     fn the_last_lines_come_in_order() {

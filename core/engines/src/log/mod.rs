@@ -10,6 +10,8 @@ use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use capture::Capture;
+pub(crate) use file::LogFile;
+pub(crate) use lines::Splitter;
 pub(crate) use tail::tail;
 
 /// One line of the file. Also what other programs read: fields may be added, never renamed.
@@ -32,6 +34,11 @@ pub(crate) enum Stream {
 }
 
 impl Line {
+    /// A line that no program has written. There are two streams only, as readers of the log expect; this is what marks ours.
+    pub(crate) fn of_engine(text: &str) -> Self {
+        Self::now(Stream::Stderr, format!("[engine] {text}"))
+    }
+
     pub(crate) fn now(stream: Stream, text: String) -> Self {
         Self {
             at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),

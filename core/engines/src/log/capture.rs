@@ -58,7 +58,7 @@ impl Capture {
 
     /// Adds a line of the engine's own.
     pub(crate) fn note(&mut self, text: &str) {
-        self.write(vec![engine_line(text)]);
+        self.write(vec![Line::of_engine(text)]);
     }
 
     /// Writes until nobody holds the other ends any more, for `patience` at most: a process that has got
@@ -77,7 +77,7 @@ impl Capture {
         }
         let pipes = std::mem::take(&mut self.pipes).into_iter();
         let mut lines: Vec<Line> = pipes.filter_map(Pipe::rest).collect();
-        lines.extend(last.map(engine_line));
+        lines.extend(last.map(Line::of_engine));
         self.write(lines);
     }
 
@@ -87,7 +87,7 @@ impl Capture {
         }
         if self.lost > 0 {
             let text = format!("{} lines were lost: the disk refused them", self.lost);
-            lines.insert(0, engine_line(&text));
+            lines.insert(0, Line::of_engine(&text));
         }
         // a full disk: the program goes on, its lines are lost
         match self.file.write(&lines) {
@@ -138,17 +138,12 @@ fn pipe(stream: Stream) -> io::Result<(Pipe, PipeWriter)> {
     Ok((pipe, writer))
 }
 
-/// There are two streams only, as readers of the log expect; this is what marks ours.
-fn engine_line(text: &str) -> Line {
-    Line::now(Stream::Stderr, format!("[engine] {text}"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::process::log::tail;
+    use crate::log::tail;
 
     #[test]
     fn lines_come_into_the_file_with_the_last_one_that_has_no_end() {

@@ -5,13 +5,13 @@ pub(super) const MAX_LINE: usize = 64 << 10;
 
 /// What has come of a line that is not complete.
 #[derive(Default)]
-pub(super) struct Splitter {
+pub(crate) struct Splitter {
     pending: Vec<u8>,
 }
 
 impl Splitter {
     /// Takes bytes and gives the lines that are complete with them.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.pending.extend_from_slice(part);
@@ -27,8 +27,13 @@ impl Splitter {
         lines
     }
 
+    /// Whether all that came is out again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// What was left without a line feed when the stream ended.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub(crate) fn finish(&mut self) -> Option<String> {
         (!self.pending.is_empty()).then(|| text(&std::mem::take(&mut self.pending)))
     }
 }

@@ -1,0 +1,211 @@
+//! A real PostgreSQL for one test: a cluster of its own, with a socket and a port, gone with the value.
+//!
+//! What `initdb` makes is kept in the target folder and copied. The database refuses to run as root: there it runs as the
+//! user that Debian's package makes for it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const PASSWORD: &str = "let-the-tests-in";
+const INSTALL: &str = "PostgreSQL is missing: cargo xtask test --setup";
+
+/// A running cluster, of which the test has the only one.
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    port: u16,
+    encrypted: bool,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Self {
+        let mut cluster = Self::made();
+        cluster.run();
+        cluster
+    }
+
+    /// The same with a certificate, and its key.
+    pub(crate) fn start_encrypted(certificate: &Path, key: &Path) -> Self {
+        let mut cluster = Self::made();
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = cluster.data().join(name);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+            own(&to);
+        }
+        cluster.encrypted = true;
+        cluster.run();
+        cluster
+    }
+
+    fn made() -> Self {
+        // Below a folder that only root may enter, its user would find nothing.
+        let folder = tempfile::Builder::new()
+            .prefix("pg")
+            .tempdir_in("/tmp")
+            .unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        own(folder.path());
+        copy(&template(), &folder.path().join("data"));
+        Self {
+            folder,
+            port: 0,
+            encrypted: false,
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts it, on another port each time: of those that were free a moment ago one may be taken.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..5 {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            if self.port == 0 {
+                self.port = free.local_addr().unwrap().port();
+            }
+            drop(free);
+            let options = format!(
+                "-p {} -k {} -c listen_addresses=127.0.0.1,127.0.0.2 -c ssl={} -c fsync=off \
+                 -c shared_buffers=16MB -c max_connections=40",
+                self.port,
+                self.folder.path().display(),
+                self.encrypted
+            );
+            let log = self.folder.path().join("log");
+            let mut start = program("pg_ctl");
+            start
+                .args(["start", "-w", "-t", "60", "-D"])
+                .arg(self.data());
+            start.arg("-l").arg(log).arg("-o").arg(options);
+            // What it starts holds on to these.
+            start.stdout(std::process::Stdio::null());
+            start.stderr(std::process::Stdio::null());
+            if start.status().unwrap().success() {
+                return;
+            }
+            self.port = 0;
+        }
+        let log = fs::read_to_string(self.folder.path().join("log"));
+        panic!("PostgreSQL does not start: {}", log.unwrap_or_default());
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub(crate) fn stop(&self) {
+        let mut stop = program("pg_ctl");
+        stop.args(["stop", "-w", "-m", "immediate", "-D"])
+            .arg(self.data());
+        // Nobody waits for what is not running.
+        let _ = stop.output();
+    }
+
+    /// Where it is, through its socket.
+    pub(crate) fn url(&self) -> String {
+        let socket = self.folder.path().display().to_string().replace('/', "%2F");
+        format!(
+            "postgresql://postgres:{PASSWORD}@{socket}:{}/postgres",
+            self.port
+        )
+    }
+
+    /// Where it is, through the network.
+    pub(crate) fn tcp_url(&self, host: &str) -> String {
+        format!(
+            "postgresql://postgres:{PASSWORD}@{host}:{}/postgres",
+            self.port
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What `initdb` made once.
+fn template() -> PathBuf {
+    let target = std::env::current_exe().unwrap();
+    let target = target.ancestors().find(|folder| folder.ends_with("deps"));
+    let target = target.and_then(Path::parent);
+    let target = target.expect("tests are built into a folder of cargo");
+    let mut initdb = program("initdb");
+    let version = Path::new(initdb.get_program()).ancestors().nth(2);
+    let version = version.and_then(Path::file_name).unwrap();
+    let (uid, _) = user();
+    let template = target.join(format!("test-postgres-{}-{uid}", version.display()));
+    let lock = File::create(target.join("test-postgres.lock")).unwrap();
+    lock.lock().unwrap();
+    if !template.exists() {
+        let folder = tempfile::Builder::new()
+            .prefix("pg")
+            .tempdir_in("/tmp")
+            .unwrap();
+        own(folder.path());
+        let mut password = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+        password.write_all(PASSWORD.as_bytes()).unwrap();
+        own(password.path());
+        let made = folder.path().join("data");
+        initdb.args([
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--username=postgres",
+        ]);
+        initdb
+            .args(["--auth=scram-sha-256", "--pwfile"])
+            .arg(password.path());
+        initdb.arg("--pgdata").arg(&made);
+        done(&initdb.output().expect(INSTALL));
+        let part = template.with_extension("part");
+        // One that was cut short.
+        let _ = fs::remove_dir_all(&part);
+        copy(&made, &part);
+        fs::rename(&part, &template).unwrap();
+    }
+    template
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut copying = Command::new("cp");
+    copying.arg("-a").arg(from).arg(to);
+    done(&copying.output().unwrap());
+}
+
+fn done(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+/// A program of the newest version that is installed, as the user who may run it.
+fn program(name: &str) -> Command {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect(INSTALL);
+    let paths = versions.map(|version| version.unwrap().path().join("bin").join(name));
+    let newest = paths.filter(|path| path.exists()).max();
+    let mut command = Command::new(newest.expect(INSTALL));
+    let (uid, gid) = user();
+    command.uid(uid).gid(gid).current_dir("/tmp");
+    command
+}
+
+/// Whoever runs the tests, but not root.
+fn user() -> (u32, u32) {
+    let own = fs::metadata("/proc/self").unwrap();
+    if own.uid() != 0 {
+        return (own.uid(), own.gid());
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let line = users.lines().find(|line| line.starts_with("postgres:"));
+    let fields: Vec<_> = line.expect(INSTALL).split(':').collect();
+    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
+}
+
+fn own(path: &Path) {
+    let (uid, gid) = user();
+    chown(path, Some(uid), Some(gid)).unwrap();
+}

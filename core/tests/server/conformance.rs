@@ -1,0 +1,98 @@
+//! What every engine has to do: deploy, update under load, tell why a release does not work, start again what ends, take over
+//! what runs on, outlive the death of the server at every record, roll back, keep logs.
+//!
+//! The tests are those of the engine of our own, which are written without it in mind. On another engine they run once
+//! more, for the real thing: a new engine is one more line at the end of this file.
+//!
+//! Not among them, because an engine cannot be made to fail at it from outside: two instances on one port. Ports are given
+//! out by the server, and in a network of Docker's each instance has all of them.
+
+/// Makes a module of tests for an engine.
+macro_rules! conformance {
+    ($engine:expr) => {
+        conformance! { $engine =>
+            deploy: [
+                an_image_is_deployed_and_serves_at_the_tenants_url,
+                the_next_release_takes_over_at_the_same_url,
+                tenants_have_urls_images_and_histories_of_their_own,
+            ],
+            failing: [
+                an_application_that_ends_is_told_with_its_last_lines,
+                an_application_ended_by_a_signal_is_told_with_its_number,
+                a_wrong_port_is_recognised_before_the_time_is_over,
+                an_unhealthy_answer_is_told_with_its_status,
+                no_answer_at_all_is_a_time_out,
+                an_image_that_is_not_whole_any_more_is_told_and_changes_nothing,
+                the_server_holds_the_deadline,
+                a_failed_recreate_brings_the_old_release_back,
+                an_aborted_deployment_leaves_the_old_release,
+            ],
+            strategies: [
+                rolling_replaces_one_instance_after_the_other_and_no_request_fails,
+                a_batch_that_dies_while_it_is_watched_brings_all_old_instances_back,
+                an_instance_that_ends_is_replaced_and_the_others_serve,
+                blue_green_switches_at_once_and_returns_to_the_very_instances,
+                a_good_canary_goes_through_its_steps_by_itself,
+                a_line_of_the_log_can_speak_against_a_canary,
+            ],
+            load: [
+                twenty_deployments_under_load_fail_no_request,
+            ],
+            records: [
+                rolling_with_a_release_command,
+                recreate_that_fails,
+                canary_that_fails,
+                blue_green,
+            ],
+            release_command: [
+                it_runs_in_the_new_image_before_anything_is_started,
+                its_failure_is_told_with_its_last_lines_and_changes_nothing,
+                one_that_never_ends_is_ended_by_the_deadline_or_an_abort,
+            ],
+            rollback: [
+                a_rollback_restores_image_and_environment,
+            ],
+            secrets: [
+                a_rollback_restores_old_values_but_those_that_others_rotate,
+            ],
+            supervision: [
+                an_instance_that_ends_is_started_again_at_the_same_url,
+                an_instance_that_gets_sick_is_replaced,
+                a_crash_loop_hurts_neither_the_server_nor_the_next_release,
+            ],
+            logs: [
+                logs_are_listed_filtered_and_followed,
+            ],
+            adoption: [
+                after_a_kill_the_same_processes_serve_on,
+                sigterm_leaves_the_release_to_the_next_server,
+                a_log_has_no_gap_between_two_servers,
+                a_log_goes_on_in_a_data_folder_that_was_renamed,
+                a_copied_data_folder_ends_nothing_of_the_original,
+                what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept,
+                an_instance_that_ended_meanwhile_is_started_again,
+                no_more_instances_are_taken_over_than_the_release_has,
+            ],
+            life: [
+                sigint_ends_it_in_order_and_leaves_no_instance,
+                an_orderly_end_undoes_a_running_rollout,
+            ],
+            resources: [
+                a_release_that_needs_more_memory_than_allowed_is_undone_with_the_reason,
+            ],
+        }
+    };
+    ($engine:expr => $($area:ident: [$($case:ident,)*],)*) => {
+        $(mod $area {
+            $(#[test]
+            fn $case() {
+                let engine = $engine;
+                engine.run(crate::$area::$case);
+            })*
+        })*
+    };
+}
+
+mod real_docker {
+    conformance!(crate::engine::Engine::docker());
+}

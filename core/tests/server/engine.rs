@@ -1,0 +1,116 @@
+//! Which engine the servers of a test use.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::docker::{Docker, succeed};
+
+/// The network of instances, shared by all tests of one Docker Engine.
+const NETWORK: &str = "systemprompt-tests";
+
+thread_local! {
+    static CURRENT: RefCell<Engine> = const { RefCell::new(Engine::Process) };
+}
+
+/// What runs the instances of a server.
+#[derive(Clone)]
+pub(crate) enum Engine {
+    Process,
+    Docker(Arc<Docker>),
+}
+
+impl Engine {
+    pub(crate) fn docker() -> Self {
+        Self::Docker(Arc::new(Docker::start()))
+    }
+
+    /// What a server that is started now gets.
+    pub(crate) fn current() -> Self {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Runs a test all of whose servers use this engine.
+    pub(crate) fn run(self, test: fn()) {
+        CURRENT.set(self);
+        test();
+        CURRENT.set(Self::Process);
+    }
+
+    /// For the settings of a server.
+    pub(crate) fn settings(&self) -> String {
+        match self {
+            Self::Process => String::new(),
+            Self::Docker(docker) => format!(
+                "\n[engine]\nkind = \"docker\"\n[engine.docker]\nsocket = {:?}\nnetwork = {NETWORK:?}\n",
+                docker.socket()
+            ),
+        }
+    }
+
+    /// What there is of instances of the server with this data folder, each with what tells its program from others.
+    pub(crate) fn instances(&self, data: &Path) -> BTreeMap<String, Value> {
+        match self {
+            Self::Process => recorded(data),
+            Self::Docker(docker) => containers(docker, data),
+        }
+    }
+
+    /// Ends what is left in Docker. Nothing says which data folder is gone but the test that had it.
+    pub(crate) fn remove_containers(&self, data: &Path) {
+        if let Self::Docker(docker) = self {
+            let instances = containers(docker, data);
+            let ids = instances
+                .values()
+                .filter_map(|it| it["program"]["container"].as_str());
+            for id in ids {
+                // The server may just be removing it.
+                docker.docker(&["rm", "--force", "--volumes", id]);
+            }
+        }
+    }
+}
+
+/// From the records in the data folder.
+fn recorded(data: &Path) -> BTreeMap<String, Value> {
+    let entries = fs::read_dir(data.join("engine/instances"));
+    let entries = entries.into_iter().flatten().flatten();
+    let record = |entry: fs::DirEntry| {
+        let text = fs::read(entry.path().join("instance.json")).ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        Some((name, serde_json::from_slice(&text).ok()?))
+    };
+    entries.filter_map(record).collect()
+}
+
+fn containers(docker: &Docker, data: &Path) -> BTreeMap<String, Value> {
+    let Ok(text) = fs::read(data.join("engine/docker/server.json")) else {
+        return BTreeMap::new();
+    };
+    let server: Value = serde_json::from_slice(&text).unwrap();
+    let filter = format!(
+        "label=io.systemprompt.server={}",
+        server["id"].as_str().unwrap()
+    );
+    let format = "{{.Label \"io.systemprompt.instance\"}} {{.ID}}";
+    let listed = docker.ask(&["ps", "--all", "--filter", &filter, "--format", format]);
+    let container = |line: &str| {
+        let (instance, id) = line.split_once(' ')?;
+        let pid = docker.docker(&["inspect", "--format", "{{.State.Pid}}", id]);
+        // One that is gone by now is none.
+        let pid: u32 = pid
+            .status
+            .success()
+            .then(|| succeed(&pid))?
+            .trim()
+            .parse()
+            .unwrap();
+        let program = json!({ "container": id, "pid": pid });
+        Some((instance.to_owned(), json!({ "program": program })))
+    };
+    listed.lines().filter_map(container).collect()
+}
