@@ -55,6 +55,8 @@ pub(crate) async fn run(arguments: &HealthcheckArgs) -> anyhow::Result<()> {
         Probed::Lacking => bail!("{url} answers something else"),
         Probed::Refused => bail!("nothing listens at {url}"),
         Probed::TimedOut => bail!("{url} does not answer within {} s", LIMIT.as_secs()),
-        Probed::Broken(why) => bail!("{url} does not answer: {why}"),
+        // only commands end so
+        Probed::Failed { .. } => bail!("{url} was not asked"),
+        Probed::Broken(why) | Probed::Impossible(why) => bail!("{url} does not answer: {why}"),
     }
 }

@@ -140,6 +140,12 @@ fn describe_live(live: Option<(u64, LiveState)>) -> (&'static str, Option<String
                 "deployment {number} is down: {why}; it will be started again"
             )),
         ),
+        Some((number, LiveState::Ended { why, well })) => (
+            if well { "deployed" } else { "failed" },
+            Some(format!(
+                "deployment {number} has ended: {why}; it is not started again"
+            )),
+        ),
         None => ("failed", Some("nothing serves".to_owned())),
     }
 }

@@ -151,6 +151,12 @@ pub enum EngineError {
         /// Which, and why.
         lacking: String,
     },
+    /// A command was to run in an instance whose program has ended.
+    #[error("instance `{id}` has ended")]
+    NotRunning {
+        /// The instance.
+        id: String,
+    },
     /// A step between the server and the program failed.
     #[error("launch instance `{id}`: {step}: {reason}")]
     Launch {

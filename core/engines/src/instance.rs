@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
+use crate::command::{Command, CommandOutcome};
 use crate::engine::BoxFuture;
+use crate::error::EngineError;
 use crate::log;
 use crate::resources::Bytes;
 
@@ -85,6 +87,9 @@ pub trait Running: Send + Sync + 'static {
 
     /// Ends it by force.
     fn kill(&self) -> BoxFuture<'_, ()>;
+
+    /// Runs a command inside it, and leaves nothing of that.
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>>;
 
     /// The TCP ports that its processes listen on, as far as they can be seen.
     fn listening_ports(&self) -> Vec<u16>;
@@ -165,6 +170,12 @@ impl Instance {
             self.0.kill().await;
         }
         self.reach(Life::gone).await
+    }
+
+    /// Runs a command inside it and waits until nothing of that is left. An end that is not good is no error; a
+    /// caller who gives up waiting leaves it to end by itself, or by its limit.
+    pub async fn run(&self, command: Command) -> Result<CommandOutcome, EngineError> {
+        self.0.run(command).await
     }
 
     /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".

@@ -6,6 +6,7 @@
 //! tenants, deployments or databases: it is given the digest of an image, an environment and a port, and answers with an
 //! [`Instance`] that lives or has ended.
 
+mod command;
 pub mod docker;
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ pub mod process;
 mod resources;
 mod seats;
 
+pub use command::{Command, CommandOutcome};
 pub use engine::{BoxFuture, Engine, InstanceSpec};
 pub use error::EngineError;
 pub use folder::FolderId;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{HealthCheck, ProbeKind, Resources};
+use management_api::types::{HealthCheck, ProbeKind, Resources, Restart};
 use sha2::{Digest as _, Sha256};
 
 use crate::hex;
@@ -20,6 +20,8 @@ pub(crate) struct Capsule {
     pub(crate) replicas: u32,
     /// What each of them may use of the machine.
     pub(crate) resources: Resources,
+    /// Which of them are started again that have ended.
+    pub(crate) restart: Restart,
     /// The tenant's secrets, each with the version that it had. Values are nowhere but in the store.
     pub(crate) secrets: BTreeMap<String, u64>,
 }
@@ -51,6 +53,10 @@ impl Capsule {
             let more = (check.probe.kind, &check.probe.body, &check.liveness);
             field(&mut hash, &serde_json::json!(more).to_string());
         }
+        if !check.probe.command.is_empty() {
+            let command = serde_json::json!(check.probe.command);
+            field(&mut hash, &format!("command {command}"));
+        }
         // One is what releases had before there could be several: theirs stay the same.
         if self.replicas != 1 {
             field(&mut hash, &format!("replicas {}", self.replicas));
@@ -73,6 +79,9 @@ impl Capsule {
             if let Some(bound) = bound {
                 field(&mut hash, &format!("{name} {bound}"));
             }
+        }
+        if self.restart != Restart::Always {
+            field(&mut hash, &format!("restart {}", self.restart.as_str()));
         }
         for (name, version) in &self.secrets {
             field(&mut hash, &format!("secret {name} {version}"));
@@ -111,6 +120,7 @@ pub(crate) mod fixtures {
             },
             replicas: 1,
             resources: Resources::default(),
+            restart: Restart::Always,
             secrets: BTreeMap::new(),
         }
     }
@@ -139,10 +149,18 @@ mod tests {
             change(&mut other.resources);
             other
         };
+        let with_command = |words: &[&str]| {
+            let mut other = base.clone();
+            other.health.probe.kind = ProbeKind::Command;
+            other.health.probe.command = words.iter().map(|word| (*word).to_owned()).collect();
+            other
+        };
         let others = [
             with_env(&[]),
             with_env(&[("AB", "c")]),
             slower,
+            with_command(&["a", "b"]),
+            with_command(&["a b"]),
             Capsule {
                 secrets: BTreeMap::from([("A".to_owned(), 1)]),
                 ..base.clone()
@@ -153,6 +171,14 @@ mod tests {
             },
             Capsule {
                 replicas: 2,
+                ..base.clone()
+            },
+            Capsule {
+                restart: Restart::Never,
+                ..base.clone()
+            },
+            Capsule {
+                restart: Restart::OnFailure,
                 ..base.clone()
             },
             with_resources(|resources| resources.memory_bytes = Some(1)),

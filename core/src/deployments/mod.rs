@@ -14,7 +14,7 @@ pub(crate) use capsule::Capsule;
 #[cfg(test)]
 pub(crate) use capsule::fixtures::capsule as capsule_fixture;
 pub(crate) use course::{Course, Step, Thresholds, settle};
-pub(crate) use healthcheck::from_image as health_check_of_image;
+pub(crate) use healthcheck::{from_image as health_check_of_image, settle_health};
 pub(crate) use image::{held, resolve};
 pub(crate) use request::{
     Refusal, RequestDefaults, capsule_of, check_health, check_tenant_id, check_variable,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources};
+use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources, Restart};
 
 use super::course::replicas_of;
 use super::{Capsule, Strategy};
@@ -12,6 +12,7 @@ const MAX_ENV_BYTES: usize = 128 * 1024;
 /// Milliseconds.
 const HOUR: u64 = 60 * 60 * 1000;
 const MAX_COMMAND_BYTES: usize = 16 * 1024;
+const SOUND_COMMAND: &str = "begin with a word, hold no zero byte and be at most 16384 bytes long";
 /// The longest rollout that may be asked for.
 const MAX_TIMEOUT_SECONDS: u64 = 6 * 60 * 60;
 
@@ -65,12 +66,18 @@ pub(crate) fn capsule_of(
     let health = request.health.clone();
     let health = health.unwrap_or_else(|| defaults.health.clone());
     check_health(&health)?;
+    if request.restart == Restart::Never && health.liveness.is_some() {
+        return Err(Refusal::invalid(
+            "health.liveness says when an instance is started again, and restart is never: leave one of them out",
+        ));
+    }
     Ok(Capsule {
         digest,
         env: request.env.clone(),
         health,
         replicas: replicas_of(request.replicas)?,
         resources: resources_of(&request.resources)?,
+        restart: request.restart,
         secrets: BTreeMap::new(),
     })
 }
@@ -123,16 +130,18 @@ pub(crate) fn strategy_of(word: Option<&str>) -> Result<Strategy, Refusal> {
 
 /// The command that is to run before a release.
 pub(crate) fn release_command_of(words: Vec<String>) -> Result<Vec<String>, Refusal> {
-    let bytes: usize = words.iter().map(String::len).sum();
-    let sound = words.first().is_none_or(|first| !first.is_empty())
-        && bytes <= MAX_COMMAND_BYTES
-        && words.iter().all(|word| !word.contains('\0'));
-    if sound {
+    if is_sound(&words) {
         return Ok(words);
     }
-    Err(Refusal::invalid(format!(
-        "release_command must begin with a word, hold no zero byte and be at most {MAX_COMMAND_BYTES} bytes long"
-    )))
+    let message = format!("release_command must {SOUND_COMMAND}");
+    Err(Refusal::invalid(message))
+}
+
+fn is_sound(words: &[String]) -> bool {
+    let bytes: usize = words.iter().map(String::len).sum();
+    words.first().is_none_or(|first| !first.is_empty())
+        && bytes <= MAX_COMMAND_BYTES
+        && words.iter().all(|word| !word.contains('\0'))
 }
 
 /// The deadline that a request asks for.
@@ -213,7 +222,25 @@ fn check_probe(section: &str, probe: &Probe) -> Result<(), Refusal> {
             "{section}.body is for checks of the kind http"
         )));
     }
+    check_command(section, probe)?;
     within(&format!("{section}.status"), probe.status.into(), 200, 599)
+}
+
+fn check_command(section: &str, probe: &Probe) -> Result<(), Refusal> {
+    let refuse = |why: String| Err(Refusal::invalid(format!("{section}.{why}")));
+    match probe.kind {
+        ProbeKind::Command if probe.command.is_empty() => {
+            refuse("command must say what is run".to_owned())
+        }
+        ProbeKind::Command if !is_sound(&probe.command) => {
+            refuse(format!("command must {SOUND_COMMAND}"))
+        }
+        ProbeKind::Image => refuse("kind image is for the health check of a request".to_owned()),
+        ProbeKind::Http | ProbeKind::Tcp if !probe.command.is_empty() => {
+            refuse("command is for checks of the kind command".to_owned())
+        }
+        ProbeKind::Command | ProbeKind::Http | ProbeKind::Tcp => Ok(()),
+    }
 }
 
 fn check_rhythm(section: &str, interval: u64, timeout: u64, retries: u32) -> Result<(), Refusal> {
@@ -317,6 +344,27 @@ mod tests {
             check.probe.kind = ProbeKind::Tcp;
         };
         assert!(change(both).is_err());
+    }
+
+    #[test]
+    fn commands_of_checks() {
+        let with = |kind, words: &[&str]| {
+            let mut check = capsule('a').health;
+            check.probe.kind = kind;
+            check.probe.command = words.iter().map(|word| (*word).to_owned()).collect();
+            check_health(&check).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(with(ProbeKind::Command, &["pg_isready", ""]), Ok(()));
+        for (kind, words, expected) in [
+            (ProbeKind::Command, &[][..], "health.command must say what"),
+            (ProbeKind::Command, &[""], "health.command must begin"),
+            (ProbeKind::Command, &["a\0"], "hold no zero byte"),
+            (ProbeKind::Http, &["true"], "for checks of the kind command"),
+            (ProbeKind::Image, &[], "health.kind image is for"),
+        ] {
+            let refused = with(kind, words).unwrap_err();
+            assert!(refused.contains(expected), "{refused}");
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
     Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held,
-    release_command_of, resolve, restored_release, settle, strategy_of, timeout_of, with_secrets,
+    release_command_of, resolve, restored_release, settle, settle_health, strategy_of, timeout_of,
+    with_secrets,
 };
 use crate::platform::App;
 use crate::rollout;
@@ -123,7 +124,7 @@ async fn requested(
     app: &App,
     tenant: &str,
     actor: Actor,
-    request: DeployRequest,
+    mut request: DeployRequest,
     hosts: Vec<String>,
     key: Option<IdempotencyKey>,
 ) -> Result<NewDeployment, ApiError> {
@@ -131,12 +132,15 @@ async fn requested(
     let (image, expected) = (request.image.clone(), request.digest.clone());
     let mut defaults = app.settings.request_defaults();
     let health = defaults.health.clone();
+    let asked = request.health.take();
     let look = tokio::task::spawn_blocking(move || {
         let found = resolve(&images, &owner, &image, expected.as_deref(), &hosts)?;
+        let asked = asked.map(|asked| settle_health(&images, found.digest, asked));
         let health = health_check_of_image(&images, found.digest, health);
-        Ok::<_, Refusal>((found, health))
+        Ok::<_, Refusal>((found, asked.transpose()?, health))
     });
-    let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
+    let (found, asked, health) = look.await.map_err(|error| ApiError::internal(&error))??;
+    request.health = asked;
     defaults.health = health;
     let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
     check_limits(app, &capsule.resources)?;

@@ -4,37 +4,51 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engines::Instance;
-use management_api::types::{Failure, HealthCheck, Liveness, Probe};
+use management_api::types::{Failure, HealthCheck, Liveness, Probe, ProbeKind};
 use tokio::time::Instant;
 
 use super::failure;
-use super::probe::{Probed, probe, wrong};
+use super::probe::{Probed, ask_instance, probe, wrong};
+use super::restart::is_done;
+use crate::deployments::Capsule;
 
 /// Between two checks until the first success: a start is noticed at once.
 const EAGER: Duration = Duration::from_millis(75);
+/// The same for commands, each of which is a program to start.
+const EAGER_COMMAND: Duration = Duration::from_millis(300);
 /// How long an instance must listen on other ports only to be told that it is wrong. Programs open
 /// auxiliary ports before their main one.
 const WRONG_PORT_EVIDENCE: Duration = Duration::from_secs(3);
 /// Between two looks at the ports: they are read from `/proc`.
 const PORTS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Returns how long it took until `instance` answered as `check` wants.
+/// Returns how long it took until `instance` answered as its release wants, or has done its work.
 pub(super) async fn until_healthy(
     instance: &Instance,
-    check: &HealthCheck,
+    release: &Capsule,
 ) -> Result<Duration, Failure> {
+    let check = &release.health;
     let mut wait = Wait::new(instance, check);
+    let ended = |exit, began: Instant| {
+        if is_done(release.restart, exit) {
+            Ok(began.elapsed())
+        } else {
+            Err(failure::ended(exit))
+        }
+    };
     loop {
         let probed = tokio::select! {
-            exit = instance.wait() => return Err(failure::ended(exit)),
-            probed = probe(instance.address(), &check.probe, wait.limit()) => probed,
+            exit = instance.wait() => return ended(exit, wait.started),
+            probed = ask_instance(instance, &check.probe, wait.limit()) => probed,
         };
-        if probed == Probed::Good {
-            return Ok(wait.started.elapsed());
+        match probed {
+            Probed::Good => return Ok(wait.started.elapsed()),
+            Probed::Impossible(_) => return Err(wait.verdict(&probed)),
+            _ => {}
         }
         let pause = wait.count(probed).await?;
         tokio::select! {
-            exit = instance.wait() => return Err(failure::ended(exit)),
+            exit = instance.wait() => return ended(exit, wait.started),
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -43,7 +57,7 @@ pub(super) async fn until_healthy(
 /// Whether a running instance answers as `check` wants, once.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
     let limit = Duration::from_millis(check.timeout_ms);
-    answers(instance.address(), &check.probe, limit).await
+    ask_instance(instance, &check.probe, limit).await == Probed::Good
 }
 
 /// Whether whoever listens there answers as it should, once.
@@ -77,6 +91,14 @@ impl<'a> Wait<'a> {
         Duration::from_millis(self.check.timeout_ms)
     }
 
+    /// Before the next check while failures do not count.
+    fn eager(&self) -> Duration {
+        match self.check.probe.kind {
+            ProbeKind::Command | ProbeKind::Image => EAGER_COMMAND,
+            ProbeKind::Http | ProbeKind::Tcp => EAGER,
+        }
+    }
+
     /// Takes note of a failed check; returns the pause before the next one, or the verdict.
     async fn count(&mut self, probed: Probed) -> Result<Duration, Failure> {
         if probed == Probed::Refused {
@@ -86,7 +108,7 @@ impl<'a> Wait<'a> {
         }
         let start_period = Duration::from_millis(self.check.start_period_ms);
         if self.started.elapsed() < start_period {
-            return Ok(EAGER);
+            return Ok(self.eager());
         }
         self.failures += 1;
         if self.failures >= self.check.retries {
@@ -129,7 +151,9 @@ impl<'a> Wait<'a> {
     fn verdict(&self, probed: &Probed) -> Failure {
         let seconds = self.started.elapsed().as_secs();
         let code = match probed {
-            Probed::Status(_) | Probed::Lacking => "unhealthy",
+            Probed::Status(_) | Probed::Lacking | Probed::Failed { .. } | Probed::Impossible(_) => {
+                "unhealthy"
+            }
             _ => "health_timeout",
         };
         let port = self.instance.address().port();
@@ -167,7 +191,8 @@ async fn until_silent(
     let mut failures = 0;
     while failures < retries {
         tokio::time::sleep(Duration::from_millis(interval_ms)).await;
-        if answers(instance.address(), asked, Duration::from_millis(limit_ms)).await {
+        let limit = Duration::from_millis(limit_ms);
+        if ask_instance(instance, asked, limit).await == Probed::Good {
             failures = 0;
         } else {
             failures += 1;

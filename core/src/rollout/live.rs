@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engines::{Exit, Instance};
 use futures_util::future::join_all;
-use management_api::types::Probe;
+use management_api::types::{Probe, Restart};
 use proxy::{Retired, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::probe::no_longer;
+use super::restart::{is_done, starts_again};
 use super::{health, instances};
 use crate::platform::App;
 use crate::store::DeploymentRow;
@@ -34,6 +35,13 @@ pub(crate) enum LiveState {
     Serving(Vec<Target>),
     /// None is healthy; the last one ended, for this reason. Others will be started.
     Down(String),
+    /// None runs, and none is started again.
+    Ended {
+        /// Why the last one ended.
+        why: String,
+        /// Whether all have done their work.
+        well: bool,
+    },
 }
 
 /// A release that is kept running until somebody takes it over.
@@ -62,9 +70,9 @@ enum Beginning {
 }
 
 impl Beginning {
-    fn target(&self) -> Option<Target> {
+    fn serving(&self) -> Option<Instance> {
         match self {
-            Self::Healthy(instance) => Some(instances::target(instance)),
+            Self::Healthy(instance) => Some(instance.clone()).filter(|one| one.exited().is_none()),
             Self::Nothing | Self::Unproven(_) => None,
         }
     }
@@ -73,6 +81,8 @@ impl Beginning {
 /// How each slot is: what the keepers write and everybody reads.
 struct Board {
     number: u64,
+    /// Whether instances have ended before this began that are not started again.
+    ended_before: bool,
     tenant: Arc<Tenant>,
     slots: Mutex<Entries>,
     state: watch::Sender<LiveState>,
@@ -81,15 +91,25 @@ struct Board {
 #[derive(Default)]
 struct Entries {
     next: u64,
-    slots: Vec<(u64, Option<Target>)>,
+    slots: Vec<(u64, Option<Instance>)>,
     /// Why the last instance ended that did.
     ended: Option<String>,
+    /// Those whose instance has ended and is not started again; they may be gone since.
+    over: Vec<u64>,
+    /// Whether one of them has failed.
+    failed: bool,
 }
 
 impl Entries {
     fn targets(&self) -> Vec<Target> {
-        let targets = self.slots.iter().map(|(_, target)| target.clone());
-        targets.flatten().collect()
+        let serving = self.slots.iter().flat_map(|(_, instance)| instance);
+        serving.map(instances::target).collect()
+    }
+
+    /// How many slots have an instance, or are to have one.
+    fn kept(&self) -> usize {
+        let kept = self.slots.iter().filter(|(id, _)| !self.over.contains(id));
+        kept.count()
     }
 }
 
@@ -106,11 +126,11 @@ impl Live {
         let live = Arc::new(Self {
             number: row.number,
             app: App::clone(app),
-            board: Arc::new(Board::new(row.number, tenant)),
+            board: Arc::new(Board::new(&row, tenant)),
             slots: Mutex::default(),
             row,
         });
-        let wanted = live.row.capsule.replicas as usize;
+        let wanted = live.wanted();
         let healthy = healthy.into_iter().map(Beginning::Healthy);
         let mut slots: Vec<_> = healthy
             .chain(unproven.into_iter().map(Beginning::Unproven))
@@ -123,11 +143,8 @@ impl Live {
     /// Whether so many of its instances answer as they should, right now.
     pub(crate) async fn answers(&self, count: usize) -> bool {
         let check = &self.row.capsule.health;
-        let limit = Duration::from_millis(check.timeout_ms);
-        let targets = self.targets();
-        let asked = targets
-            .iter()
-            .map(|target| health::answers(target.address, &check.probe, limit));
+        let serving = self.board.instances();
+        let asked = serving.iter().map(|one| health::is_healthy(one, check));
         let answers = join_all(asked).await;
         answers.into_iter().filter(|good| *good).count() >= count
     }
@@ -140,8 +157,33 @@ impl Live {
     pub(crate) fn targets(&self) -> Vec<Target> {
         match self.state() {
             LiveState::Serving(targets) => targets,
-            LiveState::Starting | LiveState::Down(_) => Vec::new(),
+            LiveState::Starting | LiveState::Down(_) | LiveState::Ended { .. } => Vec::new(),
         }
+    }
+
+    /// How many instances there have been to keep at the beginning.
+    fn wanted(&self) -> usize {
+        self.row.capsule.replicas.saturating_sub(self.row.ended) as usize
+    }
+
+    /// How many run, or are being started.
+    pub(crate) fn kept(&self) -> usize {
+        self.board.lock().kept()
+    }
+
+    /// How many were taken away that would still run.
+    pub(crate) fn missing(&self) -> usize {
+        let entries = self.board.lock();
+        let there = entries.kept() + entries.over.len();
+        self.wanted().saturating_sub(there)
+    }
+
+    /// The release as it is to be kept again, without those of its instances that are not started again.
+    pub(crate) fn again(&self) -> DeploymentRow {
+        let over = u32::try_from(self.board.lock().over.len()).unwrap_or(u32::MAX);
+        let mut row = self.row.clone();
+        row.ended = row.ended.saturating_add(over);
+        row
     }
 
     /// How many instances are kept.
@@ -195,7 +237,7 @@ impl Live {
     fn add(&self, slots: Vec<Beginning>) {
         let ids = self
             .board
-            .enter(slots.iter().map(Beginning::target).collect());
+            .enter(slots.iter().map(Beginning::serving).collect());
         for (id, beginning) in ids.into_iter().zip(slots) {
             // The end of the server ends the keeping too.
             let stop = self.app.shutdown.child_token();
@@ -230,19 +272,20 @@ async fn collect(slots: Vec<Slot>) -> Vec<Instance> {
 }
 
 impl Board {
-    fn new(number: u64, tenant: &Arc<Tenant>) -> Self {
+    fn new(row: &DeploymentRow, tenant: &Arc<Tenant>) -> Self {
         Self {
-            number,
+            number: row.number,
+            ended_before: row.ended > 0,
             tenant: Arc::clone(tenant),
             slots: Mutex::default(),
             state: watch::Sender::new(LiveState::Starting),
         }
     }
 
-    fn enter(&self, targets: Vec<Option<Target>>) -> Vec<u64> {
+    fn enter(&self, serving: Vec<Option<Instance>>) -> Vec<u64> {
         let mut entries = self.lock();
         let first = entries.next;
-        entries.slots.extend((first..).zip(targets));
+        entries.slots.extend((first..).zip(serving));
         entries.next = entries.slots.last().map_or(first, |(id, _)| id + 1);
         // All at once: none of those that serve loses its traffic for a moment.
         drop(self.publish(&entries));
@@ -251,22 +294,37 @@ impl Board {
 
     fn serving(&self) -> Vec<u64> {
         let entries = self.lock();
-        let serving = entries.slots.iter().filter(|(_, target)| target.is_some());
+        let serving = entries.slots.iter().filter(|(_, one)| one.is_some());
         serving.map(|(id, _)| *id).collect()
     }
 
-    fn up(&self, slot: u64, target: Target) {
-        self.set(slot, Some(target), None);
+    fn instances(&self) -> Vec<Instance> {
+        let entries = self.lock();
+        let serving = entries.slots.iter().flat_map(|(_, instance)| instance);
+        serving.cloned().collect()
+    }
+
+    fn up(&self, slot: u64, instance: &Instance) {
+        self.set(slot, Some(instance.clone()), None);
+    }
+
+    /// The instance of a slot has ended, and no other one takes its place.
+    fn over(&self, slot: u64, why: String, well: bool) {
+        let mut entries = self.lock();
+        entries.over.push(slot);
+        entries.failed |= !well;
+        drop(entries);
+        self.set(slot, None, Some(why));
     }
 
     fn down(&self, slot: u64, why: String) {
         self.set(slot, None, Some(why));
     }
 
-    fn set(&self, slot: u64, target: Option<Target>, ended: Option<String>) {
+    fn set(&self, slot: u64, instance: Option<Instance>, ended: Option<String>) {
         let mut entries = self.lock();
         if let Some(entry) = entries.slots.iter_mut().find(|(id, _)| *id == slot) {
-            entry.1 = target;
+            entry.1 = instance;
         }
         entries.ended = ended.or(entries.ended.take());
         // What it had before has ended, or only gets nothing new: there is nothing to wait for.
@@ -290,9 +348,15 @@ impl Board {
     /// Tells the world, in the order of the changes.
     fn publish(&self, entries: &Entries) -> Vec<Retired> {
         let targets = entries.targets();
-        let state = match (targets.is_empty(), &entries.ended) {
+        let over = entries.kept() == 0 && (self.ended_before || !entries.over.is_empty());
+        let why = entries.ended.clone();
+        let state = match (targets.is_empty(), why) {
             (false, _) => LiveState::Serving(targets.clone()),
-            (true, Some(why)) => LiveState::Down(why.clone()),
+            (true, why) if over => LiveState::Ended {
+                why: why.unwrap_or_else(|| "all of its instances have ended".to_owned()),
+                well: !entries.failed,
+            },
+            (true, Some(why)) => LiveState::Down(why),
             (true, None) => LiveState::Starting,
         };
         self.state.send_replace(state);
@@ -301,6 +365,22 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an instance is no good any more.
+enum Lost {
+    Ended(Exit),
+    /// It runs, and does not answer as it should.
+    Unwell(String),
+}
+
+impl Lost {
+    fn why(self) -> String {
+        match self {
+            Self::Ended(exit) => described(exit),
+            Self::Unwell(why) => why,
+        }
     }
 }
 
@@ -327,10 +407,19 @@ impl Keeper {
                 None => self.start(unproven.take()).await?,
             };
             let since = Instant::now();
-            let Some(why) = self.watch(&current).await else {
+            let Some(lost) = self.watch(&current).await else {
                 return Some(current);
             };
-            self.note_end(why, since.elapsed());
+            if let Lost::Ended(exit) = lost
+                && !starts_again(self.restart(), exit)
+            {
+                // It leaves a directory behind.
+                current.stop(Duration::ZERO).await;
+                let well = is_done(self.restart(), exit);
+                self.finish(described(exit), well).await;
+                return None;
+            }
+            self.note_end(lost.why(), since.elapsed());
             // What is unhealthy still runs; what has ended leaves a directory behind.
             current.stop(self.app.settings.rollout.stop_grace()).await;
             self.app.metrics.count_restart(&self.row.tenant);
@@ -346,33 +435,39 @@ impl Keeper {
                 () = self.stop.cancelled() => return None,
                 () = pause => {}
             }
-            let tried = match running.take() {
-                Some(instance) => self.prove(instance).await,
-                None => self.try_start().await,
+            // A start that has begun comes to its end: else it could run beside what takes this one's place.
+            let started = match running.take() {
+                Some(instance) => Ok(instance),
+                None => instances::start(&self.app, &self.row).await,
             };
-            match tried {
+            let instance = match started {
+                Ok(instance) => instance,
+                Err(failure) => {
+                    self.note_end(failure.message, Duration::ZERO);
+                    continue;
+                }
+            };
+            match self.prove(instance).await {
+                Ok(Some(instance)) if instance.exited().is_some() => return Some(instance),
                 Ok(Some(instance)) => {
-                    self.board.up(self.slot, instances::target(&instance));
+                    self.board.up(self.slot, &instance);
                     self.tell(&instance, "an instance of the live release serves");
                     return Some(instance);
                 }
                 Ok(None) => return None,
+                Err(why) if self.restart() == Restart::Never => {
+                    self.finish(why, false).await;
+                    return None;
+                }
                 Err(why) => self.note_end(why, Duration::ZERO),
             }
         }
     }
 
-    async fn try_start(&self) -> Result<Option<Instance>, String> {
-        // A start that has begun comes to its end: else it could run beside what takes this one's place.
-        let started = instances::start(&self.app, &self.row).await;
-        let instance = started.map_err(|failure| failure.message)?;
-        self.prove(instance).await
-    }
-
     async fn prove(&self, instance: Instance) -> Result<Option<Instance>, String> {
         let healthy = tokio::select! {
             () = self.stop.cancelled() => None,
-            healthy = health::until_healthy(&instance, &self.row.capsule.health) => Some(healthy),
+            healthy = health::until_healthy(&instance, &self.row.capsule) => Some(healthy),
         };
         if let Some(Ok(_)) = healthy {
             return Ok(Some(instance));
@@ -385,11 +480,35 @@ impl Keeper {
     }
 
     /// Watches a serving instance; returns why it is no good any more, or `None` when told to stop.
-    async fn watch(&self, instance: &Instance) -> Option<String> {
+    async fn watch(&self, instance: &Instance) -> Option<Lost> {
         tokio::select! {
             () = self.stop.cancelled() => None,
-            exit = instance.wait() => Some(described(exit)),
-            asked = self.until_lost(instance) => Some(format!("it {}", no_longer(asked))),
+            exit = instance.wait() => Some(Lost::Ended(exit)),
+            asked = self.until_lost(instance) => Some(Lost::Unwell(format!("it {}", no_longer(asked)))),
+        }
+    }
+
+    fn restart(&self) -> Restart {
+        self.row.capsule.restart
+    }
+
+    /// Takes note of an instance that has ended and is not started again, for the next server too.
+    async fn finish(&self, why: String, well: bool) {
+        tracing::info!(
+            tenant = self.row.tenant,
+            deployment = self.row.number,
+            why,
+            "an instance of the live release has ended and is not started again"
+        );
+        self.board.over(self.slot, why, well);
+        let (tenant, number) = (&self.row.tenant, self.row.number);
+        if let Err(error) = self.app.store.note_ended(tenant, number).await {
+            tracing::error!(
+                tenant,
+                deployment = number,
+                error = %crate::chain(&error),
+                "the end of an instance could not be written down: the next server starts it again"
+            );
         }
     }
 
@@ -397,6 +516,9 @@ impl Keeper {
     async fn until_lost(&self, instance: &Instance) -> &Probe {
         let check = &self.row.capsule.health;
         let Some(liveness) = &check.liveness else {
+            if self.restart() == Restart::Never {
+                match self.follow_readiness(instance).await {}
+            }
             health::until_unhealthy(instance, check).await;
             return &check.probe;
         };
@@ -422,7 +544,7 @@ impl Keeper {
                 instance,
                 "an instance of the live release gets requests again",
             );
-            self.board.up(self.slot, instances::target(instance));
+            self.board.up(self.slot, instance);
         }
     }
 

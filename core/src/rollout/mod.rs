@@ -9,6 +9,7 @@ mod instances;
 mod live;
 mod probe;
 mod recovery;
+mod restart;
 mod run;
 #[cfg(test)]
 mod simulation;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use engines::{Command, EngineError, Exit, Instance};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -15,6 +16,8 @@ use tokio_rustls::TlsConnector;
 
 /// How much of an answer is looked through for a text.
 const BODY_LIMIT: usize = 64 * 1024;
+/// How many characters of what a command has said are told.
+const LINE_LIMIT: usize = 300;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,64 @@ pub(crate) enum Probed {
     Refused,
     /// Somebody listens and does not answer in time.
     TimedOut,
-    /// Somebody listens and speaks something else, or hung up.
+    /// Somebody listens and speaks something else, or hung up; or a command could not be run this time.
     Broken(String),
+    /// A command ended with something else than 0.
+    Failed {
+        exit: Exit,
+        /// The last line that it wrote.
+        said: Option<String>,
+    },
+    /// A command that can never be run: the image does not have it.
+    Impossible(String),
+}
+
+/// Asks an instance, in whichever way.
+pub(super) async fn ask_instance(instance: &Instance, asked: &Probe, limit: Duration) -> Probed {
+    match asked.kind {
+        ProbeKind::Command => run(instance, asked, limit).await,
+        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Image => {
+            probe(instance.address(), asked, limit).await
+        }
+    }
+}
+
+/// What is left of a question to ask at a tenant's URL, behind which there may be any instance: a command has no place
+/// there.
+pub(super) fn at_url(asked: &Probe) -> Probe {
+    match asked.kind {
+        ProbeKind::Command => Probe {
+            kind: ProbeKind::Tcp,
+            ..Probe::default()
+        },
+        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Image => asked.clone(),
+    }
+}
+
+async fn run(instance: &Instance, asked: &Probe, limit: Duration) -> Probed {
+    let command = Command::new(asked.command.clone(), limit);
+    let outcome = match instance.run(command).await {
+        Ok(outcome) => outcome,
+        Err(error @ (EngineError::ProgramNotFound { .. } | EngineError::ExecFormat { .. })) => {
+            return Probed::Impossible(crate::chain(&error));
+        }
+        Err(error) => return Probed::Broken(crate::chain(&error)),
+    };
+    match outcome.exit {
+        Some(Exit::Code(0)) => Probed::Good,
+        Some(exit) => Probed::Failed {
+            exit,
+            said: last_line(&outcome.output),
+        },
+        None => Probed::TimedOut,
+    }
+}
+
+/// The last line that is not empty, as much of it as fits into a message.
+fn last_line(output: &str) -> Option<String> {
+    let mut lines = output.lines().rev().map(str::trim);
+    let line = lines.find(|line| !line.is_empty())?;
+    Some(line.chars().take(LINE_LIMIT).collect())
 }
 
 /// Asks on a connection of its own.
@@ -68,6 +127,9 @@ where
 {
     match asked.kind {
         ProbeKind::Tcp => Probed::Good,
+        ProbeKind::Command | ProbeKind::Image => {
+            Probed::Broken("only an instance can be asked so".to_owned())
+        }
         ProbeKind::Http => get(stream, address, asked)
             .await
             .unwrap_or_else(|error| Probed::Broken(crate::chain(&error))),
@@ -132,6 +194,7 @@ pub(super) fn succeeded(asked: &Probe) -> String {
     match asked.kind {
         ProbeKind::Http => format!("GET {} answered", asked.path),
         ProbeKind::Tcp => "its port took a connection".to_owned(),
+        ProbeKind::Command | ProbeKind::Image => format!("{} ended well", named(asked)),
     }
 }
 
@@ -140,7 +203,16 @@ pub(super) fn no_longer(asked: &Probe) -> String {
     match asked.kind {
         ProbeKind::Http => format!("no longer answers GET {} as it should", asked.path),
         ProbeKind::Tcp => "no longer takes connections on its port".to_owned(),
+        ProbeKind::Command | ProbeKind::Image => format!("no longer passes {}", named(asked)),
     }
+}
+
+/// Only its first word: arguments may hold what is nobody's business.
+fn named(asked: &Probe) -> String {
+    format!(
+        "the check `{}`",
+        asked.command.first().map_or("", String::as_str)
+    )
 }
 
 /// What is wrong with an answer that is not good, from an instance that listens on `port`.
@@ -167,6 +239,21 @@ pub(super) fn wrong(asked: &Probe, limit: Duration, port: u16, probed: &Probed) 
         }
         (Probed::TimedOut, ProbeKind::Tcp) => {
             format!("port {port} (PORT) takes no connection within {limit} ms")
+        }
+        (Probed::TimedOut, ProbeKind::Command | ProbeKind::Image) => {
+            format!("{} does not end within {limit} ms", named(asked))
+        }
+        (Probed::Failed { exit, said }, _) => {
+            let said = said.as_ref().map(|line| format!(" ({line})"));
+            format!(
+                "{} ends with {exit}{}",
+                named(asked),
+                said.unwrap_or_default()
+            )
+        }
+        (Probed::Impossible(why), _) => format!("{} cannot be run: {why}", named(asked)),
+        (Probed::Broken(why), ProbeKind::Command | ProbeKind::Image) => {
+            format!("{} was not run: {why}", named(asked))
         }
         (Probed::Broken(why), _) => format!("GET {path} is not answered: {why}"),
         (Probed::Good, _) => "the answer is good".to_owned(),

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::instances::LeftRunning;
 use super::live::{Live, described};
+use super::restart::starts_again;
 use super::undo::begin_standing_in;
 use super::{failure, health};
 use crate::deployments::{State, Strategy};
@@ -56,6 +57,8 @@ pub(crate) async fn restore_live(
     } = left;
     let of_live = Running::of(tenant, live.as_ref(), of_live, &mut rest).await;
     let of_stand_in = Running::of(tenant, stand_in.as_ref(), of_stand_in, &mut rest).await;
+    let live = note_ended(app, live, &of_live).await?;
+    let stand_in = note_ended(app, stand_in, &of_stand_in).await?;
     // Where two must not run at once, nothing is started beside what still ends.
     let alone = live
         .as_ref()
@@ -82,6 +85,20 @@ pub(crate) async fn restore_live(
         }
     }
     Ok(())
+}
+
+/// Takes note of those that have ended while there was no server, and are not started again.
+async fn note_ended(
+    app: &App,
+    row: Option<DeploymentRow>,
+    running: &Running,
+) -> Result<Option<DeploymentRow>, StoreError> {
+    let Some(mut row) = row else { return Ok(None) };
+    for _ in 0..running.ended {
+        app.store.note_ended(&row.tenant, row.number).await?;
+        row.ended += 1;
+    }
+    Ok(Some(row))
 }
 
 async fn find(
@@ -120,6 +137,8 @@ struct Running {
     healthy: Vec<Instance>,
     /// Those that may yet: still starting, or out of the traffic for a while.
     unproven: Vec<Instance>,
+    /// How many have ended that are not started again.
+    ended: u32,
 }
 
 impl Running {
@@ -147,6 +166,7 @@ impl Running {
                     why = described(exit),
                     "an instance of the live release is down since before the start"
                 );
+                running.ended += u32::from(!starts_again(row.capsule.restart, exit));
                 // What has ended leaves a directory behind.
                 rest.push(instance);
             } else if is_healthy {
@@ -155,7 +175,8 @@ impl Running {
                 running.unproven.push(instance);
             }
         }
-        let wanted = row.capsule.replicas as usize;
+        let ended = row.ended.saturating_add(running.ended);
+        let wanted = row.capsule.replicas.saturating_sub(ended) as usize;
         let surplus = running.healthy.len().min(wanted);
         rest.extend(running.healthy.split_off(surplus));
         let surplus = running.unproven.len().min(wanted - running.healthy.len());

@@ -15,7 +15,8 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use super::live::{Live, LiveState};
-use super::probe::{Probed, probe_with, wrong};
+use super::probe::{Probed, at_url, probe_with, wrong};
+use super::restart::is_done;
 use super::watching::{Log, log_from_now};
 use super::{failure, instances};
 use crate::deployments::{Course, State};
@@ -120,7 +121,9 @@ impl New {
     }
 
     pub(super) fn targets(&self) -> Vec<Target> {
-        self.lock().iter().map(instances::target).collect()
+        let new = self.lock();
+        let running = new.iter().filter(|one| one.exited().is_none());
+        running.map(instances::target).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Instance>> {
@@ -372,10 +375,18 @@ async fn verify(
     }
     let mut last = Probed::Refused;
     for _ in 0..VERIFICATIONS {
-        if let Some(exit) = new.iter().find_map(Instance::exited) {
-            return Err(failure::ended(exit));
+        let ended: Vec<_> = new.iter().filter_map(Instance::exited).collect();
+        let failed = ended
+            .iter()
+            .find(|exit| !is_done(row.capsule.restart, **exit));
+        if let Some(exit) = failed {
+            return Err(failure::ended(*exit));
         }
-        last = probe_with(tls.clone(), address, &check.probe, limit).await;
+        if ended.len() == new.len() {
+            // All have done their work: nobody is left to ask.
+            return Ok(());
+        }
+        last = probe_with(tls.clone(), address, &at_url(&check.probe), limit).await;
         if last == Probed::Good {
             return Ok(());
         }
@@ -395,7 +406,10 @@ fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
             "port {port} of the tenant's URL is in use by another program; free it and deploy again"
         ),
         Probed::Refused => format!("{url} refuses connections"),
-        _ => format!("asked at {url}: {}", wrong(&check.probe, limit, port, last)),
+        _ => format!(
+            "asked at {url}: {}",
+            wrong(&at_url(&check.probe), limit, port, last)
+        ),
     }
 }
 

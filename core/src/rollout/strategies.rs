@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::{Exit, Instance};
+use engines::Exit;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::analysis::Verdict;
 use super::live::Live;
 use super::probe::succeeded;
+use super::restart::is_done;
 use super::run::{Rollout, Stop, drain, start};
 use super::watching::{self, Watch, log_from_now};
 use super::{failure, health, instances};
@@ -189,13 +190,13 @@ impl Rollout {
             };
             self.advance(State::Provisioned, message).await?;
         }
-        let health = self.row.capsule.health.clone();
+        let release = self.row.capsule.clone();
         let new = self.new.all();
-        let healthy = new.iter().map(|i| health::until_healthy(i, &health));
+        let healthy = new.iter().map(|i| health::until_healthy(i, &release));
         let took = self.bounded(try_join_all(healthy)).await??;
         if self.state == State::Provisioned {
             let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
-            let message = format!("{} after {seconds:.1} s", succeeded(&health.probe));
+            let message = format!("{} after {seconds:.1} s", succeeded(&release.health.probe));
             self.advance(State::Healthy, message).await?;
         }
         Ok(())
@@ -216,7 +217,7 @@ impl Rollout {
         );
         let signals = self.signals.clone();
         let mut promoted = pin!(signals.promoted());
-        let mut broken = pin!(watching::broken(self.new.all(), health));
+        let mut broken = pin!(watching::broken(self.new.all(), self.row.capsule.clone()));
         let mut rhythm = tokio::time::interval(Watch::rhythm(pause));
         rhythm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let over = pause.map(|pause| Instant::now() + pause);
@@ -236,7 +237,9 @@ impl Rollout {
                 None => return self.go_on("promoted").await,
                 Some(Verdict::Fail(why)) => {
                     // Its end is the reason why requests failed.
-                    let ended = self.new.all().iter().find_map(Instance::exited);
+                    let restart = self.row.capsule.restart;
+                    let ended = self.new.all().into_iter().filter_map(|one| one.exited());
+                    let ended = ended.into_iter().find(|exit| !is_done(restart, *exit));
                     let told = || failure::plain("analysis_failed", why);
                     return Err(ended.map_or_else(told, failure::ended).into());
                 }

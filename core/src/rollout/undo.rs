@@ -58,7 +58,7 @@ impl Rollout {
         let number = old.number;
         // Asked itself: what is known of it may be as old as its checks are rare.
         let serves = old.answers(1).await;
-        let lost = !serves && self.is_lost();
+        let lost = !serves && self.is_lost(&old);
         if lost && new_has_traffic {
             self.stand_in(old).await;
             let new = self.row.number;
@@ -88,12 +88,11 @@ impl Rollout {
 
     /// Old instances that made room, or are down, come back before the new ones go that have traffic.
     async fn refill(&self, old: &Live, new_has_traffic: bool) {
-        let wanted = old.row.capsule.replicas as usize;
-        let missing = wanted.saturating_sub(old.size());
+        let missing = old.missing();
         if missing > 0 {
             old.grow(missing);
         }
-        let enough = if missing > 0 { wanted } else { 1 };
+        let enough = if missing > 0 { old.kept() } else { 1 };
         if !new_has_traffic && missing == 0 && !self.old_served {
             return;
         }
@@ -111,13 +110,7 @@ impl Rollout {
         let retired = self.tenant.stop_traffic();
         self.end_new(retired).await;
         let number = old.number;
-        let live = Live::keep(
-            &self.app,
-            &self.tenant,
-            old.row.clone(),
-            Vec::new(),
-            Vec::new(),
-        );
+        let live = Live::keep(&self.app, &self.tenant, old.again(), Vec::new(), Vec::new());
         drop(live.take_traffic());
         self.tenant.set_live(Some(Arc::clone(&live)));
         if self.is_back(&live, 1).await {
@@ -126,7 +119,7 @@ impl Rollout {
                 format!("deployment {number} serves again"),
             );
         }
-        let end = if self.is_lost() {
+        let end = if self.is_lost(&live) {
             State::NeedsOperator
         } else {
             State::RolledBack
@@ -135,6 +128,10 @@ impl Rollout {
     }
 
     async fn is_back(&self, old: &Live, count: usize) -> bool {
+        if matches!(old.state(), LiveState::Ended { .. }) {
+            // Nobody comes.
+            return false;
+        }
         let limit = self.app.settings.rollout.restore();
         let back = async {
             while !(old.serves_within(count, limit).await && old.answers(count).await) {
@@ -148,8 +145,9 @@ impl Rollout {
     }
 
     /// Whether what does not serve now did before. A server that ends starts it again at its next start.
-    fn is_lost(&self) -> bool {
-        self.old_served && !self.app.shutdown.is_cancelled()
+    fn is_lost(&self, old: &Live) -> bool {
+        let ended = matches!(old.state(), LiveState::Ended { .. });
+        self.old_served && !ended && !self.app.shutdown.is_cancelled()
     }
 
     /// The new instances that cannot go, because nobody else serves, are kept running until somebody does.

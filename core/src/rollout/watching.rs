@@ -17,8 +17,9 @@ use super::analysis::{Sample, Verdict, judge};
 use super::health::{answers, until_unhealthy};
 use super::live::Live;
 use super::probe::no_longer;
+use super::restart::is_done;
 use super::{failure, instances};
-use crate::deployments::Thresholds;
+use crate::deployments::{Capsule, Thresholds};
 use crate::logs::{Filter, Follower, MAX_LINES};
 use crate::tenant::Tenant;
 
@@ -168,12 +169,17 @@ impl Watch {
 }
 
 /// Returns when one of the instances has ended or is no longer healthy.
-pub(super) async fn broken(instances: Vec<Instance>, check: HealthCheck) -> Failure {
+pub(super) async fn broken(instances: Vec<Instance>, release: Capsule) -> Failure {
     let each = instances.iter().map(|instance| {
-        let check = &check;
+        let (check, restart) = (&release.health, release.restart);
         Box::pin(async move {
             tokio::select! {
-                exit = instance.wait() => failure::ended(exit),
+                exit = instance.wait() => {
+                    if is_done(restart, exit) {
+                        return std::future::pending().await;
+                    }
+                    failure::ended(exit)
+                }
                 () = until_unhealthy(instance, check) => failure::plain(
                     "unhealthy",
                     format!("instance {} {}", instance.id(), no_longer(&check.probe)),

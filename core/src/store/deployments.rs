@@ -28,6 +28,8 @@ pub(crate) struct DeploymentRow {
     pub(crate) rollout: RolloutSettings,
     /// Run once before anything is started.
     pub(crate) release_command: Vec<String>,
+    /// How many of its instances have ended and are not started again.
+    pub(crate) ended: u32,
     pub(crate) timeout_seconds: u64,
     /// The deployment that served before.
     pub(crate) previous: Option<u64>,
@@ -90,12 +92,25 @@ const SELECT: &str = "
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
            t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout,
-           d.release_command, r.secrets, r.resources
+           d.release_command, r.secrets, r.resources, r.restart, d.ended
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
 
 impl Store {
+    /// Writes down that one more instance of a deployment has ended and is not started again.
+    pub(crate) async fn note_ended(&self, tenant: &str, number: u64) -> Result<(), StoreError> {
+        let tenant = tenant.to_owned();
+        self.write(move |transaction| {
+            transaction.execute(
+                "UPDATE deployments SET ended = ended + 1 WHERE tenant = ?1 AND number = ?2",
+                params![tenant, signed(number)],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Writes a deployment in state `requested`, its first event and, where a key is given, the
     /// answer that `answer` makes of its number: all of it or nothing.
     pub(crate) async fn begin_deployment<F>(
@@ -349,8 +364,8 @@ fn release(
     let fingerprint = capsule.fingerprint();
     transaction.execute(
         "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at, replicas,
-           secrets, resources)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
+           secrets, resources, restart)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING",
         params![
             tenant,
             fingerprint,
@@ -361,6 +376,7 @@ fn release(
             capsule.replicas,
             json(&capsule.secrets)?,
             json(&capsule.resources)?,
+            json(&capsule.restart)?,
         ],
     )?;
     transaction.one(
@@ -431,11 +447,13 @@ fn read(row: &Row) -> Result<DeploymentRow, StoreError> {
             health: serde_json::from_str(&row.get::<String>(10)?)?,
             replicas: row.get(21)?,
             resources: serde_json::from_str(&row.get::<String>(25)?)?,
+            restart: serde_json::from_str(&row.get::<String>(26)?)?,
             secrets: serde_json::from_str(&row.get::<String>(24)?)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
         rollout: serde_json::from_str(&row.get::<String>(22)?)?,
         release_command: serde_json::from_str(&row.get::<String>(23)?)?,
+        ended: row.get(27)?,
         timeout_seconds: unsigned(row.get(12)?),
         previous: number(13)?,
         restores: number(14)?,

@@ -84,8 +84,19 @@ fn main() {
     }
 }
 
-/// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends.
+/// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends. What a check does: `check PATH`
+/// asks the instance that it runs in, and ends with 1 and the answer's last line when that is not 200.
 fn once(command: &str) {
+    if command == "check" {
+        let path = env::args().nth(2).unwrap_or_default();
+        let mut answer = String::new();
+        let mut stream = TcpStream::connect(("127.0.0.1", number("PORT", 0) as u16)).expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it takes requests");
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("it answers");
+        println!("{answer}");
+        std::process::exit(i32::from(!answer.starts_with("HTTP/1.1 200 ")));
+    }
     println!("running {command} for version {}", variable("VERSION", "none"));
     match command {
         "print" => {}

@@ -2,8 +2,10 @@
 
 use management_api::types::{DeployRequest, HealthCheck, Liveness, Probe, ProbeKind};
 
-use crate::harness::{Server, get, until};
-use crate::image::push;
+use serde_json::json;
+
+use crate::harness::{Server, get, key, until};
+use crate::image::{push, registry};
 
 fn with(server: &Server, tag: &str, change: impl FnOnce(&mut HealthCheck)) -> DeployRequest {
     let mut request = server.request(tag);
@@ -131,4 +133,115 @@ fn what_is_not_ready_gets_no_requests_and_runs_on() {
         1,
         "{log}"
     );
+}
+
+fn command(words: &[&str]) -> Probe {
+    Probe {
+        kind: ProbeKind::Command,
+        command: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..Probe::default()
+    }
+}
+
+fn checked_by(words: &[&str]) -> impl FnOnce(&mut HealthCheck) {
+    move |check| check.probe = command(words)
+}
+
+const CHECK: [&str; 3] = ["/app", "check", "/health"];
+
+fn check_commands(server: Server) {
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    push(&server, "local", "sick", &[("MODE", "unhealthy")]);
+    let deploy = |tag: &str, words: &[&str]| {
+        let answer = server.deploy(&with(&server, tag, checked_by(words)));
+        server.wait(answer.deployment.unwrap())
+    };
+    let done = deploy("one", &CHECK);
+    assert_eq!(done.state, "succeeded", "{done:?}");
+    // One that runs beside it is not healthy: nothing is lost.
+    let failure = deploy("sick", &CHECK).failure.unwrap();
+    assert_eq!(failure.code, "unhealthy");
+    let why = "the check `/app` ends with exit code 1 (sick)";
+    assert!(failure.message.starts_with(why), "{failure:?}");
+    // Nobody waits for what the image does not have.
+    let failure = deploy("one", &["absent"]).failure.unwrap();
+    assert_eq!(failure.code, "unhealthy");
+    let why = "the check `absent` cannot be run: program `absent` not found in the image after 0 s";
+    assert_eq!(failure.message, why);
+    let failure = deploy("one", &["/app", "hang"]).failure.unwrap();
+    assert_eq!(failure.code, "health_timeout");
+    let why = "the check `/app` does not end within 1000 ms";
+    assert!(failure.message.starts_with(why), "{failure:?}");
+    assert_eq!(server.version().as_deref(), Some("one"));
+    // The next server asks those that it takes over in the same way.
+    let url = server.app_url();
+    let server = server.kill_and_restart();
+    let port = || get(&format!("{url}/env/PORT"));
+    let before = until("it serves", port);
+    get(&format!("{url}/sick"));
+    let after = until("another takes its place", || {
+        port().filter(|port| *port != before)
+    });
+    assert_ne!(before, after);
+    let log = server.log();
+    assert!(
+        log.contains("it no longer passes the check `/app`"),
+        "{log}"
+    );
+}
+
+#[test]
+pub(crate) fn a_command_inside_the_instance_decides() {
+    check_commands(Server::start());
+}
+
+#[test]
+fn a_command_decides_where_nothing_is_isolated() {
+    check_commands(Server::start_without_isolation());
+}
+
+#[test]
+pub(crate) fn a_command_may_say_that_an_instance_cannot_be_helped() {
+    let server = Server::start();
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    let change = |check: &mut HealthCheck| {
+        check.liveness = Some(Liveness {
+            probe: command(&["/app", "check", "/alive"]),
+            ..alive()
+        });
+    };
+    let answer = server.deploy(&with(&server, "one", change));
+    assert_eq!(server.wait(answer.deployment.unwrap()).state, "succeeded");
+    let port = || get(&format!("{}/env/PORT", server.app_url()));
+    let before = until("it serves", port);
+    get(&format!("{}/dead", server.app_url()));
+    until("another takes its place", || {
+        port().filter(|port| *port != before)
+    });
+}
+
+#[test]
+pub(crate) fn the_check_of_the_image_is_used_where_it_is_asked_for() {
+    let server = Server::start();
+    let registry = registry(&server, "local");
+    let says = |path: &str| json!({ "Test": ["CMD", "/app", "check", path], "Retries": 3 });
+    registry.push_checked("good", &[("VERSION", "good")], &says("/health"));
+    registry.push_checked("bad", &[], &says("/absent"));
+    registry.push("none", &[("VERSION", "none")]);
+    let ask = |tag: &str| with(&server, tag, of_kind(ProbeKind::Image));
+    let number = server.deploy(&ask("good")).deployment.unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    let number = server.deploy(&ask("bad")).deployment.unwrap();
+    let failure = server.wait(number).failure.unwrap();
+    assert!(
+        failure.message.starts_with("the check `/app` ends with"),
+        "{failure:?}"
+    );
+    let refused = server.client().deploy("local", &ask("none"), &key(), false);
+    let refused = format!("{:?}", refused.unwrap_err());
+    assert!(
+        refused.contains("the image has no HEALTHCHECK"),
+        "{refused}"
+    );
+    assert_eq!(server.version().as_deref(), Some("good"));
 }

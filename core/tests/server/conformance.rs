@@ -11,6 +11,11 @@
 macro_rules! conformance {
     ($engine:expr) => {
         conformance! { $engine =>
+            checks: [
+                a_command_inside_the_instance_decides,
+                a_command_may_say_that_an_instance_cannot_be_helped,
+                the_check_of_the_image_is_used_where_it_is_asked_for,
+            ],
             deploy: [
                 an_image_is_deployed_and_serves_at_the_tenants_url,
                 the_next_release_takes_over_at_the_same_url,

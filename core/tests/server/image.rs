@@ -4,7 +4,7 @@ use std::fs;
 
 use management_api::types::RegistryToken;
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::app;
@@ -38,8 +38,13 @@ pub(crate) struct Registry {
 impl Registry {
     /// Pushes an image with this environment under `tag`; returns its digest.
     pub(crate) fn push(&self, tag: &str, env: &[(&str, &str)]) -> String {
+        self.push_checked(tag, env, &json!(null))
+    }
+
+    /// The same with a health check of the image's own.
+    pub(crate) fn push_checked(&self, tag: &str, env: &[(&str, &str)], health: &Value) -> String {
         let layer = layer();
-        let config = config(&layer, env);
+        let config = config(&layer, env, health);
         for blob in [&layer, &config] {
             self.upload(blob);
         }
@@ -114,7 +119,7 @@ pub(crate) fn layer() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn config(layer: &[u8], env: &[(&str, &str)]) -> Vec<u8> {
+fn config(layer: &[u8], env: &[(&str, &str)], health: &Value) -> Vec<u8> {
     let env: Vec<_> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -124,7 +129,7 @@ fn config(layer: &[u8], env: &[(&str, &str)]) -> Vec<u8> {
     let config = json!({
         "architecture": architecture,
         "os": "linux",
-        "config": { "Entrypoint": ["/app"], "Env": env },
+        "config": { "Entrypoint": ["/app"], "Env": env, "Healthcheck": health },
         "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
     });
     config.to_string().into_bytes()

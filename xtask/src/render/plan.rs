@@ -315,14 +315,16 @@ fn layer(preview: &LayerPreview) -> Layer {
     }
 }
 
-/// What would be different from what serves now.
 fn health(check: &Health) -> String {
     match check.kind {
         HealthKind::Http => format!("GET {} -> {}", check.path, check.status),
         HealthKind::Tcp => "a connection to PORT".to_owned(),
+        HealthKind::Command => format!("`{}` -> 0", check.command.join(" ")),
+        HealthKind::Image => "the image's HEALTHCHECK".to_owned(),
     }
 }
 
+/// What would be different from what serves now.
 fn changes(plan: &Plan) -> Vec<String> {
     let Some(live) = &plan.live else {
         return vec!["nothing is known to serve now: this would be the first release".to_owned()];

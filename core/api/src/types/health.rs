@@ -51,6 +51,9 @@ pub struct Probe {
     /// `http`: text that the first 64 KiB of a good answer hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// `command`: what is run inside the instance; it has to end with 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 impl Default for Probe {
@@ -60,6 +63,7 @@ impl Default for Probe {
             path: Self::default_path(),
             status: Self::default_status(),
             body: None,
+            command: Vec::new(),
         }
     }
 }
@@ -83,6 +87,11 @@ pub enum ProbeKind {
     Http,
     /// A connection to the instance's port.
     Tcp,
+    /// A command inside the instance.
+    Command,
+    /// In a request: the command of the image's own check, at the image's own times where it has some. What becomes of
+    /// the release has the command.
+    Image,
 }
 
 impl ProbeKind {

@@ -27,6 +27,9 @@ pub struct DeployRequest {
     /// What each instance may use of the machine; part of the release.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
+    /// What becomes of an instance that has ended; part of the release.
+    #[serde(default, skip_serializing_if = "Restart::is_always")]
+    pub restart: Restart,
     /// What is run once, in the new image with the new environment, before anything of the new release is started: a
     /// migration for instance. Arguments for the image's entrypoint, as `docker run IMAGE ARGUMENTS` has them. It must end
     /// with 0; else nothing has changed.
@@ -47,6 +50,39 @@ pub struct DeployRequest {
     /// Start new instances even when the very same release is live.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+}
+
+/// *Ours*: which instances are started again that have ended, with longer and longer pauses between.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// All of them.
+    #[default]
+    Always,
+    /// Those that ended with anything but 0. One that ended with 0 has done its work.
+    OnFailure,
+    /// None.
+    Never,
+}
+
+impl Restart {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnFailure => "on-failure",
+            Self::Never => "never",
+        }
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_always(&self) -> bool {
+        *self == Self::Always
+    }
 }
 
 /// *Ours*: what each instance of a release may use of the machine. What is absent is not bounded. A server that cannot

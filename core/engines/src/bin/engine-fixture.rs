@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["eat", mebibytes] => eat(mebibytes),
         ["spawn", count] => spawn(count),
         ["burn", milliseconds] => burn(milliseconds),
+        ["leave", seconds] => leave(seconds),
         ["answer", socket, line] => answer(socket, line),
         _ => return ExitCode::from(64),
     }
@@ -63,6 +65,14 @@ fn spawn(count: &str) {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// Leaves a process behind in a process group of its own.
+#[expect(clippy::zombie_processes, reason = "what is tested is who ends it")]
+fn leave(seconds: &str) {
+    let mut sleep = Command::new("/bin/sleep");
+    sleep.arg(seconds).process_group(0);
+    sleep.spawn().expect("it starts");
 }
 
 /// Is busy for so long, and prints for how long of that it had a processor.

@@ -12,11 +12,14 @@ use bollard::query_parameters::{
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
+use super::commands;
 use super::engine::Network;
 use super::errors::{is_missing, reason};
 use super::logs::Log;
 use super::record::Records;
+use crate::command::{Command, CommandOutcome};
 use crate::engine::BoxFuture;
+use crate::error::EngineError;
 use crate::instance::{Exit, Life, Running};
 use crate::process::proc;
 use crate::seats::Seat;
@@ -76,16 +79,18 @@ impl Running for Tended {
         Box::pin(self.signal("SIGKILL"))
     }
 
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>> {
+        Box::pin(commands::run(&self.docker, &self.container, command))
+    }
+
     fn listening_ports(&self) -> Vec<u16> {
-        // A server that runs in a container itself sees other processes under these numbers.
-        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid));
-        if !groups.is_ok_and(|groups| groups.contains(&self.container)) {
+        let pid = i32::try_from(self.pid).unwrap_or_default();
+        if !proc::is_in_group(pid, &self.container) {
             return Vec::new();
         }
         if self.own_network {
             return proc::ports_of_network(self.pid);
         }
-        let pid = i32::try_from(self.pid).unwrap_or_default();
         proc::listening_ports(&proc::descendants(pid))
     }
 }
@@ -246,17 +251,22 @@ fn exit_of(found: &ContainerInspectResponse) -> Option<Exit> {
     if lives(state) {
         return None;
     }
-    let code = state.exit_code.unwrap_or_default();
-    let signal = i32::try_from(code - SIGNALLED).ok();
-    let signal = signal.and_then(|number| Signal::try_from(number).ok());
+    let exit = exit_by_code(state.exit_code.unwrap_or_default());
     let limit = found.host_config.as_ref().and_then(|host| host.memory);
     let limit = limit.and_then(|limit| u64::try_from(limit).ok());
-    let out_of_memory = state.oom_killed.unwrap_or_default() && signal == Some(Signal::SIGKILL);
-    Some(match (out_of_memory, limit, signal) {
-        (true, Some(limit), _) => Exit::OutOfMemory { limit },
-        (_, _, Some(signal)) => Exit::Signal(signal as i32),
-        _ => Exit::Code(i32::try_from(code).unwrap_or(i32::MAX)),
-    })
+    let killed = exit == Exit::Signal(Signal::SIGKILL as i32);
+    let limit = limit.filter(|_| killed && state.oom_killed.unwrap_or_default());
+    Some(limit.map_or(exit, |limit| Exit::OutOfMemory { limit }))
+}
+
+/// The end of a program by the one number that Docker has for it.
+pub(super) fn exit_by_code(code: i64) -> Exit {
+    let signal = i32::try_from(code - SIGNALLED).ok();
+    let signal = signal.and_then(|number| Signal::try_from(number).ok());
+    signal.map_or_else(
+        || Exit::Code(i32::try_from(code).unwrap_or(i32::MAX)),
+        |signal| Exit::Signal(signal as i32),
+    )
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! is published on the machine. The engine has to be on this machine: one behind a virtual machine does not show those
 //! addresses, and can only be used with [`Network::Host`].
 
+mod commands;
 mod container;
 mod engine;
 mod errors;

@@ -56,13 +56,6 @@ impl Capture {
         self.write(lines);
     }
 
-    /// Goes on in the log at `path`. One that cannot be opened changes nothing.
-    pub(crate) fn move_to(&mut self, path: &Path) {
-        if let Ok(file) = LogFile::open(path) {
-            self.file = file;
-        }
-    }
-
     /// Adds a line of the engine's own.
     pub(crate) fn note(&mut self, text: &str) {
         self.write(vec![Line::of_engine(text)]);

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Line;
+use crate::process::tree::absent_is_fine;
 
 /// A file that has reached this is put aside.
 const MAX_BYTES: u64 = 8 << 20;
@@ -59,9 +60,7 @@ impl LogFile {
                 return Ok(());
             }
             // another guard has put it aside; closing the old one frees it
-            if !self.reopen()? {
-                return Ok(());
-            }
+            self.file = append(&self.path)?;
         }
         Err(io::Error::other("the log is put aside again and again"))
     }
@@ -95,24 +94,8 @@ impl LogFile {
             absent_is_fine(fs::rename(aside(&self.path, number), older))?;
         }
         absent_is_fine(fs::rename(&self.path, aside(&self.path, 1)))?;
-        self.reopen()?;
+        self.file = append(&self.path)?;
         Ok(())
-    }
-
-    /// Opens the file that has the name now. `false` when its folder is not there any more: the file that
-    /// is open was moved with it, and is gone on with until somebody tells where to.
-    fn reopen(&mut self) -> io::Result<bool> {
-        match append(&self.path) {
-            Ok(file) => self.file = file,
-            Err(error) => {
-                let moved = error.kind() == io::ErrorKind::NotFound;
-                if !moved || self.file.metadata()?.nlink() == 0 {
-                    return Err(error);
-                }
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -131,13 +114,6 @@ fn append(path: &Path) -> io::Result<File> {
         .append(true)
         .mode(0o600)
         .open(path)
-}
-
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

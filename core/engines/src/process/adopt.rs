@@ -1,6 +1,6 @@
 //! Taking over the instances that an earlier server has left running.
 //!
-//! Their guards listen; the record beside each says which process the guard is. What cannot be
+//! Their guards listen while they have no server; the record beside each says which process the guard is. What cannot be
 //! taken over is left to the sweep, which ends it.
 
 use std::fs::File;
@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::launch::door;
+use super::launch::listener;
 use super::launch::protocol::{PROTOCOL, Report};
 use super::monitor::{Guard, Line};
 use super::proc::Process;
@@ -19,6 +19,8 @@ use super::record::InstanceRecord;
 
 /// For a guard to answer: it has nothing else to do but to write its log.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts: a guard may not have noticed yet that its server is gone.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why an instance is not taken over; it is ended then.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +33,20 @@ pub(crate) enum Refused {
     Stranger,
     #[error("its guard speaks protocol {0}")]
     Protocol(u32),
-    #[error("its guard ended it")]
+    #[error("its guard does not speak")]
     Ended,
+}
+
+impl Refused {
+    /// Whether a guard may answer otherwise a moment later: one that does not listen yet, or that somebody
+    /// else has come to first.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Talk(error) => error.kind() != io::ErrorKind::InvalidData,
+            Self::Ended => true,
+            Self::Silent | Self::Stranger | Self::Protocol(_) => false,
+        }
+    }
 }
 
 /// A guard that has answered.
@@ -46,15 +60,23 @@ pub(crate) struct Greeted {
 
 /// Connects to the guard of `record` in the instance's directory.
 pub(crate) async fn greet(directory: &Path, record: &InstanceRecord) -> Result<Greeted, Refused> {
-    match timeout(PATIENCE, connect(directory, record.guard)).await {
-        Ok(greeted) => greeted,
-        Err(_) => Err(Refused::Silent),
-    }
+    let mut refused = Refused::Silent;
+    let greeting = async {
+        loop {
+            match connect(directory, record.guard).await {
+                Err(error) if error.may_pass() && record.guard.is_alive() => refused = error,
+                other => return other,
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    let greeted = timeout(PATIENCE, greeting).await;
+    greeted.unwrap_or(Err(refused))
 }
 
 async fn connect(directory: &Path, process: Process) -> Result<Greeted, Refused> {
     let folder = File::open(directory)?;
-    let socket = UnixStream::connect(door::address(&folder)).await?;
+    let socket = UnixStream::connect(listener::address(&folder)).await?;
     if socket.peer_cred()?.pid() != Some(process.pid) {
         return Err(Refused::Stranger);
     }

@@ -131,11 +131,13 @@ impl Source<'_> {
             source,
         };
         if let Some(kept) = self.layers.find(expected) {
-            return unpacker.replay(&kept).map_err(|error| {
-                // it may be the one that is broken
-                let _ = self.layers.remove(expected);
-                failed(error)
-            });
+            let replayed = unpacker.replay(&kept);
+            if let Err(UnpackError::Kept(_)) = replayed {
+                // the next attempt unpacks it anew
+                let removed = self.layers.remove(expected);
+                removed.map_err(EngineError::files("remove", &self.layers.directory))?;
+            }
+            return replayed.map_err(failed);
         }
         let mut tar = DigestReader::by(expected.algorithm(), self.tar_stream(layer)?);
         // without room to keep it, it is unpacked for this image alone

@@ -16,7 +16,7 @@ use super::image::{Images, PreparedImage};
 use super::instance::{self, Found};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
-use super::launch::protocol::{Keeping, Launch, Order};
+use super::launch::protocol::{Launch, Supervision};
 use super::owner;
 use super::place::Place;
 use super::plan;
@@ -185,22 +185,13 @@ impl ProcessEngine {
         let mut record = InstanceRecord::read(directory).filter(InstanceRecord::is_adoptable)?;
         let id = directory.file_name()?.to_str()?.to_owned();
         let seat = self.inner.seats.take(&id).ok()?;
-        let place = self.place(&id);
+        let place = Place::new(&self.inner.root, &id);
         let held = self.inner.images.hold(record.image);
         let greeted = adopt::greet(directory, &record).await;
         let greeted = greeted
             .inspect_err(|error| tracing::warn!(id, %error, "an instance is not taken over"));
-        let Greeted {
-            mut guard,
-            pid,
-            ended,
-        } = greeted.ok()?;
+        let Greeted { guard, pid, ended } = greeted.ok()?;
         let pid = record.started(pid);
-        if let Some(path) = record.moved_to(&self.inner.root)
-            && let Err(error) = guard.socket.send(&Order::Log { path }).await
-        {
-            tracing::warn!(id, %error, "an instance's log does not follow its folder");
-        }
         if let Err(error) = record.write(directory) {
             // what it said before is enough to find the guard by
             tracing::warn!(id, %error, "an instance's record is not renewed");
@@ -248,13 +239,13 @@ impl ProcessEngine {
             tracing::warn!(id = spec.id, lacking, "an instance runs without bounds");
         }
         let seat = self.inner.seats.take(&spec.id)?;
-        let place = self.place(&spec.id);
+        let place = Place::new(&self.inner.root, &spec.id);
         let held = self.inner.images.hold(spec.image);
         let image = self.inner.images.prepare(spec.image).await?;
         let isolation = self.inner.isolation.of(&spec.resources);
         let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
-        let keeping = Keeping {
-            log: spec.log.clone(),
+        let supervision = Supervision {
+            log: place.log(&spec.log),
             directory: place.relative(&place.directory),
             orphan_ms: u64::try_from(self.inner.orphan.as_millis()).unwrap_or(u64::MAX),
             stop_signal: stop_signal as i32,
@@ -270,21 +261,31 @@ impl ProcessEngine {
             let groups = cgroups.create(&spec.id, &spec.resources);
             let groups = groups
                 .map_err(|error| EngineError::launch(&spec.id, "make its control groups", error))?;
-            Ok(Launch {
-                keeping: Some(Keeping { groups, ..keeping }),
+            let supervision = Some(Supervision {
+                groups: groups.clone(),
+                ..supervision
+            });
+            let launch = Launch {
+                supervision,
                 ..launch
-            })
+            };
+            Ok((launch, groups))
         });
-        let launch = work.await.map_err(|_| EngineError::ShuttingDown)?;
+        let made = work.await.map_err(|_| EngineError::ShuttingDown)?;
+        let (launch, groups) = match made {
+            Ok((launch, groups)) => (Ok(launch), groups),
+            Err(error) => (Err(error), Groups::default()),
+        };
         let birth = instance::Birth {
             spec,
             place,
             stop_signal,
+            groups,
             seat,
             held,
         };
         match launch {
-            Ok(launch) => birth.bear(&self.inner.launcher, launch).await,
+            Ok(launch) => birth.launch(&self.inner.launcher, launch).await,
             Err(error) => {
                 birth.abandon().await;
                 Err(error)
@@ -300,13 +301,6 @@ impl ProcessEngine {
             lacking.push("read-only root: there are no namespaces here".to_owned());
         }
         (!lacking.is_empty()).then(|| lacking.join("; "))
-    }
-
-    fn place(&self, id: &str) -> Place {
-        Place {
-            groups: self.inner.cgroups.groups(id),
-            ..Place::new(&self.inner.root, id)
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::layers::Layers;
-use super::unpack::Rules;
+use super::unpack::{Rules, UnpackError};
 use super::{assemble, boot, tree};
 use crate::error::EngineError;
 
@@ -228,7 +228,6 @@ impl Images {
             .contains_key(digest)
     }
 
-    /// The directory has no colon: overlay options separate layers by one.
     fn place(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.file_name())
     }
@@ -271,7 +270,17 @@ impl Images {
             .unwrap_or_else(PoisonError::into_inner);
         let scratch = self.scratch.join(format!("image-{}", digest.hex()));
         clear(&scratch)?;
-        let made = self.unpack_into(&scratch, digest);
+        let mut made = self.unpack_into(&scratch, digest);
+        if let Err(EngineError::Unpack {
+            source: UnpackError::Kept(error),
+            layer,
+            ..
+        }) = &made
+        {
+            tracing::warn!(%error, %layer, "a layer that was kept is broken: it is unpacked again");
+            clear(&scratch)?;
+            made = self.unpack_into(&scratch, digest);
+        }
         if made.is_err() {
             // the error of the unpacking is the one to tell
             let _ = tree::remove(&scratch);

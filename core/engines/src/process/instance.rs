@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
-use tokio::process::Command;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::cgroup::Groups;
 use super::engine::Launcher;
 use super::image::ImageUse;
 use super::launch::protocol::{Launch, Order, Report};
-use super::monitor::{Guard, Line, Monitor};
+use super::monitor::{Commands, Guard, Line, Monitor, Request};
 use super::place::Place;
 use super::plan;
 use super::proc::{self, Process};
 use super::record::InstanceRecord;
+use crate::command::{Command, CommandOutcome};
 use crate::engine::{BoxFuture, InstanceSpec};
 use crate::error::EngineError;
 use crate::instance::{Instance, Life, Running};
@@ -30,7 +31,9 @@ use crate::seats::Seat;
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
 const START_PATIENCE: Duration = Duration::from_mins(1);
-/// Orders on their way; nobody gives more than two.
+/// How long a command's end may take to be told, once its time is over.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Orders on their way; whoever has more waits.
 const ORDERS: usize = 8;
 
 /// What there is to one instance of this engine.
@@ -41,7 +44,7 @@ struct Tended {
     guard: i32,
     log: PathBuf,
     stop_signal: Signal,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Request>,
     life: watch::Receiver<Life>,
 }
 
@@ -66,6 +69,10 @@ impl Running for Tended {
         self.life.clone()
     }
 
+    fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>> {
+        Box::pin(self.run_to_its_end(command))
+    }
+
     fn ask_to_end(&self) -> BoxFuture<'_, ()> {
         let number = self.stop_signal as i32;
         self.give(Order::Signal { number })
@@ -81,10 +88,30 @@ impl Running for Tended {
 }
 
 impl Tended {
+    async fn run_to_its_end(&self, command: Command) -> Result<CommandOutcome, EngineError> {
+        let (words, limit) = (command.words.clone(), command.limit);
+        let (answer, ran) = oneshot::channel();
+        let talk = async {
+            let request = Request::Run(command, answer);
+            self.orders.send(request).await.ok()?;
+            ran.await.ok()
+        };
+        match timeout(limit.saturating_add(ANSWER_PATIENCE), talk).await {
+            Ok(Some(ran)) => ran.outcome(&self.id, &words),
+            Ok(None) => Err(EngineError::NotRunning {
+                id: self.id.clone(),
+            }),
+            Err(_) => {
+                let why = "the instance's first process does not answer";
+                Err(EngineError::launch(&self.id, "run a command", why))
+            }
+        }
+    }
+
     fn give(&self, order: Order) -> BoxFuture<'_, ()> {
         Box::pin(async {
             // an instance that takes no orders any more has ended
-            let _ = self.orders.send(order).await;
+            let _ = self.orders.send(Request::Order(order)).await;
         })
     }
 }
@@ -94,6 +121,8 @@ pub(crate) struct Birth {
     pub(crate) spec: InstanceSpec,
     pub(crate) place: Place,
     pub(crate) stop_signal: Signal,
+    /// Those that were made for it.
+    pub(crate) groups: Groups,
     pub(crate) seat: Seat,
     pub(crate) held: ImageUse,
 }
@@ -126,7 +155,7 @@ impl Found {
             port: record.port,
             pid,
             guard: record.guard.pid,
-            log: record.log.clone(),
+            log: place.engine.join(&record.log),
             stop_signal: Signal::try_from(record.stop_signal).unwrap_or(Signal::SIGTERM),
             orders,
             life,
@@ -135,7 +164,7 @@ impl Found {
             guard,
             record,
             orders: queue,
-            last_order: None,
+            commands: Commands::new(),
             life: changed,
             place,
         };
@@ -145,7 +174,7 @@ impl Found {
 }
 
 impl Birth {
-    pub(crate) async fn bear(
+    pub(crate) async fn launch(
         self,
         launcher: &Launcher,
         launch: Launch,
@@ -160,7 +189,7 @@ impl Birth {
         match self.converse(&mut guard.socket, launch).await {
             Ok(inner_pid) => self.live(guard, record, inner_pid).await,
             Err(error) => {
-                guard.bury().await;
+                guard.reap().await;
                 self.abandon().await;
                 Err(error)
             }
@@ -176,7 +205,7 @@ impl Birth {
         let pid = record.started(inner_pid);
         if let Err(error) = record.write(&self.place.directory) {
             let error = EngineError::files("record", &self.place.directory)(error);
-            guard.bury().await;
+            guard.reap().await;
             self.abandon().await;
             return Err(error);
         }
@@ -191,10 +220,14 @@ impl Birth {
         Ok(found.attach(pid))
     }
 
-    /// Removes the directory of an instance that has not come to life.
+    /// Removes what was made for an instance that has not come to life.
     pub(crate) async fn abandon(self) {
-        let (place, id) = (self.place, self.spec.id);
-        let removed = spawn_blocking(move || place.remove()).await;
+        let (place, groups, id) = (self.place, self.groups, self.spec.id);
+        let removed = spawn_blocking(move || {
+            groups.remove();
+            place.remove()
+        });
+        let removed = removed.await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(%error, id, "remove the directory of an instance");
         }
@@ -206,7 +239,7 @@ impl Birth {
             move |error: std::io::Error| EngineError::launch(&self.spec.id, step, error)
         };
         let (ours, theirs) = StdStream::pair().map_err(failed("open a socket"))?;
-        let child = Command::new(&launcher.program)
+        let child = tokio::process::Command::new(&launcher.program)
             .args(launcher.guard_arguments())
             .env_clear()
             .current_dir(&self.place.engine)
@@ -228,9 +261,15 @@ impl Birth {
         let process = Process::find(pid)
             .ok_or(std::io::ErrorKind::NotFound.into())
             .map_err(failed("find the launcher in /proc"))?;
-        let record = InstanceRecord::new(&self.spec, &self.place, self.stop_signal, process)
-            .and_then(|record| record.write(&self.place.directory).map(|()| record))
-            .map_err(EngineError::files("record", &self.place.directory))?;
+        let record = InstanceRecord::new(
+            &self.spec,
+            &self.place,
+            self.stop_signal,
+            &self.groups,
+            process,
+        )
+        .and_then(|record| record.write(&self.place.directory).map(|()| record))
+        .map_err(EngineError::files("record", &self.place.directory))?;
         let guard = Guard {
             process,
             child: Some(child),

@@ -212,7 +212,7 @@ fn rehearse(
     let launch = Launch {
         confinement: confinement(level, kind, relative),
         program: None,
-        keeping: None,
+        supervision: None,
     };
     let outcome = act(launch, launcher, root);
     tree::remove(scratch).map_err(EngineError::files("remove", scratch))?;

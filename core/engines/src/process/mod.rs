@@ -17,6 +17,7 @@ mod assemble;
 mod binary;
 mod boot;
 mod cgroup;
+mod command;
 mod engine;
 mod image;
 mod instance;
@@ -32,7 +33,7 @@ pub(crate) mod proc;
 mod record;
 mod rootpath;
 mod signal;
-mod tree;
+pub(crate) mod tree;
 mod unpack;
 mod user;
 

@@ -1,38 +1,32 @@
 //! The task that stays with an instance from its start to its last file.
 
+use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::adopt;
-use super::launch::protocol::{Order, Report};
+use super::command::{self, Ran};
+use super::launch::protocol::{MAX_LINE, Order, Report};
 use super::place::Place;
 use super::proc::Process;
 use super::record::InstanceRecord;
+use crate::command::Command;
 use crate::instance::{Exit, Life};
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at a guard that is nobody's child of ours.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often in a row a guard is returned to that somebody else has spoken to.
-const RETURNS: u32 = 16;
-/// After this time with a guard, the returns before are forgotten.
-const CALM: Duration = Duration::from_mins(1);
-/// How often a guard that lives is knocked at until it opens.
-const KNOCKS: u32 = 3;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The server's end of the socket to a guard.
 pub(super) struct Line {
@@ -60,11 +54,16 @@ impl Line {
     /// The next report; `None` when the guard is gone. Nothing is lost when the caller stops
     /// waiting: what has come of a line stays in `partial`.
     pub(super) async fn next(&mut self) -> io::Result<Option<Report>> {
-        match self.reports.read_until(b'\n', &mut self.partial).await {
+        let room = (MAX_LINE + 1).saturating_sub(self.partial.len());
+        let mut bounded = (&mut self.reports).take(room as u64);
+        match bounded.read_until(b'\n', &mut self.partial).await {
             Ok(0) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };
+        if self.partial.len() > MAX_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let line = std::mem::take(&mut self.partial);
         Ok(Some(serde_json::from_slice(&line)?))
     }
@@ -80,7 +79,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Makes it end whatever runs, and waits until it has ended itself. Returns how, as far as that
     /// can be known.
-    pub(super) async fn bury(self) -> Exit {
+    pub(super) async fn reap(self) -> Exit {
         let Self {
             process,
             child,
@@ -118,12 +117,50 @@ async fn gone(process: Process) {
     }
 }
 
+/// What the handles of an instance ask for.
+pub(super) enum Request {
+    Order(Order),
+    /// Whoever has the other end may be gone by the time there is an answer.
+    Run(Command, oneshot::Sender<Ran>),
+}
+
+/// Commands that run in an instance, and who waits for them.
+pub(super) struct Commands {
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Ran>>,
+}
+
+impl Commands {
+    /// Numbers begin with the time: those of an earlier server are other ones.
+    pub(super) fn new() -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            next: u64::try_from(now.as_nanos()).unwrap_or_default(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    fn order(&mut self, command: &Command, answer: oneshot::Sender<Ran>) -> Order {
+        self.waiting.retain(|_, answer| !answer.is_closed());
+        self.next += 1;
+        self.waiting.insert(self.next, answer);
+        Order::Run(Box::new(command::order(command, self.next)))
+    }
+
+    fn answer(&mut self, id: u64, ran: Ran) {
+        if let Some(answer) = self.waiting.remove(&id) {
+            let _ = answer.send(ran);
+        }
+    }
+}
+
 pub(super) struct Monitor {
     pub(super) guard: Guard,
     pub(super) record: InstanceRecord,
-    pub(super) orders: mpsc::Receiver<Order>,
-    /// Given to the guard, which may not have heard it.
-    pub(super) last_order: Option<Order>,
+    pub(super) orders: mpsc::Receiver<Request>,
+    pub(super) commands: Commands,
     pub(super) life: watch::Sender<Life>,
     pub(super) place: Place,
 }
@@ -131,7 +168,7 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Holds `kept` until nothing of the instance is left.
     pub(super) async fn watch<T>(mut self, kept: T) {
-        let reported = self.attend().await;
+        let reported = self.listen().await;
         let Self {
             guard,
             record,
@@ -139,7 +176,7 @@ impl Monitor {
             place,
             ..
         } = self;
-        let status = guard.bury().await;
+        let status = guard.reap().await;
         // a guard that was killed with its init has ended nothing; namespaces would have
         if !spawn_blocking(move || record.kill()).await.unwrap_or(true) {
             tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
@@ -158,48 +195,6 @@ impl Monitor {
         life.send_replace(Life::Gone(exit));
     }
 
-    /// Stays with the guard until it has told how the instance ended, or is gone.
-    async fn attend(&mut self) -> Option<Exit> {
-        let mut left = RETURNS;
-        loop {
-            let since = Instant::now();
-            if let Some(exit) = self.listen().await {
-                return Some(exit);
-            }
-            if since.elapsed() > CALM {
-                left = RETURNS;
-            }
-            if left == 0 || !self.come_back().await {
-                return None;
-            }
-            left -= 1;
-        }
-    }
-
-    /// Connects once more to a guard that lives: it speaks to the last to come, whoever that was.
-    async fn come_back(&mut self) -> bool {
-        let directory = &self.place.directory;
-        for _ in 0..KNOCKS {
-            if !self.guard.process.is_alive() {
-                return false;
-            }
-            if let Ok(greeted) = adopt::greet(directory, &self.record).await {
-                tracing::warn!(
-                    path = %directory.display(),
-                    "somebody else has connected to the guard of an instance; it is taken back"
-                );
-                self.guard.socket = greeted.guard.socket;
-                if let Some(order) = &self.last_order {
-                    // as in `listen`
-                    let _ = self.guard.socket.send(order).await;
-                }
-                return true;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        false
-    }
-
     /// Passes orders on until the guard has told how it ended; `None` at the end of the socket.
     async fn listen(&mut self) -> Option<Exit> {
         let mut open = true;
@@ -213,14 +208,18 @@ impl Monitor {
                             Exit::OutOfMemory { limit }
                         }));
                     }
+                    Ok(Some(Report::Ran { id, end, output })) => {
+                        self.commands.answer(id, Ran { end, output });
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return None,
                 },
                 order = self.orders.recv(), if open => match order {
                     // a guard that does not listen any more is about to tell why
-                    Some(order) => {
-                        let _ = socket.send(&order).await;
-                        self.last_order = Some(order);
+                    Some(Request::Order(order)) => drop(socket.send(&order).await),
+                    Some(Request::Run(command, answer)) => {
+                        let order = self.commands.order(&command, answer);
+                        drop(socket.send(&order).await);
                     }
                     None => open = false,
                 },

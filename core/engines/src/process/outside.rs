@@ -5,12 +5,11 @@
 //! What this cannot reach: paths written into programs, and further programs that it starts, which
 //! are put together by the machine's loader.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::binary::{self, Binary};
-use super::launch::protocol::{Executable, Failure, FailureKind};
+use super::launch::protocol::{Executable, Failure, FailureKind, Search};
 use super::rootpath;
 
 /// How many scripts may interpret each other, as in Linux.
@@ -51,21 +50,19 @@ impl Outside<'_> {
         rootpath::existing(self.root, path).unwrap_or_else(|| self.root.to_owned())
     }
 
-    /// How to execute `command`, whose program is looked for on `path` (of the image) or, when its
-    /// name has a slash, from `directory`.
+    /// How to execute `command`, whose program is looked for on the image's `PATH` or, when its name has a
+    /// slash, from its working directory.
     pub(crate) fn executable(
         &self,
         command: &[String],
-        path: &str,
-        directory: &Path,
-        environment: &BTreeMap<String, String>,
+        search: &Search,
     ) -> Result<Executable, Failure> {
         let (name, rest) = command.split_first().ok_or_else(|| not_found(""))?;
         let inside = self
-            .find(name, path, directory)
+            .find(name, &search.path, &search.directory)
             .ok_or_else(|| not_found(name))?;
         let arguments = rest.iter().map(|argument| self.rewrite(argument)).collect();
-        self.through_interpreters(name, inside, arguments, environment)
+        self.through_interpreters(name, inside, arguments, &search.libraries)
     }
 
     fn rewrite_list(&self, text: &str) -> String {
@@ -98,7 +95,7 @@ impl Outside<'_> {
         name: &str,
         file: PathBuf,
         arguments: Vec<String>,
-        environment: &BTreeMap<String, String>,
+        libraries: &str,
     ) -> Result<Executable, Failure> {
         let mut shown = name.to_owned();
         let (mut file, mut arguments) = (file, arguments);
@@ -116,7 +113,7 @@ impl Outside<'_> {
                 }
                 Binary::Dynamic { loader } => {
                     let loader = self.required(name, &loader)?;
-                    return self.loaded(&loader, &file, shown, arguments, environment);
+                    return self.loaded(&loader, &file, shown, arguments, libraries);
                 }
                 Binary::Static | Binary::Unknown => {
                     return Ok(Executable {
@@ -149,9 +146,9 @@ impl Outside<'_> {
         file: &Path,
         shown: String,
         arguments: Vec<String>,
-        environment: &BTreeMap<String, String>,
+        libraries: &str,
     ) -> Result<Executable, Failure> {
-        let mut all = vec!["--library-path".to_owned(), self.library_path(environment)];
+        let mut all = vec!["--library-path".to_owned(), self.library_path(libraries)];
         // loaders older than 2021 do not have it; programs that go by their name are rare
         if has_option(loader, b"--argv0") {
             all.extend(["--argv0".to_owned(), shown.clone()]);
@@ -165,10 +162,7 @@ impl Outside<'_> {
         })
     }
 
-    fn library_path(&self, environment: &BTreeMap<String, String>) -> String {
-        let given = environment
-            .get("LD_LIBRARY_PATH")
-            .map_or("", String::as_str);
+    fn library_path(&self, given: &str) -> String {
         let mut folders: Vec<String> = given.split(':').map(str::to_owned).collect();
         folders.extend(self.configured_libraries());
         for folder in LIBRARIES {
@@ -234,6 +228,14 @@ fn not_found(name: &str) -> Failure {
 mod tests {
     use super::*;
 
+    fn search() -> Search {
+        Search {
+            path: String::new(),
+            directory: PathBuf::from("/"),
+            libraries: String::new(),
+        }
+    }
+
     #[test]
     fn paths_of_the_image_are_made_real() {
         let root = tempfile::tempdir().unwrap();
@@ -272,9 +274,7 @@ mod tests {
         fs::write(root.join("bin/run"), b"#!/bin/interpreter -x\n").unwrap();
         fs::write(root.join("bin/interpreter"), b"\x7fELF\x02\x01").unwrap();
         let command = ["/bin/run".to_owned(), "argument".to_owned()];
-        let found = Outside { root }
-            .executable(&command, "", Path::new("/"), &BTreeMap::new())
-            .unwrap();
+        let found = Outside { root }.executable(&command, &search()).unwrap();
         assert_eq!(found.path, root.join("bin/interpreter"));
         let script = root.join("bin/run").to_str().unwrap().to_owned();
         assert_eq!(
@@ -289,7 +289,7 @@ mod tests {
         fs::write(root.path().join("run"), b"#!/bin/absent\n").unwrap();
         let command = ["/run".to_owned()];
         let failure = Outside { root: root.path() }
-            .executable(&command, "", Path::new("/"), &BTreeMap::new())
+            .executable(&command, &search())
             .unwrap_err();
         assert!(
             failure

@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cgroup::Groups;
 use super::image::PreparedImage;
 use super::isolation::RootDirectory;
 use super::launch::protocol::{RootMount, Volume};
@@ -20,8 +19,6 @@ pub(crate) struct Place {
     pub(crate) engine: PathBuf,
     /// The instance's, below the engine's.
     pub(crate) directory: PathBuf,
-    /// The control groups that it has, if it has any.
-    pub(crate) groups: Groups,
 }
 
 impl Place {
@@ -30,7 +27,6 @@ impl Place {
         Self {
             engine: engine.to_owned(),
             directory: engine.join("instances").join(id),
-            groups: Groups::default(),
         }
     }
 
@@ -52,7 +48,6 @@ impl Place {
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
-        self.groups.remove();
         tree::remove(&self.directory)
     }
 
@@ -101,6 +96,23 @@ impl Place {
         path.strip_prefix(&self.engine).unwrap_or(path).to_owned()
     }
 
+    /// The path of a log from the engine's directory, if it is in that or beside it: it goes where that
+    /// goes.
+    pub(crate) fn log(&self, path: &Path) -> PathBuf {
+        if let Ok(inside) = path.strip_prefix(&self.engine) {
+            return inside.to_owned();
+        }
+        // the folder of both; that of the whole machine is none
+        let folder = self
+            .engine
+            .parent()
+            .filter(|folder| folder.parent().is_some());
+        match folder.map(|folder| path.strip_prefix(folder)) {
+            Some(Ok(beside)) => Path::new("..").join(beside),
+            Some(Err(_)) | None => path.to_owned(),
+        }
+    }
+
     /// The root directory of an overlay has the mode and owner of its upper layer.
     fn create_overlay(&self, image: &PreparedImage) -> io::Result<()> {
         for name in ["upper", "work", "root"] {
@@ -130,5 +142,21 @@ mod tests {
         let place = Place::new(Path::new("/engine"), "web-1.2_3");
         assert_eq!(place.directory, Path::new("/engine/instances/web-1.2_3"));
         assert_eq!(place.target(), Path::new("instances/web-1.2_3/root"));
+    }
+
+    #[test]
+    fn a_log_is_named_from_the_engines_directory_where_both_move_together() {
+        let cases = [
+            ("/data/engine", "/data/engine/a.log", "a.log"),
+            ("/data/engine", "/data/logs/a.log", "../logs/a.log"),
+            ("/data/engine", "/var/log/a.log", "/var/log/a.log"),
+            ("/engine", "/logs/a.log", "/logs/a.log"),
+        ];
+        for (engine, log, expected) in cases {
+            let place = Place::new(Path::new(engine), "web");
+            assert_eq!(place.log(Path::new(log)), Path::new(expected));
+            let absolute = place.engine.join(expected);
+            assert!(absolute.is_absolute(), "{absolute:?}");
+        }
     }
 }

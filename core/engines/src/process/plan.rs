@@ -7,7 +7,7 @@ use super::image::PreparedImage;
 use super::isolation::{Isolation, Level};
 use super::launch::DEFAULT_PATH;
 use super::launch::protocol::{
-    Confinement, Executable, Failure, FailureKind, Launch, Namespaces, Program,
+    Confinement, Executable, Failure, FailureKind, Launch, Namespaces, Program, Search,
 };
 use super::outside::Outside;
 use super::place::Place;
@@ -45,7 +45,7 @@ pub(super) fn launch(
     Ok(Launch {
         confinement: Confinement::Namespaces(namespaces),
         program: Some(program),
-        keeping: None,
+        supervision: None,
     })
 }
 
@@ -115,16 +115,16 @@ fn outside(
     let root = place.copy();
     let outside = Outside { root: &root };
     let own = image_environment(image);
-    let path = spec
-        .env
-        .get("PATH")
-        .or(own.get("PATH"))
-        .map_or(DEFAULT_PATH, String::as_str);
-    let directory = working_directory(image);
+    let path = spec.env.get("PATH").or(own.get("PATH"));
+    let search = Search {
+        path: path.map_or(DEFAULT_PATH, String::as_str).to_owned(),
+        directory: working_directory(image),
+        libraries: own.get("LD_LIBRARY_PATH").cloned().unwrap_or_default(),
+    };
     let executable: Executable = outside
-        .executable(&command, path, &directory, &own)
+        .executable(&command, &search)
         .map_err(|failure| explain(&spec.id, &command[0], &failure))?;
-    let path = outside.search_path(path);
+    let path = outside.search_path(&search.path);
     let rewritten = own.iter().filter(|(name, _)| *name != "LD_LIBRARY_PATH");
     let rewritten = rewritten
         .map(|(name, value)| (name.clone(), outside.rewrite(value)))
@@ -135,12 +135,12 @@ fn outside(
         command,
         executable: Some(executable),
         environment,
-        directory: outside.directory(&directory),
+        directory: outside.directory(&search.directory),
         user: image.config.user.clone().unwrap_or_default(),
     };
     Ok(Launch {
-        confinement: Confinement::Group { accounts: root },
+        confinement: Confinement::Group { root, search },
         program: Some(program),
-        keeping: None,
+        supervision: None,
     })
 }

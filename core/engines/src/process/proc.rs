@@ -29,6 +29,7 @@ impl Process {
 
 struct Stat {
     parent: i32,
+    group: i32,
     session: i32,
     started: u64,
     ended: bool,
@@ -50,6 +51,26 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     found.split_off(1)
 }
 
+/// The processes below `ancestor` that are in the process group `group` or have `mark` in their environment,
+/// and all below those.
+pub(crate) fn marked(ancestor: i32, group: i32, mark: &str) -> Vec<i32> {
+    let has_mark = |pid: i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|pair| pair == mark.as_bytes())
+    };
+    let mut found: Vec<i32> = Vec::new();
+    // parents come before their children
+    for pid in descendants(ancestor) {
+        let Some(stat) = stat(pid) else { continue };
+        if stat.group == group || found.contains(&stat.parent) || has_mark(pid) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
 /// All running processes of a session.
 pub(crate) fn session(id: i32) -> Vec<i32> {
     let members = all()
@@ -65,6 +86,13 @@ pub(crate) fn by_inner_pid(ancestor: i32, inner: i32) -> Option<i32> {
         let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()) == Some(inner)
     })
+}
+
+/// Whether a process is in a control group of this name. A server that runs in a container itself sees other processes
+/// under the numbers that the machine has for them.
+pub(crate) fn is_in_group(pid: i32, name: &str) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    groups.is_ok_and(|groups| groups.contains(name))
 }
 
 /// The TCP ports that are listened on in the network of a process, wherever it is to be found on this machine, in order.
@@ -115,6 +143,7 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat {
         ended: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })

@@ -11,6 +11,7 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::boot;
+use super::cgroup::Groups;
 use super::place::Place;
 use super::proc::{self, Process};
 use crate::engine::InstanceSpec;
@@ -30,9 +31,6 @@ pub(crate) struct InstanceRecord {
     /// The engine's directory.
     #[serde(default)]
     engine: Option<FolderId>,
-    /// Its path when the record was written: `log` goes with it when it is moved.
-    #[serde(default)]
-    root: PathBuf,
     pub(crate) image: Digest,
     pub(crate) port: u16,
     pub(crate) guard: Process,
@@ -41,11 +39,14 @@ pub(crate) struct InstanceRecord {
     /// The program alone, once it runs.
     #[serde(default)]
     pub(crate) program: Option<Process>,
+    /// From the engine's directory.
     #[serde(default)]
     pub(crate) log: PathBuf,
     /// What asks the program to end, by the machine's number.
     #[serde(default)]
     pub(crate) stop_signal: i32,
+    #[serde(default)]
+    pub(crate) groups: Groups,
 }
 
 /// Where the record of an instance's directory is.
@@ -59,39 +60,22 @@ impl InstanceRecord {
         spec: &InstanceSpec,
         place: &Place,
         stop_signal: Signal,
+        groups: &Groups,
         guard: Process,
     ) -> io::Result<Self> {
         Ok(Self {
             version: VERSION,
             boot: boot::id(),
             engine: Some(FolderId::of(&place.engine)?),
-            root: place.engine.clone(),
             image: spec.image,
             port: spec.port,
             guard,
             others: Vec::new(),
             program: None,
-            log: spec.log.clone(),
+            log: place.log(&spec.log),
             stop_signal: stop_signal as i32,
+            groups: groups.clone(),
         })
-    }
-
-    /// Takes the directory's move to `root` into account. Returns where the log is now, if it is in
-    /// the directory or beside it and has moved with it.
-    pub(crate) fn moved_to(&mut self, root: &Path) -> Option<PathBuf> {
-        let before = std::mem::replace(&mut self.root, root.to_owned());
-        if before == root {
-            return None;
-        }
-        let log = if let Ok(log) = self.log.strip_prefix(&before) {
-            root.join(log)
-        } else {
-            // the folder of both; that of the whole machine is none
-            let folder = before.parent().filter(|folder| folder.parent().is_some())?;
-            root.parent()?.join(self.log.strip_prefix(folder).ok()?)
-        };
-        self.log.clone_from(&log);
-        Some(log)
     }
 
     /// Takes down the processes of a program that runs, which has this id inside, and returns the
@@ -135,8 +119,15 @@ impl InstanceRecord {
         self.version == VERSION && self.guard.is_alive()
     }
 
-    /// Ends what is left of the instance and waits for it. `false` when something is still there.
+    /// Ends what is left of the instance, waits for it and removes its control groups. `false` when
+    /// something is still there.
     pub(crate) fn kill(&self) -> bool {
+        let gone = self.kill_all();
+        self.groups.remove();
+        gone
+    }
+
+    fn kill_all(&self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = self.alive();

@@ -2,33 +2,26 @@
 //! or spoken to by others.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use engines::Exit;
-use engines::process::{IsolationMode, ProcessEngine, Settings};
+use engines::process::{IsolationMode, ProcessEngine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::images::command;
-use crate::setup::{Bench, MODES, PATIENCE, launcher, until};
+use crate::server::Server;
+use crate::setup::{Bench, MODES, PATIENCE, running, until};
 
 /// Ends with 7 when it is asked to.
 const ASKED: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
 
 fn engine(bench: &Bench, root: &Path, mode: IsolationMode) -> ProcessEngine {
-    let settings = Settings {
-        store: Arc::clone(&bench.store),
-        root: root.to_owned(),
-        launcher: launcher(),
-        isolation: mode,
-        orphan: Duration::ZERO,
-    };
-    ProcessEngine::new(settings).unwrap()
+    ProcessEngine::new(bench.settings(mode, root)).unwrap()
 }
 
 fn record(root: &Path) -> Value {
@@ -41,9 +34,7 @@ fn pid(process: &Value) -> Pid {
 }
 
 fn runs(process: &Value) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid(process))).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    running(pid(process).as_raw())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,9 +43,9 @@ async fn a_copied_directory_ends_nothing_of_the_original() {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sleep", "600"]));
         let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
-        let other = bench.folder.path().join("other");
         // as it was copied, and as one would be that does not say whose it is
         for says in [true, false] {
+            let other = bench.folder.path().join(format!("other-{says}"));
             let mut record = record(&bench.root());
             if !says {
                 record.as_object_mut().unwrap().remove("engine").unwrap();
@@ -102,30 +93,55 @@ async fn a_program_whose_guard_and_init_are_killed_does_not_run_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_else_connects_to_a_guard_ends_nothing() {
+async fn nobody_gets_at_a_guard_that_has_a_server() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", ASKED]));
-        let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
-        until("it is ready", || instance.log_tail(1) == ["ready"]).await;
-        let door = bench.root().join("instances/one/guard.sock");
-        let connect = || {
-            let stranger = UnixStream::connect(&door).unwrap();
-            stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-            stranger
+        let mut server = Server::start(&bench, mode, image, PATIENCE);
+        until("it is ready", || server.log() == ["ready"]).await;
+        let socket = server.root.join("instances/held/guard.sock");
+        assert!(UnixStream::connect(&socket).is_err());
+        server.kill();
+        until("it listens", || socket.exists()).await;
+        let engine = engine(&bench, &server.root, mode);
+        let [instance] = &engine.adopt().await.unwrap()[..] else {
+            panic!("one instance")
         };
-        for _ in 0..3 {
-            let mut words = String::new();
-            let read = tokio::task::block_in_place(|| connect().read_to_string(&mut words));
-            // greeted, and left for the server, which has come back
-            read.unwrap();
-            assert!(words.contains("guarding"), "{words}");
-        }
-        assert_eq!(instance.exited(), None);
-        // nor is an order lost that is given at that moment
-        let stranger = connect();
+        assert!(UnixStream::connect(&socket).is_err());
         assert_eq!(instance.stop(PATIENCE).await, Exit::Code(7));
-        drop(stranger);
+        drop(engine);
+        bench.check_nothing_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_no_server_took_note_of_is_told_to_the_next() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        let image = bench.app(command(&["/bin/sh", "-c", ASKED]));
+        let mut server = Server::start(&bench, mode, image, PATIENCE);
+        until("it is ready", || server.log() == ["ready"]).await;
+        server.kill();
+        let socket = server.root.join("instances/held/guard.sock");
+        until("it listens", || socket.exists()).await;
+        // a server that dies when it has heard, before it has done anything about it
+        let mut dying = BufReader::new(UnixStream::connect(&socket).unwrap());
+        let mut line = String::new();
+        dying.read_line(&mut line).unwrap();
+        assert!(line.contains("\"ended\":false"), "{line}");
+        let order = "{\"order\":\"signal\",\"number\":15}\n";
+        dying.get_mut().write_all(order.as_bytes()).unwrap();
+        line.clear();
+        dying.read_line(&mut line).unwrap();
+        assert!(line.contains("\"exited\""), "{line}");
+        drop(dying);
+        let engine = engine(&bench, &server.root, mode);
+        let [instance] = &engine.adopt().await.unwrap()[..] else {
+            panic!("one instance")
+        };
+        assert_eq!(instance.wait().await, Exit::Code(7));
+        instance.stop(Duration::ZERO).await;
+        drop(engine);
         bench.check_nothing_left();
     }
 }

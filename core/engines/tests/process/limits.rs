@@ -113,6 +113,29 @@ async fn a_program_that_bears_the_end_of_its_child_ends_as_it_likes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_stopped_by_force_did_not_end_by_its_memory() {
+    let bench = Bench::new(IsolationMode::Auto);
+    let resources = Resources {
+        memory: Some(32 * MIB),
+        ..Resources::default()
+    };
+    let script = "trap '' TERM; /app/fixture eat 64; echo it ended with $?; \
+                  while :; do sleep 0.05; done";
+    let Some(instance) = start(&bench, &["/bin/sh", "-c", script], resources).await else {
+        return bench.check_nothing_left();
+    };
+    until("it has borne it", || {
+        let log = instance.log_tail(3);
+        log.iter().any(|line| line == "it ended with 137")
+    })
+    .await;
+    assert_eq!(instance.stop(Duration::ZERO).await, Exit::Signal(9));
+    let note = "[engine] it ran out of memory: limit 32M";
+    assert_eq!(instance.log_tail(1), [note]);
+    bench.check_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn less_memory_than_allowed_is_had() {
     let bench = Bench::new(IsolationMode::Auto);
     let resources = Resources {

@@ -8,6 +8,7 @@
     reason = "in a test, not having something is the failure"
 )]
 
+mod commands;
 mod elsewhere;
 mod guards;
 mod images;
@@ -16,6 +17,7 @@ mod launch;
 mod layers;
 mod limits;
 mod logs;
+mod server;
 mod server_death;
 mod setup;
 mod stop;

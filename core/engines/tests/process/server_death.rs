@@ -4,110 +4,21 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use engines::process::{IsolationMode, ProcessEngine, Settings};
+use engines::process::{IsolationMode, ProcessEngine};
 use engines::{EngineError, Exit};
-
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::images::command;
-use crate::setup::{Bench, MODES, free_port, launcher, processes, program, until};
+use crate::server::Server;
+use crate::setup::{Bench, MODES, processes, program, running, until};
 
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_mins(5);
-
-struct Server {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    root: PathBuf,
-    /// Of the program that it keeps running.
-    pid: String,
-}
-
-/// Starts a server of its own that runs one instance in another directory than the bench's, or takes over
-/// the one that is there.
-fn serve(bench: &Bench, mode: IsolationMode, image: oci::Digest, orphan: Duration) -> Server {
-    let root = bench.folder.path().join("other");
-    let mut child = Command::new(program("engine-server"))
-        .arg(if mode == IsolationMode::Off {
-            "off"
-        } else {
-            "auto"
-        })
-        .arg(program("engine-launcher"))
-        .arg(bench.store.root())
-        .arg(&root)
-        .args([image.to_string(), free_port().to_string()])
-        .arg(orphan.as_millis().to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let mut server = Server {
-        child,
-        output,
-        root,
-        pid: String::new(),
-    };
-    let line = server.line();
-    let pid = line.strip_prefix("runs ");
-    pid.unwrap_or_else(|| panic!("{line}"))
-        .clone_into(&mut server.pid);
-    server
-}
-
-impl Server {
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// The texts of the instance's log.
-    fn log(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.root.join("held.log")).unwrap_or_default();
-        let lines = text.lines().map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            line["line"].as_str().unwrap().to_owned()
-        });
-        lines.collect()
-    }
-
-    /// Guard and program, each with the time of its start.
-    fn processes(&self) -> [serde_json::Value; 2] {
-        let record = self.record();
-        [record["guard"].clone(), record["program"].clone()]
-    }
-
-    fn record(&self) -> serde_json::Value {
-        let text = fs::read(self.root.join("instances/held/instance.json")).unwrap();
-        serde_json::from_slice(&text).unwrap()
-    }
-}
-
-/// A test that fails leaves nothing either.
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            for pid in processes(&self.root) {
-                let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_killed_server_where_nothing_may() {
@@ -116,7 +27,7 @@ async fn nothing_outlives_a_killed_server_where_nothing_may() {
         // one that ignores what it can, with an orphan that left its session
         let script = "trap '' TERM INT HUP; (sleep 600 &); while :; do sleep 0.01; done";
         let image = bench.app(command(&["/bin/sh", "-c", script]));
-        let mut server = serve(&bench, mode, image, Duration::ZERO);
+        let mut server = Server::start(&bench, mode, image, Duration::ZERO);
         let folder = server.root.clone();
         until("it runs", || processes(&folder).len() >= 3).await;
         server.kill();
@@ -133,22 +44,12 @@ fn next_server_cleans_up(bench: &Bench, mode: IsolationMode, server: &Server) {
         "the record is what the next one goes by"
     );
     fs::create_dir(server.root.join("tmp/image-half")).unwrap();
-    let engine = ProcessEngine::new(settings(bench, mode, &server.root)).unwrap();
+    let engine = ProcessEngine::new(bench.settings(mode, &server.root)).unwrap();
     let sweep =
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(engine.sweep()));
     sweep.unwrap();
     assert!(!instance.exists());
     assert!(!server.root.join("tmp/image-half").exists());
-}
-
-fn settings(bench: &Bench, mode: IsolationMode, root: &Path) -> Settings {
-    Settings {
-        store: Arc::clone(&bench.store),
-        root: root.to_owned(),
-        launcher: launcher(),
-        isolation: mode,
-        orphan: Duration::ZERO,
-    }
 }
 
 /// Counts, and ends with 7 when it is asked to.
@@ -160,20 +61,20 @@ async fn the_next_server_takes_over_what_has_never_stopped() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
-        let mut first = serve(&bench, mode, image, LONG);
+        let mut first = Server::start(&bench, mode, image, LONG);
         until("it counts", || first.log().len() > 3).await;
         let before = first.processes();
         first.kill();
         let so_far = first.log().len();
         until("it counts on", || first.log().len() > so_far + 3).await;
-        let mut second = serve(&bench, mode, image, LONG);
+        let mut second = Server::start(&bench, mode, image, LONG);
         assert_eq!(second.pid, first.pid);
         assert_eq!(second.processes(), before, "the same processes");
         let so_far = second.log().len();
         until("it still counts", || second.log().len() > so_far + 3).await;
         // and it is the second one's to lose, and the third one's to stop
         second.kill();
-        let engine = ProcessEngine::new(settings(&bench, mode, &second.root)).unwrap();
+        let engine = ProcessEngine::new(bench.settings(mode, &second.root)).unwrap();
         let [instance] = &engine.adopt().await.unwrap()[..] else {
             panic!("one instance")
         };
@@ -195,23 +96,20 @@ async fn a_log_follows_the_directory_that_is_moved() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
-        let mut server = serve(&bench, mode, image, LONG);
+        let mut server = Server::start(&bench, mode, image, LONG);
         until("it counts", || server.log().len() > 3).await;
         server.kill();
         let moved = bench.folder.path().join("moved");
         let before = std::mem::replace(&mut server.root, moved);
         fs::rename(&before, &server.root).unwrap();
-        let so_far = server.log().len();
-        until("it counts on", || server.log().len() > so_far + 3).await;
-        let engine = ProcessEngine::new(settings(&bench, mode, &server.root)).unwrap();
+        // the guard finds the file by its name, whoever puts it aside
+        let log = server.root.join("held.log");
+        fs::rename(&log, server.root.join("held.log.1")).unwrap();
+        until("it is found where it is now", || server.log().len() > 3).await;
+        let engine = ProcessEngine::new(bench.settings(mode, &server.root)).unwrap();
         let [instance] = &engine.adopt().await.unwrap()[..] else {
             panic!("one instance")
         };
-        let log = server.root.join("held.log");
-        assert_eq!(server.record()["log"], log.to_str().unwrap());
-        // the guard opens the file by its name from now on
-        fs::rename(&log, server.root.join("held.log.1")).unwrap();
-        until("it is found by its new name", || server.log().len() > 3).await;
         assert!(!instance.log_tail(1).is_empty());
         assert_eq!(instance.stop(LONG).await, Exit::Code(7));
         assert!(!before.exists(), "nothing is written where it was");
@@ -227,13 +125,13 @@ async fn how_it_ended_without_a_server_is_told_to_the_next() {
         let script =
             "trap 'echo last words; exit 9' TERM; echo ready; while :; do sleep 0.01; done";
         let image = bench.app(command(&["/bin/sh", "-c", script]));
-        let mut first = serve(&bench, mode, image, LONG);
+        let mut first = Server::start(&bench, mode, image, LONG);
         until("it is ready", || first.log() == ["ready"]).await;
         first.kill();
-        let program = first.pid.parse().unwrap();
+        let program = first.pid;
         kill(program, Signal::SIGTERM);
         until("it has ended", || !running(program)).await;
-        let mut second = serve(&bench, mode, image, LONG);
+        let mut second = Server::start(&bench, mode, image, LONG);
         assert_eq!(second.line(), "ended with exit code 9");
         assert_eq!(second.log(), ["ready", "last words"]);
         until("nothing of it is left", || {
@@ -245,15 +143,8 @@ async fn how_it_ended_without_a_server_is_told_to_the_next() {
     }
 }
 
-fn kill(pid: i64, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
-}
-
-fn running(pid: i64) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+fn kill(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +152,7 @@ async fn when_no_server_comes_it_is_asked_to_end() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", COUNTING]));
-        let mut server = serve(&bench, mode, image, Duration::from_millis(300));
+        let mut server = Server::start(&bench, mode, image, Duration::from_millis(300));
         until("it counts", || server.log().len() > 3).await;
         server.kill();
         until("it is ended", || processes(&server.root).is_empty()).await;
@@ -278,8 +169,8 @@ async fn when_no_server_comes_it_is_asked_to_end() {
 async fn a_directory_that_is_gone_ends_what_nobody_can_find_again() {
     let bench = Bench::new(IsolationMode::Auto);
     let image = bench.app(command(&["/bin/sleep", "600"]));
-    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
-    let pid = server.pid.parse().unwrap();
+    let mut server = Server::start(&bench, IsolationMode::Auto, image, LONG);
+    let pid = server.pid;
     server.kill();
     assert!(running(pid));
     fs::remove_file(server.root.join("instances/held/instance.json")).unwrap();
@@ -292,11 +183,11 @@ async fn a_directory_that_is_gone_ends_what_nobody_can_find_again() {
 async fn an_instance_whose_guard_does_not_answer_is_ended_and_not_taken_over() {
     let bench = Bench::new(IsolationMode::Auto);
     let image = bench.app(command(&["/bin/sleep", "600"]));
-    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
+    let mut server = Server::start(&bench, IsolationMode::Auto, image, LONG);
     server.kill();
     let guard = server.record()["guard"]["pid"].as_i64().unwrap();
-    kill(guard, Signal::SIGSTOP);
-    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &server.root)).unwrap();
+    kill(i32::try_from(guard).unwrap(), Signal::SIGSTOP);
+    let engine = ProcessEngine::new(bench.settings(IsolationMode::Auto, &server.root)).unwrap();
     assert!(engine.adopt().await.unwrap().is_empty());
     engine.sweep().await.unwrap();
     assert!(processes(&server.root).is_empty());
@@ -309,15 +200,15 @@ async fn an_instance_whose_guard_does_not_answer_is_ended_and_not_taken_over() {
 async fn an_instance_of_a_later_server_is_ended_and_not_taken_over() {
     let bench = Bench::new(IsolationMode::Auto);
     let image = bench.app(command(&["/bin/sleep", "600"]));
-    let mut server = serve(&bench, IsolationMode::Auto, image, LONG);
+    let mut server = Server::start(&bench, IsolationMode::Auto, image, LONG);
     server.kill();
     let path = server.root.join("instances/held/instance.json");
     let mut record = server.record();
     record["version"] = 1000.into();
     fs::write(path, record.to_string()).unwrap();
-    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &server.root)).unwrap();
+    let engine = ProcessEngine::new(bench.settings(IsolationMode::Auto, &server.root)).unwrap();
     assert!(engine.adopt().await.unwrap().is_empty());
-    assert!(running(server.pid.parse().unwrap()));
+    assert!(running(server.pid));
     engine.sweep().await.unwrap();
     assert!(processes(&server.root).is_empty());
     drop(engine);
@@ -379,7 +270,7 @@ async fn whoever_is_not_the_recorded_guard_or_speaks_otherwise_is_not_believed()
         fs::write(path, record.to_string()).unwrap();
         ended.push((id, child));
     }
-    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &root)).unwrap();
+    let engine = ProcessEngine::new(bench.settings(IsolationMode::Auto, &root)).unwrap();
     assert!(engine.adopt().await.unwrap().is_empty());
     engine.sweep().await.unwrap();
     assert_eq!(fs::read_dir(root.join("instances")).unwrap().count(), 0);
@@ -412,10 +303,10 @@ async fn what_is_recorded_is_swept() {
     for mode in MODES {
         let bench = Bench::new(mode);
         let image = bench.app(command(&["/bin/sh", "-c", "(sleep 600 &); sleep 600"]));
-        let mut server = serve(&bench, mode, image, LONG);
+        let mut server = Server::start(&bench, mode, image, LONG);
         until("it runs", || processes(&server.root).len() >= 3).await;
         server.kill();
-        let engine = ProcessEngine::new(settings(&bench, mode, &server.root)).unwrap();
+        let engine = ProcessEngine::new(bench.settings(mode, &server.root)).unwrap();
         engine.sweep().await.unwrap();
         assert!(processes(&server.root).is_empty());
         assert!(!server.root.join("instances/held").exists());
@@ -441,7 +332,7 @@ async fn a_record_of_processes_that_are_gone_ends_nobody() {
         };
         fs::write(directory.join("instance.json"), text).unwrap();
     }
-    let engine = ProcessEngine::new(settings(&bench, IsolationMode::Auto, &other)).unwrap();
+    let engine = ProcessEngine::new(bench.settings(IsolationMode::Auto, &other)).unwrap();
     engine.sweep().await.unwrap();
     assert_eq!(fs::read_dir(other.join("instances")).unwrap().count(), 0);
     assert_eq!(instance.exited(), None);
@@ -452,13 +343,7 @@ async fn a_record_of_processes_that_are_gone_ends_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_has_one_engine_at_a_time() {
     let bench = Bench::new(IsolationMode::Auto);
-    let settings = Settings {
-        store: Arc::clone(&bench.store),
-        root: bench.root(),
-        launcher: launcher(),
-        isolation: IsolationMode::Off,
-        orphan: Duration::ZERO,
-    };
+    let settings = bench.settings(IsolationMode::Off, &bench.root());
     let Err(error) = ProcessEngine::new(settings) else {
         panic!("two engines in one directory")
     };

@@ -58,13 +58,7 @@ impl Bench {
         // what a user of an image has to get through where there are no namespaces
         open_up(folder.path());
         let store = Arc::new(Store::open(folder.path().join("store")).unwrap());
-        let settings = Settings {
-            store: Arc::clone(&store),
-            root: folder.path().join("engine"),
-            launcher: launcher(),
-            isolation: mode,
-            orphan: Duration::ZERO,
-        };
+        let settings = settings(&store, mode, &folder.path().join("engine"));
         let engine = ProcessEngine::new(settings).unwrap();
         Self {
             folder,
@@ -76,6 +70,11 @@ impl Bench {
 
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("engine")
+    }
+
+    /// Of another engine, with the same store.
+    pub(crate) fn settings(&self, mode: IsolationMode, root: &Path) -> Settings {
+        settings(&self.store, mode, root)
     }
 
     /// The image with shell and fixture.
@@ -133,6 +132,17 @@ impl Bench {
     }
 }
 
+/// Of an engine whose instances end with their server.
+pub(crate) fn settings(store: &Arc<Store>, mode: IsolationMode, root: &Path) -> Settings {
+    Settings {
+        store: Arc::clone(store),
+        root: root.to_owned(),
+        launcher: launcher(),
+        isolation: mode,
+        orphan: Duration::ZERO,
+    }
+}
+
 /// Image trees may have directories that their owner cannot delete from.
 fn remove_closed(folder: TempDir) {
     let done = std::process::Command::new("chmod")
@@ -168,6 +178,13 @@ pub(crate) fn processes(folder: &Path) -> Vec<i32> {
 pub(crate) fn open_up(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Whether a process is there that has not ended.
+pub(crate) fn running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// A port that nobody listens on at the moment.

@@ -5,12 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use engines::EngineError;
-use engines::process::{IsolationMode, Limits, ProcessEngine, Settings};
+use engines::process::{IsolationMode, Limits, ProcessEngine};
 use oci::{Digest, RunConfig};
 use tar::EntryType;
 
 use crate::images::{self, Layer, Packing, command};
-use crate::setup::{Bench, is_root, launcher};
+use crate::setup::{Bench, is_root, settings};
 
 fn tree(bench: &Bench, image: Digest) -> PathBuf {
     bench
@@ -222,13 +222,7 @@ async fn devices_are_refused() {
 async fn images_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let store = std::sync::Arc::new(oci::Store::open(folder.path().join("store")).unwrap());
-    let settings = Settings {
-        store: std::sync::Arc::clone(&store),
-        root: folder.path().join("engine"),
-        launcher: launcher(),
-        isolation: IsolationMode::Off,
-        orphan: std::time::Duration::ZERO,
-    };
+    let settings = settings(&store, IsolationMode::Off, &folder.path().join("engine"));
     let limits = Limits {
         entries: 12,
         file_bytes: 2000,

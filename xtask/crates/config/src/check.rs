@@ -65,7 +65,11 @@ pub(crate) fn from_text(leaf: &Leaf, text: &str) -> Result<Value, Fault> {
             _ => Err(wrong()),
         },
         Kind::Integer { .. } => text.parse::<i64>().map(Value::from).map_err(|_| wrong()),
-        Kind::Number => text.parse::<f64>().map(Value::from).map_err(|_| wrong()),
+        // `inf` and `NaN` are numbers to Rust, and nothing to what is written in JSON
+        Kind::Number => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Value::from(number)),
+            _ => Err(wrong()),
+        },
         Kind::List => Ok(text
             .split(',')
             .map(str::trim)
@@ -169,6 +173,11 @@ mod tests {
             r#"10 Err("expected a number from 1 to 9, found 10")"#
         );
         assert_eq!(check(&port, "x"), "expected a whole number, found `x`");
+        assert_eq!(check(&leaf(Kind::Number), "1.5"), "1.5 Ok(())");
+        for text in ["inf", "NaN", "1e999", "x"] {
+            let fault = format!("expected a number, found `{text}`");
+            assert_eq!(check(&leaf(Kind::Number), text), fault);
+        }
     }
 
     #[test]

@@ -198,6 +198,7 @@ mod tests {
         deploy.strategy rolling|blue-green|canary|recreate
         deploy.release_command List
         deploy.replicas Integer { minimum: Some(1), maximum: Some(100) }
+        deploy.restart always|on-failure|never
         deploy.timeout Text
         deploy.require_clean Boolean
         deploy.require_env List
@@ -219,7 +220,8 @@ mod tests {
         resources.pids Integer { minimum: Some(0), maximum: Some(4000000) }
         resources.read_only Boolean
         resources.best_effort Boolean
-        health.kind http|tcp
+        health.kind http|tcp|command|image
+        health.command List
         health.path Text
         health.interval Text
         health.timeout Text
@@ -227,7 +229,8 @@ mod tests {
         health.retries Integer { minimum: Some(1), maximum: Some(1000) }
         health.status Integer { minimum: Some(100), maximum: Some(599) }
         health.body Text
-        liveness.kind none|http|tcp
+        liveness.kind none|http|tcp|command
+        liveness.command List
         liveness.path Text
         liveness.interval Text
         liveness.timeout Text

@@ -292,8 +292,18 @@ impl Platform {
     }
 
     /// Ends the server and its instances, those too that wait for another server after the end of theirs. Returns
-    /// whether anything ran.
+    /// whether anything ran. A start that is under way is waited for, and nobody starts another one meanwhile.
     pub fn stop(&self) -> Result<bool, Failure> {
+        if !self.folder.exists() {
+            return Ok(false);
+        }
+        let _turn = turn::take(&self.folder)
+            .map_err(|e| stop_failure(format!("cannot lock {}: {e}", self.folder.display())))?;
+        self.end_all()
+    }
+
+    /// Within a turn.
+    fn end_all(&self) -> Result<bool, Failure> {
         let served = self.stop_server()?;
         Ok(orphans::end(&self.folder.join("engine/instances"))? || served)
     }
@@ -335,7 +345,7 @@ impl Platform {
             return Ok(());
         }
         let _turn = turn::take(&self.folder).map_err(failed(&self.folder))?;
-        self.stop()?;
+        self.end_all()?;
         // Whatever happens from here on, the platform is gone as a whole.
         fs::rename(&self.folder, &aside).map_err(failed(&self.folder))?;
         folder::remove(&aside).map_err(failed(&aside))
@@ -417,9 +427,8 @@ fn forget_own_settings(command: &mut Command) {
     }
 }
 
-/// A process that has ended but was not waited for counts as ended: it may be our own child.
 /// Whether the process is there that was `started` then. A record outlives a server that was killed, and its number may be
-/// another program's by now.
+/// another program's by now. One that has ended but was not waited for counts as ended: it may be our own child.
 fn is_alive(pid: i32, started: Option<u64>) -> bool {
     if pid <= 0 {
         return false;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Strategy};
+use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Restart, Strategy};
 use deploy_plan::failure::Failure;
 use management_api::types::{
     AnalysisSettings, CanaryStep, DeployRequest, HealthCheck, Liveness, Probe, ProbeKind,
@@ -19,6 +19,18 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
     let strategies = control.capabilities.as_ref().map(|known| &known.strategies);
     let known = strategies.is_some_and(|known| known.contains(&strategy));
     let checks = control.offers("health-checks");
+    let commands = control.offers("command-checks");
+    let (health, liveness) = (config.health.kind, config.liveness.kind);
+    let health_offered = match health {
+        HealthKind::Http => true,
+        HealthKind::Tcp => checks,
+        HealthKind::Command | HealthKind::Image => commands,
+    };
+    let liveness_offered = match liveness {
+        LivenessKind::None => true,
+        LivenessKind::Http | LivenessKind::Tcp => checks,
+        LivenessKind::Command => commands,
+    };
     let missing = [
         (
             !deploy.release_command.is_empty() && !control.offers("release-command"),
@@ -29,13 +41,11 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
             "deploy.replicas".to_owned(),
         ),
         (
-            config.liveness.kind != LivenessKind::None && !checks,
-            format!("liveness.kind = \"{}\"", config.liveness.kind),
+            deploy.restart != Restart::Always && !control.offers("restart"),
+            format!("deploy.restart = \"{}\"", deploy.restart),
         ),
-        (
-            config.health.kind != HealthKind::Http && !checks,
-            format!("health.kind = \"{}\"", config.health.kind),
-        ),
+        (!liveness_offered, format!("liveness.kind = \"{liveness}\"")),
+        (!health_offered, format!("health.kind = \"{health}\"")),
         (
             config.health.body.is_some() && !checks,
             "health.body".to_owned(),
@@ -94,6 +104,11 @@ pub(crate) fn request(
             RolloutSettings::default()
         },
         resources: resources(config),
+        restart: match config.deploy.restart {
+            Restart::Always => management_api::types::Restart::Always,
+            Restart::OnFailure => management_api::types::Restart::OnFailure,
+            Restart::Never => management_api::types::Restart::Never,
+        },
         health: Some(health(config)),
         env: config
             .env
@@ -165,10 +180,13 @@ fn health(config: &Config) -> HealthCheck {
             kind: match config.health.kind {
                 HealthKind::Http => ProbeKind::Http,
                 HealthKind::Tcp => ProbeKind::Tcp,
+                HealthKind::Command => ProbeKind::Command,
+                HealthKind::Image => ProbeKind::Image,
             },
             path: config.health.path.clone(),
             status: config.health.status,
             body: config.health.body.clone(),
+            command: config.health.command.clone(),
         },
         liveness: liveness(config),
         interval_ms: milliseconds(config.health.interval),
@@ -184,6 +202,7 @@ fn liveness(config: &Config) -> Option<Liveness> {
         LivenessKind::None => return None,
         LivenessKind::Http => ProbeKind::Http,
         LivenessKind::Tcp => ProbeKind::Tcp,
+        LivenessKind::Command => ProbeKind::Command,
     };
     Some(Liveness {
         probe: Probe {
@@ -191,6 +210,7 @@ fn liveness(config: &Config) -> Option<Liveness> {
             path: check.path.clone(),
             status: check.status,
             body: None,
+            command: check.command.clone(),
         },
         interval_ms: check.interval.as_millis(),
         timeout_ms: check.timeout.as_millis(),

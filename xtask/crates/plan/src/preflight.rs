@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{Builder, Compression, Config, ControlPlane};
+use crate::config::{Builder, Compression, Config, ControlPlane, HealthKind, LivenessKind};
 use crate::exit::Exit;
 use crate::failure::{Failure, Step};
 use crate::observed::{Copy, Credential, Dockerfile, Extension, Observed};
@@ -17,6 +17,7 @@ pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
     failures.extend(credentials(request, config, observed));
     failures.extend(tags(request));
     failures.extend(tree(config, observed));
+    failures.extend(checks(config));
     if !request.skip_push {
         failures.extend(dockerfile(config, observed));
         failures.extend(packages(observed));
@@ -110,6 +111,36 @@ fn tree(config: &Config, observed: &Observed) -> Option<Failure> {
         details,
         "commit or stash the changes, or leave out --require-clean (deploy.require_clean)",
     ))
+}
+
+/// A command is said where it is run, and nowhere else: it would be ignored.
+fn checks(config: &Config) -> Vec<Failure> {
+    let (health, liveness) = (&config.health, &config.liveness);
+    let sections = [
+        (
+            "health",
+            health.kind == HealthKind::Command,
+            &health.command,
+        ),
+        (
+            "liveness",
+            liveness.kind == LivenessKind::Command,
+            &liveness.command,
+        ),
+    ];
+    let wrong = sections.into_iter().filter_map(|(section, is_run, words)| {
+        let details = match (is_run, words.is_empty()) {
+            (true, true) => format!("{section}.kind is command, and {section}.command is empty"),
+            (false, false) => {
+                format!("{section}.command says what to run, and {section}.kind is not command")
+            }
+            (true, false) | (false, true) => return None,
+        };
+        let resolution =
+            format!("set both {section}.kind = \"command\" and {section}.command, or neither");
+        Some(Failure::preflight("check_invalid", details, resolution))
+    });
+    wrong.collect()
 }
 
 fn dockerfile(config: &Config, observed: &Observed) -> Vec<Failure> {

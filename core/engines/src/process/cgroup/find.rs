@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::{Controller, Hierarchy, Version};
 
 /// The group that a server of version 2 moves itself to, for no group may have both processes and
-/// groups with controllers.
+/// groups with controllers. The unit in `docs/guides/self-host.md` names it too: systemd could not
+/// start the next server above groups with controllers.
 const SERVER: &str = "systemprompt-server";
 
 /// For each controller where this process is in its hierarchy.

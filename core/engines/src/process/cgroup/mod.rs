@@ -47,6 +47,14 @@ impl Controller {
             Self::Pids => "pids",
         }
     }
+
+    fn is_asked(self, resources: &Resources) -> bool {
+        match self {
+            Self::Memory => resources.memory.is_some(),
+            Self::Cpu => resources.cpu_millis.is_some(),
+            Self::Pids => resources.pids.is_some(),
+        }
+    }
 }
 
 impl fmt::Display for Controller {
@@ -98,7 +106,7 @@ impl Cgroups {
         };
         let group = hierarchy.own.join(&self.name);
         let made = make(hierarchy, &group).and_then(|()| {
-            let file = group.join(limit_file(hierarchy.version, controller));
+            let file = group.join(main_file(hierarchy.version, controller));
             let found = fs::metadata(file).map(drop);
             // it stays where another one of the same name is busy, or where instances have run on
             let _ = fs::remove_dir(&group);
@@ -112,8 +120,9 @@ impl Cgroups {
 
     /// What of `resources` cannot be enforced here, and why.
     pub(crate) fn lacks(&self, resources: &Resources) -> Vec<String> {
-        let asked = wanted(resources).into_iter();
-        let lacking = asked.filter_map(|(controller, _)| {
+        let asked = Controller::ALL.into_iter();
+        let asked = asked.filter(|controller| controller.is_asked(resources));
+        let lacking = asked.filter_map(|controller| {
             let why = match self.hierarchies.get(&controller) {
                 Some(Ok(_)) => return None,
                 Some(Err(why)) => why.as_str(),
@@ -124,41 +133,39 @@ impl Cgroups {
         lacking.collect()
     }
 
-    /// The groups that instance `id` has, or would have.
-    pub(crate) fn groups(&self, id: &str) -> Groups {
-        let found = self.hierarchies.iter();
-        let found = found.filter_map(|(_, hierarchy)| hierarchy.as_ref().ok());
-        let mut groups: Vec<PathBuf> = found
-            .map(|hierarchy| hierarchy.own.join(&self.name).join(id))
-            .collect();
-        groups.dedup();
-        Groups(groups)
-    }
-
-    /// Makes the groups of instance `id` with those of the bounds that can be enforced. Returns them.
+    /// Makes the groups of instance `id` with those of the bounds that can be enforced. Returns them; none
+    /// is left when that fails.
     pub(crate) fn create(&self, id: &str, resources: &Resources) -> io::Result<Groups> {
         let mut made = Groups(Vec::new());
-        for (controller, limits) in wanted(resources) {
+        let created = self.create_into(&mut made, id, resources);
+        if created.is_err() {
+            made.remove();
+        }
+        created.map(|()| made)
+    }
+
+    fn create_into(&self, made: &mut Groups, id: &str, resources: &Resources) -> io::Result<()> {
+        for controller in Controller::ALL {
             let Some(Ok(hierarchy)) = self.hierarchies.get(&controller) else {
                 continue;
             };
+            let bounds = bounds(hierarchy.version, controller, resources);
+            if bounds.is_empty() {
+                continue;
+            }
             let group = hierarchy.own.join(&self.name).join(id);
             if !made.0.contains(&group) {
                 make_instances(hierarchy, &group)?;
                 made.0.push(group.clone());
             }
-            let files = match hierarchy.version {
-                Version::V1 => limits.v1,
-                Version::V2 => limits.v2,
-            };
-            for limit in files {
-                let path = group.join(limit.file);
-                if limit.required || path.exists() {
-                    fs::write(path, &limit.value)?;
+            for (file, value) in bounds {
+                let path = group.join(file);
+                if !OPTIONAL.contains(&file) || path.exists() {
+                    fs::write(path, value)?;
                 }
             }
         }
-        Ok(made)
+        Ok(())
     }
 
     /// Ends and removes the groups of instances that are not among `known`.
@@ -271,36 +278,8 @@ fn make(hierarchy: &Hierarchy, base: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file of a group and what to write into it.
-struct Limit {
-    file: &'static str,
-    value: String,
-    /// Kernels may be built without the others.
-    required: bool,
-}
-
-/// The same bound in both versions.
-struct Limits {
-    v1: Vec<Limit>,
-    v2: Vec<Limit>,
-}
-
-fn required(file: &'static str, value: impl Into<String>) -> Limit {
-    Limit {
-        file,
-        value: value.into(),
-        required: true,
-    }
-}
-
-fn where_there(file: &'static str, value: impl Into<String>) -> Limit {
-    Limit {
-        required: false,
-        ..required(file, value)
-    }
-}
-
-fn limit_file(version: Version, controller: Controller) -> &'static str {
+/// The file that a group with this controller is known by.
+fn main_file(version: Version, controller: Controller) -> &'static str {
     match (version, controller) {
         (Version::V1, Controller::Memory) => "memory.limit_in_bytes",
         (Version::V1, Controller::Cpu) => "cpu.cfs_quota_us",
@@ -310,45 +289,42 @@ fn limit_file(version: Version, controller: Controller) -> &'static str {
     }
 }
 
-/// What has to be written for `resources`.
-fn wanted(resources: &Resources) -> Vec<(Controller, Limits)> {
-    // without swap, or the bound would only slow it down
-    let memory = resources.memory.map(|bytes| Limits {
-        v1: vec![
-            required("memory.limit_in_bytes", bytes.to_string()),
-            where_there("memory.memsw.limit_in_bytes", bytes.to_string()),
-        ],
-        v2: vec![
-            required("memory.max", bytes.to_string()),
-            where_there("memory.swap.max", "0"),
-        ],
-    });
-    let cpu = resources.cpu_millis.map(|millis| {
-        let quota = u64::from(millis) * PERIOD / 1000;
-        Limits {
-            v1: vec![
-                required("cpu.cfs_period_us", PERIOD.to_string()),
-                required("cpu.cfs_quota_us", quota.to_string()),
-            ],
-            v2: vec![required("cpu.max", format!("{quota} {PERIOD}"))],
-        }
-    });
-    let pids = resources.pids.map(|pids| {
+/// Files that a kernel may be built without.
+const OPTIONAL: [&str; 2] = ["memory.memsw.limit_in_bytes", "memory.swap.max"];
+
+/// The files of a group and what has to be written into them, in that order; nothing where `resources` does not
+/// bound what the controller counts.
+fn bounds(
+    version: Version,
+    controller: Controller,
+    resources: &Resources,
+) -> Vec<(&'static str, String)> {
+    let main = main_file(version, controller);
+    let files = match controller {
+        Controller::Memory => resources.memory.map(|bytes| {
+            // without swap, or the bound would only slow it down
+            let swap = match version {
+                Version::V1 => ("memory.memsw.limit_in_bytes", bytes.to_string()),
+                Version::V2 => ("memory.swap.max", "0".to_owned()),
+            };
+            vec![(main, bytes.to_string()), swap]
+        }),
+        Controller::Cpu => resources.cpu_millis.map(|millis| {
+            let quota = u64::from(millis) * PERIOD / 1000;
+            match version {
+                Version::V1 => vec![
+                    ("cpu.cfs_period_us", PERIOD.to_string()),
+                    (main, quota.to_string()),
+                ],
+                Version::V2 => vec![(main, format!("{quota} {PERIOD}"))],
+            }
+        }),
         // our own first process is one of them
-        let value = (u64::from(pids) + 1).to_string();
-        Limits {
-            v1: vec![required("pids.max", value.clone())],
-            v2: vec![required("pids.max", value)],
-        }
-    });
-    let all = [
-        (Controller::Memory, memory),
-        (Controller::Cpu, cpu),
-        (Controller::Pids, pids),
-    ];
-    let all = all.into_iter();
-    all.filter_map(|(controller, limits)| Some((controller, limits?)))
-        .collect()
+        Controller::Pids => resources
+            .pids
+            .map(|pids| vec![(main, (u64::from(pids) + 1).to_string())]),
+    };
+    files.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! The first stage: outside of the instance's namespaces. The server's child at first; it outlives
-//! the server, and the next one comes in through its door.
+//! the server, and the next one comes in through the socket that it listens on then.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use super::channel::Channel;
-use super::door::Door;
 use super::events::{self, Signals, Source};
-use super::protocol::{Failure, Keeping, Launch, Order, PROTOCOL, Report};
+use super::listener::Listener;
+use super::protocol::{Failure, Launch, Order, PROTOCOL, Report, Supervision};
 use super::{BROKEN, INIT, namespaces, sweep};
 use crate::log::Capture;
 use crate::process::record;
@@ -40,15 +39,7 @@ pub(super) fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     match start(*launch) {
-        Ok(held) => Guard {
-            held,
-            server: Some(server),
-            left: None,
-            asked: false,
-            program: None,
-            outcome: None,
-        }
-        .hold(),
+        Ok(held) => Guard::new(held, server).hold(),
         Err(failure) => {
             let _ = server.send(&Report::Failed(failure));
             ExitCode::from(BROKEN)
@@ -71,14 +62,15 @@ fn close_inherited() {
 }
 
 fn start(mut launch: Launch) -> Result<Held, Failure> {
-    let mut kept = launch.keeping.take().map(Kept::open).transpose()?;
+    let supervision = launch.supervision.take();
+    let mut supervised = supervision.map(Supervised::open).transpose()?;
     namespaces::enter_outer(&launch.confinement)?;
     set_child_subreaper(true).map_err(Failure::at("become the reaper of the instance"))?;
     let signals = Signals::new().map_err(Failure::at("listen to signals"))?;
     let (ours, theirs) = UnixStream::pair().map_err(Failure::at("open a socket"))?;
-    let [stdout, stderr] = kept
+    let [stdout, stderr] = supervised
         .as_mut()
-        .and_then(|kept| kept.ends.take())
+        .and_then(|all| all.ends.take())
         .unwrap_or_else(|| [Stdio::null(), Stdio::null()]);
     let child = Command::new("/proc/self/exe")
         .args(init_arguments())
@@ -88,9 +80,9 @@ fn start(mut launch: Launch) -> Result<Held, Failure> {
         .spawn()
         .map_err(Failure::at("start the instance's first process"))?;
     let init_pid = i32::try_from(child.id()).map_err(Failure::at("start the instance"))?;
-    if let Some(kept) = &kept {
+    if let Some(all) = &supervised {
         // it waits for its orders: nothing of the instance is ever outside
-        let entered = kept.keeping.groups.enter(init_pid);
+        let entered = all.supervision.groups.enter(init_pid);
         entered.map_err(Failure::at("enter the control groups"))?;
     }
     let mut init = Channel::new(ours);
@@ -100,7 +92,7 @@ fn start(mut launch: Launch) -> Result<Held, Failure> {
         init: Some(init),
         init_pid,
         signals,
-        kept,
+        supervised,
     })
 }
 
@@ -119,39 +111,36 @@ struct Held {
     init_pid: i32,
     signals: Signals,
     /// `None` in a rehearsal.
-    kept: Option<Kept>,
+    supervised: Option<Supervised>,
 }
 
 /// What makes an instance independent of its server.
-struct Kept {
-    keeping: Keeping,
-    door: Door,
+struct Supervised {
+    supervision: Supervision,
     /// `None` once the log is complete.
     capture: Option<Capture>,
     /// The program's ends of the log, until it has them.
     ends: Option<[Stdio; 2]>,
 }
 
-impl Kept {
-    fn open(keeping: Keeping) -> Result<Self, Failure> {
-        let step = format!("open the log {}", keeping.log.display());
-        let (capture, ends) = Capture::open(&keeping.log).map_err(Failure::at(&step))?;
-        let door = Door::open(&keeping.directory).map_err(Failure::at("open the guard's door"))?;
+impl Supervised {
+    fn open(supervision: Supervision) -> Result<Self, Failure> {
+        let step = format!("open the log {}", supervision.log.display());
+        let (capture, ends) = Capture::open(&supervision.log).map_err(Failure::at(&step))?;
         Ok(Self {
-            keeping,
-            door,
+            supervision,
             capture: Some(capture),
             ends: Some(ends.map(Stdio::from)),
         })
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_millis(self.keeping.orphan_ms)
+        Duration::from_millis(self.supervision.orphan_ms)
     }
 
     /// Whoever has removed the directory, with the whole server perhaps, wants nothing of it to run.
     fn is_wanted(&self) -> bool {
-        record::file(&self.keeping.directory).exists()
+        record::file(&self.supervision.directory).exists()
     }
 }
 
@@ -163,7 +152,7 @@ impl Kept {
 struct Ready {
     server: bool,
     init: bool,
-    door: bool,
+    listener: bool,
     output: bool,
 }
 
@@ -171,17 +160,37 @@ struct Guard {
     held: Held,
     /// `None` while there is none.
     server: Option<Channel>,
-    /// Since when.
+    /// Where the next one comes in, while there is none.
+    listener: Option<Listener>,
+    /// Since when there is none.
     left: Option<Instant>,
+    /// Whether a server has said that it wants nothing more of the instance.
+    released: bool,
     /// Whether the program was asked to end because no server has come back.
     asked: bool,
     /// Its process id inside, once it runs.
     program: Option<i32>,
-    /// How it ended, as told to the server.
+    /// How it ended, by the init.
+    reported: Option<Report>,
+    /// The same with its reason, once nothing of the instance is left.
     outcome: Option<Report>,
 }
 
 impl Guard {
+    fn new(held: Held, server: Channel) -> Self {
+        Self {
+            held,
+            server: Some(server),
+            listener: None,
+            left: None,
+            released: false,
+            asked: false,
+            program: None,
+            reported: None,
+            outcome: None,
+        }
+    }
+
     fn hold(mut self) -> ExitCode {
         loop {
             let ready = self.wait();
@@ -190,43 +199,59 @@ impl Guard {
                     number: signal as i32,
                 });
             }
-            if ready.output {
-                self.take_output();
+            if ready.output
+                && let Some(capture) = self.capture()
+            {
+                capture.take();
             }
             if ready.init {
                 self.pass_reports();
             }
-            if ready.server && !self.obey() {
-                return self.end(None);
+            if ready.server {
+                self.obey();
             }
-            if ready.door {
+            if ready.listener {
                 self.admit();
             }
             let (ended, _) = events::reap();
             let init = ended.into_iter().find(|status| self.is_init(status));
-            if init.is_some() || !self.goes_on() {
+            if init.is_some() || self.released || !self.goes_on() {
                 return self.end(init);
             }
         }
     }
 
-    fn wait(&self) -> Ready {
-        let Held { init, kept, .. } = &self.held;
-        let capture = kept.as_ref().and_then(|kept| kept.capture.as_ref());
+    fn wait(&mut self) -> Ready {
+        self.listen();
+        let Held {
+            init, supervised, ..
+        } = &self.held;
+        let capture = supervised.as_ref().and_then(|all| all.capture.as_ref());
         let server = self.server.as_ref().map(Source::from);
         let init = init.as_ref().map(Source::from);
-        let door = kept.as_ref().map(|kept| Source::from(kept.door.fd()));
-        let there = [server.is_some(), init.is_some(), door.is_some()];
-        let mut sources: Vec<Source<'_>> = [server, init, door].into_iter().flatten().collect();
+        let listener = self.listener.as_ref().map(|open| Source::from(open.fd()));
+        let there = [server.is_some(), init.is_some(), listener.is_some()];
+        let mut sources: Vec<Source<'_>> = [server, init, listener].into_iter().flatten().collect();
         sources.extend(capture.iter().flat_map(|c| c.fds()).map(Source::from));
         let limit = self.left.map(|_| LOOK);
         let mut ready = self.held.signals.wait(&sources, limit).into_iter();
-        let [server, init, door] = there.map(|there| there && ready.next().unwrap_or(false));
+        let [server, init, listener] = there.map(|there| there && ready.next().unwrap_or(false));
         Ready {
             server,
             init,
-            door,
+            listener,
             output: ready.any(|ready| ready),
+        }
+    }
+
+    /// Opens the listener while there is no server; one that cannot be opened, on a full disk for
+    /// instance, is tried again at the next look.
+    fn listen(&mut self) {
+        if self.left.is_some()
+            && self.listener.is_none()
+            && let Some(all) = &self.held.supervised
+        {
+            self.listener = Listener::open(&all.supervision.directory).ok();
         }
     }
 
@@ -236,51 +261,32 @@ impl Guard {
             .is_some_and(|pid| pid.as_raw() == self.held.init_pid)
     }
 
-    fn take_output(&mut self) {
-        let capture = self.held.kept.as_mut().and_then(|k| k.capture.as_mut());
-        if let Some(capture) = capture {
-            capture.take();
-        }
+    /// The log, until it is complete.
+    fn capture(&mut self) -> Option<&mut Capture> {
+        self.held.supervised.as_mut()?.capture.as_mut()
     }
 
-    fn move_log(&mut self, path: &Path) {
-        let capture = self.held.kept.as_mut().and_then(|k| k.capture.as_mut());
-        if let Some(capture) = capture {
-            capture.move_to(path);
-        }
-    }
-
-    fn note(&mut self, text: &str) {
-        let capture = self.held.kept.as_mut().and_then(|k| k.capture.as_mut());
-        if let Some(capture) = capture {
-            capture.note(text);
-        }
-    }
-
-    /// Takes the server's orders; `false` when the instance has to end now. Without a server it goes
-    /// on for a time.
-    fn obey(&mut self) -> bool {
+    /// Takes the server's orders. Without a server the instance goes on for a time.
+    fn obey(&mut self) {
         let received = self.server.as_mut().map(Channel::receive::<Order>);
         let Some(Ok(Some(orders))) = received else {
             self.server = None;
             self.left = Some(Instant::now());
-            return true;
+            return;
         };
         for order in orders {
             match order {
-                Order::Kill => return false,
-                Order::Signal { .. } => self.pass_order(&order),
-                Order::Log { path } => self.move_log(&path),
+                Order::Kill => self.released = true,
+                Order::Signal { .. } | Order::Run(_) => self.pass_order(&order),
                 Order::Launch(_) | Order::Unknown => {}
             }
         }
-        true
     }
 
-    /// Lets the next server in: the last to come is the one that there is.
+    /// Lets the next server in, and nobody else for as long as it is there.
     fn admit(&mut self) {
-        let door = self.held.kept.as_ref().map(|kept| &kept.door);
-        let (Some(Ok(socket)), Some(pid)) = (door.map(Door::admit), self.program) else {
+        let socket = self.listener.as_ref().map(Listener::accept);
+        let (Some(Ok(socket)), Some(pid)) = (socket, self.program) else {
             // it has gone again, or has come before there is something to take over
             return;
         };
@@ -296,6 +302,7 @@ impl Guard {
         });
         if told.is_ok() {
             self.server = Some(server);
+            self.listener = None;
             self.left = None;
         }
     }
@@ -307,19 +314,22 @@ impl Guard {
         if self.may_wait_since(left) {
             return true;
         }
-        let Some(kept) = self.held.kept.as_ref().filter(|kept| kept.is_wanted()) else {
+        let all = self.held.supervised.as_ref();
+        let Some(all) = all.filter(|all| all.is_wanted()) else {
             return false;
         };
-        let (patience, number) = (kept.patience(), kept.keeping.stop_signal);
+        let (patience, number) = (all.patience(), all.supervision.stop_signal);
         if patience.is_zero() || self.program.is_none() {
             return false;
         }
         if !self.asked {
             self.asked = true;
             let seconds = patience.as_secs();
-            self.note(&format!(
-                "no server came back within {seconds} s: the instance is ended"
-            ));
+            if let Some(capture) = self.capture() {
+                capture.note(&format!(
+                    "no server came back within {seconds} s: the instance is ended"
+                ));
+            }
             self.pass_order(&Order::Signal { number });
         }
         left.elapsed() < patience + GRACE
@@ -327,9 +337,9 @@ impl Guard {
 
     /// Whether another server is waited for still. A program that was not started is nobody's.
     fn may_wait_since(&self, left: Instant) -> bool {
-        let kept = self.held.kept.as_ref();
+        let all = self.held.supervised.as_ref();
         self.program.is_some()
-            && kept.is_some_and(|kept| left.elapsed() < kept.patience() && kept.is_wanted())
+            && all.is_some_and(|all| left.elapsed() < all.patience() && all.is_wanted())
     }
 
     fn pass_order(&mut self, order: &Order) {
@@ -348,10 +358,15 @@ impl Guard {
         for report in reports {
             match &report {
                 Report::Started { pid } => self.program = Some(*pid),
-                Report::Note { text } => self.note(text),
+                Report::Note { text } => {
+                    if let Some(capture) = self.capture() {
+                        capture.note(text);
+                    }
+                }
+                Report::Ran { .. } => {}
                 // told when nothing of the instance is left
                 _ => {
-                    self.outcome = Some(report);
+                    self.reported = Some(report);
                     continue;
                 }
             }
@@ -368,42 +383,50 @@ impl Guard {
 
     /// Leaves nothing behind and says how it ended.
     fn end(mut self, init: Option<WaitStatus>) -> ExitCode {
+        let by_us = init.is_none() && self.reported.is_none();
         sweep::kill_descendants();
         while self.held.init.is_some() {
             self.pass_reports();
         }
-        let outcome = self.outcome.take().unwrap_or_else(|| without_report(init));
-        let bound = self.used_up();
-        let outcome = with_reason(outcome, bound);
-        if let Some(kept) = &mut self.held.kept {
-            if let Some(capture) = kept.capture.take() {
+        let reported = self.reported.take();
+        let reported = reported.unwrap_or_else(|| without_report(init));
+        let used_up = self.used_up();
+        if let Some(all) = &mut self.held.supervised {
+            if let Some(capture) = all.capture.take() {
                 let note =
-                    bound.map(|bytes| format!("it ran out of memory: limit {}", Bytes(bytes)));
+                    used_up.map(|bytes| format!("it ran out of memory: limit {}", Bytes(bytes)));
                 capture.finish(LOG_PATIENCE, note.as_deref());
             }
-            kept.keeping.groups.remove();
+            all.supervision.groups.remove();
         }
-        self.tell(&outcome);
+        let outcome = with_reason(reported, used_up.filter(|_| !by_us));
         let code = exit_code(&outcome);
+        self.tell(&outcome);
         self.outcome = Some(outcome);
-        self.wait_for_heir();
+        self.hand_over();
         code
     }
 
     /// The bound of the memory, where any process was ended for it.
     fn used_up(&self) -> Option<u64> {
-        let keeping = &self.held.kept.as_ref()?.keeping;
-        keeping
+        let supervision = &self.held.supervised.as_ref()?.supervision;
+        supervision
             .memory
-            .filter(|_| keeping.groups.out_of_memory() > 0)
+            .filter(|_| supervision.groups.out_of_memory() > 0)
     }
 
-    /// Keeps how it ended for the next server, where there is none.
-    fn wait_for_heir(&mut self) {
-        while self.left.is_some_and(|left| self.may_wait_since(left)) {
+    /// Stays until a server has taken note of how it ended, which it says by its last order, or until none is
+    /// waited for any more.
+    fn hand_over(&mut self) {
+        while !self.released
+            && (self.server.is_some() || self.left.is_some_and(|left| self.may_wait_since(left)))
+        {
             let ready = self.wait();
             self.held.signals.take();
-            if ready.door {
+            if ready.server {
+                self.obey();
+            }
+            if ready.listener {
                 self.admit();
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn find(confinement: &Confinement, program: &Program) -> Result<User,
     let accounts = match confinement {
         // the root directory is the image by now
         Confinement::Namespaces(_) => Path::new("/"),
-        Confinement::Group { accounts } => accounts,
+        Confinement::Group { root, .. } => root,
     };
     user::resolve(accounts, &program.user).map_err(|error| Failure {
         kind: FailureKind::UserNotFound,
@@ -45,11 +45,11 @@ pub(super) fn assume(
             stays("the server's user namespace has no such user")
         };
     }
-    if let Confinement::Group { accounts } = confinement
+    if let Confinement::Group { root, .. } = confinement
         && user.uid != 0
-        && !can_reach(user, accounts)?
+        && !can_reach(user, root)?
     {
-        let place = accounts.display();
+        let place = root.display();
         return stays(&format!(
             "it may not enter {place} (allow it with chmod o+x on each directory above)"
         ));

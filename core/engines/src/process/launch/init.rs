@@ -1,8 +1,7 @@
 //! The second stage: the first process of the instance.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_no_new_privs};
 use nix::sys::resource::{Resource, setrlimit};
@@ -12,10 +11,10 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, chdir, setsid};
 
 use super::channel::Channel;
-use super::events::{self, Signals};
-use super::protocol::{Confinement, Failure, Launch, Order, Program, Report};
-use super::{BROKEN, capabilities, identity, mounts, namespaces, search, sweep};
-use crate::process::user::User;
+use super::commands::Commands;
+use super::events::{self, Signals, Source};
+use super::protocol::{Confinement, Failure, Launch, Order, Report};
+use super::{BROKEN, capabilities, identity, mounts, namespaces, spawn, sweep};
 
 pub(super) fn run() -> ExitCode {
     let Ok(mut guard) = Channel::stdin() else {
@@ -24,11 +23,16 @@ pub(super) fn run() -> ExitCode {
     let Ok(Some(Order::Launch(launch))) = guard.next::<Order>() else {
         return ExitCode::from(BROKEN);
     };
-    match start(&launch, &mut guard) {
-        Ok(Some((program, signals))) => Init {
+    match start(*launch, &mut guard) {
+        Ok(Some(Started {
+            program,
+            signals,
+            commands,
+        })) => Init {
             guard,
             program,
             signals,
+            commands,
         }
         .hold(),
         Ok(None) => last_word(&mut guard, &Report::Rehearsed),
@@ -42,26 +46,36 @@ fn last_word(guard: &mut Channel, report: &Report) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn start(launch: &Launch, guard: &mut Channel) -> Result<Option<(Pid, Signals)>, Failure> {
+struct Started {
+    program: Pid,
+    signals: Signals,
+    commands: Commands,
+}
+
+fn start(launch: Launch, guard: &mut Channel) -> Result<Option<Started>, Failure> {
     setsid().map_err(Failure::at("open a session"))?;
     confine(&launch.confinement)?;
-    let Some(program) = &launch.program else {
+    let Some(program) = launch.program else {
         return Ok(None);
     };
-    let user = identity::find(&launch.confinement, program)?;
+    let user = identity::find(&launch.confinement, &program)?;
     enter_directory(&program.directory)?;
     give_up_powers()?;
-    if let Some(text) = identity::assume(&user, &launch.confinement, program)? {
+    if let Some(text) = identity::assume(&user, &launch.confinement, &program)? {
         guard
             .send(&Report::Note { text })
             .map_err(Failure::at("tell the guard"))?;
     }
     let signals = Signals::new().map_err(Failure::at("listen to signals"))?;
-    let pid = spawn(program, &user)?;
+    let pid = spawn::prepare(&program, &user)?.spawn()?;
     guard
         .send(&Report::Started { pid: pid.as_raw() })
         .map_err(Failure::at("tell the guard"))?;
-    Ok(Some((pid, signals)))
+    Ok(Some(Started {
+        program: pid,
+        signals,
+        commands: Commands::new(launch.confinement, program, user),
+    }))
 }
 
 fn confine(confinement: &Confinement) -> Result<(), Failure> {
@@ -93,47 +107,19 @@ fn give_up_powers() -> Result<(), Failure> {
     capabilities::limit()
 }
 
-fn spawn(program: &Program, user: &User) -> Result<Pid, Failure> {
-    let name = program.command.first().map_or("", String::as_str);
-    let path = program
-        .environment
-        .get("PATH")
-        .map_or(search::DEFAULT_PATH, String::as_str);
-    let (file, shown, arguments) = match &program.executable {
-        Some(found) => (
-            found.path.clone(),
-            found.name.as_str(),
-            found.arguments.as_slice(),
-        ),
-        None => (
-            search::find(name, path)?,
-            name,
-            program.command.get(1..).unwrap_or_default(),
-        ),
-    };
-    let mut command = Command::new(&file);
-    command.arg0(shown).args(arguments).stdin(Stdio::null());
-    command.env_clear().env("PATH", path);
-    command.env("HOME", user.home.as_deref().unwrap_or("/"));
-    command.envs(&program.environment);
-    let child = command
-        .spawn()
-        .map_err(|error| search::refused(name, &file, &error))?;
-    Ok(Pid::from_raw(
-        i32::try_from(child.id()).map_err(Failure::at("start the program"))?,
-    ))
-}
-
 struct Init {
     guard: Channel,
     program: Pid,
     signals: Signals,
+    commands: Commands,
 }
 
 impl Init {
     fn hold(mut self) -> ExitCode {
         loop {
-            let ready = self.signals.wait(&[(&self.guard).into()], None);
+            let mut sources = vec![Source::from(&self.guard)];
+            sources.extend(self.commands.fds().map(Source::from));
+            let ready = self.signals.wait(&sources, self.commands.until_deadline());
             for signal in self.signals.take() {
                 self.pass(signal);
             }
@@ -142,12 +128,26 @@ impl Init {
                 sweep::kill_descendants();
                 return ExitCode::from(BROKEN);
             }
+            self.commands.take_output();
             let (ended, _) = events::reap();
             if let Some(report) = ended.iter().find_map(|status| self.outcome(status)) {
                 sweep::kill_descendants();
                 return last_word(&mut self.guard, &report);
             }
+            let ended = ended
+                .iter()
+                .filter_map(|status| self.commands.ended(status));
+            let mut over: Vec<Report> = ended.collect();
+            over.extend(self.commands.end_late());
+            for report in &over {
+                self.tell(report);
+            }
         }
+    }
+
+    fn tell(&mut self, report: &Report) {
+        // a guard that is gone shows when it is read from
+        let _ = self.guard.send(report);
     }
 
     /// `false` when the guard is gone.
@@ -163,7 +163,12 @@ impl Init {
                         self.pass(signal);
                     }
                 }
-                Order::Launch(_) | Order::Log { .. } | Order::Unknown => {}
+                Order::Run(command) => {
+                    if let Some(report) = self.commands.start(*command) {
+                        self.tell(&report);
+                    }
+                }
+                Order::Launch(_) | Order::Unknown => {}
             }
         }
         true

@@ -2,7 +2,7 @@
 //!
 //! Two stages. The *guard* is the server's child: it keeps the log, enters the namespaces, starts
 //! the second stage in them, and holds the instance while one server follows another. The *init* is process 1 of the instance: it builds the
-//! root directory, drops privileges, starts the program as its child, hands signals on, reaps what
+//! root directory, drops privileges, starts the program as its child and commands beside it, hands signals on, reaps what
 //! is orphaned and tells how the program ended. Where namespaces are not allowed the same two
 //! stages hold the instance together as a group of processes.
 //!
@@ -11,15 +11,17 @@
 
 mod capabilities;
 pub(crate) mod channel;
-pub(crate) mod door;
+mod commands;
 mod events;
 mod guard;
 mod identity;
 mod init;
+pub(crate) mod listener;
 mod mounts;
 mod namespaces;
 pub(crate) mod protocol;
 mod search;
+mod spawn;
 mod sweep;
 
 use std::ffi::OsString;

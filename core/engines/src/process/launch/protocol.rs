@@ -1,5 +1,5 @@
 //! What server and launcher say to each other: lines of JSON over a socket that is the launcher's
-//! standard input, later over one that the guard listens on.
+//! standard input, later over one that the guard listens on while it has no server.
 //!
 //! The socket is three things at once. It carries the description of the instance, so that no
 //! secret is ever in an argument or in a file. It carries back what happened. And its end tells
@@ -38,11 +38,8 @@ pub(crate) enum Order {
         /// By the machine's number.
         number: i32,
     },
-    /// Write the log there from now on: the server's folder was moved.
-    Log {
-        /// The file.
-        path: PathBuf,
-    },
+    /// Run a command beside the program.
+    Run(Box<Command>),
     /// End all processes of the instance now.
     Kill,
     /// Of a later server than this guard's.
@@ -57,15 +54,15 @@ pub(crate) struct Launch {
     /// The program; `None` rehearses all steps before it, to find out what the machine allows.
     pub(crate) program: Option<Program>,
     /// For the guard alone; a rehearsal has none.
-    pub(crate) keeping: Option<Keeping>,
+    pub(crate) supervision: Option<Supervision>,
 }
 
 /// What the guard does beside starting the init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Keeping {
-    /// The file that takes what the program writes.
+pub(crate) struct Supervision {
+    /// The file that takes what the program writes, from the engine's directory.
     pub(crate) log: PathBuf,
-    /// The instance's directory, from the engine's: the guard listens there.
+    /// The instance's directory, from the engine's.
     pub(crate) directory: PathBuf,
     /// How long the instance goes on without a server.
     pub(crate) orphan_ms: u64,
@@ -79,6 +76,19 @@ pub(crate) struct Keeping {
     pub(crate) memory: Option<u64>,
 }
 
+/// What is run beside the program, in the same environment and as the same user. Holds secrets: not `Debug`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Command {
+    /// Which one [`Report::Ran`] is about.
+    pub(crate) id: u64,
+    /// The program and its arguments.
+    pub(crate) words: Vec<String>,
+    /// Added to the environment of the instance's program.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// How long it may take until it is ended with all that it has started.
+    pub(crate) limit_ms: u64,
+}
+
 /// How the processes of an instance are held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -87,9 +97,22 @@ pub(crate) enum Confinement {
     Namespaces(Namespaces),
     /// As a group of processes on the machine itself. The paths in [`Program`] are real ones.
     Group {
-        /// Where the image's accounts are looked up.
-        accounts: PathBuf,
+        /// The instance's copy of the image, with its accounts.
+        root: PathBuf,
+        /// Where commands are found in it.
+        search: Search,
     },
+}
+
+/// How the image itself names the places where programs are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Search {
+    /// `PATH`.
+    pub(crate) path: String,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
+    /// `LD_LIBRARY_PATH`.
+    pub(crate) libraries: String,
 }
 
 /// The namespaces and the tree inside them. Paths are relative to the launcher's directory, which
@@ -188,6 +211,32 @@ pub(crate) enum Report {
         #[serde(default)]
         out_of_memory: Option<u64>,
     },
+    /// A command that was run beside the program is over, and nothing of it is left.
+    Ran {
+        /// As in the order.
+        id: u64,
+        /// In what way.
+        end: CommandEnd,
+        /// The last of what it wrote. Not UTF-8 is replaced.
+        output: String,
+    },
+    /// Of a later guard than this server.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub(crate) enum CommandEnd {
+    /// By itself.
+    Exited { code: i32 },
+    /// By a signal of somebody else.
+    Killed { signal: i32 },
+    /// By us, when its time was over.
+    TimedOut,
+    /// It could not be run.
+    Failed(Failure),
 }
 
 /// Why a launch failed.

@@ -219,18 +219,20 @@ impl<'a> Unpacker<'a> {
 
     /// A file that has its owner, mode and time already. One that has too many names is copied.
     fn kept_file(&mut self, place: &Path, wanted: &Wanted, kept: &Path) -> Result<(), UnpackError> {
-        let failed = || write_failed(&wanted.path);
-        let bytes = kept.symlink_metadata().map_err(failed())?.len();
+        let bytes = kept.symlink_metadata().map_err(UnpackError::Kept)?.len();
         if bytes > self.allowed() {
             return Err(UnpackError::TooLarge {
                 what: "bytes",
                 limit: self.allowed(),
             });
         }
-        tree::remove(place).map_err(failed())?;
+        tree::remove(place).map_err(write_failed(&wanted.path))?;
         if fs::hard_link(kept, place).is_err() {
-            let mut data = fs::File::open(kept).map_err(failed())?;
-            return self.file(place, wanted, &mut data);
+            let mut data = fs::File::open(kept).map_err(UnpackError::Kept)?;
+            return match self.file(place, wanted, &mut data) {
+                Err(UnpackError::Read(error)) => Err(UnpackError::Kept(error)),
+                other => other,
+            };
         }
         self.written += bytes;
         Ok(())

@@ -106,6 +106,9 @@ pub enum UnpackError {
         /// The bound.
         limit: u64,
     },
+    /// A layer that was kept could not be read again.
+    #[error("read what was kept of the layer")]
+    Kept(#[source] io::Error),
     /// The file system refused.
     #[error("write `{path}`")]
     Write {

@@ -107,6 +107,7 @@ fn every_key_has_a_default() {
     deploy.strategy = "rolling"
     deploy.release_command = []
     deploy.replicas = 1
+    deploy.restart = "always"
     deploy.timeout = "5m"
     deploy.require_clean = false
     deploy.require_env = []
@@ -129,6 +130,7 @@ fn every_key_has_a_default() {
     resources.read_only = false
     resources.best_effort = false
     health.kind = "http"
+    health.command = []
     health.path = "/api/v1/health"
     health.interval = "30s"
     health.timeout = "5s"
@@ -137,6 +139,7 @@ fn every_key_has_a_default() {
     health.status = 200
     health.body = ""
     liveness.kind = "none"
+    liveness.command = []
     liveness.path = "/livez"
     liveness.interval = "30s"
     liveness.timeout = "5s"

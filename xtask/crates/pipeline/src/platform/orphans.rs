@@ -12,6 +12,7 @@ use deploy_plan::failure::Failure;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::folder::FolderId;
 use super::{is_alive, stop_failure};
@@ -20,6 +21,8 @@ use super::{is_alive, stop_failure};
 const GRACE: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a guard may take to notice that its server is gone.
+const KNOCK: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The part of `instance.json` that this needs.
@@ -33,6 +36,9 @@ struct Record {
     engine: Option<FolderId>,
     guard: Process,
     program: Option<Process>,
+    /// What asks the program to end, by the machine's number. Servers of before they said it have none.
+    #[serde(default = "Record::terminate")]
+    stop_signal: i32,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +54,10 @@ impl Process {
 }
 
 impl Record {
+    fn terminate() -> i32 {
+        Signal::SIGTERM as i32
+    }
+
     /// Whether it tells of this start of the machine and of this engine's directory, not of one that this is
     /// a copy of. A guard works in the directory that it was started for.
     fn is_of(&self, engine: &Path) -> bool {
@@ -74,14 +84,18 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     let running: Vec<Record> = records
         .filter(|record| record.guard.runs() && record.is_of(engine))
         .collect();
-    for record in &running {
-        // The guard hands it on to the application.
-        signal(record, Signal::SIGTERM);
+    let mut lines: Vec<Option<Line>> = running.iter().map(Line::to).collect();
+    for (record, line) in running.iter().zip(&mut lines) {
+        match line {
+            Some(line) => line.order(&json!({ "order": "signal", "number": record.stop_signal })),
+            // The guard hands it on to the application.
+            None => signal(record, Signal::SIGTERM),
+        }
     }
     let programs = || running.iter().filter_map(|record| record.program.as_ref());
     until(GRACE, || !programs().any(Process::runs));
-    for record in &running {
-        order_to_end(&record.directory);
+    for line in lines.into_iter().flatten() {
+        line.order_to_end();
     }
     until(GRACE, || !running.iter().any(|record| record.guard.runs()));
     for record in &running {
@@ -99,20 +113,38 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     Ok(!running.is_empty())
 }
 
-/// What a server would say: the guard ends whatever is left of the instance, and removes its control groups.
-fn order_to_end(instance: &Path) {
-    let Ok(folder) = File::open(instance) else {
-        return;
-    };
-    // The address of a socket holds less than a path may have.
-    let address = format!("/proc/self/fd/{}/guard.sock", folder.as_raw_fd());
-    if let Ok(mut socket) = UnixStream::connect(address) {
-        // A guard that does not read it is killed later.
-        let _ = socket.set_write_timeout(Some(Duration::from_secs(1)));
-        let _ = socket.write_all(b"{\"order\":\"kill\"}\n");
-        // Its first word has to be taken before the end of the connection, or the order is lost with it.
-        let _ = socket.set_read_timeout(Some(GRACE));
-        let _ = socket.take(1 << 20).read_to_end(&mut Vec::new());
+/// A connection to a guard, which takes whoever has it for its server.
+struct Line(UnixStream);
+
+impl Line {
+    /// Waits until the guard listens, which it does once it has noticed that its server is gone.
+    fn to(record: &Record) -> Option<Self> {
+        let folder = File::open(&record.directory).ok()?;
+        // The address of a socket holds less than a path may have.
+        let address = format!("/proc/self/fd/{}/guard.sock", folder.as_raw_fd());
+        let mut line = None;
+        until(KNOCK, || {
+            line = UnixStream::connect(&address).ok();
+            line.is_some() || !record.guard.runs()
+        });
+        let socket = line?;
+        // A guard that does not read its orders is killed later.
+        socket
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .ok()?;
+        socket.set_read_timeout(Some(GRACE)).ok()?;
+        Some(Self(socket))
+    }
+
+    fn order(&mut self, order: &serde_json::Value) {
+        let _ = self.0.write_all(format!("{order}\n").as_bytes());
+    }
+
+    /// The guard ends whatever is left of the instance, and removes its control groups.
+    fn order_to_end(mut self) {
+        self.order(&json!({ "order": "kill" }));
+        // Its words have to be taken before the end of the connection, or the order is lost with them.
+        let _ = self.0.take(1 << 20).read_to_end(&mut Vec::new());
     }
 }
 
@@ -123,7 +155,7 @@ fn signal(record: &Record, signal: Signal) {
     }
 }
 
-fn until(limit: Duration, reached: impl Fn() -> bool) -> bool {
+fn until(limit: Duration, mut reached: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !reached() {
         if Instant::now() > deadline {
@@ -136,6 +168,7 @@ fn until(limit: Duration, reached: impl Fn() -> bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
     use std::os::unix::fs::MetadataExt;
     use std::process::{Child, Command, Stdio};
 
@@ -159,6 +192,7 @@ mod tests {
             "engine": { "device": written.dev(), "inode": written.ino() },
             "guard": { "pid": pid, "started": started },
             "program": null,
+            "stop_signal": 3,
             "more": 1,
         });
         fs::write(folder.join("instance.json"), text.to_string()).unwrap();
@@ -198,5 +232,30 @@ mod tests {
             other.kill().unwrap();
             other.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_guard_is_told_which_signal_the_application_wants() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = folder.path();
+        let mut sleep = Command::new("sleep");
+        let sleep = sleep.arg("600").current_dir(engine).stdin(Stdio::null());
+        let mut guard = sleep.spawn().unwrap();
+        let id = guard.id();
+        record(engine, engine, "one", [u64::from(id), started(id)]);
+        let socket = engine.join("instances/one/guard.sock");
+        let socket = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let heard = std::thread::spawn(move || {
+            let (server, _) = socket.accept().unwrap();
+            let mut lines = BufReader::new(server).lines();
+            let heard = [(); 2].map(|()| lines.next().unwrap().unwrap());
+            guard.kill().unwrap();
+            guard.wait().unwrap();
+            heard
+        });
+        assert!(end(&engine.join("instances")).unwrap());
+        let [first, last] = heard.join().unwrap();
+        assert_eq!(first, r#"{"order":"signal","number":3}"#);
+        assert_eq!(last, r#"{"order":"kill"}"#);
     }
 }

@@ -35,7 +35,8 @@ pub use sections::{
 };
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
 pub use words::{
-    Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Strategy, UnknownWord,
+    Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Restart, Strategy,
+    UnknownWord,
 };
 
 use std::collections::BTreeMap;

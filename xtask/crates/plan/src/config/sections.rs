@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiUrl, Auth, Base, Builder, CanaryStep, Compression, Cpus, Duration, HealthKind, LivenessKind,
-    Memory, Platform, Strategy, rules,
+    Memory, Platform, Restart, Strategy, rules,
 };
 
 /// How the programs are built.
@@ -130,6 +130,10 @@ pub struct Deploy {
     /// How many instances of the application run.
     #[schemars(range(min = 1, max = 100))]
     pub replicas: u32,
+    /// Which instances are started again that have ended, after a second at first and half a minute at most: `always`;
+    /// `on-failure`, those that ended with anything but 0; `never`. One that ended with 0 has done its work then, and is
+    /// no failure of its deployment.
+    pub restart: Restart,
     /// How long a deployment may take until it counts as failed and is undone. The time in which a release is
     /// watched comes on top.
     #[serde(deserialize_with = "rules::not_zero")]
@@ -150,6 +154,7 @@ impl Default for Deploy {
             strategy: Strategy::Rolling,
             release_command: Vec::new(),
             replicas: 1,
+            restart: Restart::Always,
             timeout: Duration::from_secs(5 * 60),
             require_clean: false,
             require_env: Vec::new(),
@@ -254,8 +259,11 @@ pub struct Resources {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// How it is asked: `http`, a `GET` on its port, or `tcp`, a connection to its port.
+    /// How it is asked: `http`, a `GET` on its port; `tcp`, a connection to its port; `command`, a command inside of it; or
+    /// `image`, what the image's `HEALTHCHECK` says, at the times that it says.
     pub kind: HealthKind,
+    /// `command`: what is run, with its arguments and without a shell. It has to end with 0.
+    pub command: Vec<String>,
     /// The path asked over HTTP.
     #[serde(deserialize_with = "rules::absolute_path")]
     #[schemars(regex(pattern = "^/"))]
@@ -284,6 +292,7 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             kind: HealthKind::Http,
+            command: Vec::new(),
             path: "/api/v1/health".to_owned(),
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
@@ -300,8 +309,10 @@ impl Default for Health {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Liveness {
-    /// How it is asked: `none`, `http` or `tcp`.
+    /// How it is asked: `none`, `http`, `tcp` or `command`.
     pub kind: LivenessKind,
+    /// `command`: what is run, with its arguments and without a shell. It has to end with 0.
+    pub command: Vec<String>,
     /// The path asked over HTTP.
     #[serde(deserialize_with = "rules::absolute_path")]
     #[schemars(regex(pattern = "^/"))]
@@ -324,6 +335,7 @@ impl Default for Liveness {
     fn default() -> Self {
         Self {
             kind: LivenessKind::None,
+            command: Vec::new(),
             path: "/livez".to_owned(),
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),

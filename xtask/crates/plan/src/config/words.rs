@@ -88,6 +88,19 @@ words! {
 }
 
 words! {
+    /// Which instances are started again that have ended.
+    Restart ("restart policy") {
+        /// All of them.
+        #[default]
+        Always = "always",
+        /// Those that ended with anything but 0.
+        OnFailure = "on-failure",
+        /// None.
+        Never = "never",
+    }
+}
+
+words! {
     /// Who assembles the image.
     Builder ("builder") {
         /// Natively where the Dockerfile allows it, else with Docker if it is there.
@@ -108,6 +121,10 @@ words! {
         Http = "http",
         /// A connection to its port.
         Tcp = "tcp",
+        /// A command inside of it, which has to end with 0.
+        Command = "command",
+        /// The image's own `HEALTHCHECK`, at its own times where it has some.
+        Image = "image",
     }
 }
 
@@ -121,6 +138,8 @@ words! {
         Http = "http",
         /// A connection to its port.
         Tcp = "tcp",
+        /// A command inside of it, which has to end with 0.
+        Command = "command",
     }
 }
 

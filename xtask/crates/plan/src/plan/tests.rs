@@ -125,6 +125,24 @@ fn everything_wrong_is_found_at_once() {
 }
 
 #[test]
+fn a_command_of_a_check_is_set_where_it_is_run() {
+    use crate::config::{HealthKind, LivenessKind};
+    assert_eq!(
+        codes(|_, config, _| {
+            config.health.kind = HealthKind::Command;
+            config.liveness.command = vec!["alive".into()];
+        }),
+        ["check_invalid", "check_invalid"]
+    );
+    let sound = codes(|_, config, _| {
+        config.health.kind = HealthKind::Image;
+        config.liveness.kind = LivenessKind::Command;
+        config.liveness.command = vec!["alive".into()];
+    });
+    assert!(sound.is_empty(), "{sound:?}");
+}
+
+#[test]
 fn a_missing_or_broken_dockerfile() {
     assert_eq!(
         codes(|_, _, o| o.dockerfile = Dockerfile::Missing),

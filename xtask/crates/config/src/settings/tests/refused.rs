@@ -38,7 +38,7 @@ tenant_id = "ten-1"
       |
     6 | zebra = 1
       | ^^^^^
-      help: known are kind, path, interval, timeout, start_period, retries, status, body
+      help: known are kind, command, path, interval, timeout, start_period, retries, status, body
 
     unknown key `staging` at the top of the file
      --> .systemprompt/deploy.toml:7:2
