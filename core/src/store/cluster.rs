@@ -9,9 +9,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "let-the-tests-in";
+/// For its start.
+const BOUND: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_millis(20);
 const INSTALL: &str = "PostgreSQL is missing: cargo xtask test --setup";
 
 /// A running cluster, of which the test has the only one.
@@ -19,6 +23,7 @@ pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     port: u16,
     encrypted: bool,
+    child: Option<Child>,
 }
 
 impl Cluster {
@@ -55,6 +60,7 @@ impl Cluster {
             folder,
             port: 0,
             encrypted: false,
+            child: None,
         }
     }
 
@@ -62,31 +68,17 @@ impl Cluster {
         self.folder.path().join("data")
     }
 
-    /// Starts it, on another port each time: of those that were free a moment ago one may be taken.
+    /// Starts it, on another port where the one that was free a moment ago is taken.
     pub(crate) fn run(&mut self) {
         for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
             if self.port == 0 {
+                let free = TcpListener::bind("127.0.0.1:0").unwrap();
                 self.port = free.local_addr().unwrap().port();
             }
-            drop(free);
-            let options = format!(
-                "-p {} -k {} -c listen_addresses=127.0.0.1,127.0.0.2 -c ssl={} -c fsync=off \
-                 -c shared_buffers=16MB -c max_connections=40",
-                self.port,
-                self.folder.path().display(),
-                self.encrypted
-            );
-            let log = self.folder.path().join("log");
-            let mut start = program("pg_ctl");
-            start
-                .args(["start", "-w", "-t", "60", "-D"])
-                .arg(self.data());
-            start.arg("-l").arg(log).arg("-o").arg(options);
-            // What it starts holds on to these.
-            start.stdout(std::process::Stdio::null());
-            start.stderr(std::process::Stdio::null());
-            if start.status().unwrap().success() {
+            // A child, so that whoever ends the test with all it has started ends this too.
+            let mut child = self.command().spawn().expect(INSTALL);
+            if self.is_ready(&mut child) {
+                self.child = Some(child);
                 return;
             }
             self.port = 0;
@@ -95,13 +87,55 @@ impl Cluster {
         panic!("PostgreSQL does not start: {}", log.unwrap_or_default());
     }
 
+    fn command(&self) -> Command {
+        let log = self.folder.path().join("log");
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        let mut command = program("postgres");
+        command.arg("-D").arg(self.data());
+        command.arg("-k").arg(self.folder.path());
+        command.args(["-p", &self.port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1,127.0.0.2",
+            if self.encrypted { "ssl=on" } else { "ssl=off" },
+            "fsync=off",
+            "shared_buffers=16MB",
+            "max_connections=40",
+        ] {
+            command.args(["-c", setting]);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        command
+    }
+
+    /// Waits until it takes connections; false where it has ended instead.
+    fn is_ready(&self, child: &mut Child) -> bool {
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            let mut ask = program("pg_isready");
+            ask.arg("-h").arg(self.folder.path());
+            ask.args(["-p", &self.port.to_string()]);
+            if ask.output().expect(INSTALL).status.success() {
+                return true;
+            }
+            assert!(begun.elapsed() < BOUND, "PostgreSQL does not begin");
+            std::thread::sleep(LOOK);
+        }
+        false
+    }
+
     /// Ends it at once, as a power cut would.
-    pub(crate) fn stop(&self) {
-        let mut stop = program("pg_ctl");
-        stop.args(["stop", "-w", "-m", "immediate", "-D"])
-            .arg(self.data());
-        // Nobody waits for what is not running.
-        let _ = stop.output();
+    pub(crate) fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        // The signal for an end without further ado, which leaves nothing of it in the system.
+        let mut kill = Command::new("kill");
+        kill.args(["-s", "QUIT", &child.id().to_string()]);
+        done(&kill.output().unwrap());
+        child.wait().unwrap();
     }
 
     /// Where it is, through its socket.
