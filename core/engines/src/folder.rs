@@ -4,7 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +33,18 @@ impl FolderId {
     }
 }
 
-/// Takes an engine's folder, for as long as the file that this returns is open.
-pub(crate) fn lock(root: &Path) -> Result<File, EngineError> {
+/// Takes an engine's folder, which is made when it is absent, for as long as the file that this returns is open. Returns
+/// its path, too, without links.
+pub(crate) fn take(root: &Path) -> Result<(PathBuf, File), EngineError> {
+    fs::create_dir_all(root).map_err(EngineError::files("create", root))?;
+    let root = root
+        .canonicalize()
+        .map_err(EngineError::files("find", root))?;
+    let lock = lock(&root)?;
+    Ok((root, lock))
+}
+
+fn lock(root: &Path) -> Result<File, EngineError> {
     let path = root.join("lock");
     let file = File::options().create(true).append(true).open(&path);
     let file = file.map_err(EngineError::files("open", &path))?;

@@ -1,7 +1,7 @@
 //! The engine: a connection to a Docker Engine, and the containers there that are this server's.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -96,11 +96,7 @@ impl DockerEngine {
             network,
             registry,
         } = settings;
-        fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
-        let root = root
-            .canonicalize()
-            .map_err(EngineError::files("find", &root))?;
-        let lock = folder::lock(&root)?;
+        let (root, lock) = folder::take(&root)?;
         let records = Records::open(&root)?;
         let server = records.server()?;
         let path = socket.to_string_lossy();

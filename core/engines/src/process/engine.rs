@@ -108,11 +108,7 @@ impl ProcessEngine {
             isolation,
             orphan,
         } = settings;
-        fs::create_dir_all(&root).map_err(EngineError::files("create", &root))?;
-        let root = root
-            .canonicalize()
-            .map_err(EngineError::files("find", &root))?;
-        let lock = folder::lock(&root)?;
+        let (root, lock) = folder::take(&root)?;
         for name in ["images", "layers", "instances", "tmp"] {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(EngineError::files("create", &path))?;
