@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::forward::{Client, Forwarder};
+use crate::relay::relay;
 use crate::settings::Settings;
 
 /// How long to let things settle when the machine has no more descriptors for a connection.
@@ -27,6 +28,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives.
 const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// What the clients of a proxy speak.
+#[derive(Clone)]
+pub(crate) enum Front {
+    Http,
+    Tls(TlsAcceptor),
+    /// Anything.
+    Tcp,
+}
+
+impl Front {
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls(_) => "https",
+            Self::Tcp => "tcp",
+        }
+    }
+}
 
 /// How far the proxy is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +88,7 @@ impl Stop {
 /// Accepts connections until the proxy stops.
 pub(crate) async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    front: Front,
     forwarder: Arc<Forwarder>,
     mut stop: Stop,
 ) {
@@ -88,14 +108,13 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, address, place)) => {
                 forwarder.counters.connected();
-                let scheme = if tls.is_some() { "https" } else { "http" };
                 let client = Client {
                     address,
-                    scheme,
+                    scheme: front.scheme(),
                     stop: stop.clone(),
                 };
                 let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-                let serving = greet(stream, tls.clone(), client, protocols, forwarder);
+                let serving = greet(stream, front.clone(), client, protocols, forwarder);
                 tokio::spawn(async move {
                     serving.await;
                     drop(place);
@@ -141,7 +160,7 @@ fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
 /// Agrees on TLS with the client, where there is any, and serves it.
 async fn greet(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    front: Front,
     client: Client,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
@@ -149,8 +168,10 @@ async fn greet(
     if stream.set_nodelay(true).is_err() {
         return; // the client has already left
     }
-    let Some(tls) = tls else {
-        return serve(stream, client, protocols, forwarder).await;
+    let tls = match front {
+        Front::Http => return serve(stream, client, protocols, forwarder).await,
+        Front::Tcp => return relay(stream, client, forwarder).await,
+        Front::Tls(tls) => tls,
     };
     let address = client.address;
     let mut stop = client.stop.clone();
