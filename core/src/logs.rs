@@ -162,6 +162,7 @@ fn parse(text: &[u8], deployment: u64) -> Option<LogLine> {
     Some(LogLine {
         at,
         deployment,
+        service: None,
         stream,
         line,
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources};
 
 use super::course::replicas_of;
-use super::{Capsule, Strategy};
+use super::{Capsule, Group, Strategy};
 
 /// Environment variables of one release, names and values together.
 const MAX_ENV_BYTES: usize = 128 * 1024;
@@ -29,6 +29,15 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
+    }
+
+    /// The same, about a further service of the release.
+    pub(crate) fn of_service(self, name: &str) -> Self {
+        let told = |message| format!("services.{name}: {message}");
+        match self {
+            Self::Invalid(message) => Self::Invalid(told(message)),
+            Self::ImageNotFound(message) => Self::ImageNotFound(told(message)),
+        }
     }
 }
 
@@ -72,11 +81,12 @@ pub(crate) fn capsule_of(
         replicas: replicas_of(request.replicas)?,
         resources: resources_of(&request.resources)?,
         secrets: BTreeMap::new(),
+        group: Group::default(),
     })
 }
 
 /// What each instance may use, as a request asks for it. Below the least of each nothing could start.
-fn resources_of(asked: &Resources) -> Result<Resources, Refusal> {
+pub(super) fn resources_of(asked: &Resources) -> Result<Resources, Refusal> {
     let Resources {
         memory_bytes,
         cpu_millis,
@@ -123,6 +133,11 @@ pub(crate) fn strategy_of(word: Option<&str>) -> Result<Strategy, Refusal> {
 
 /// The command that is to run before a release.
 pub(crate) fn release_command_of(words: Vec<String>) -> Result<Vec<String>, Refusal> {
+    command_of("release_command", words)
+}
+
+/// A command in place of the image's own, or none.
+pub(super) fn command_of(name: &str, words: Vec<String>) -> Result<Vec<String>, Refusal> {
     let bytes: usize = words.iter().map(String::len).sum();
     let sound = words.first().is_none_or(|first| !first.is_empty())
         && bytes <= MAX_COMMAND_BYTES
@@ -131,7 +146,7 @@ pub(crate) fn release_command_of(words: Vec<String>) -> Result<Vec<String>, Refu
         return Ok(words);
     }
     Err(Refusal::invalid(format!(
-        "release_command must begin with a word, hold no zero byte and be at most {MAX_COMMAND_BYTES} bytes long"
+        "{name} must begin with a word, hold no zero byte and be at most {MAX_COMMAND_BYTES} bytes long"
     )))
 }
 
@@ -146,7 +161,7 @@ pub(crate) fn timeout_of(seconds: Option<u64>, defaults: &RequestDefaults) -> Re
     )))
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let size: usize = env.iter().map(|(k, v)| k.len() + v.len()).sum();
     if size > MAX_ENV_BYTES {
         return Err(Refusal::invalid(format!(

@@ -9,7 +9,7 @@ use axum::response::Response;
 use management_api::error::code;
 use management_api::paths;
 use management_api::types::{
-    Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings,
+    Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings, Service,
 };
 use tokio::sync::OwnedRwLockReadGuard;
 
@@ -18,8 +18,9 @@ use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held,
-    release_command_of, resolve, restored_release, settle, strategy_of, timeout_of, with_secrets,
+    Capsule, Found, Kind, Refusal, Restorable, Strategy, capsule_of, check_group, group_of,
+    health_check_of_image, held, release_command_of, resolve, restored_release, settle,
+    strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
 use crate::rollout;
@@ -131,18 +132,34 @@ async fn requested(
     let (image, expected) = (request.image.clone(), request.digest.clone());
     let mut defaults = app.settings.request_defaults();
     let health = defaults.health.clone();
+    let services = request.services.clone();
     let look = tokio::task::spawn_blocking(move || {
         let found = resolve(&images, &owner, &image, expected.as_deref(), &hosts)?;
-        let health = health_check_of_image(&images, found.digest, health);
-        Ok::<_, Refusal>((found, health))
+        let of_service = |(name, service): (String, Service)| {
+            let (image, expected) = (&service.image, service.digest.as_deref());
+            let found = resolve(&images, &owner, image, expected, &hosts);
+            let found = found.map_err(|refusal| refusal.of_service(&name))?;
+            let health = health_check_of_image(&images, found.digest, health.clone());
+            let digest = found.digest.to_string();
+            Ok((name, Found { digest, health }))
+        };
+        let services: Result<_, Refusal> = services.into_iter().map(of_service).collect();
+        let health = health_check_of_image(&images, found.digest, health.clone());
+        Ok::<_, Refusal>((found, health, services?))
     });
-    let (found, health) = look.await.map_err(|error| ApiError::internal(&error))??;
+    let (found, health, services) = look.await.map_err(|error| ApiError::internal(&error))??;
     defaults.health = health;
     let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
-    check_limits(app, &capsule.resources)?;
     let secrets = app.store.secrets(tenant).await?.into_iter();
     let secrets = secrets.map(|row| (row.name, row.version)).collect();
-    let capsule = with_secrets(capsule, secrets)?;
+    let capsule = Capsule {
+        group: group_of(&request, services)?,
+        ..with_secrets(capsule, secrets)?
+    };
+    check_group(&capsule)?;
+    for service in capsule.services().values() {
+        check_limits(app, &service.resources)?;
+    }
     let strategy = strategy_of(request.strategy.as_deref())?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
@@ -212,7 +229,7 @@ pub(super) async fn restorable(
     tenant: &str,
     rows: &[DeploymentRow],
 ) -> Result<Restorable, ApiError> {
-    let wanted = rows.iter().map(|row| row.capsule.digest.clone()).collect();
+    let wanted = rows.iter().flat_map(|row| row.capsule.digests()).collect();
     let secrets = app.store.kept_secrets(tenant).await?;
     let (images, tenant) = (Arc::clone(&app.images), tenant.to_owned());
     let look = tokio::task::spawn_blocking(move || held(&images, &tenant, wanted));

@@ -84,6 +84,7 @@ pub(super) async fn status(
         secrets_url: None,
         live: live.map(|row| wire::deployment(&app, row)),
         running: running.map(|row| wire::deployment(&app, row)),
+        services: Vec::new(),
     };
     Ok(Json(Data { data }))
 }

@@ -1,6 +1,6 @@
 //! From what the platform knows to what travels.
 
-use management_api::types::{AuditEntry, Deployment, Tenant, TokenInfo};
+use management_api::types::{AuditEntry, DeployedService, Deployment, Tenant, TokenInfo};
 
 use crate::hex;
 use crate::platform::Platform;
@@ -9,7 +9,14 @@ use crate::store::{AuditRow, DeploymentRow, TenantRow, TokenRow};
 /// One row of the history.
 pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment {
     let app_url = platform.tenants.url(&row.tenant);
+    let services = row.capsule.group.services.into_iter();
+    let services = services.map(|(name, service)| DeployedService {
+        name,
+        digest: service.digest,
+        replicas: service.replicas,
+    });
     Deployment {
+        services: services.collect(),
         number: row.number,
         tenant: row.tenant,
         kind: row.kind.as_str().to_owned(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engines::Instance;
-use management_api::types::{Failure, HealthCheck, Liveness, Probe};
+use management_api::types::{Failure, HealthCheck, Liveness, Probe, ProbeKind};
 use tokio::time::Instant;
 
 use super::failure;
@@ -23,6 +23,9 @@ pub(super) async fn until_healthy(
     instance: &Instance,
     check: &HealthCheck,
 ) -> Result<Duration, Failure> {
+    if check.probe.kind == ProbeKind::Process {
+        return until_proved(instance, check).await;
+    }
     let mut wait = Wait::new(instance, check);
     loop {
         let probed = tokio::select! {
@@ -40,8 +43,20 @@ pub(super) async fn until_healthy(
     }
 }
 
+/// Nobody can be asked: to have run for a while is the answer.
+async fn until_proved(instance: &Instance, check: &HealthCheck) -> Result<Duration, Failure> {
+    let proof = Duration::from_millis(check.start_period_ms);
+    match tokio::time::timeout(proof, instance.wait()).await {
+        Ok(exit) => Err(failure::ended(exit)),
+        Err(_) => Ok(proof),
+    }
+}
+
 /// Whether a running instance answers as `check` wants, once.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
+    if instance.exited().is_some() {
+        return false;
+    }
     let limit = Duration::from_millis(check.timeout_ms);
     answers(instance.address(), &check.probe, limit).await
 }

@@ -45,6 +45,10 @@ pub(crate) async fn probe_with(
     asked: &Probe,
     limit: Duration,
 ) -> Probed {
+    if asked.kind == ProbeKind::Process {
+        // Its end is noticed by whoever keeps it: there is nobody to ask.
+        return Probed::Good;
+    }
     let answer = async {
         let Ok(stream) = TcpStream::connect(address).await else {
             return Probed::Refused;
@@ -67,7 +71,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match asked.kind {
-        ProbeKind::Tcp => Probed::Good,
+        ProbeKind::Tcp | ProbeKind::Process => Probed::Good,
         ProbeKind::Http => get(stream, address, asked)
             .await
             .unwrap_or_else(|error| Probed::Broken(crate::chain(&error))),
@@ -132,6 +136,7 @@ pub(super) fn succeeded(asked: &Probe) -> String {
     match asked.kind {
         ProbeKind::Http => format!("GET {} answered", asked.path),
         ProbeKind::Tcp => "its port took a connection".to_owned(),
+        ProbeKind::Process => "it runs".to_owned(),
     }
 }
 
@@ -140,6 +145,7 @@ pub(super) fn no_longer(asked: &Probe) -> String {
     match asked.kind {
         ProbeKind::Http => format!("no longer answers GET {} as it should", asked.path),
         ProbeKind::Tcp => "no longer takes connections on its port".to_owned(),
+        ProbeKind::Process => "no longer runs".to_owned(),
     }
 }
 
@@ -165,7 +171,7 @@ pub(super) fn wrong(asked: &Probe, limit: Duration, port: u16, probed: &Probed) 
         (Probed::TimedOut, ProbeKind::Http) => {
             format!("GET {path} is not answered within {limit} ms")
         }
-        (Probed::TimedOut, ProbeKind::Tcp) => {
+        (Probed::TimedOut, ProbeKind::Tcp | ProbeKind::Process) => {
             format!("port {port} (PORT) takes no connection within {limit} ms")
         }
         (Probed::Broken(why), _) => format!("GET {path} is not answered: {why}"),

@@ -1,12 +1,14 @@
 //! Deployments and the releases they deploy.
 
+use std::collections::BTreeSet;
+
 use management_api::types::{Failure, RolloutSettings, Source};
 use serde::de::DeserializeOwned;
 
 use super::audit::{self, Actor, Entry};
 use super::idempotency::{self, IdempotencyKey};
 use super::sql::{Row, Transaction, Value, params};
-use super::{Store, StoreError, events, from_millis, now, signed, tenants, unsigned};
+use super::{Store, StoreError, events, from_millis, now, services, signed, tenants, unsigned};
 use crate::deployments::{Capsule, Kind, State, Strategy};
 
 /// One deployment with the release it deploys.
@@ -90,7 +92,7 @@ const SELECT: &str = "
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
            t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout,
-           d.release_command, r.secrets, r.resources
+           d.release_command, r.secrets, r.resources, r.services
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
@@ -248,12 +250,19 @@ impl Store {
     /// Digests that a rollback within the newest `kept` deployments of any tenant may need.
     pub(crate) async fn digests_in_use(&self, kept: u32) -> Result<Vec<String>, StoreError> {
         self.read(move |transaction| {
-            let sql = "SELECT DISTINCT r.digest FROM deployments d
+            let sql = "SELECT DISTINCT r.digest, r.services FROM deployments d
                  JOIN releases r ON r.id = d.release_id
                  JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL
                  WHERE d.finished_at IS NULL OR d.number = t.live OR d.number = t.stand_in
                     OR d.number > t.last_number - ?1";
-            transaction.all(sql, params![kept], |row| Ok(row.get(0)?))
+            let mut digests = BTreeSet::new();
+            transaction.each(sql, params![kept], |row| {
+                digests.insert(row.get(0)?);
+                let group = services::from_column(row.get(1)?)?;
+                digests.extend(group.services.into_values().map(|service| service.digest));
+                Ok::<_, StoreError>(())
+            })?;
+            Ok(digests.into_iter().collect())
         })
         .await
     }
@@ -349,8 +358,8 @@ fn release(
     let fingerprint = capsule.fingerprint();
     transaction.execute(
         "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at, replicas,
-           secrets, resources)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
+           secrets, resources, services)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING",
         params![
             tenant,
             fingerprint,
@@ -361,6 +370,7 @@ fn release(
             capsule.replicas,
             json(&capsule.secrets)?,
             json(&capsule.resources)?,
+            services::to_column(&capsule.group)?,
         ],
     )?;
     transaction.one(
@@ -432,6 +442,7 @@ fn read(row: &Row) -> Result<DeploymentRow, StoreError> {
             replicas: row.get(21)?,
             resources: serde_json::from_str(&row.get::<String>(25)?)?,
             secrets: serde_json::from_str(&row.get::<String>(24)?)?,
+            group: services::from_column(row.get(26)?)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
         rollout: serde_json::from_str(&row.get::<String>(22)?)?,

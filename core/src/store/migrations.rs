@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0005_credentials.sql"),
     migration!("0006_resources.sql"),
     migration!("0007_stand_in.sql"),
+    migration!("0008_services.sql"),
 ];
 
 /// What PostgreSQL needs before there is a schema.

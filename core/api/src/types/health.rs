@@ -83,6 +83,8 @@ pub enum ProbeKind {
     Http,
     /// A connection to the instance's port.
     Tcp,
+    /// Nothing: it is well as long as its program runs, and has proved itself when that has run for the start period.
+    Process,
 }
 
 impl ProbeKind {
