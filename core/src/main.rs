@@ -29,6 +29,7 @@ mod store;
 mod tenant;
 mod tenants;
 mod tls;
+mod traffic;
 mod vault;
 mod verify;
 

@@ -17,6 +17,14 @@ pub struct Rule {
     pub group: String,
 }
 
+impl Rule {
+    /// Whether it is for a path, whatever the host.
+    #[must_use]
+    pub fn is_for_path(&self, path: &str) -> bool {
+        is_below(path, &self.prefix)
+    }
+}
+
 /// What of a request a rule looks at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {

@@ -167,7 +167,7 @@ impl Capsule {
     }
 
     /// The service that the release's own fields describe.
-    pub(super) fn app(&self) -> Service {
+    pub(crate) fn app(&self) -> Service {
         let names = self.secrets.keys();
         Service {
             digest: self.digest.clone(),
@@ -342,7 +342,7 @@ mod tests {
         );
         // Others would look for it elsewhere.
         let to_tcp = |c: &mut Capsule| {
-            c.group.services.get_mut("db").unwrap().protocol = Some(Protocol::Tcp)
+            c.group.services.get_mut("db").unwrap().protocol = Some(Protocol::Tcp);
         };
         assert_eq!(change(to_tcp), ["db", "worker"]);
         assert_eq!(

@@ -23,7 +23,7 @@ use crate::deployments::{
     strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
-use crate::rollout;
+use crate::rollout::{self, Unchanged};
 use crate::store::{Actor, DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
 
 /// `POST /api/v1/tenants/{tenant}/deploy`.
@@ -49,7 +49,12 @@ pub(super) async fn deploy(
         if !force && let Some(live) = unchanged(&app, &new).await? {
             return Ok(already_live(&app, &live));
         }
-        begin(&app, new, keeping).await
+        let unchanged = if force {
+            Unchanged::Restarts
+        } else {
+            Unchanged::RunsOn
+        };
+        begin(&app, new, unchanged, keeping).await
     })
     .await
 }
@@ -108,7 +113,7 @@ pub(super) async fn rollback(
             source: target.source,
             key,
         };
-        begin(&app, new, keeping).await
+        begin(&app, new, Unchanged::RunsOn, keeping).await
     })
     .await
 }
@@ -239,7 +244,12 @@ pub(super) async fn restorable(
 }
 
 /// Writes the deployment and starts its rollout.
-async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<StoredAnswer, ApiError> {
+async fn begin(
+    app: &App,
+    new: NewDeployment,
+    unchanged: Unchanged,
+    keeping: Keeping,
+) -> Result<StoredAnswer, ApiError> {
     let tenant = new.tenant.clone();
     let url = app.tenants.url(&tenant);
     let owner = tenant.clone();
@@ -249,7 +259,7 @@ async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<Stored
         let row = platform.store.begin_deployment(new, stored).await?;
         drop(keeping);
         let number = row.number;
-        platform.start_rollout(row);
+        platform.start_rollout(row, unchanged);
         Ok(number)
     };
     match app.detached(begin).await {

@@ -26,6 +26,7 @@ pub(super) struct LogsQuery {
     follow: bool,
     since: Option<String>,
     filter: Option<String>,
+    service: Option<String>,
     tail: Option<usize>,
 }
 
@@ -84,6 +85,7 @@ fn filter(query: &LogsQuery) -> Result<Filter, ApiError> {
     let since = query.since.as_deref().map(|text| moment(text, Utc::now()));
     Ok(Filter {
         deployment: None,
+        service: query.service.clone(),
         since: since.transpose()?,
         text: query.filter.clone(),
         tail,

@@ -389,6 +389,7 @@ fn deployment_routes() -> Vec<Route> {
             ("follow", "`true`: server-sent events as lines come"),
             ("since", "`10m`, `2h`, `1d` or an RFC 3339 time"),
             ("filter", "only lines that hold this text"),
+            ("service", "only lines of this service; `app` is the one that the release's own fields describe"),
             ("tail", "only the last so many lines, at most 10000"),
         ])
         .answers::<Data<Vec<LogLine>>>(200),

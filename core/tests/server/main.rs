@@ -45,5 +45,6 @@ mod retention;
 mod rollback;
 mod rotation;
 mod secrets;
+mod services;
 mod strategies;
 mod supervision;
