@@ -138,8 +138,13 @@ impl Live {
             };
             (name, gets)
         });
-        self.tenant
-            .give_traffic(rules(&self.row.capsule), gets.collect())
+        let retired = self
+            .tenant
+            .give_traffic(rules(&self.row.capsule), gets.collect());
+        drop(held);
+        // Somebody may wait for one of its services.
+        self.tenant.changed();
+        retired
     }
 
     /// Ends the keeping and hands the instances over. Their traffic stays as it is. The first caller gets them.

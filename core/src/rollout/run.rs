@@ -218,8 +218,8 @@ impl Rollout {
         let leftovers = self.tenant.leftovers();
         drop(self.bounded(leftovers.lock()).await?);
         self.open_doors().await?;
-        self.run_release_command().await?;
         self.divide().await;
+        self.run_release_command().await?;
         self.take_warm().await;
         match self.course.clone() {
             Course::Recreate => self.stop_old().await,

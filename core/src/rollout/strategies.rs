@@ -1,5 +1,6 @@
 //! How the instances of a release take the place of the old ones: the steps that the strategies are made of.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use super::analysis::Verdict;
 use super::kept::Kept;
 use super::probe::succeeded;
 use super::run::{Part, Rollout, Stop, drain, start};
-use super::watching::{self, Watch};
+use super::watching::{self, Watch, log_from_now};
 use super::{failure, health, instances};
-use crate::deployments::{Course, State, Step, Thresholds};
+use crate::deployments::{APP, Course, State, Step, Thresholds};
 use crate::platform::App;
 use crate::traffic::{self, Weight};
 
@@ -24,6 +25,10 @@ impl Rollout {
     pub(super) async fn run_release_command(&mut self) -> Result<(), Stop> {
         if self.row.release_command.is_empty() {
             return Ok(());
+        }
+        // Those of the release before serve still, where there are any.
+        for part in self.needed_by_command() {
+            self.prove(&part, part.replicas()).await?;
         }
         let begun = Instant::now();
         let instance = self
@@ -46,6 +51,12 @@ impl Rollout {
         // It has ended; what is left of it goes.
         let ended = self.once.take();
         self.app.stop_all(&ended).await;
+        let app = self.parts.iter_mut().find(|part| part.name == APP);
+        if let Some(app) = app {
+            // What the command has written says nothing of the service.
+            let folder = self.app.data.logs(&self.tenant.id);
+            app.log = log_from_now(folder, self.row.number, APP);
+        }
         let seconds = begun.elapsed().as_secs_f64();
         let message = format!("the release command ended well after {seconds:.1} s");
         self.advance(State::Migrated, message).await
@@ -225,7 +236,22 @@ impl Rollout {
         Ok(())
     }
 
-    /// Starts new instances of a service until there are `count`, and waits until all are healthy.
+    /// The new services that `app` depends on, each behind those that it depends on itself.
+    fn needed_by_command(&self) -> Vec<Part> {
+        let capsule = &self.row.capsule;
+        let mut needed = BTreeSet::from([APP.to_owned()]);
+        for name in capsule.order().iter().rev() {
+            if needed.contains(name) {
+                let service = capsule.service(name);
+                needed.extend(service.into_iter().flat_map(|service| service.depends_on));
+            }
+        }
+        let is_needed = |part: &&Part| part.name != APP && needed.contains(&part.name);
+        let new = self.parts.iter().filter(|part| part.old.is_none());
+        new.filter(is_needed).cloned().collect()
+    }
+
+    /// Starts new instances of a service until there are `count`, waits until all are healthy, and writes that there are some.
     async fn bring_up(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
         let started = self.start(part, count).await;
         started.map_err(|stop| self.told_stop(stop, part))?;
@@ -236,6 +262,13 @@ impl Rollout {
             };
             self.advance(State::Provisioned, message).await?;
         }
+        self.prove(part, count).await
+    }
+
+    /// Starts new instances of a service until there are `count`, and waits until all are healthy.
+    async fn prove(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
+        let started = self.start(part, count).await;
+        started.map_err(|stop| self.told_stop(stop, part))?;
         let health = &part.service.health;
         let new = part.new.all();
         let healthy = new.iter().map(|i| health::until_healthy(i, health));

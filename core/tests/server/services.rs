@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -557,6 +557,102 @@ fn with_a_tenant_go_all_of_its_services() {
         server.instances().is_empty().then_some(())
     });
     assert!(TcpStream::connect(address.strip_prefix("http://").unwrap()).is_err());
+}
+
+#[test]
+fn a_release_command_finds_what_the_application_depends_on() {
+    let server = server();
+    let mut request = server.request("it");
+    request.depends_on = names(&["db"]);
+    request.release_command = names(&["ask"]);
+    let db = Service {
+        protocol: Some(Protocol::Tcp),
+        ..service(&server, "ready")
+    };
+    request.services.insert("db".to_owned(), db);
+    succeeds(&server, &request);
+    let said = lines(&server, "app");
+    let found = said.iter().any(|l| l.line == "the database is ready");
+    assert!(found, "{said:?}");
+    // One that fails leaves nothing of what was started for it.
+    let before = processes(&server);
+    request.release_command = names(&["fail"]);
+    let more = interface(&server, "two");
+    request.services.insert("more".to_owned(), more);
+    request.depends_on = names(&["db", "more"]);
+    let failed = deploy(&server, &request);
+    assert_eq!(failed.state, "rolled_back");
+    assert_eq!(failed.failure.unwrap().code, "release_command_failed");
+    assert_eq!(processes(&server), before);
+}
+
+/// What the old application cannot start without is gone.
+#[test]
+fn what_stands_in_has_the_services_that_were_carried_over() {
+    let server = Server::start_with("restore_seconds = 1\n");
+    push(&server, "local", "it", &[]);
+    let database = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = database.local_addr().unwrap();
+    let mut first = shop(&server, "one");
+    first.env.insert("NEEDS".to_owned(), address.to_string());
+    succeeds(&server, &first);
+    let before = processes(&server);
+    let mut second = shop(&server, "one");
+    second.env.insert("VERSION".to_owned(), "two".to_owned());
+    second.strategy = Some("canary".to_owned());
+    second.rollout = RolloutSettings {
+        steps: Some(vec![CanaryStep {
+            weight: 50,
+            pause_ms: None,
+        }]),
+        ..RolloutSettings::default()
+    };
+    let number = server.deploy(&second).deployment.unwrap();
+    server.wait_for(number, |deployment| deployment.state == "paused");
+    drop(database);
+    let url = server.app_url();
+    let is_two = |server: &Server| {
+        let all = (0..8).all(|_| server.version().as_deref() == Some("two"));
+        all.then_some(())
+    };
+    until("the old application has ended", || {
+        for _ in 0..2 {
+            let _ = agent().get(format!("{url}/exit-of/one")).call();
+        }
+        is_two(&server)
+    });
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "needs_operator");
+    let stands_in = |server: &Server| {
+        is_two(server)?;
+        let status = services(server);
+        let all = ["api", "app", "worker"].map(|name| status[name].state == "serving");
+        assert_eq!(asked_inside(server).as_deref(), Some("one"));
+        let now = processes(server);
+        assert_eq!(
+            (&now["api"], &now["worker"]),
+            (&before["api"], &before["worker"])
+        );
+        (all == [true; 3]).then_some(())
+    };
+    until("the new one stands in", || stands_in(&server));
+    let server = server.kill_and_restart();
+    until("it does after a restart", || stands_in(&server));
+    // The next release takes over from both.
+    let client = server.client();
+    client.abort("local", number).unwrap();
+    let mut third = shop(&server, "one");
+    third.env.insert("VERSION".to_owned(), "three".to_owned());
+    succeeds(&server, &third);
+    assert_eq!(server.version().as_deref(), Some("three"));
+    let now = processes(&server);
+    assert_eq!(
+        (&now["api"], &now["worker"]),
+        (&before["api"], &before["worker"])
+    );
+    until("nothing else is left", || {
+        (server.instances().len() == 3).then_some(())
+    });
 }
 
 /// The server dies at every record; whatever had been written, one release serves, with all of its services.
