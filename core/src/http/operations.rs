@@ -70,6 +70,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "resources",
         "rollback",
         "secrets",
+        "services",
         "tokens",
     ];
     Json(Data {

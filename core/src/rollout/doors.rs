@@ -1,7 +1,7 @@
 //! Where the services of a release reach each other, and what each is told of that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ pub(super) async fn open(
     let mut opened = Vec::new();
     for key in wanted.iter().filter(|key| !tenant.has_door(key)) {
         let proxy = match ports.get(key) {
-            Some(port) => bind(*port, protocol_of(key)).await,
-            None => bind_any(protocol_of(key)).await,
+            Some(port) => bind(app, *port, protocol_of(key)).await,
+            None => bind_any(app, protocol_of(key)).await,
         };
         let proxy = proxy.map_err(|error| {
             failure::plain(
@@ -66,7 +66,7 @@ pub(super) async fn open(
 /// Opens the doors that an earlier server has written down; one whose port cannot be had yet, as soon as it can.
 pub(super) async fn open_again(app: &App, tenant: &Arc<Tenant>) -> Result<(), StoreError> {
     for (key, port) in app.store.service_ports(&tenant.id).await? {
-        if let Ok(proxy) = bind(port, protocol_of(&key)).await {
+        if let Ok(proxy) = bind(app, port, protocol_of(&key)).await {
             tenant.add_door(&key, proxy);
         } else {
             tracing::warn!(
@@ -91,7 +91,7 @@ async fn open_later(app: &App, tenant: &Tenant, key: &str, port: u16) {
         if tenant.has_door(key) {
             return;
         }
-        if let Ok(proxy) = bind(port, protocol_of(key)).await {
+        if let Ok(proxy) = bind(app, port, protocol_of(key)).await {
             tenant.add_door(key, proxy);
             return;
         }
@@ -113,10 +113,10 @@ fn keys(capsule: &Capsule) -> Vec<String> {
     keys.collect()
 }
 
-async fn bind_any(protocol: Protocol) -> std::io::Result<Proxy> {
+async fn bind_any(app: &App, protocol: Protocol) -> std::io::Result<Proxy> {
     let mut last = Err(std::io::ErrorKind::AddrInUse.into());
-    for address in ports::for_tenant(Ipv4Addr::LOCALHOST.into()) {
-        last = bind(address.port(), protocol).await;
+    for address in ports::for_tenant(app.engine.host()) {
+        last = bind(app, address.port(), protocol).await;
         if last.is_ok() {
             break;
         }
@@ -124,8 +124,9 @@ async fn bind_any(protocol: Protocol) -> std::io::Result<Proxy> {
     last
 }
 
-async fn bind(port: u16, protocol: Protocol) -> std::io::Result<Proxy> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// Where instances reach it, and nobody outside of this machine does.
+async fn bind(app: &App, port: u16, protocol: Protocol) -> std::io::Result<Proxy> {
+    let address = SocketAddr::from((app.engine.host(), port));
     let settings = Settings {
         // Who asks here has its requests from the tenant's URL, and hands on what that has said.
         forwarded: Forwarded::Append,

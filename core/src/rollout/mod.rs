@@ -16,6 +16,7 @@ mod run;
 mod simulation;
 mod strategies;
 mod undo;
+mod verify;
 mod watching;
 
 pub(crate) use doors::{internal as internal_url, public as public_url_of};

@@ -143,7 +143,7 @@ fn lines(server: &Server, service: &str) -> Vec<management_api::types::LogLine> 
 }
 
 #[test]
-fn they_start_behind_what_they_depend_on_and_find_each_other() {
+pub(crate) fn they_start_behind_what_they_depend_on_and_find_each_other() {
     let server = server();
     let mut request = shop(&server, "one");
     let api = request.services.get_mut("api").unwrap();
@@ -193,7 +193,7 @@ fn they_start_behind_what_they_depend_on_and_find_each_other() {
 }
 
 #[test]
-fn one_fails_and_all_return() {
+pub(crate) fn one_fails_and_all_return() {
     let server = server();
     succeeds(&server, &shop(&server, "one"));
     let before = processes(&server);
@@ -215,7 +215,7 @@ fn one_fails_and_all_return() {
 }
 
 #[test]
-fn a_new_service_that_fails_leaves_nothing_of_itself() {
+pub(crate) fn a_new_service_that_fails_leaves_nothing_of_itself() {
     let server = server();
     succeeds(&server, &server.request("it"));
     let before = processes(&server);
@@ -237,7 +237,7 @@ fn bad_of(server: &Server) -> DeployRequest {
 }
 
 #[test]
-fn what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks() {
+pub(crate) fn what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks() {
     let server = server();
     let first = succeeds(&server, &shop(&server, "one"));
     let before = processes(&server);
@@ -301,7 +301,7 @@ fn what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks() {
 }
 
 #[test]
-fn requests_go_by_host_and_path() {
+pub(crate) fn requests_go_by_host_and_path() {
     let server = server();
     let mut request = server.request("it");
     request.env = env(&[("VERSION", "web")]);
@@ -351,7 +351,7 @@ fn requests_go_by_host_and_path() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_before_anything_happens() {
+pub(crate) fn what_makes_no_sense_is_refused_before_anything_happens() {
     let server = server();
     let refused = |change: &dyn Fn(&mut DeployRequest)| {
         let mut request = shop(&server, "one");
@@ -383,7 +383,7 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
 }
 
 #[test]
-fn where_two_must_not_run_at_once_no_worker_does() {
+pub(crate) fn where_two_must_not_run_at_once_no_worker_does() {
     let server = server();
     succeeds(&server, &shop(&server, "one"));
     let before = processes(&server);
@@ -418,7 +418,7 @@ fn where_two_must_not_run_at_once_no_worker_does() {
 }
 
 #[test]
-fn a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it() {
+pub(crate) fn a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it() {
     let server = server();
     let with = |version: &str| {
         let mut request = server.request("it");
@@ -461,7 +461,7 @@ fn a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it() {
 }
 
 #[test]
-fn a_canary_judges_each_service_by_itself() {
+pub(crate) fn a_canary_judges_each_service_by_itself() {
     let server = server();
     let with = |version: &str| {
         let mut request = shop(&server, version);
@@ -506,7 +506,7 @@ fn a_canary_judges_each_service_by_itself() {
 }
 
 #[test]
-fn a_service_finds_the_secrets_that_it_names_and_no_others() {
+pub(crate) fn a_service_finds_the_secrets_that_it_names_and_no_others() {
     let server = server();
     let secrets = serde_json::from_value(serde_json::json!({
         "secrets": { "DB_PASSWORD": "s3cret", "OTHER": "0ther" },
@@ -530,7 +530,7 @@ fn a_service_finds_the_secrets_that_it_names_and_no_others() {
 }
 
 #[test]
-fn with_a_tenant_go_all_of_its_services() {
+pub(crate) fn with_a_tenant_go_all_of_its_services() {
     let server = server();
     server.create_tenants(&["shop"]);
     push(&server, "shop", "it", &[]);
@@ -560,7 +560,7 @@ fn with_a_tenant_go_all_of_its_services() {
 }
 
 #[test]
-fn a_release_command_finds_what_the_application_depends_on() {
+pub(crate) fn a_release_command_finds_what_the_application_depends_on() {
     let server = server();
     let mut request = server.request("it");
     request.depends_on = names(&["db"]);
@@ -588,7 +588,7 @@ fn a_release_command_finds_what_the_application_depends_on() {
 
 /// What the old application cannot start without is gone.
 #[test]
-fn what_stands_in_has_the_services_that_were_carried_over() {
+pub(crate) fn what_stands_in_has_the_services_that_were_carried_over() {
     let server = Server::start_with("restore_seconds = 1\n");
     push(&server, "local", "it", &[]);
     let database = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -715,11 +715,11 @@ fn serves(server: &Server, version: &str) -> Option<()> {
 }
 
 #[test]
-fn rolling_dies_at_every_record() {
+pub(crate) fn rolling_dies_at_every_record() {
     dies_at_every_record("rolling", 5);
 }
 
 #[test]
-fn recreate_dies_at_every_record() {
+pub(crate) fn recreate_dies_at_every_record() {
     dies_at_every_record("recreate", 5);
 }
