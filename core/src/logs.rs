@@ -1,5 +1,5 @@
 //! Logs of a tenant's applications, as the engine writes them: a folder a tenant, a file a
-//! deployment, a JSON record a line. The engine puts full files aside as `.1`, `.2`.
+//! deployment and service, a JSON record a line. The engine puts full files aside as `.1`, `.2`.
 
 mod follow;
 mod retention;
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use management_api::types::LogLine;
 use serde::Deserialize;
+
+use crate::deployments::APP;
 
 pub(crate) use follow::Follower;
 pub(crate) use retention::{Kept, prune};
@@ -25,6 +27,8 @@ const ASIDE: [&str; 2] = ["1", "2"];
 pub(crate) struct Filter {
     /// Of this deployment only.
     pub(crate) deployment: Option<u64>,
+    /// Of this service only.
+    pub(crate) service: Option<String>,
     /// Not older than this.
     pub(crate) since: Option<DateTime<Utc>>,
     /// Holding this text.
@@ -34,10 +38,15 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Those of the deployments that are wanted.
-    fn of(&self, mut deployments: Vec<u64>) -> Vec<u64> {
-        deployments.retain(|number| self.deployment.is_none_or(|wanted| wanted == *number));
-        deployments
+    /// Those of the logs that are wanted.
+    fn of(&self, mut logs: Vec<Log>) -> Vec<Log> {
+        logs.retain(|log| {
+            let service = self.service.as_deref();
+            self.deployment
+                .is_none_or(|wanted| wanted == log.deployment)
+                && service.is_none_or(|wanted| wanted == log.service)
+        });
+        logs
     }
 
     fn wants(&self, line: &LogLine) -> bool {
@@ -49,9 +58,35 @@ impl Filter {
     }
 }
 
-/// The file of a deployment's log within its tenant's folder.
-pub(crate) fn file(folder: &Path, deployment: u64) -> PathBuf {
-    folder.join(format!("{deployment}.log"))
+/// What wrote a log: a service of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Log {
+    deployment: u64,
+    service: String,
+}
+
+impl Log {
+    fn file(&self, folder: &Path) -> PathBuf {
+        file(folder, self.deployment, &self.service)
+    }
+
+    /// Whose log has this name.
+    fn named(name: &str) -> Option<Self> {
+        let name = name.strip_suffix(".log")?;
+        let (deployment, service) = name.split_once('.').unwrap_or((name, APP));
+        Some(Self {
+            deployment: deployment.parse().ok()?,
+            service: service.to_owned(),
+        })
+    }
+}
+
+/// The file of the log of a deployment's service within its tenant's folder.
+pub(crate) fn file(folder: &Path, deployment: u64, service: &str) -> PathBuf {
+    if service == APP {
+        return folder.join(format!("{deployment}.log"));
+    }
+    folder.join(format!("{deployment}.{service}.log"))
 }
 
 /// The wanted lines of a tenant, oldest first. It blocks.
@@ -59,31 +94,26 @@ pub(crate) fn read(folder: &Path, filter: &Filter) -> io::Result<Vec<LogLine>> {
     read_until(folder, filter, |_| u64::MAX)
 }
 
-/// Like [`read`], with as many bytes of each deployment's newest file as `end` says.
+/// Like [`read`], with as many bytes of each log's newest file as `end` says.
 fn read_until(
     folder: &Path,
     filter: &Filter,
-    end: impl Fn(u64) -> u64,
+    end: impl Fn(&Log) -> u64,
 ) -> io::Result<Vec<LogLine>> {
     let mut lines: Vec<LogLine> = Vec::new();
-    for deployment in filter.of(deployments(folder)?).into_iter().rev() {
+    for log in filter.of(logs(folder)?).into_iter().rev() {
         // Two instances write at once during a rollout, so the number alone says nothing about
         // which line is younger; the time of the file's last line does.
         let oldest = lines.len().checked_sub(filter.tail);
         let oldest = oldest.and_then(|at| lines.get(at)).map(|line| line.at);
-        let changed = changed(&file(folder, deployment));
+        let changed = changed(&log.file(folder));
         if oldest
             .zip(changed)
             .is_some_and(|(oldest, changed)| changed < oldest)
         {
             continue;
         }
-        lines.extend(read_deployment(
-            folder,
-            deployment,
-            filter,
-            end(deployment),
-        )?);
+        lines.extend(read_log(folder, &log, filter, end(&log))?);
         lines.sort_by_key(|line| line.at);
     }
     lines.drain(..lines.len().saturating_sub(filter.tail));
@@ -96,30 +126,24 @@ fn changed(path: &Path) -> Option<DateTime<Utc>> {
     changed.ok().map(DateTime::from)
 }
 
-/// Numbers of the deployments that have a log, in order.
-fn deployments(folder: &Path) -> io::Result<Vec<u64>> {
+/// All logs, in order of their deployments.
+fn logs(folder: &Path) -> io::Result<Vec<Log>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut numbers = Vec::new();
+    let mut logs = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
-        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        logs.extend(name.to_str().and_then(Log::named));
     }
-    numbers.sort_unstable();
-    Ok(numbers)
+    logs.sort_unstable();
+    Ok(logs)
 }
 
-fn read_deployment(
-    folder: &Path,
-    deployment: u64,
-    filter: &Filter,
-    end: u64,
-) -> io::Result<Vec<LogLine>> {
-    let newest = file(folder, deployment);
+fn read_log(folder: &Path, log: &Log, filter: &Filter, end: u64) -> io::Result<Vec<LogLine>> {
+    let newest = log.file(folder);
     let older = aside(&newest)
         .into_iter()
         .rev()
@@ -132,7 +156,7 @@ fn read_deployment(
             Err(error) => return Err(error),
         };
         for text in BufReader::new(file.take(end)).split(b'\n') {
-            let line = parse(&text?, deployment);
+            let line = parse(&text?, log);
             lines.extend(line.filter(|line| filter.wants(line)));
         }
         // A file has at most some hundred thousand lines; what cannot be answered need not stay.
@@ -151,7 +175,7 @@ fn aside(path: &Path) -> Vec<PathBuf> {
 }
 
 /// One record of the engine; one that is cut off or of another format is passed over.
-fn parse(text: &[u8], deployment: u64) -> Option<LogLine> {
+fn parse(text: &[u8], log: &Log) -> Option<LogLine> {
     #[derive(Deserialize)]
     struct Record {
         at: DateTime<Utc>,
@@ -161,7 +185,8 @@ fn parse(text: &[u8], deployment: u64) -> Option<LogLine> {
     let Record { at, stream, line } = serde_json::from_slice(text).ok()?;
     Some(LogLine {
         at,
-        deployment,
+        deployment: log.deployment,
+        service: (log.service != APP).then(|| log.service.clone()),
         stream,
         line,
     })
@@ -205,6 +230,7 @@ mod tests {
         write(&path("10.log"), 5, "e ten");
         write(&path("9.log"), 4, "d");
         write(&path("9.log"), 6, "f nine");
+        write(&path("9.worker.log"), 7, "g");
         folder
     }
 
@@ -218,7 +244,7 @@ mod tests {
     #[test]
     fn lines_of_all_files_come_in_order_of_time() {
         let folder = sample();
-        let expected = ["a", "b", "c", "d", "e ten", "f nine"];
+        let expected = ["a", "b", "c", "d", "e ten", "f nine", "g"];
         assert_eq!(texts(folder.path(), &all()), expected);
         assert!(texts(&folder.path().join("absent"), &all()).is_empty());
     }
@@ -227,20 +253,30 @@ mod tests {
     fn filters_apply_together() {
         let folder = sample();
         let mut filter = Filter {
-            deployment: None,
             since: DateTime::from_timestamp(3, 0),
             text: Some("n".into()),
             tail: 1,
+            ..Filter::default()
         };
         assert_eq!(texts(folder.path(), &filter), ["f nine"]);
         filter.deployment = Some(10);
         assert_eq!(texts(folder.path(), &filter), ["e ten"]);
+        let of = |service: &str| Filter {
+            service: Some(service.to_owned()),
+            ..all()
+        };
+        let lines = read(folder.path(), &of("worker")).unwrap();
+        assert_eq!(
+            (lines.len(), lines[0].service.as_deref()),
+            (1, Some("worker"))
+        );
+        assert_eq!(texts(folder.path(), &of("app")).len(), 6);
     }
 
     #[test]
     fn a_record_cut_off_by_a_crash_is_passed_over() {
         let folder = sample();
         fs::write(folder.path().join("11.log"), b"{\"at\":\"1970-01-01T0").unwrap();
-        assert_eq!(texts(folder.path(), &all()).len(), 6);
+        assert_eq!(texts(folder.path(), &all()).len(), 7);
     }
 }

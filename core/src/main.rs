@@ -34,6 +34,7 @@ mod telemetry;
 mod tenant;
 mod tenants;
 mod tls;
+mod traffic;
 mod vault;
 mod verify;
 

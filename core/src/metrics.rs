@@ -2,6 +2,7 @@
 
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct TenantMeasurements {
     /// Whether an instance serves.
     pub(crate) up: bool,
     pub(crate) traffic: Option<proxy::Stats>,
+    /// Instances that serve, by service.
+    pub(crate) services: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -23,7 +23,7 @@ use crate::http::Limiter;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::retention::{CollectError, Collector};
-use crate::rollout::LeftRunning;
+use crate::rollout::{LeftRunning, Unchanged};
 use crate::settings::Settings;
 use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
@@ -111,6 +111,9 @@ impl Platform {
             proxy.shutdown(DELETE_GRACE).await;
         }
         self.stop_live(&tenant).await;
+        for door in tenant.close_doors(&BTreeSet::new()) {
+            door.shutdown(Duration::ZERO).await;
+        }
         // It knows its tenant: nobody else would let go of either.
         tenant.set_live(None);
         let folder = self.data.logs(id);
@@ -182,15 +185,15 @@ impl Platform {
     }
 
     /// Starts the rollout of a deployment that was accepted.
-    pub(crate) fn start_rollout(self: &Arc<Self>, row: DeploymentRow) {
+    pub(crate) fn start_rollout(self: &Arc<Self>, row: DeploymentRow, unchanged: Unchanged) {
         let Some(tenant) = self.tenants.get(&row.tenant) else {
             // Deleted a moment ago; the next start gives the deployment its end.
             return;
         };
         tenant.changed();
         let signals = tenant.begin_rollout(row.number);
-        self.tasks
-            .spawn(rollout::run(Arc::clone(self), tenant, row, signals).in_current_span());
+        let rollout = rollout::run(Arc::clone(self), tenant, row, unchanged, signals);
+        self.tasks.spawn(rollout.in_current_span());
     }
 
     /// Frees what no rollback within the configured window needs, and measures what is left.
@@ -264,6 +267,10 @@ impl Platform {
         let row = self.store.tenant(tenant).await?;
         let serving = row.map(|row| [row.live, row.stand_in]);
         let running = self.store.running(tenant).await?.map(|row| row.number);
+        // What was carried over writes on where it did.
+        let kept = self.tenants.get(tenant).into_iter();
+        let kept = kept.flat_map(|tenant| tenant.live().into_iter().chain(tenant.warm()));
+        let kept: Vec<u64> = kept.flat_map(|live| live.deployments()).collect();
         let kept = logs::Kept {
             deployments: limits.max_deployments_kept as usize,
             in_use: serving
@@ -271,6 +278,7 @@ impl Platform {
                 .flatten()
                 .flatten()
                 .chain(running)
+                .chain(kept)
                 .collect(),
             bytes_each: limits.log_bytes_kept,
             age: retention.log_age(),

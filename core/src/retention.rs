@@ -132,15 +132,16 @@ impl Collector {
         let images = Arc::clone(&self.images);
         blocking(move || {
             for release in releases.iter().filter(|r| r.live || r.running) {
-                if let (Ok(repository), Ok(digest)) =
-                    (release.tenant.parse(), release.digest.parse())
-                    && !images.relink(&repository, &digest)?
-                {
-                    tracing::warn!(
-                        tenant = release.tenant,
-                        deployment = release.newest,
-                        "parts of an image that is in use are not in the registry any more: push it again"
-                    );
+                for digest in release.images() {
+                    if let (Ok(repository), Ok(digest)) = (release.tenant.parse(), digest.parse())
+                        && !images.relink(&repository, &digest)?
+                    {
+                        tracing::warn!(
+                            tenant = release.tenant,
+                            deployment = release.newest,
+                            "parts of an image that is in use are not in the registry any more: push it again"
+                        );
+                    }
                 }
             }
             Ok(releases)

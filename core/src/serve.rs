@@ -35,6 +35,8 @@ use crate::tls::{self, Tls, TlsError};
 const FIRST_TENANT: &str = "local";
 /// For requests, to the API and to the tenants, when the server ends.
 const DRAIN: Duration = Duration::from_secs(10);
+/// For requests between services, of which nobody from outside waits for the answer any more.
+const DOORS: Duration = Duration::from_secs(1);
 /// For everything else, rollouts that are being undone included: this, and what instances may take.
 const WIND_DOWN: Duration = Duration::from_mins(1);
 /// The pid namespace that the kernel begins with, on every machine (`PROC_PID_INIT_INO` of Linux).
@@ -434,6 +436,10 @@ async fn end(
             if let Some(proxy) = tenant.proxy() {
                 proxy.shutdown(DRAIN).await;
             }
+            // Requests from outside may have needed these to the end.
+            let doors = tenant.doors().into_values();
+            let doors: Vec<_> = doors.collect();
+            futures_util::future::join_all(doors.iter().map(|door| door.shutdown(DOORS))).await;
         })
         .await;
         // Its own errors were logged; a panic in it must not keep the instances running.

@@ -1,14 +1,17 @@
 //! One tenant at run time: its listener, who has its traffic, what is being done to it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proxy::{Proxy, Retired, Share, Target};
+use management_api::types::Protocol;
+use proxy::{Proxy, Retired, Rule, Target};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::rollout::{Live, LiveState};
+use crate::rollout::{Kept, KeptState, Live, LiveState};
+use crate::traffic::{Gets, Part, Traffic};
 
 /// The run-time side of a tenant. What must outlive the process is in the store.
 pub(crate) struct Tenant {
@@ -24,10 +27,7 @@ pub(crate) struct Tenant {
 
 #[derive(Default)]
 struct Inner {
-    /// Absent while its port cannot be had.
-    proxy: Option<Proxy>,
-    /// Who has the traffic, or will have it once there is a proxy.
-    shares: Vec<Traffic>,
+    traffic: Traffic,
     live: Option<Arc<Live>>,
     /// A set that had the traffic before and is kept for a quick return.
     warm: Option<Arc<Live>>,
@@ -36,23 +36,6 @@ struct Inner {
     /// Held while instances that an earlier server has left, and nobody needs, come to their end.
     leftovers: Arc<tokio::sync::Mutex<()>>,
     rollout: Option<RunningRollout>,
-}
-
-/// The part of the traffic that the instances of one deployment get.
-#[derive(Debug)]
-struct Traffic {
-    number: u64,
-    weight: Weight,
-    targets: Vec<Target>,
-}
-
-/// How much of the traffic a deployment gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weight {
-    /// As much for each of its instances as for those of others.
-    Each,
-    /// So many per cent.
-    Percent(u32),
 }
 
 struct RunningRollout {
@@ -126,64 +109,94 @@ impl Tenant {
 
     /// Gives the tenant its listener and directs it where the traffic belongs.
     pub(crate) fn set_proxy(&self, proxy: Proxy) {
-        let mut inner = self.inner();
-        inner.proxy = Some(proxy);
         // There was no traffic before: nothing to drain.
-        drop(inner.direct());
+        drop(self.inner().traffic.set_proxy(proxy));
     }
 
     pub(crate) fn proxy(&self) -> Option<Proxy> {
-        self.inner().proxy.clone()
+        self.inner().traffic.proxy().cloned()
     }
 
-    /// Makes one deployment that which has all of the traffic.
-    pub(crate) fn give_traffic(&self, number: u64, targets: Vec<Target>) -> Vec<Retired> {
-        let mut inner = self.inner();
-        inner.shares = vec![Traffic {
-            number,
-            weight: Weight::Each,
-            targets,
-        }];
-        inner.direct()
+    /// Opens a place where services reach one of them, unless it is open.
+    pub(crate) fn add_door(&self, key: &str, proxy: Proxy) {
+        drop(self.inner().traffic.add_door(key, proxy));
+    }
+
+    pub(crate) fn has_door(&self, key: &str) -> bool {
+        self.inner().traffic.has_door(key)
+    }
+
+    /// Hands over the doors that are not among these.
+    pub(crate) fn close_doors(&self, keys: &BTreeSet<String>) -> Vec<Proxy> {
+        self.inner().traffic.close_doors(keys)
+    }
+
+    /// The proxies between its services, by the keys of their doors.
+    pub(crate) fn doors(&self) -> BTreeMap<String, Proxy> {
+        let inner = self.inner();
+        let doors = inner.traffic.doors();
+        doors
+            .map(|(key, proxy)| (key.to_owned(), proxy.clone()))
+            .collect()
+    }
+
+    /// Where other services reach one.
+    pub(crate) fn door(&self, service: &str, protocol: Protocol) -> Option<SocketAddr> {
+        self.inner().traffic.door(service, protocol)
+    }
+
+    /// Makes these the only services that have traffic and these the only routes, all at one moment.
+    pub(crate) fn give_traffic(
+        &self,
+        rules: Vec<Rule>,
+        services: BTreeMap<String, Gets>,
+    ) -> Vec<Retired> {
+        self.inner().traffic.give(rules, services)
+    }
+
+    /// See [`Traffic::open_inside`].
+    pub(crate) fn open_inside(&self, service: &str, number: u64, targets: Vec<Target>) {
+        self.inner().traffic.open_inside(service, number, targets);
+    }
+
+    /// Nobody gets traffic of these services.
+    pub(crate) fn stop_traffic(&self, services: &BTreeSet<String>) -> Vec<Retired> {
+        self.inner().traffic.stop(services)
     }
 
     /// Nobody gets traffic.
-    pub(crate) fn stop_traffic(&self) -> Vec<Retired> {
-        let mut inner = self.inner();
-        inner.shares.clear();
-        inner.direct()
+    pub(crate) fn stop_all_traffic(&self) -> Vec<Retired> {
+        self.inner().traffic.stop_all()
     }
 
-    /// Makes these the deployments that share the traffic. One that was among them already keeps its
-    /// instances, whatever is said of them here; a new one begins with those that are named.
-    pub(crate) fn split_traffic(&self, parts: Vec<(u64, Weight, Vec<Target>)>) -> Vec<Retired> {
-        let mut inner = self.inner();
-        let mut before = std::mem::take(&mut inner.shares);
-        let part = |(number, weight, targets)| match before.iter().position(|s| s.number == number)
-        {
-            Some(place) => Traffic {
-                weight,
-                ..before.swap_remove(place)
-            },
-            None => Traffic {
-                number,
-                weight,
-                targets,
-            },
-        };
-        let shares = parts.into_iter().map(part).collect();
-        inner.shares = shares;
-        inner.direct()
+    /// See [`Traffic::split`].
+    pub(crate) fn split_traffic(&self, services: BTreeMap<String, Vec<Part>>) -> Vec<Retired> {
+        self.inner().traffic.split(services)
     }
 
-    /// Names the instances of a deployment, if it has a part of the traffic.
-    pub(crate) fn set_targets(&self, number: u64, targets: Vec<Target>) -> Vec<Retired> {
-        let mut inner = self.inner();
-        let Some(share) = inner.shares.iter_mut().find(|s| s.number == number) else {
-            return Vec::new();
-        };
-        share.targets = targets;
-        inner.direct()
+    /// Names the instances of a deployment, if it has a part of the service's traffic.
+    pub(crate) fn set_targets(
+        &self,
+        service: &str,
+        number: u64,
+        targets: Vec<Target>,
+    ) -> Vec<Retired> {
+        self.inner().traffic.set_targets(service, number, targets)
+    }
+
+    /// Whether instances of a service get what it is asked.
+    pub(crate) fn serves(&self, service: &str) -> bool {
+        let inner = self.inner();
+        let kept = inner.live.as_ref().and_then(|live| live.service(service));
+        // One that has done its work is as good as one that serves.
+        let is_done =
+            |kept: &Arc<Kept>| matches!(kept.state(), KeptState::Ended { well: true, .. });
+        inner.traffic.serves(service) || kept.is_some_and(is_done)
+    }
+
+    /// Whether instances of a service have its traffic, or will have it.
+    pub(crate) fn has_traffic(&self, service: &str) -> bool {
+        self.inner().traffic.has(service)
     }
 
     /// The release that is kept running.
@@ -234,6 +247,17 @@ impl Tenant {
         inner.live = Some(stand_in);
         inner.warm = Some(lost);
         inner.standing_in = true;
+    }
+
+    /// The release that should serve and does not, while another one does.
+    pub(crate) fn lost(&self) -> Option<Arc<Live>> {
+        let inner = self.inner();
+        inner.warm.clone().filter(|_| inner.standing_in)
+    }
+
+    /// What is kept beside the live release.
+    pub(crate) fn warm(&self) -> Option<Arc<Live>> {
+        self.inner().warm.clone()
     }
 
     /// Whether the release that should serve does not, and another one does.
@@ -305,21 +329,5 @@ impl Tenant {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Each change is one assignment after another without anything that could panic between.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn direct(&self) -> Vec<Retired> {
-        let Some(proxy) = &self.proxy else {
-            return Vec::new();
-        };
-        let shares = self.shares.iter().map(|share| Share {
-            weight: match share.weight {
-                Weight::Each => u32::try_from(share.targets.len()).unwrap_or(u32::MAX),
-                Weight::Percent(percent) => percent,
-            },
-            targets: share.targets.clone(),
-        });
-        proxy.direct(&shares.collect::<Vec<_>>())
     }
 }

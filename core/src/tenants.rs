@@ -59,7 +59,7 @@ impl Tenants {
     /// The deployment whose instance serves at this moment.
     pub(crate) fn serving(&self, id: &str) -> Option<u64> {
         match self.get(id)?.live_state()? {
-            (number, LiveState::Serving(_)) => Some(number),
+            (number, LiveState::Serving) => Some(number),
             _ => None,
         }
     }
@@ -107,12 +107,23 @@ impl Tenants {
     /// What the proxies have counted.
     pub(crate) fn measurements(&self) -> Vec<TenantMeasurements> {
         let measure = |tenant: Arc<Tenant>| TenantMeasurements {
-            up: matches!(tenant.live_state(), Some((_, LiveState::Serving(_)))),
+            up: matches!(tenant.live_state(), Some((_, LiveState::Serving))),
             traffic: tenant.proxy().map(|proxy| proxy.stats()),
+            services: services_of(&tenant),
             tenant: tenant.id.clone(),
         };
         self.all().into_iter().map(measure).collect()
     }
+}
+
+/// The services of what serves, and how many instances of each do.
+fn services_of(tenant: &Tenant) -> BTreeMap<String, usize> {
+    let (live, lost) = (tenant.live(), tenant.lost());
+    let releases = lost.iter().chain(live.iter());
+    let services = releases.flat_map(|live| live.services());
+    services
+        .map(|kept| (kept.name.clone(), kept.targets().len()))
+        .collect()
 }
 
 fn why_undone(row: &DeploymentRow, live: Option<&(u64, LiveState)>) -> String {
@@ -121,7 +132,7 @@ fn why_undone(row: &DeploymentRow, live: Option<&(u64, LiveState)>) -> String {
         None => "no reason was recorded",
     };
     let still = match live {
-        Some((number, LiveState::Serving(_))) => format!("; deployment {number} serves"),
+        Some((number, LiveState::Serving)) => format!("; deployment {number} serves"),
         _ => "; nothing serves".to_owned(),
     };
     format!("deployment {} was undone: {why}{still}", row.number)
@@ -129,7 +140,7 @@ fn why_undone(row: &DeploymentRow, live: Option<&(u64, LiveState)>) -> String {
 
 fn describe_live(live: Option<(u64, LiveState)>) -> (&'static str, Option<String>) {
     match live {
-        Some((_, LiveState::Serving(_))) => ("deployed", None),
+        Some((_, LiveState::Serving)) => ("deployed", None),
         Some((number, LiveState::Starting)) => (
             "deploying",
             Some(format!("deployment {number} is being started again")),

@@ -106,11 +106,12 @@ fn check_image(
     seen: &mut BTreeSet<Digest>,
 ) -> anyhow::Result<()> {
     let repository: Repository = row.tenant.parse()?;
-    let digest: Digest = row.capsule.digest.parse()?;
-    let parts = store.parts(&repository, &digest)?;
-    for digest in parts.manifests.into_iter().chain(parts.blobs) {
-        if seen.insert(digest) {
-            store.verify(&digest)?;
+    for digest in row.capsule.digests() {
+        let parts = store.parts(&repository, &digest.parse()?)?;
+        for digest in parts.manifests.into_iter().chain(parts.blobs) {
+            if seen.insert(digest) {
+                store.verify(&digest)?;
+            }
         }
     }
     Ok(())

@@ -320,6 +320,8 @@ pub struct LogQuery {
     pub since: Option<String>,
     /// Only lines that hold this text.
     pub filter: Option<String>,
+    /// Only lines of this service.
+    pub service: Option<String>,
     /// Only the last so many lines.
     pub tail: Option<u64>,
 }
@@ -335,6 +337,9 @@ impl LogQuery {
         }
         if let Some(filter) = &self.filter {
             query.append_pair("filter", filter);
+        }
+        if let Some(service) = &self.service {
+            query.append_pair("service", service);
         }
         if let Some(tail) = self.tail {
             query.append_pair("tail", &tail.to_string());

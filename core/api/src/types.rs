@@ -6,6 +6,7 @@ mod deployment;
 mod health;
 mod request;
 mod server;
+mod service;
 mod tenant;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use deployment::*;
 pub use health::*;
 pub use request::*;
 pub use server::*;
+pub use service::*;
 pub use tenant::*;
 
 /// The envelope of most answers.

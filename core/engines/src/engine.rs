@@ -1,6 +1,7 @@
 //! What every engine does.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -28,6 +29,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What of `resources` this engine cannot enforce, and why, if there is anything.
     fn lacks(&self, resources: &Resources) -> Option<String>;
+
+    /// The address by which instances reach what listens on this machine for them.
+    fn host(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
 
     /// Starts an instance; fetches its image when that has not been done. Returns when the program has been executed, which
     /// says nothing about whether it serves yet. A caller who gives up waiting leaves nothing running.

@@ -14,6 +14,8 @@ use crate::pool::ConnectError;
 pub(crate) enum Failure {
     #[error("no instance is serving")]
     NoRelease,
+    #[error("no service is routed here")]
+    NoRoute,
     #[error("{0}")]
     BadRequest(&'static str),
     #[error("the method is not supported by the proxy")]
@@ -52,7 +54,11 @@ impl Failure {
     /// Whether the instance is to blame: it has had its chance to answer, and did not.
     pub(crate) fn is_of_the_instance(&self) -> bool {
         match self {
-            Self::NoRelease | Self::BadRequest(_) | Self::Method | Self::ClientGone(_) => false,
+            Self::NoRelease
+            | Self::NoRoute
+            | Self::BadRequest(_)
+            | Self::Method
+            | Self::ClientGone(_) => false,
             Self::Connect(_)
             | Self::Closed(_)
             | Self::BadAnswer(_)
@@ -79,6 +85,7 @@ impl Failure {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NoRelease => (StatusCode::SERVICE_UNAVAILABLE, "no_release"),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no_route"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_supported"),
             Self::Connect(ConnectError::TimedOut { .. }) => {
@@ -97,6 +104,9 @@ impl Failure {
     fn message(&self) -> &'static str {
         match self {
             Self::NoRelease => "no release is serving here yet; deploy one, or try again shortly",
+            Self::NoRoute => {
+                "no service of the release has a route for this host and path; see its `routes`"
+            }
             Self::BadRequest(reason) => reason,
             Self::Method => "CONNECT is not supported; send the request to the application itself",
             Self::Connect(ConnectError::TimedOut { .. }) => {

@@ -18,6 +18,7 @@ use crate::headers;
 use crate::listener::Stop;
 use crate::pool::{Freshness, Lease};
 use crate::route::Flight;
+use crate::rules::Asked;
 use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::table::Table;
@@ -103,7 +104,12 @@ impl Forwarder {
             protocol,
             client: hyper::upgrade::on(&mut request),
         });
-        let flight = self.table.choose(started).ok_or(Failure::NoRelease)?;
+        let asked = Asked {
+            // One that is no text is no name that a rule could have.
+            host: host.as_ref().and_then(|host| host.to_str().ok()),
+            path: request.uri().path(),
+        };
+        let flight = self.table.choose(started, asked)?;
         let activity = Arc::new(Activity::new());
         let (mut head, body) = request.into_parts();
         headers::rewrite_request(

@@ -5,7 +5,9 @@
 //! proxy holds that address. Whoever runs a rollout calls [`Proxy::direct`] with the [`Share`]s that
 //! are to hold from now on, waits on each [`Retired`] instance until its last request has ended, and
 //! reads from [`Proxy::measures`] how the others do. Replacing instances one by one, all at once, or
-//! for a few requests in a hundred at first are all sequences of that one call.
+//! for a few requests in a hundred at first are all sequences of that one call. Where requests of different hosts and
+//! paths go different ways, it is [`Proxy::divide`] with a [`Group`] for each and [`Rule`]s that choose among them; what is
+//! not HTTP is handed on by connections ([`Proxy::bind_tcp`]).
 //!
 //! What holds:
 //!
@@ -35,7 +37,9 @@ mod listener;
 mod measures;
 mod pool;
 mod proxy;
+mod relay;
 mod route;
+mod rules;
 mod settings;
 mod split;
 mod stats;
@@ -48,6 +52,7 @@ pub use idle::{Answer, Idle, InFlight, Patience};
 pub use measures::Measures;
 pub use proxy::Proxy;
 pub use route::{Retired, Target};
+pub use rules::Rule;
 pub use settings::{Forwarded, Settings};
-pub use split::Share;
+pub use split::{Group, Share};
 pub use stats::Stats;

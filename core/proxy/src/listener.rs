@@ -18,12 +18,32 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::{Door, agree};
 use crate::forward::{Client, Forwarder};
 use crate::idle::{Answer, Idle};
+use crate::relay::relay;
 use crate::settings::Settings;
 
 /// At most how often unused connections to the instance are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 client is asked whether it still lives.
 const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// What the clients of a proxy speak.
+#[derive(Clone)]
+pub(crate) enum Front {
+    Http,
+    Tls(TlsAcceptor),
+    /// Anything.
+    Tcp,
+}
+
+impl Front {
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls(_) => "https",
+            Self::Tcp => "tcp",
+        }
+    }
+}
 
 /// How far the proxy is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +85,7 @@ impl Stop {
 /// Accepts connections until the proxy stops.
 pub(crate) async fn accept(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    front: Front,
     forwarder: Arc<Forwarder>,
     mut stop: Stop,
 ) {
@@ -84,11 +104,11 @@ pub(crate) async fn accept(
         forwarder.counters.connected();
         let client = Client {
             address: guest.address,
-            scheme: if tls.is_some() { "https" } else { "http" },
+            scheme: front.scheme(),
             stop: stop.clone(),
         };
         let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-        let serving = greet(guest.stream, tls.clone(), client, protocols, forwarder);
+        let serving = greet(guest.stream, front.clone(), client, protocols, forwarder);
         tokio::spawn(async move {
             serving.await;
             drop(guest.place);
@@ -117,13 +137,15 @@ fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
 /// Agrees on TLS with the client, where there is any, and serves it.
 async fn greet(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    front: Front,
     client: Client,
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
 ) {
-    let Some(tls) = tls else {
-        return serve(stream, client, protocols, forwarder).await;
+    let tls = match front {
+        Front::Http => return serve(stream, client, protocols, forwarder).await,
+        Front::Tcp => return relay(stream, client, forwarder).await,
+        Front::Tls(tls) => tls,
     };
     let mut stop = client.stop.clone();
     let limit = forwarder.settings.handshake_timeout;

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::forward::Forwarder;
-use crate::listener::{self, Phase, Stop};
+use crate::listener::{self, Front, Phase, Stop};
 use crate::measures::Measures;
 use crate::route::{Retired, Target};
+use crate::rules::Rule;
 use crate::settings::Settings;
-use crate::split::Share;
+use crate::split::{Group, Share};
 use crate::stats::{Counters, Stats};
 use crate::table::Table;
 
@@ -31,7 +32,7 @@ impl Proxy {
     /// Listens on `address` (port 0 for any) and accepts clients at once. Until the first
     /// [`Proxy::direct`] they are answered 503 with `no_release`.
     pub async fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
-        Self::bind_with(address, settings, None).await
+        Self::bind_with(address, settings, Front::Http).await
     }
 
     /// [`Proxy::bind`] for clients that speak TLS, which ends here: instances are spoken to in the clear. HTTP/1.1 and
@@ -41,14 +42,16 @@ impl Proxy {
         settings: Settings,
         tls: TlsAcceptor,
     ) -> io::Result<Self> {
-        Self::bind_with(address, settings, Some(tls)).await
+        Self::bind_with(address, settings, Front::Tls(tls)).await
     }
 
-    async fn bind_with(
-        address: SocketAddr,
-        settings: Settings,
-        tls: Option<TlsAcceptor>,
-    ) -> io::Result<Self> {
+    /// [`Proxy::bind`] for clients that speak anything: each connection is handed to an instance as it is, and counts as one
+    /// request. Without an instance it is closed.
+    pub async fn bind_tcp(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        Self::bind_with(address, settings, Front::Tcp).await
+    }
+
+    async fn bind_with(address: SocketAddr, settings: Settings, front: Front) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
@@ -61,7 +64,7 @@ impl Proxy {
         let (phase, stop) = watch::channel(Phase::Running);
         tokio::spawn(listener::accept(
             listener,
-            tls,
+            front,
             Arc::clone(&forwarder),
             Stop::new(stop),
         ));
@@ -89,9 +92,17 @@ impl Proxy {
     /// there: it is retired when it is left out.
     #[must_use = "a retired instance tells when it may be stopped"]
     pub fn direct(&self, shares: &[Share]) -> Vec<Retired> {
+        self.divide(&[Group::only(shares)], &[Group::all()])
+    }
+
+    /// [`Proxy::direct`] where requests of different hosts and paths go different ways: the first rule that fits names the
+    /// group among whose shares they are divided. Those that no rule fits are answered 404 with `no_route`; without any rule
+    /// there is no release. An instance may be in several groups.
+    #[must_use = "a retired instance tells when it may be stopped"]
+    pub fn divide(&self, groups: &[Group], rules: &[Rule]) -> Vec<Retired> {
         self.forwarder
             .table
-            .direct(shares, &self.forwarder.settings)
+            .direct(groups, rules, &self.forwarder.settings)
     }
 
     /// The instances that get traffic now, in the order in which the shares name them.

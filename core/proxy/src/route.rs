@@ -116,6 +116,8 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Flight {
     route: Arc<Route>,
+    /// Name of the group that it was chosen from.
+    group: Arc<str>,
     counters: Arc<Counters>,
     began: Instant,
     /// Whether the instance's answer, or that it gave none, has been noted.
@@ -127,11 +129,17 @@ const IN_VAIN: Duration = Duration::from_secs(2);
 
 impl Flight {
     /// Counts a request in that has been under way since `began`.
-    pub(crate) fn begin(route: Arc<Route>, counters: Arc<Counters>, began: Instant) -> Self {
+    pub(crate) fn begin(
+        route: Arc<Route>,
+        group: Arc<str>,
+        counters: Arc<Counters>,
+        began: Instant,
+    ) -> Self {
         route.in_flight.fetch_add(1, Ordering::AcqRel);
         counters.flight_began();
         Self {
             route,
+            group,
             counters,
             began,
             noted: AtomicBool::new(false),
@@ -152,6 +160,10 @@ impl Flight {
 
     pub(crate) fn route(&self) -> &Arc<Route> {
         &self.route
+    }
+
+    pub(crate) fn group(&self) -> &Arc<str> {
+        &self.group
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::route::{Route, Target};
+use crate::rules::Rule;
 
 /// A group of instances and the part of the traffic that it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,34 @@ pub struct Share {
     /// Its part is this of the sum of all weights that get something. With 0 the instances stay
     /// listed, keep connections and measures, and get nothing.
     pub weight: u32,
+}
+
+/// Shares among which the requests of some [`Rule`]s are divided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What rules call it.
+    pub name: String,
+    /// Who shares its requests.
+    pub shares: Vec<Share>,
+}
+
+impl Group {
+    /// The one group of a proxy whose requests all go the same way.
+    pub(crate) fn only(shares: &[Share]) -> Self {
+        Self {
+            name: String::new(),
+            shares: shares.to_vec(),
+        }
+    }
+
+    /// The rule that gives everything to [`Group::only`].
+    pub(crate) fn all() -> Rule {
+        Rule {
+            host: None,
+            prefix: "/".to_owned(),
+            group: String::new(),
+        }
+    }
 }
 
 /// The shares that get requests, and whose turn it is.

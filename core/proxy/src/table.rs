@@ -11,18 +11,33 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::failure::Failure;
 use crate::route::{Flight, Retired, Route, Target};
+use crate::rules::{Asked, Rule, Rules};
 use crate::settings::Settings;
-use crate::split::{Share, Split};
+use crate::split::{Group, Share, Split};
 use crate::stats::Counters;
 
 /// The instances of a proxy.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// Taken before `split` and held while it is replaced, so that the two agree.
+    /// Taken before `ways` and held while they are replaced, so that the two agree.
     listed: Mutex<Vec<Listed>>,
-    split: Mutex<Split>,
+    ways: Mutex<Ways>,
     counters: Arc<Counters>,
+}
+
+/// Which group a request is for, and whose turn it is there.
+#[derive(Debug, Default)]
+struct Ways {
+    rules: Rules,
+    groups: Vec<(Arc<str>, Split)>,
+}
+
+impl Ways {
+    fn group(&mut self, name: &str) -> Option<&mut (Arc<str>, Split)> {
+        self.groups.iter_mut().find(|(other, _)| **other == *name)
+    }
 }
 
 /// An instance of some share.
@@ -37,52 +52,63 @@ impl Table {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         Self {
             listed: Mutex::default(),
-            split: Mutex::default(),
+            ways: Mutex::default(),
             counters,
         }
     }
 
     /// Chooses an instance and counts a request in on it, whose head had come at `began`.
-    pub(crate) fn choose(&self, began: Instant) -> Option<Flight> {
-        self.begin(began, Split::next)
+    pub(crate) fn choose(&self, began: Instant, asked: Asked<'_>) -> Result<Flight, Failure> {
+        let mut ways = lock(&self.ways);
+        let Ways { rules, groups } = &mut *ways;
+        if rules.is_empty() {
+            return Err(Failure::NoRelease);
+        }
+        let name = rules.find(asked).ok_or(Failure::NoRoute)?;
+        let group = groups.iter_mut().find(|(other, _)| **other == *name);
+        let (group, split) = group.ok_or(Failure::NoRelease)?;
+        let route = split.next().ok_or(Failure::NoRelease)?;
+        // The lock is held until it is counted.
+        Ok(Flight::begin(
+            route,
+            Arc::clone(group),
+            Arc::clone(&self.counters),
+            began,
+        ))
     }
 
     /// Chooses once more for a request that has failed, on another instance if there is one.
     pub(crate) fn choose_again(&self, failed: Flight) -> Option<Flight> {
-        let route = Arc::clone(failed.route());
+        let (failed_on, group) = (Arc::clone(failed.route()), Arc::clone(failed.group()));
         drop(failed);
-        self.begin(Instant::now(), |split| split.next_after(&route))
+        let mut ways = lock(&self.ways);
+        let (_, split) = ways.group(&group)?;
+        let route = split.next_after(&failed_on)?;
+        Some(Flight::begin(
+            route,
+            group,
+            Arc::clone(&self.counters),
+            Instant::now(),
+        ))
     }
 
-    fn begin(
+    /// Replaces groups and rules; every later [`Table::choose`] goes by the new ones. Returns the
+    /// instances that are in no share any more.
+    pub(crate) fn direct(
         &self,
-        began: Instant,
-        choice: impl FnOnce(&mut Split) -> Option<Arc<Route>>,
-    ) -> Option<Flight> {
-        let mut split = lock(&self.split);
-        let route = choice(&mut split)?;
-        let flight = Flight::begin(route, Arc::clone(&self.counters), began);
-        drop(split); // not before it is counted
-        Some(flight)
-    }
-
-    /// Replaces the shares; every later [`Table::choose`] goes by the new ones. Returns the
-    /// instances that are in none of them.
-    pub(crate) fn direct(&self, shares: &[Share], settings: &Settings) -> Vec<Retired> {
+        groups: &[Group],
+        rules: &[Rule],
+        settings: &Settings,
+    ) -> Vec<Retired> {
+        let rules = Rules::of(rules.to_vec());
         let mut listed = lock(&self.listed);
         let mut next = Vec::new();
-        let mut split = Split::default();
-        for share in shares {
-            let mut routes = Vec::with_capacity(share.targets.len());
-            for target in &share.targets {
-                let route = enlist(&mut next, &listed, target, share.weight > 0, settings);
-                if !routes.iter().any(|other| Arc::ptr_eq(other, &route)) {
-                    routes.push(route);
-                }
-            }
-            split.add(routes, share.weight);
-        }
-        drop(self.replace(split));
+        let groups = groups.iter().map(|group| {
+            let split = split_of(&group.shares, &mut next, &listed, settings);
+            (Arc::from(group.name.as_str()), split)
+        });
+        let groups = groups.collect();
+        drop(self.replace(Ways { rules, groups }));
         std::mem::replace(&mut *listed, next)
             .into_iter()
             .map(|entry| entry.route)
@@ -105,11 +131,35 @@ impl Table {
         serving.map(|entry| read(&entry.route)).collect()
     }
 
-    fn replace(&self, mut next: Split) -> Split {
-        let mut split = lock(&self.split);
-        next.resume(&split);
-        std::mem::replace(&mut *split, next)
+    fn replace(&self, mut next: Ways) -> Ways {
+        let mut ways = lock(&self.ways);
+        for (name, split) in &mut next.groups {
+            if let Some((_, before)) = ways.group(name) {
+                split.resume(before);
+            }
+        }
+        std::mem::replace(&mut *ways, next)
     }
+}
+
+fn split_of(
+    shares: &[Share],
+    next: &mut Vec<Listed>,
+    previous: &[Listed],
+    settings: &Settings,
+) -> Split {
+    let mut split = Split::default();
+    for share in shares {
+        let mut routes = Vec::with_capacity(share.targets.len());
+        for target in &share.targets {
+            let route = enlist(next, previous, target, share.weight > 0, settings);
+            if !routes.iter().any(|other| Arc::ptr_eq(other, &route)) {
+                routes.push(route);
+            }
+        }
+        split.add(routes, share.weight);
+    }
+    split
 }
 
 /// Puts `target` on the list `next`: as what it is there already, else as what it was on the list
@@ -174,11 +224,19 @@ mod tests {
     }
 
     fn direct(table: &Table, shares: &[Share]) -> Vec<Retired> {
-        table.direct(shares, &Settings::default())
+        table.direct(
+            &[Group::only(shares)],
+            &[Group::all()],
+            &Settings::default(),
+        )
+    }
+
+    fn chosen(table: &Table) -> Option<Flight> {
+        table.choose(Instant::now(), Asked::NOTHING).ok()
     }
 
     fn choose(table: &Table) -> Flight {
-        table.choose(Instant::now()).expect("an instance")
+        chosen(table).expect("an instance")
     }
 
     fn serving(table: &Table) -> Vec<String> {
@@ -193,10 +251,7 @@ mod tests {
     #[test]
     fn a_request_counts_on_the_instance_it_chose() {
         let table = table();
-        assert!(
-            table.choose(Instant::now()).is_none(),
-            "nothing to choose yet"
-        );
+        assert!(chosen(&table).is_none(), "nothing to choose yet");
         assert!(direct(&table, &[share(&["one"], 1)]).is_empty());
         let first = choose(&table);
         let retired = direct(&table, &[share(&["two"], 1)]);
@@ -265,7 +320,7 @@ mod tests {
         assert_eq!(serving(&table), ["new"]);
         assert_eq!(ids([&choose(&table), &choose(&table)]), ["new", "new"]);
         assert_eq!(direct(&table, &[share(&["old"], 0)]).len(), 1);
-        assert!(table.choose(Instant::now()).is_none());
+        assert!(chosen(&table).is_none());
         assert!(direct(&table, &[share(&["old"], 2)]).is_empty());
         assert!(Arc::ptr_eq(choose(&table).route(), &before));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
@@ -53,17 +53,31 @@ impl Tunnel {
         let Ok(Ok((client, instance))) = tokio::time::timeout(HANDOVER, handover).await else {
             return "one side left before it began";
         };
-        let activity = Activity::new();
-        let counters = &*self.counters;
-        let mut client = Watched::new(client, &activity, |bytes| counters.received(bytes));
-        let mut instance = Watched::new(instance, &activity, |bytes| counters.sent(bytes));
-        tokio::select! {
-            copied = copy_bidirectional(&mut client, &mut instance) => match copied {
-                Ok(_) => "closed",
-                Err(_) => "broken off",
-            },
-            () = silence(&activity, self.idle_timeout) => "silent for too long",
-        }
+        let (client, instance) = (TokioIo::new(client), TokioIo::new(instance));
+        carry(client, instance, &self.counters, self.idle_timeout).await
+    }
+}
+
+/// Carries bytes both ways until one side ends it, or nothing has moved for `limit`; says which.
+pub(crate) async fn carry<C, I>(
+    client: C,
+    instance: I,
+    counters: &Counters,
+    limit: Duration,
+) -> &'static str
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let activity = Activity::new();
+    let mut client = Watched::new(client, &activity, |bytes| counters.received(bytes));
+    let mut instance = Watched::new(instance, &activity, |bytes| counters.sent(bytes));
+    tokio::select! {
+        copied = copy_bidirectional(&mut client, &mut instance) => match copied {
+            Ok(_) => "closed",
+            Err(_) => "broken off",
+        },
+        () = silence(&activity, limit) => "silent for too long",
     }
 }
 
@@ -79,23 +93,23 @@ async fn silence(activity: &Activity, limit: Duration) {
 }
 
 /// One end of a tunnel; what is read from it is counted and is a sign of life.
-struct Watched<'a, F> {
-    io: TokioIo<Upgraded>,
+struct Watched<'a, S, F> {
+    io: S,
     activity: &'a Activity,
     count: F,
 }
 
-impl<'a, F: Fn(usize)> Watched<'a, F> {
-    fn new(upgraded: Upgraded, activity: &'a Activity, count: F) -> Self {
+impl<'a, S, F: Fn(usize)> Watched<'a, S, F> {
+    fn new(io: S, activity: &'a Activity, count: F) -> Self {
         Self {
-            io: TokioIo::new(upgraded),
+            io,
             activity,
             count,
         }
     }
 }
 
-impl<F: Fn(usize) + Unpin> AsyncRead for Watched<'_, F> {
+impl<S: AsyncRead + Unpin, F: Fn(usize) + Unpin> AsyncRead for Watched<'_, S, F> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -109,7 +123,7 @@ impl<F: Fn(usize) + Unpin> AsyncRead for Watched<'_, F> {
     }
 }
 
-impl<F: Unpin> AsyncWrite for Watched<'_, F> {
+impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Watched<'_, S, F> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -152,19 +152,21 @@ fn images(snapshot: &Snapshot, store: &oci::Store) -> anyhow::Result<Images> {
     let mut seen = BTreeSet::new();
     for release in snapshot.releases()?.iter().filter(|r| r.is_needed()) {
         let repository: Repository = release.tenant.parse()?;
-        let digest: Digest = release.digest.parse()?;
-        if !seen.insert((repository.clone(), digest)) && !release.live {
-            continue;
-        }
-        match files_of(store, &repository, &digest) {
-            Ok(Some(files)) => {
-                images.contents.extend(files.contents);
-                images.links.extend(files.links);
+        for digest in release.images() {
+            let digest: Digest = digest.parse()?;
+            if !seen.insert((repository.clone(), digest)) && !release.live {
+                continue;
             }
-            Ok(None) if release.live => images.lack(release, "is not in the registry"),
-            Err(error) if release.live => images.lack(release, &chain(&error)),
-            // It cannot be restored here either.
-            Ok(None) | Err(_) => {}
+            match files_of(store, &repository, &digest) {
+                Ok(Some(files)) => {
+                    images.contents.extend(files.contents);
+                    images.links.extend(files.links);
+                }
+                Ok(None) if release.live => images.lack(release, "is not in the registry"),
+                Err(error) if release.live => images.lack(release, &chain(&error)),
+                // It cannot be restored here either.
+                Ok(None) | Err(_) => {}
+            }
         }
     }
     Ok(images)

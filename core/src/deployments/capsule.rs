@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use management_api::types::{HealthCheck, ProbeKind, Resources, Restart};
 use sha2::{Digest as _, Sha256};
 
+use super::service::{Group, Service};
 use crate::hex;
 
 /// What is deployed, and what a rollback restores: not only the image.
@@ -24,74 +25,88 @@ pub(crate) struct Capsule {
     pub(crate) restart: Restart,
     /// The tenant's secrets, each with the version that it had. Values are nowhere but in the store.
     pub(crate) secrets: BTreeMap<String, u64>,
+    /// What it has beyond one service that gets everything.
+    pub(crate) group: Group,
 }
 
 impl Capsule {
     /// The same for two capsules only when they would run alike.
     pub(crate) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        field(&mut hash, &self.digest);
-        field(&mut hash, &self.env.len().to_string());
-        for (name, value) in &self.env {
-            field(&mut hash, name);
-            field(&mut hash, value);
-        }
-        let check = &self.health;
-        field(&mut hash, &check.probe.path);
-        for number in [
-            u64::from(check.probe.status),
-            check.interval_ms,
-            check.timeout_ms,
-            check.start_period_ms,
-            u64::from(check.retries),
-        ] {
-            field(&mut hash, &number.to_string());
-        }
-        // What releases could not have before is not in the fingerprint of one that has it not.
-        if (check.probe.kind, &check.probe.body, &check.liveness) != (ProbeKind::Http, &None, &None)
-        {
-            let more = (check.probe.kind, &check.probe.body, &check.liveness);
-            field(&mut hash, &serde_json::json!(more).to_string());
-        }
-        if !check.probe.command.is_empty() {
-            let command = serde_json::json!(check.probe.command);
-            field(&mut hash, &format!("command {command}"));
-        }
-        // One is what releases had before there could be several: theirs stay the same.
-        if self.replicas != 1 {
-            field(&mut hash, &format!("replicas {}", self.replicas));
-        }
-        let Resources {
-            memory_bytes,
-            cpu_millis,
-            pids,
-            read_only,
-            best_effort,
-        } = &self.resources;
-        for (name, bound) in [
-            ("memory", *memory_bytes),
-            ("cpu", cpu_millis.map(u64::from)),
-            ("pids", pids.map(u64::from)),
-            ("read-only", read_only.then_some(1)),
-            ("best-effort", best_effort.then_some(1)),
-        ] {
-            // Nothing is said of what is not bounded, as before there were bounds.
-            if let Some(bound) = bound {
-                field(&mut hash, &format!("{name} {bound}"));
-            }
-        }
-        if self.restart != Restart::Always {
-            field(&mut hash, &format!("restart {}", self.restart.as_str()));
-        }
+        hash_program(&mut hash, &self.app());
         for (name, version) in &self.secrets {
             field(&mut hash, &format!("secret {name} {version}"));
         }
+        self.group.hash(&mut hash);
         hex::encode(&hash.finalize())
     }
 }
 
+/// What a service could always say of the program that it runs.
+pub(super) fn hash_program(hash: &mut Sha256, service: &Service) {
+    field(hash, &service.digest);
+    field(hash, &service.env.len().to_string());
+    for (name, value) in &service.env {
+        field(hash, name);
+        field(hash, value);
+    }
+    hash_check(hash, &service.health);
+    // One is what releases had before there could be several: theirs stay the same.
+    if service.replicas != 1 {
+        field(hash, &format!("replicas {}", service.replicas));
+    }
+    hash_resources(hash, &service.resources);
+    if service.restart != Restart::Always {
+        field(hash, &format!("restart {}", service.restart.as_str()));
+    }
+}
+
+fn hash_check(hash: &mut Sha256, check: &HealthCheck) {
+    field(hash, &check.probe.path);
+    for number in [
+        u64::from(check.probe.status),
+        check.interval_ms,
+        check.timeout_ms,
+        check.start_period_ms,
+        u64::from(check.retries),
+    ] {
+        field(hash, &number.to_string());
+    }
+    // What releases could not have before is not in the fingerprint of one that has it not.
+    if (check.probe.kind, &check.probe.body, &check.liveness) != (ProbeKind::Http, &None, &None) {
+        let more = (check.probe.kind, &check.probe.body, &check.liveness);
+        field(hash, &serde_json::json!(more).to_string());
+    }
+    if !check.probe.command.is_empty() {
+        let command = serde_json::json!(check.probe.command);
+        field(hash, &format!("command {command}"));
+    }
+}
+
+fn hash_resources(hash: &mut Sha256, resources: &Resources) {
+    let Resources {
+        memory_bytes,
+        cpu_millis,
+        pids,
+        read_only,
+        best_effort,
+    } = resources;
+    for (name, bound) in [
+        ("memory", *memory_bytes),
+        ("cpu", cpu_millis.map(u64::from)),
+        ("pids", pids.map(u64::from)),
+        ("read-only", read_only.then_some(1)),
+        ("best-effort", best_effort.then_some(1)),
+    ] {
+        // Nothing is said of what is not bounded, as before there were bounds.
+        if let Some(bound) = bound {
+            field(hash, &format!("{name} {bound}"));
+        }
+    }
+}
+
 /// Lengths keep neighbouring fields apart: `ab`,`c` is not `a`,`bc`.
-fn field(hash: &mut Sha256, text: &str) {
+pub(super) fn field(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text.as_bytes());
 }
@@ -122,6 +137,7 @@ pub(crate) mod fixtures {
             resources: Resources::default(),
             restart: Restart::Always,
             secrets: BTreeMap::new(),
+            group: Group::default(),
         }
     }
 }
@@ -137,6 +153,19 @@ mod tests {
             env: env.collect(),
             ..capsule('a')
         }
+    }
+
+    /// As servers of before there were several services had it.
+    #[test]
+    fn the_fingerprint_of_one_service_is_what_it_was() {
+        let mut before = with_env(&[("A", "bc")]);
+        before.replicas = 2;
+        before.resources.memory_bytes = Some(1);
+        before.secrets.insert("KEY".to_owned(), 2);
+        assert_eq!(
+            before.fingerprint(),
+            "8139bd8b7732c6720c6e6fcd471027580b867740ec797ef5b70cb250fc6033b0"
+        );
     }
 
     #[test]

@@ -4,16 +4,20 @@
 
 mod capsule;
 mod course;
+mod group;
 mod healthcheck;
 mod image;
+pub(crate) mod outputs;
 mod request;
 mod rollback;
+mod service;
 mod state;
 
 pub(crate) use capsule::Capsule;
 #[cfg(test)]
 pub(crate) use capsule::fixtures::capsule as capsule_fixture;
 pub(crate) use course::{Course, Step, Thresholds, settle};
+pub(crate) use group::{Found, check_group, group_of};
 pub(crate) use healthcheck::{from_image as health_check_of_image, settle_health};
 pub(crate) use image::{held, resolve};
 pub(crate) use request::{
@@ -21,6 +25,9 @@ pub(crate) use request::{
     release_command_of, strategy_of, timeout_of, with_secrets,
 };
 pub(crate) use rollback::{Restorable, RollbackError, restored_release};
+#[cfg(test)]
+pub(crate) use service::fixtures::service as service_fixture;
+pub(crate) use service::{APP, Group, Service, public_url};
 pub(crate) use state::State;
 
 /// Why a deployment was made.

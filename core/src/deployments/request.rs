@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources, Restart};
 
 use super::course::replicas_of;
-use super::{Capsule, Strategy};
+use super::{Capsule, Group, Strategy};
 
 /// Environment variables of one release, names and values together.
 const MAX_ENV_BYTES: usize = 128 * 1024;
@@ -30,6 +30,15 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
+    }
+
+    /// The same, about a further service of the release.
+    pub(crate) fn of_service(self, name: &str) -> Self {
+        let told = |message| format!("services.{name}: {message}");
+        match self {
+            Self::Invalid(message) => Self::Invalid(told(message)),
+            Self::ImageNotFound(message) => Self::ImageNotFound(told(message)),
+        }
     }
 }
 
@@ -79,11 +88,12 @@ pub(crate) fn capsule_of(
         resources: resources_of(&request.resources)?,
         restart: request.restart,
         secrets: BTreeMap::new(),
+        group: Group::default(),
     })
 }
 
 /// What each instance may use, as a request asks for it. Below the least of each nothing could start.
-fn resources_of(asked: &Resources) -> Result<Resources, Refusal> {
+pub(super) fn resources_of(asked: &Resources) -> Result<Resources, Refusal> {
     let Resources {
         memory_bytes,
         cpu_millis,
@@ -130,10 +140,15 @@ pub(crate) fn strategy_of(word: Option<&str>) -> Result<Strategy, Refusal> {
 
 /// The command that is to run before a release.
 pub(crate) fn release_command_of(words: Vec<String>) -> Result<Vec<String>, Refusal> {
+    command_of("release_command", words)
+}
+
+/// A command in place of the image's own, or none.
+pub(super) fn command_of(name: &str, words: Vec<String>) -> Result<Vec<String>, Refusal> {
     if is_sound(&words) {
         return Ok(words);
     }
-    let message = format!("release_command must {SOUND_COMMAND}");
+    let message = format!("{name} must {SOUND_COMMAND}");
     Err(Refusal::invalid(message))
 }
 
@@ -155,7 +170,7 @@ pub(crate) fn timeout_of(seconds: Option<u64>, defaults: &RequestDefaults) -> Re
     )))
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let size: usize = env.iter().map(|(k, v)| k.len() + v.len()).sum();
     if size > MAX_ENV_BYTES {
         return Err(Refusal::invalid(format!(
@@ -236,10 +251,10 @@ fn check_command(section: &str, probe: &Probe) -> Result<(), Refusal> {
             refuse(format!("command must {SOUND_COMMAND}"))
         }
         ProbeKind::Image => refuse("kind image is for the health check of a request".to_owned()),
-        ProbeKind::Http | ProbeKind::Tcp if !probe.command.is_empty() => {
+        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Process if !probe.command.is_empty() => {
             refuse("command is for checks of the kind command".to_owned())
         }
-        ProbeKind::Command | ProbeKind::Http | ProbeKind::Tcp => Ok(()),
+        ProbeKind::Command | ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Process => Ok(()),
     }
 }
 

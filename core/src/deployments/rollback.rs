@@ -27,7 +27,8 @@ impl Restorable {
     /// Whether a deployment's release can be started again.
     pub(crate) fn holds(&self, row: &DeploymentRow) -> bool {
         let capsule = &row.capsule;
-        self.images.contains(&capsule.digest) && self.secrets.hold(&capsule.secrets)
+        let mut digests = capsule.digests().into_iter();
+        digests.all(|digest| self.images.contains(&digest)) && self.secrets.hold(&capsule.secrets)
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::Response;
 use management_api::error::code;
 use management_api::paths;
 use management_api::types::{
-    Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings,
+    Data, DeployAnswer, DeployRequest, Resources, RollbackRequest, RolloutSettings, Service,
 };
 use tokio::sync::OwnedRwLockReadGuard;
 
@@ -18,12 +18,12 @@ use super::idempotency::{Scope, once};
 use super::{ApiError, tenants};
 use crate::auth::Identity;
 use crate::deployments::{
-    Kind, Refusal, Restorable, Strategy, capsule_of, health_check_of_image, held,
-    release_command_of, resolve, restored_release, settle, settle_health, strategy_of, timeout_of,
-    with_secrets,
+    Capsule, Found, Kind, Refusal, Restorable, Strategy, capsule_of, check_group, group_of,
+    health_check_of_image, held, release_command_of, resolve, restored_release, settle,
+    settle_health, strategy_of, timeout_of, with_secrets,
 };
 use crate::platform::App;
-use crate::rollout;
+use crate::rollout::{self, Unchanged};
 use crate::store::{Actor, DeploymentRow, IdempotencyKey, NewDeployment, StoreError, StoredAnswer};
 
 /// `POST /api/v1/tenants/{tenant}/deploy`.
@@ -49,7 +49,12 @@ pub(super) async fn deploy(
         if !force && let Some(live) = unchanged(&app, &new).await? {
             return Ok(already_live(&app, &live));
         }
-        begin(&app, new, keeping).await
+        let unchanged = if force {
+            Unchanged::Restarts
+        } else {
+            Unchanged::RunsOn
+        };
+        begin(&app, new, unchanged, keeping).await
     })
     .await
 }
@@ -108,7 +113,7 @@ pub(super) async fn rollback(
             source: target.source,
             key,
         };
-        begin(&app, new, keeping).await
+        begin(&app, new, Unchanged::RunsOn, keeping).await
     })
     .await
 }
@@ -133,20 +138,47 @@ async fn requested(
     let mut defaults = app.settings.request_defaults();
     let health = defaults.health.clone();
     let asked = request.health.take();
+    let services = request.services.clone();
     let look = tokio::task::spawn_blocking(move || {
         let found = resolve(&images, &owner, &image, expected.as_deref(), &hosts)?;
+        let of_service = |(name, service): (String, Service)| {
+            let (image, expected) = (&service.image, service.digest.as_deref());
+            let found = resolve(&images, &owner, image, expected, &hosts);
+            let found = found.map_err(|refusal| refusal.of_service(&name))?;
+            let asked = service
+                .health
+                .map(|asked| settle_health(&images, found.digest, asked));
+            let asked = asked.transpose();
+            let asked = asked.map_err(|refusal| refusal.of_service(&name))?;
+            let health = health_check_of_image(&images, found.digest, health.clone());
+            let digest = found.digest.to_string();
+            let found = Found {
+                digest,
+                asked,
+                health,
+            };
+            Ok((name, found))
+        };
+        let services: Result<_, Refusal> = services.into_iter().map(of_service).collect();
         let asked = asked.map(|asked| settle_health(&images, found.digest, asked));
-        let health = health_check_of_image(&images, found.digest, health);
-        Ok::<_, Refusal>((found, asked.transpose()?, health))
+        let health = health_check_of_image(&images, found.digest, health.clone());
+        Ok::<_, Refusal>((found, asked.transpose()?, health, services?))
     });
-    let (found, asked, health) = look.await.map_err(|error| ApiError::internal(&error))??;
+    let looked = look.await.map_err(|error| ApiError::internal(&error))??;
+    let (found, asked, health, services) = looked;
     request.health = asked;
     defaults.health = health;
     let capsule = capsule_of(&request, found.digest.to_string(), &defaults)?;
-    check_limits(app, &capsule.resources)?;
     let secrets = app.store.secrets(tenant).await?.into_iter();
     let secrets = secrets.map(|row| (row.name, row.version)).collect();
-    let capsule = with_secrets(capsule, secrets)?;
+    let capsule = Capsule {
+        group: group_of(&request, services)?,
+        ..with_secrets(capsule, secrets)?
+    };
+    check_group(&capsule)?;
+    for service in capsule.services().values() {
+        check_limits(app, &service.resources)?;
+    }
     let strategy = strategy_of(request.strategy.as_deref())?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
@@ -216,7 +248,7 @@ pub(super) async fn restorable(
     tenant: &str,
     rows: &[DeploymentRow],
 ) -> Result<Restorable, ApiError> {
-    let wanted = rows.iter().map(|row| row.capsule.digest.clone()).collect();
+    let wanted = rows.iter().flat_map(|row| row.capsule.digests()).collect();
     let secrets = app.store.kept_secrets(tenant).await?;
     let (images, tenant) = (Arc::clone(&app.images), tenant.to_owned());
     let look = tokio::task::spawn_blocking(move || held(&images, &tenant, wanted));
@@ -226,7 +258,12 @@ pub(super) async fn restorable(
 }
 
 /// Writes the deployment and starts its rollout.
-async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<StoredAnswer, ApiError> {
+async fn begin(
+    app: &App,
+    new: NewDeployment,
+    unchanged: Unchanged,
+    keeping: Keeping,
+) -> Result<StoredAnswer, ApiError> {
     let tenant = new.tenant.clone();
     let url = app.tenants.url(&tenant);
     let owner = tenant.clone();
@@ -236,7 +273,7 @@ async fn begin(app: &App, new: NewDeployment, keeping: Keeping) -> Result<Stored
         let row = platform.store.begin_deployment(new, stored).await?;
         drop(keeping);
         let number = row.number;
-        platform.start_rollout(row);
+        platform.start_rollout(row, unchanged);
         Ok(number)
     };
     match app.detached(begin).await {

@@ -30,6 +30,8 @@ pub(super) struct LogsQuery {
     since: Option<String>,
     /// Only lines that hold this text.
     filter: Option<String>,
+    /// Only lines of this service; `app` is the one that the release's own fields describe.
+    service: Option<String>,
     /// Only the last so many lines.
     #[schemars(range(min = 0, max = MAX_LINES))]
     tail: Option<usize>,
@@ -90,6 +92,7 @@ fn filter(query: &LogsQuery) -> Result<Filter, ApiError> {
     let since = query.since.as_deref().map(|text| moment(text, Utc::now()));
     Ok(Filter {
         deployment: None,
+        service: query.service.clone(),
         since: since.transpose()?,
         text: query.filter.clone(),
         tail,

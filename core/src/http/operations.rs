@@ -72,6 +72,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "restart",
         "rollback",
         "secrets",
+        "services",
         "tokens",
     ];
     Json(Data {

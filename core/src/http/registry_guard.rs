@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::platform::App;
+use crate::store::ReleaseUse;
 
 /// For a deployment that is being begun, or a collection.
 const WAIT: Duration = Duration::from_secs(10);
@@ -38,9 +39,10 @@ impl Authorize for RegistryGuard {
         });
         let releases = releases.ok()?.into_iter();
         let needed = releases.filter(|release| release.tenant == repository && release.is_needed());
-        let images = needed.filter_map(|release| release.digest.parse().ok());
+        let needed: Vec<_> = needed.collect();
+        let images = needed.iter().flat_map(ReleaseUse::images);
         Some(Needed {
-            images: images.collect(),
+            images: images.filter_map(|digest| digest.parse().ok()).collect(),
             hold: Some(Box::new(alone) as Box<dyn Any + Send>),
         })
     }

@@ -84,6 +84,10 @@ pub(super) async fn status(
         secrets_url: None,
         live: live.map(|row| wire::deployment(&app, row)),
         running: running.map(|row| wire::deployment(&app, row)),
+        services: app
+            .tenants
+            .get(&id)
+            .map_or_else(Vec::new, |tenant| wire::services(&tenant)),
     };
     Ok(Json(Data { data }))
 }

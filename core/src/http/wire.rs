@@ -1,15 +1,28 @@
 //! From what the platform knows to what travels.
 
-use management_api::types::{AuditEntry, Deployment, Tenant, TokenInfo};
+use std::collections::BTreeMap;
+
+use management_api::types::{
+    self as api, AuditEntry, DeployedService, Deployment, ServiceStatus, TokenInfo,
+};
 
 use crate::hex;
 use crate::platform::Platform;
+use crate::rollout::{Kept, KeptState, internal_url, public_url_of};
 use crate::store::{AuditRow, DeploymentRow, TenantRow, TokenRow};
+use crate::tenant::Tenant;
 
 /// One row of the history.
 pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment {
     let app_url = platform.tenants.url(&row.tenant);
+    let services = row.capsule.group.services.into_iter();
+    let services = services.map(|(name, service)| DeployedService {
+        name,
+        digest: service.digest,
+        replicas: service.replicas,
+    });
     Deployment {
+        services: services.collect(),
         number: row.number,
         tenant: row.tenant,
         kind: row.kind.as_str().to_owned(),
@@ -33,6 +46,39 @@ pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment 
     }
 }
 
+/// The services of what serves: those of the live release, and those that the release keeps for it in whose place it serves.
+pub(super) fn services(tenant: &Tenant) -> Vec<ServiceStatus> {
+    let (live, lost) = (tenant.live(), tenant.lost());
+    let releases = lost.iter().chain(live.iter());
+    let services = releases.flat_map(|live| live.services());
+    let told: BTreeMap<&str, ServiceStatus> = services
+        .map(|kept| (kept.name.as_str(), service(tenant, kept)))
+        .collect();
+    told.into_values().collect()
+}
+
+fn service(tenant: &Tenant, kept: &Kept) -> ServiceStatus {
+    let (state, message, targets) = match kept.state() {
+        KeptState::Serving(targets) => ("serving", None, targets),
+        KeptState::Starting => ("starting", None, Vec::new()),
+        KeptState::Down(why) => ("down", Some(why), Vec::new()),
+        KeptState::Ended { why, well } => {
+            (if well { "done" } else { "failed" }, Some(why), Vec::new())
+        }
+    };
+    ServiceStatus {
+        name: kept.name.clone(),
+        state: state.to_owned(),
+        message,
+        deployment: kept.row.number,
+        digest: kept.service.digest.clone(),
+        replicas: kept.service.replicas,
+        instances: targets.into_iter().map(|target| target.id).collect(),
+        public_url: public_url_of(tenant, &kept.service),
+        internal_url: internal_url(tenant, &kept.name, &kept.service),
+    }
+}
+
 /// One row of the audit log.
 pub(super) fn audit(row: AuditRow) -> AuditEntry {
     let sealed = row.sealed;
@@ -52,8 +98,8 @@ pub(super) fn audit(row: AuditRow) -> AuditEntry {
 }
 
 /// One tenant.
-pub(super) fn tenant(platform: &Platform, row: TenantRow) -> Tenant {
-    Tenant {
+pub(super) fn tenant(platform: &Platform, row: TenantRow) -> api::Tenant {
+    api::Tenant {
         app_url: platform.tenants.url(&row.id),
         id: row.id,
         name: row.name,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use management_api::types::LogLine;
 
-use super::{Filter, aside, deployments, file, parse, read_until};
+use super::{Filter, Log, aside, logs, parse, read_until};
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ pub(crate) struct Follower {
     folder: PathBuf,
     filter: Filter,
     /// Where reading goes on, by deployment. Absent until the first look.
-    places: Option<HashMap<u64, Place>>,
+    places: Option<HashMap<Log, Place>>,
 }
 
 /// How far a log was read.
@@ -69,29 +69,30 @@ impl Follower {
     }
 }
 
-type Looked = (Vec<LogLine>, HashMap<u64, Place>);
+type Looked = (Vec<LogLine>, HashMap<Log, Place>);
 
 /// The lines that are there, up to the places where following goes on: none is missed, and none
 /// comes twice.
 fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
     let mut places = HashMap::new();
-    for deployment in filter.of(deployments(folder)?) {
-        places.insert(deployment, end_of(&file(folder, deployment))?);
+    for log in filter.of(logs(folder)?) {
+        let place = end_of(&log.file(folder))?;
+        places.insert(log, place);
     }
-    let end = |deployment: u64| places.get(&deployment).map_or(0, |place| place.offset);
+    let end = |log: &Log| places.get(log).map_or(0, |place| place.offset);
     let lines = read_until(folder, filter, end)?;
     Ok((lines, places))
 }
 
-fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io::Result<Looked> {
+fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<Log, Place>) -> io::Result<Looked> {
     let mut lines = Vec::new();
-    let there: BTreeSet<u64> = filter.of(deployments(folder)?).into_iter().collect();
+    let there: BTreeSet<_> = filter.of(logs(folder)?).into_iter().collect();
     // What was removed gives its file back.
-    places.retain(|deployment, _| there.contains(deployment));
-    for deployment in there {
-        let path = file(folder, deployment);
-        let place = places.entry(deployment).or_default();
-        lines.extend(added(&path, deployment, place)?);
+    places.retain(|log, _| there.contains(log));
+    for log in there {
+        let path = log.file(folder);
+        let place = places.entry(log.clone()).or_default();
+        lines.extend(added(&path, &log, place)?);
     }
     lines.retain(|line| filter.wants(line));
     lines.sort_by_key(|line| line.at);
@@ -99,7 +100,7 @@ fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<u64, Place>) -> io:
 }
 
 /// What was added to one log since `place`.
-fn added(path: &Path, deployment: u64, place: &mut Place) -> io::Result<Vec<LogLine>> {
+fn added(path: &Path, log: &Log, place: &mut Place) -> io::Result<Vec<LogLine>> {
     let Some(current) = open(path)? else {
         return Ok(Vec::new());
     };
@@ -110,10 +111,10 @@ fn added(path: &Path, deployment: u64, place: &mut Place) -> io::Result<Vec<LogL
     if known != Some(newest) {
         // The file was put aside, others after it perhaps: they are finished first, the oldest at the beginning.
         if let Some(file) = &mut place.file {
-            lines.extend(from(file, deployment, &mut place.offset, u64::MAX)?);
+            lines.extend(from(file, log, &mut place.offset, u64::MAX)?);
         }
         for mut younger in put_aside_since(path, known, newest)? {
-            lines.extend(from(&mut younger, deployment, &mut 0, u64::MAX)?);
+            lines.extend(from(&mut younger, log, &mut 0, u64::MAX)?);
         }
         *place = Place {
             file: Some(current),
@@ -121,7 +122,7 @@ fn added(path: &Path, deployment: u64, place: &mut Place) -> io::Result<Vec<LogL
         };
     }
     if let Some(file) = &mut place.file {
-        lines.extend(from(file, deployment, &mut place.offset, CHUNK)?);
+        lines.extend(from(file, log, &mut place.offset, CHUNK)?);
     }
     Ok(lines)
 }
@@ -148,12 +149,7 @@ fn put_aside_since(path: &Path, known: Option<u64>, newest: u64) -> io::Result<V
 }
 
 /// Whole lines after `offset`, which moves past them.
-fn from(
-    file: &mut File,
-    deployment: u64,
-    offset: &mut u64,
-    limit: u64,
-) -> io::Result<Vec<LogLine>> {
+fn from(file: &mut File, log: &Log, offset: &mut u64, limit: u64) -> io::Result<Vec<LogLine>> {
     file.seek(SeekFrom::Start(*offset))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
@@ -163,7 +159,7 @@ fn from(
         .map_or(0, |at| at + 1);
     *offset += whole as u64;
     let lines = bytes[..whole].split(|byte| *byte == b'\n');
-    Ok(lines.filter_map(|line| parse(line, deployment)).collect())
+    Ok(lines.filter_map(|line| parse(line, log)).collect())
 }
 
 fn end_of(path: &Path) -> io::Result<Place> {
@@ -185,9 +181,10 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 mod tests {
     use std::fs;
 
-    use super::super::MAX_LINES;
     use super::super::fixtures::write;
+    use super::super::{MAX_LINES, file};
     use super::*;
+    use crate::deployments::APP;
 
     async fn next(follower: &mut Follower) -> Vec<String> {
         let bound = Duration::from_secs(10);
@@ -199,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn new_lines_new_deployments_and_rotations_are_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let one = file(folder.path(), 1);
+        let one = file(folder.path(), 1, APP);
         write(&one, 1, "a");
         let filter = Filter {
             tail: MAX_LINES,
@@ -212,14 +209,14 @@ mod tests {
         write(&one, 3, "c");
         fs::rename(&one, folder.path().join("1.log.1")).unwrap();
         write(&one, 4, "d");
-        write(&file(folder.path(), 2), 5, "e");
+        write(&file(folder.path(), 2, APP), 5, "e");
         assert_eq!(next(&mut follower).await, ["c", "d", "e"]);
     }
 
     #[tokio::test]
     async fn nothing_is_missed_when_several_files_were_put_aside_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let one = file(folder.path(), 1);
+        let one = file(folder.path(), 1, APP);
         let put_aside = || {
             let [younger, older] = ["1.log.1", "1.log.2"].map(|name| folder.path().join(name));
             if younger.exists() {

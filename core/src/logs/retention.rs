@@ -1,11 +1,12 @@
 //! Which logs are kept: those of the newest deployments, each up to a size, and all up to an age and a size.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{aside, deployments, file};
+use super::{Log, aside, logs};
 
 /// What is kept of a tenant's logs.
 #[derive(Debug, Clone, Default)]
@@ -25,26 +26,24 @@ pub(crate) struct Kept {
 /// Removes what is not kept: whole deployments, and of those that stay the files put aside that go beyond the size of
 /// each, oldest first. The file being written is never touched. It blocks.
 pub(crate) fn prune(folder: &Path, kept: &Kept) -> io::Result<()> {
-    let numbers = deployments(folder)?;
+    let mut by_deployment: BTreeMap<u64, Vec<Log>> = BTreeMap::new();
+    for log in logs(folder)? {
+        by_deployment.entry(log.deployment).or_default().push(log);
+    }
     let (mut total, mut is_full) = (0, false);
-    for (place, number) in numbers.iter().rev().enumerate() {
-        let newest = file(folder, *number);
-        let mut size = length(&newest);
-        let mut fits = true;
-        for path in aside(&newest) {
-            fits = fits && size + length(&path) <= kept.bytes_each;
-            if fits {
-                size += length(&path);
-            } else {
-                remove(&path)?;
-            }
+    for (place, (number, logs)) in by_deployment.iter().rev().enumerate() {
+        let newest: Vec<PathBuf> = logs.iter().map(|log| log.file(folder)).collect();
+        let mut size = 0;
+        for newest in &newest {
+            size += cut(newest, kept.bytes_each)?;
         }
         total += size;
         is_full = is_full || kept.bytes.is_some_and(|bytes| total > bytes);
         let counts = place >= kept.deployments;
-        let is_old = kept.age.is_some_and(|age| is_older_than(&newest, age));
+        let age = kept.age;
+        let is_old = age.is_some_and(|age| newest.iter().all(|log| is_older_than(log, age)));
         if (counts || is_old || is_full) && !kept.in_use.contains(number) {
-            for path in all(&newest) {
+            for path in newest.iter().flat_map(|newest| all(newest)) {
                 remove(&path)?;
             }
             total -= size;
@@ -53,7 +52,22 @@ pub(crate) fn prune(folder: &Path, kept: &Kept) -> io::Result<()> {
     Ok(())
 }
 
-/// The files of one deployment, the oldest first: what stays after a crash is its end.
+/// Removes the files put aside of a log that go beyond a size; says how large the rest is.
+fn cut(newest: &Path, bytes: u64) -> io::Result<u64> {
+    let mut size = length(newest);
+    let mut fits = true;
+    for path in aside(newest) {
+        fits = fits && size + length(&path) <= bytes;
+        if fits {
+            size += length(&path);
+        } else {
+            remove(&path)?;
+        }
+    }
+    Ok(size)
+}
+
+/// The files of one log, the oldest first: what stays after a crash is its end.
 fn all(newest: &Path) -> Vec<PathBuf> {
     let mut files = aside(newest);
     files.reverse();

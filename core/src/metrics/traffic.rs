@@ -77,6 +77,21 @@ pub(super) fn encode(text: &mut String, tenants: &[TenantMeasurements]) -> fmt::
         let (id, up) = (&tenant.tenant, u8::from(tenant.up));
         writeln!(text, "systemprompt_tenant_up{{tenant=\"{id}\"}} {up}")?;
     }
+    head(
+        text,
+        "service_instances",
+        "gauge",
+        "Instances of a service that serve",
+    )?;
+    for tenant in tenants {
+        let id = &tenant.tenant;
+        for (service, instances) in &tenant.services {
+            writeln!(
+                text,
+                "systemprompt_service_instances{{tenant=\"{id}\",service=\"{service}\"}} {instances}"
+            )?;
+        }
+    }
     for series in SERIES {
         head(text, series.name, series.kind, series.help)?;
         let suffix = if series.kind == "counter" {

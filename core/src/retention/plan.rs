@@ -56,7 +56,8 @@ pub(crate) fn plan(
         let roots = releases
             .iter()
             .filter(|release| needed.contains(&release.id) && release.tenant == owner)
-            .filter_map(|release| release.digest.parse::<Digest>().ok());
+            .flat_map(ReleaseUse::images)
+            .filter_map(|digest| digest.parse::<Digest>().ok());
         let mut kept = families(holdings, roots);
         // Nothing of a deleted tenant is started any more.
         let age_kept = if tenants.contains(owner) {
@@ -104,23 +105,31 @@ impl Plan {
     /// Tells the releases that go from those that stay.
     fn settle(&mut self, releases: Vec<ReleaseUse>, needed: &BTreeSet<i64>, inventory: &Inventory) {
         for release in releases {
-            let place = release.tenant.parse::<Repository>().ok();
-            let image = place.zip(release.digest.parse::<Digest>().ok());
-            let is_there = image
-                .as_ref()
-                .is_some_and(|(repository, digest)| inventory.is_whole(repository, digest));
-            let goes = image.is_some_and(|(repository, digest)| {
-                let gone = self.gone.get(&repository);
-                gone.is_some_and(|gone| gone.contains(&digest))
+            let images = images_of(&release);
+            let is_there = images
+                .iter()
+                .all(|(repository, digest)| inventory.is_whole(repository, digest));
+            let goes = images.iter().any(|(repository, digest)| {
+                let gone = self.gone.get(repository);
+                gone.is_some_and(|gone| gone.contains(digest))
             });
-            if needed.contains(&release.id) || (is_there && !goes) {
+            if needed.contains(&release.id) || (is_there && !images.is_empty() && !goes) {
                 self.kept.push(release.id);
-                self.images.insert(release.digest);
+                self.images.extend(release.images().map(str::to_owned));
             } else if goes {
                 self.releases.push(release);
             }
         }
     }
+}
+
+/// Those that can be named, with their place.
+fn images_of(release: &ReleaseUse) -> Vec<(Repository, Digest)> {
+    let Ok(repository) = release.tenant.parse::<Repository>() else {
+        return Vec::new();
+    };
+    let digests = release.images().filter_map(|digest| digest.parse().ok());
+    digests.map(|digest| (repository.clone(), digest)).collect()
 }
 
 /// Ids of the releases that serve, are being deployed, or that a rollback may restore.
@@ -152,9 +161,11 @@ fn last_used(releases: &[ReleaseUse], now: DateTime<Utc>) -> BTreeMap<(&str, Str
     for release in releases {
         let past = now.signed_duration_since(release.used_at);
         let past = past.to_std().unwrap_or_default();
-        used.entry((&release.tenant, release.digest.clone()))
-            .and_modify(|known| *known = past.min(*known))
-            .or_insert(past);
+        for digest in release.images() {
+            used.entry((&release.tenant, digest.to_owned()))
+                .and_modify(|known| *known = past.min(*known))
+                .or_insert(past);
+        }
     }
     used
 }
@@ -232,6 +243,7 @@ mod tests {
             id: i64::try_from(number).unwrap(),
             tenant: "a".into(),
             digest: digest(letter).to_string(),
+            others: BTreeSet::new(),
             secrets: BTreeMap::new(),
             newest: number,
             used_at: DateTime::UNIX_EPOCH,

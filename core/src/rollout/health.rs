@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::failure;
 use super::probe::{Probed, ask_instance, probe, wrong};
 use super::restart::is_done;
-use crate::deployments::Capsule;
+use crate::deployments::Service;
 
 /// Between two checks until the first success: a start is noticed at once.
 const EAGER: Duration = Duration::from_millis(75);
@@ -25,12 +25,15 @@ const PORTS_INTERVAL: Duration = Duration::from_millis(500);
 /// Returns how long it took until `instance` answered as its release wants, or has done its work.
 pub(super) async fn until_healthy(
     instance: &Instance,
-    release: &Capsule,
+    service: &Service,
 ) -> Result<Duration, Failure> {
-    let check = &release.health;
+    let check = &service.health;
+    if check.probe.kind == ProbeKind::Process {
+        return until_proved(instance, service).await;
+    }
     let mut wait = Wait::new(instance, check);
     let ended = |exit, began: Instant| {
-        if is_done(release.restart, exit) {
+        if is_done(service.restart, exit) {
             Ok(began.elapsed())
         } else {
             Err(failure::ended(exit))
@@ -54,8 +57,22 @@ pub(super) async fn until_healthy(
     }
 }
 
+/// Nobody can be asked: to have run for a while is the answer.
+async fn until_proved(instance: &Instance, service: &Service) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let proof = Duration::from_millis(service.health.start_period_ms);
+    match tokio::time::timeout(proof, instance.wait()).await {
+        Ok(exit) if is_done(service.restart, exit) => Ok(began.elapsed()),
+        Ok(exit) => Err(failure::ended(exit)),
+        Err(_) => Ok(proof),
+    }
+}
+
 /// Whether a running instance answers as `check` wants, once.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
+    if instance.exited().is_some() {
+        return false;
+    }
     let limit = Duration::from_millis(check.timeout_ms);
     ask_instance(instance, &check.probe, limit).await == Probed::Good
 }
@@ -95,7 +112,7 @@ impl<'a> Wait<'a> {
     fn eager(&self) -> Duration {
         match self.check.probe.kind {
             ProbeKind::Command | ProbeKind::Image => EAGER_COMMAND,
-            ProbeKind::Http | ProbeKind::Tcp => EAGER,
+            ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Process => EAGER,
         }
     }
 

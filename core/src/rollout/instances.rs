@@ -1,7 +1,7 @@
 //! Starting an instance of a release, and knowing again those that an earlier server has started.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,9 @@ use oci::Digest;
 use proxy::Target;
 use secrecy::ExposeSecret;
 
+use super::doors::Addresses;
 use super::failure;
+use crate::deployments::{APP, Service};
 use crate::platform::Platform;
 use crate::store::{DeploymentRow, TenantRow};
 use crate::{logs, ports, secrets};
@@ -19,31 +21,45 @@ use crate::{logs, ports, secrets};
 /// Tells apart the instances of one deployment.
 static COUNT: AtomicU64 = AtomicU64::new(1);
 
+/// In a command: the port to listen on.
+const PORT: &str = "${PORT}";
+
 /// What an instance's id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Name<'a> {
     tenant: &'a str,
+    service: &'a str,
     deployment: u64,
     count: u64,
 }
+
+/// Neither a tenant's id nor a service's name has two dashes in a row.
+const SERVICE: &str = "--";
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             tenant,
+            service,
             deployment,
             count,
         } = self;
-        write!(f, "{tenant}-{deployment}-{count}")
+        f.write_str(tenant)?;
+        if *service != APP {
+            write!(f, "{SERVICE}{service}")?;
+        }
+        write!(f, "-{deployment}-{count}")
     }
 }
 
 impl<'a> Name<'a> {
     fn of(id: &'a str) -> Option<Self> {
         let (rest, count) = id.rsplit_once('-')?;
-        let (tenant, deployment) = rest.rsplit_once('-')?;
+        let (rest, deployment) = rest.rsplit_once('-')?;
+        let (tenant, service) = rest.split_once(SERVICE).unwrap_or((rest, APP));
         Some(Self {
             tenant,
+            service,
             deployment: deployment.parse().ok()?,
             count: count.parse().ok()?,
         })
@@ -63,35 +79,14 @@ impl Adopted {
         Self(instances)
     }
 
-    /// Those of one deployment.
-    fn take(&mut self, tenant: &str, deployment: u64) -> Vec<Instance> {
-        let is_of = |name: Name<'_>| name.tenant == tenant && name.deployment == deployment;
-        let all = std::mem::take(&mut self.0);
-        let (taken, rest) = all
-            .into_iter()
-            .partition(|instance| Name::of(instance.id()).is_some_and(is_of));
-        self.0 = rest;
-        taken
-    }
-
-    /// All of a tenant, told apart by what becomes of them. The youngest come first.
+    /// All of a tenant, the youngest first.
     pub(crate) fn of_tenant(&mut self, tenant: &TenantRow) -> LeftRunning {
-        let mut left = LeftRunning {
-            live: tenant
-                .live
-                .map_or_else(Vec::new, |n| self.take(&tenant.id, n)),
-            stand_in: tenant
-                .stand_in
-                .map_or_else(Vec::new, |n| self.take(&tenant.id, n)),
-            rest: Vec::new(),
-        };
         let is_of = |i: &Instance| Name::of(i.id()).is_some_and(|name| name.tenant == tenant.id);
         let all = std::mem::take(&mut self.0);
-        (left.rest, self.0) = all.into_iter().partition(is_of);
-        let age = |i: &Instance| Reverse(Name::of(i.id()).map(|name| name.count));
-        left.live.sort_by_key(age);
-        left.stand_in.sort_by_key(age);
-        left
+        let (mut left, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(is_of);
+        self.0 = rest;
+        left.sort_by_key(|i| Reverse(Name::of(i.id()).map(|name| name.count)));
+        LeftRunning(left)
     }
 
     /// Those of nobody.
@@ -102,17 +97,41 @@ impl Adopted {
 
 /// Instances of one tenant that an earlier server has left.
 #[derive(Default)]
-pub(crate) struct LeftRunning {
-    pub(super) live: Vec<Instance>,
-    /// Of the release that stands in for the live one.
-    pub(super) stand_in: Vec<Instance>,
+pub(crate) struct LeftRunning(Vec<Instance>);
+
+impl LeftRunning {
+    /// The deployments that have started them.
+    pub(super) fn deployments(&self) -> BTreeSet<u64> {
+        let names = self.0.iter().filter_map(|i| Name::of(i.id()));
+        names.map(|name| name.deployment).collect()
+    }
+
+    /// Those of a service that one of certain deployments has started.
+    pub(super) fn take(&mut self, service: &str, of: impl Fn(u64) -> bool) -> Vec<Instance> {
+        let all = std::mem::take(&mut self.0);
+        let is_wanted = |name: Name<'_>| name.service == service && of(name.deployment);
+        let (taken, rest) = all
+            .into_iter()
+            .partition(|instance| Name::of(instance.id()).is_some_and(is_wanted));
+        self.0 = rest;
+        taken
+    }
+
     /// Of deployments that were not finished, of release commands, of sets that were kept warm.
-    pub(super) rest: Vec<Instance>,
+    pub(super) fn rest(self) -> Vec<Instance> {
+        self.0
+    }
 }
 
-/// Starts an instance on a port of its own.
-pub(super) async fn start(platform: &Platform, row: &DeploymentRow) -> Result<Instance, Failure> {
-    begin(platform, row, None).await
+/// Starts an instance of a service on a port of its own.
+pub(super) async fn start(
+    platform: &Platform,
+    row: &DeploymentRow,
+    name: &str,
+    service: &Service,
+) -> Result<Instance, Failure> {
+    let command = (!service.command.is_empty()).then(|| service.command.clone());
+    begin(platform, row, name, service, command).await
 }
 
 /// Starts the command that runs before a release; its output is in the log of the deployment.
@@ -120,15 +139,18 @@ pub(super) async fn start_command(
     platform: &Platform,
     row: &DeploymentRow,
 ) -> Result<Instance, Failure> {
-    begin(platform, row, Some(row.release_command.clone())).await
+    let app = row.capsule.app();
+    begin(platform, row, APP, &app, Some(row.release_command.clone())).await
 }
 
 async fn begin(
     platform: &Platform,
     row: &DeploymentRow,
+    name: &str,
+    service: &Service,
     command: Option<Vec<String>>,
 ) -> Result<Instance, Failure> {
-    let image: Digest = row.capsule.digest.parse().map_err(|error| {
+    let image: Digest = service.digest.parse().map_err(|error| {
         failure::plain("internal", format!("the recorded digest is wrong: {error}"))
     })?;
     let repository = row.tenant.parse().map_err(|error| {
@@ -140,20 +162,23 @@ async fn begin(
     let port = ports::for_instance()
         .map_err(|error| failure::plain("start_failed", format!("no port is free: {error}")))?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // Images of databases read no variable.
+    let listens_on = |word: String| word.replace(PORT, &port.to_string());
     let spec = InstanceSpec {
         id: Name {
             tenant: &row.tenant,
+            service: name,
             deployment: row.number,
             count,
         }
         .to_string(),
         repository,
         image,
-        env: environment(platform, row).await?,
+        env: environment(platform, row, name, service).await?,
         port,
-        log: logs::file(&platform.data.logs(&row.tenant), row.number),
-        command,
-        resources: bounds(&row.capsule.resources),
+        log: logs::file(&platform.data.logs(&row.tenant), row.number, name),
+        command: command.map(|words| words.into_iter().map(listens_on).collect()),
+        resources: bounds(&service.resources),
     };
     platform
         .engine
@@ -173,21 +198,32 @@ pub(crate) fn bounds(resources: &Resources) -> engines::Resources {
     }
 }
 
-/// The release's own variables and the versions of the secrets that it names.
+/// The service's own variables, the versions of the secrets that it names, and the addresses that it is told.
 async fn environment(
     platform: &Platform,
     row: &DeploymentRow,
+    name: &str,
+    service: &Service,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = row.capsule.env.clone();
-    let versions = &row.capsule.secrets;
-    let opened = secrets::open(&platform.store, &platform.vault, &row.tenant, versions).await;
+    let mut env = service.env.clone();
+    let of_secret = |secret| Some((String::clone(secret), *row.capsule.secrets.get(secret)?));
+    let versions = service.secrets.values().filter_map(of_secret).collect();
+    let opened = secrets::open(&platform.store, &platform.vault, &row.tenant, &versions).await;
     let opened =
         opened.map_err(|error| failure::plain("secret_unreadable", crate::chain(&error)))?;
-    env.extend(
-        opened
-            .into_iter()
-            .map(|(name, value)| (name, value.expose_secret().to_owned())),
-    );
+    let addresses = Addresses::of(platform, row);
+    for value in env.values_mut() {
+        *value = addresses.fill(value);
+    }
+    for (variable, secret) in &service.secrets {
+        if let Some(value) = opened.get(secret) {
+            env.insert(variable.clone(), value.expose_secret().to_owned());
+        }
+    }
+    for (variable, value) in addresses.told(name, service) {
+        // What somebody has said himself holds.
+        env.entry(variable).or_insert(value);
+    }
     Ok(env)
 }
 
@@ -205,13 +241,17 @@ mod tests {
 
     #[test]
     fn an_id_says_whose_instance_it_is() {
-        let name = Name {
+        let mut name = Name {
             tenant: "a-1",
+            service: APP,
             deployment: 20,
             count: 3,
         };
         assert_eq!(name.to_string(), "a-1-20-3");
         assert_eq!(Name::of("a-1-20-3"), Some(name));
+        name.service = "db-2";
+        assert_eq!(name.to_string(), "a-1--db-2-20-3");
+        assert_eq!(Name::of("a-1--db-2-20-3"), Some(name));
         for other in ["a", "a-1", "a-b-1", "a-1-b", ""] {
             assert_eq!(Name::of(other), None, "{other}");
         }

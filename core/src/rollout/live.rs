@@ -1,41 +1,30 @@
-//! Keeping a release running: each of its instances that ends or stops answering is started again.
+//! A release that is kept running: its services, each with its keepers.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use engines::{Exit, Instance};
+use engines::Instance;
 use futures_util::future::join_all;
-use management_api::types::{Probe, Restart};
-use proxy::{Retired, Target};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use proxy::{Retired, Rule};
 
-use super::probe::no_longer;
-use super::restart::{is_done, starts_again};
-use super::{health, instances};
+use super::kept::{Kept, KeptState, Running};
+use crate::deployments::{Capsule, Service};
 use crate::platform::App;
 use crate::store::DeploymentRow;
 use crate::tenant::Tenant;
+use crate::traffic::Gets;
 
-/// Before the first restart, doubled with each further one up to the limit.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// An instance that ran for this long has proved itself: its restart begins a new series.
-const STABLE: Duration = Duration::from_mins(1);
-
-/// What became of the release's instances.
+/// How a release is: as the worst of its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LiveState {
-    /// None is healthy yet.
+    /// Not all services have a healthy instance yet.
     Starting,
-    /// These have the traffic.
-    Serving(Vec<Target>),
-    /// None is healthy; the last one ended, for this reason. Others will be started.
+    /// All services have.
+    Serving,
+    /// A service has none; the last one ended, for this reason. Others will be started.
     Down(String),
-    /// None runs, and none is started again.
+    /// Nothing is started again of a service that has failed, or of any.
     Ended {
         /// Why the last one ended.
         why: String,
@@ -44,540 +33,184 @@ pub(crate) enum LiveState {
     },
 }
 
-/// A release that is kept running until somebody takes it over.
+/// A release that is kept running until somebody takes it over. Services that it shares with another one are kept by one
+/// of the two only.
 pub(crate) struct Live {
     /// Its deployment.
     pub(crate) number: u64,
     /// The release.
     pub(crate) row: DeploymentRow,
-    app: App,
-    board: Arc<Board>,
-    slots: Mutex<Vec<Slot>>,
-}
-
-/// A place for one instance, and who keeps it filled.
-struct Slot {
-    id: u64,
-    stop: CancellationToken,
-    keeper: JoinHandle<Option<Instance>>,
-}
-
-/// What a slot begins with.
-enum Beginning {
-    Nothing,
-    Healthy(Instance),
-    Unproven(Instance),
-}
-
-impl Beginning {
-    fn serving(&self) -> Option<Instance> {
-        match self {
-            Self::Healthy(instance) => Some(instance.clone()).filter(|one| one.exited().is_none()),
-            Self::Nothing | Self::Unproven(_) => None,
-        }
-    }
-}
-
-/// How each slot is: what the keepers write and everybody reads.
-struct Board {
-    number: u64,
-    /// Whether instances have ended before this began that are not started again.
-    ended_before: bool,
     tenant: Arc<Tenant>,
-    slots: Mutex<Entries>,
-    state: watch::Sender<LiveState>,
-}
-
-#[derive(Default)]
-struct Entries {
-    next: u64,
-    slots: Vec<(u64, Option<Instance>)>,
-    /// Why the last instance ended that did.
-    ended: Option<String>,
-    /// Those whose instance has ended and is not started again; they may be gone since.
-    over: Vec<u64>,
-    /// Whether one of them has failed.
-    failed: bool,
-}
-
-impl Entries {
-    fn targets(&self) -> Vec<Target> {
-        let serving = self.slots.iter().flat_map(|(_, instance)| instance);
-        serving.map(instances::target).collect()
-    }
-
-    /// How many slots have an instance, or are to have one.
-    fn kept(&self) -> usize {
-        let kept = self.slots.iter().filter(|(id, _)| !self.over.contains(id));
-        kept.count()
-    }
+    services: BTreeMap<String, Arc<Kept>>,
 }
 
 impl Live {
-    /// Keeps the release of `row` running, beginning with instances that are healthy, and others that get no traffic before
-    /// they are.
-    pub(crate) fn keep(
+    /// The release of `row` with services that are kept already.
+    pub(super) fn of(
+        tenant: &Arc<Tenant>,
+        row: DeploymentRow,
+        services: impl IntoIterator<Item = Arc<Kept>>,
+    ) -> Arc<Self> {
+        let services = services.into_iter();
+        Arc::new(Self {
+            number: row.number,
+            row,
+            tenant: Arc::clone(tenant),
+            services: services.map(|kept| (kept.name.clone(), kept)).collect(),
+        })
+    }
+
+    /// Keeps services of the release of `row` running, each beginning with what runs of it.
+    pub(super) fn keep(
         app: &App,
         tenant: &Arc<Tenant>,
         row: DeploymentRow,
-        healthy: Vec<Instance>,
-        unproven: Vec<Instance>,
+        services: Vec<(String, Service, Running)>,
     ) -> Arc<Self> {
-        let live = Arc::new(Self {
-            number: row.number,
-            app: App::clone(app),
-            board: Arc::new(Board::new(&row, tenant)),
-            slots: Mutex::default(),
-            row,
-        });
-        let wanted = live.wanted();
-        let healthy = healthy.into_iter().map(Beginning::Healthy);
-        let mut slots: Vec<_> = healthy
-            .chain(unproven.into_iter().map(Beginning::Unproven))
-            .collect();
-        slots.resize_with(wanted.max(slots.len()), || Beginning::Nothing);
-        live.add(slots);
-        live
+        let kept = services
+            .into_iter()
+            .map(|(name, service, running)| {
+                Kept::keep(app, tenant, row.clone(), (name, service), running)
+            })
+            .collect::<Vec<_>>();
+        Self::of(tenant, row, kept)
     }
 
-    /// Whether so many of its instances answer as they should, right now.
-    pub(crate) async fn answers(&self, count: usize) -> bool {
-        let check = &self.row.capsule.health;
-        let serving = self.board.instances();
-        let asked = serving.iter().map(|one| health::is_healthy(one, check));
-        let answers = join_all(asked).await;
-        answers.into_iter().filter(|good| *good).count() >= count
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Kept>> {
+        self.services.values()
     }
 
+    /// One of its services, if it keeps it.
+    pub(crate) fn service(&self, name: &str) -> Option<&Arc<Kept>> {
+        self.services.get(name)
+    }
+
+    /// The worst of its services; which one it is, where there are several.
     pub(crate) fn state(&self) -> LiveState {
-        self.board.state.borrow().clone()
-    }
-
-    /// Where its instances are that serve.
-    pub(crate) fn targets(&self) -> Vec<Target> {
-        match self.state() {
-            LiveState::Serving(targets) => targets,
-            LiveState::Starting | LiveState::Down(_) | LiveState::Ended { .. } => Vec::new(),
-        }
-    }
-
-    /// How many instances there have been to keep at the beginning.
-    fn wanted(&self) -> usize {
-        self.row.capsule.replicas.saturating_sub(self.row.ended) as usize
-    }
-
-    /// How many run, or are being started.
-    pub(crate) fn kept(&self) -> usize {
-        self.board.lock().kept()
-    }
-
-    /// How many were taken away that would still run.
-    pub(crate) fn missing(&self) -> usize {
-        let entries = self.board.lock();
-        let there = entries.kept() + entries.over.len();
-        self.wanted().saturating_sub(there)
-    }
-
-    /// The release as it is to be kept again, without those of its instances that are not started again.
-    pub(crate) fn again(&self) -> DeploymentRow {
-        let over = u32::try_from(self.board.lock().over.len()).unwrap_or(u32::MAX);
-        let mut row = self.row.clone();
-        row.ended = row.ended.saturating_add(over);
-        row
-    }
-
-    /// How many instances are kept.
-    pub(crate) fn size(&self) -> usize {
-        self.slots().len()
-    }
-
-    /// Waits until so many serve; false when that has not come true within `limit`.
-    pub(crate) async fn serves_within(&self, count: usize, limit: Duration) -> bool {
-        let mut state = self.board.state.subscribe();
-        let serving = state.wait_for(
-            |state| matches!(state, LiveState::Serving(targets) if targets.len() >= count),
-        );
-        matches!(tokio::time::timeout(limit, serving).await, Ok(Ok(_)))
-    }
-
-    /// Takes all of the traffic, for whichever of its instances serve now and later.
-    pub(crate) fn take_traffic(&self) -> Vec<Retired> {
-        self.board.take_traffic()
-    }
-
-    /// Keeps `count` more instances.
-    pub(crate) fn grow(&self, count: usize) {
-        self.add((0..count).map(|_| Beginning::Nothing).collect());
-    }
-
-    /// Keeps `count` fewer: these get no new requests and are handed over, with the routes that tell when
-    /// their last request has ended. Those that are down go first.
-    pub(crate) async fn shrink(&self, count: usize) -> (Vec<Instance>, Vec<Retired>) {
-        let serving = self.board.serving();
-        let chosen: Vec<Slot> = {
-            let mut slots = self.slots();
-            slots.sort_by_key(|slot| !serving.contains(&slot.id));
-            let rest = slots.len().saturating_sub(count);
-            // The end holds those that are down.
-            slots.split_off(rest)
+        let states: Vec<_> = self
+            .services
+            .values()
+            .map(|kept| (kept, kept.state()))
+            .collect();
+        let told = |kept: &Kept, why: &String| {
+            if self.row.capsule.is_single() {
+                why.clone()
+            } else {
+                format!("{}: {why}", kept.name)
+            }
         };
-        let ids: Vec<u64> = chosen.iter().map(|slot| slot.id).collect();
-        let instances = collect(chosen).await;
-        (instances, self.board.remove(&ids))
-    }
-
-    /// Ends the keeping and hands the instances over. Their traffic stays as it is. The first caller
-    /// gets them.
-    pub(crate) async fn let_go(&self) -> Vec<Instance> {
-        let slots = std::mem::take(&mut *self.slots());
-        collect(slots).await
-    }
-
-    /// A slot for each, filled or not.
-    fn add(&self, slots: Vec<Beginning>) {
-        let ids = self
-            .board
-            .enter(slots.iter().map(Beginning::serving).collect());
-        for (id, beginning) in ids.into_iter().zip(slots) {
-            // The end of the server ends the keeping too.
-            let stop = self.app.shutdown.child_token();
-            let keeper = Keeper {
-                app: App::clone(&self.app),
-                row: self.row.clone(),
-                board: Arc::clone(&self.board),
-                slot: id,
-                stop: stop.clone(),
-                pause: Duration::ZERO,
-            };
-            let keeper = self.app.tasks.spawn(keeper.run(beginning));
-            self.slots().push(Slot { id, stop, keeper });
+        for (kept, state) in &states {
+            if let KeptState::Down(why) = state {
+                return LiveState::Down(told(kept, why));
+            }
+        }
+        let mut done = None;
+        for (kept, state) in &states {
+            match state {
+                KeptState::Ended { why, well: false } => {
+                    let why = told(kept, why);
+                    return LiveState::Ended { why, well: false };
+                }
+                KeptState::Ended { why, well: true } => done = Some(told(kept, why)),
+                _ => {}
+            }
+        }
+        let is = |wanted: fn(&KeptState) -> bool| states.iter().any(|(_, state)| wanted(state));
+        match done {
+            _ if is(|state| *state == KeptState::Starting) => LiveState::Starting,
+            Some(why) if !is(|state| matches!(state, KeptState::Serving(_))) => {
+                LiveState::Ended { why, well: true }
+            }
+            _ => LiveState::Serving,
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells all keepers to stop, then waits for each.
-async fn collect(slots: Vec<Slot>) -> Vec<Instance> {
-    for slot in &slots {
-        slot.stop.cancel();
-    }
-    let mut instances = Vec::new();
-    for slot in slots {
-        instances.extend(slot.keeper.await.ok().flatten());
-    }
-    instances
-}
-
-impl Board {
-    fn new(row: &DeploymentRow, tenant: &Arc<Tenant>) -> Self {
-        Self {
-            number: row.number,
-            ended_before: row.ended > 0,
-            tenant: Arc::clone(tenant),
-            slots: Mutex::default(),
-            state: watch::Sender::new(LiveState::Starting),
-        }
+    /// Names of the services that serve.
+    pub(super) fn serving(&self) -> BTreeSet<String> {
+        let serving = self.services.values();
+        let serving = serving.filter(|kept| matches!(kept.state(), KeptState::Serving(_)));
+        serving.map(|kept| kept.name.clone()).collect()
     }
 
-    fn enter(&self, serving: Vec<Option<Instance>>) -> Vec<u64> {
-        let mut entries = self.lock();
-        let first = entries.next;
-        entries.slots.extend((first..).zip(serving));
-        entries.next = entries.slots.last().map_or(first, |(id, _)| id + 1);
-        // All at once: none of those that serve loses its traffic for a moment.
-        drop(self.publish(&entries));
-        (first..entries.next).collect()
+    /// Whether so many instances of each of these services answer as they should, right now. What it does not keep itself is
+    /// not asked.
+    pub(super) async fn answers(&self, wanted: &BTreeMap<String, usize>) -> bool {
+        let kept = self.services.values();
+        let asked = kept.filter_map(|kept| Some(kept.answers(*wanted.get(&kept.name)?)));
+        join_all(asked).await.into_iter().all(|good| good)
     }
 
-    fn serving(&self) -> Vec<u64> {
-        let entries = self.lock();
-        let serving = entries.slots.iter().filter(|(_, one)| one.is_some());
-        serving.map(|(id, _)| *id).collect()
+    /// Waits until so many instances of each of these services serve; false when that has not come true within `limit`.
+    pub(super) async fn serves_within(
+        &self,
+        wanted: &BTreeMap<String, usize>,
+        limit: Duration,
+    ) -> bool {
+        let kept = self.services.values();
+        let waits =
+            kept.filter_map(|kept| Some(kept.serves_within(*wanted.get(&kept.name)?, limit)));
+        join_all(waits).await.into_iter().all(|good| good)
     }
 
-    fn instances(&self) -> Vec<Instance> {
-        let entries = self.lock();
-        let serving = entries.slots.iter().flat_map(|(_, instance)| instance);
-        serving.cloned().collect()
-    }
-
-    fn up(&self, slot: u64, instance: &Instance) {
-        self.set(slot, Some(instance.clone()), None);
-    }
-
-    /// The instance of a slot has ended, and no other one takes its place.
-    fn over(&self, slot: u64, why: String, well: bool) {
-        let mut entries = self.lock();
-        entries.over.push(slot);
-        entries.failed |= !well;
-        drop(entries);
-        self.set(slot, None, Some(why));
-    }
-
-    fn down(&self, slot: u64, why: String) {
-        self.set(slot, None, Some(why));
-    }
-
-    fn set(&self, slot: u64, instance: Option<Instance>, ended: Option<String>) {
-        let mut entries = self.lock();
-        if let Some(entry) = entries.slots.iter_mut().find(|(id, _)| *id == slot) {
-            entry.1 = instance;
-        }
-        entries.ended = ended.or(entries.ended.take());
-        // What it had before has ended, or only gets nothing new: there is nothing to wait for.
-        drop(self.publish(&entries));
-        drop(entries);
-        self.tenant.changed();
-    }
-
-    fn take_traffic(&self) -> Vec<Retired> {
+    /// Takes all of the traffic, for whichever of its instances serve now and later. Services that somebody else keeps for it
+    /// go on.
+    pub(super) fn take_traffic(&self) -> Vec<Retired> {
         // No keeper names other instances in between.
-        let entries = self.lock();
-        self.tenant.give_traffic(self.number, entries.targets())
-    }
-
-    fn remove(&self, ids: &[u64]) -> Vec<Retired> {
-        let mut entries = self.lock();
-        entries.slots.retain(|(id, _)| !ids.contains(id));
-        self.publish(&entries)
-    }
-
-    /// Tells the world, in the order of the changes.
-    fn publish(&self, entries: &Entries) -> Vec<Retired> {
-        let targets = entries.targets();
-        let over = entries.kept() == 0 && (self.ended_before || !entries.over.is_empty());
-        let why = entries.ended.clone();
-        let state = match (targets.is_empty(), why) {
-            (false, _) => LiveState::Serving(targets.clone()),
-            (true, why) if over => LiveState::Ended {
-                why: why.unwrap_or_else(|| "all of its instances have ended".to_owned()),
-                well: !entries.failed,
-            },
-            (true, Some(why)) => LiveState::Down(why),
-            (true, None) => LiveState::Starting,
-        };
-        self.state.send_replace(state);
-        self.tenant.set_targets(self.number, targets)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why an instance is no good any more.
-enum Lost {
-    Ended(Exit),
-    /// It runs, and does not answer as it should.
-    Unwell(String),
-}
-
-impl Lost {
-    fn why(self) -> String {
-        match self {
-            Self::Ended(exit) => described(exit),
-            Self::Unwell(why) => why,
-        }
-    }
-}
-
-struct Keeper {
-    app: App,
-    row: DeploymentRow,
-    board: Arc<Board>,
-    slot: u64,
-    stop: CancellationToken,
-    /// Before the next start.
-    pause: Duration,
-}
-
-impl Keeper {
-    async fn run(mut self, beginning: Beginning) -> Option<Instance> {
-        let (mut healthy, mut unproven) = match beginning {
-            Beginning::Nothing => (None, None),
-            Beginning::Healthy(instance) => (Some(instance), None),
-            Beginning::Unproven(instance) => (None, Some(instance)),
-        };
-        loop {
-            let current = match healthy.take() {
-                Some(instance) => instance,
-                None => self.start(unproven.take()).await?,
+        let held: BTreeMap<&String, _> = self
+            .services
+            .iter()
+            .map(|(name, kept)| (name, (kept.row.number, kept.hold())))
+            .collect();
+        let names = self.row.capsule.services().into_keys();
+        let gets = names.map(|name| {
+            let gets = match held.get(&name) {
+                Some((number, held)) => Gets::Deployment(*number, held.targets()),
+                None => Gets::AsItIs,
             };
-            let since = Instant::now();
-            let Some(lost) = self.watch(&current).await else {
-                return Some(current);
-            };
-            if let Lost::Ended(exit) = lost
-                && !starts_again(self.restart(), exit)
-            {
-                // It leaves a directory behind.
-                current.stop(Duration::ZERO).await;
-                let well = is_done(self.restart(), exit);
-                self.finish(described(exit), well).await;
-                return None;
-            }
-            self.note_end(lost.why(), since.elapsed());
-            // What is unhealthy still runs; what has ended leaves a directory behind.
-            current.stop(self.app.settings.rollout.stop_grace()).await;
-            self.app.metrics.count_restart(&self.row.tenant);
-        }
+            (name, gets)
+        });
+        let retired = self
+            .tenant
+            .give_traffic(rules(&self.row.capsule), gets.collect());
+        drop(held);
+        // Somebody may wait for one of its services.
+        self.tenant.changed();
+        retired
     }
 
-    /// Starts instances until one is healthy and has traffic, beginning with one that runs already if there is one; `None`
-    /// when told to stop.
-    async fn start(&mut self, mut running: Option<Instance>) -> Option<Instance> {
-        loop {
-            let pause = tokio::time::sleep(self.pause);
-            tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = pause => {}
-            }
-            // A start that has begun comes to its end: else it could run beside what takes this one's place.
-            let started = match running.take() {
-                Some(instance) => Ok(instance),
-                None => instances::start(&self.app, &self.row).await,
-            };
-            let instance = match started {
-                Ok(instance) => instance,
-                Err(failure) => {
-                    self.note_end(failure.message, Duration::ZERO);
-                    continue;
-                }
-            };
-            match self.prove(instance).await {
-                Ok(Some(instance)) if instance.exited().is_some() => return Some(instance),
-                Ok(Some(instance)) => {
-                    self.board.up(self.slot, &instance);
-                    self.tell(&instance, "an instance of the live release serves");
-                    return Some(instance);
-                }
-                Ok(None) => return None,
-                Err(why) if self.restart() == Restart::Never => {
-                    self.finish(why, false).await;
-                    return None;
-                }
-                Err(why) => self.note_end(why, Duration::ZERO),
-            }
-        }
+    /// Ends the keeping and hands the instances over. Their traffic stays as it is. The first caller gets them.
+    pub(crate) async fn let_go(&self) -> Vec<Instance> {
+        let all = join_all(self.services.values().map(|kept| kept.let_go())).await;
+        all.into_iter().flatten().collect()
     }
 
-    async fn prove(&self, instance: Instance) -> Result<Option<Instance>, String> {
-        let healthy = tokio::select! {
-            () = self.stop.cancelled() => None,
-            healthy = health::until_healthy(&instance, &self.row.capsule) => Some(healthy),
+    /// What it keeps and another one does not, if there is something.
+    pub(super) fn without(&self, other: &Self) -> Option<Arc<Self>> {
+        let is_own = |kept: &&Arc<Kept>| {
+            let others = other.services.get(&kept.name);
+            !others.is_some_and(|others| Arc::ptr_eq(kept, others))
         };
-        if let Some(Ok(_)) = healthy {
-            return Ok(Some(instance));
-        }
-        instance.stop(self.app.settings.rollout.stop_grace()).await;
-        match healthy {
-            Some(Err(failure)) => Err(failure.message),
-            _ => Ok(None),
-        }
+        let own: Vec<_> = self.services.values().filter(is_own).cloned().collect();
+        (!own.is_empty()).then(|| Self::of(&self.tenant, self.row.clone(), own))
     }
 
-    /// Watches a serving instance; returns why it is no good any more, or `None` when told to stop.
-    async fn watch(&self, instance: &Instance) -> Option<Lost> {
-        tokio::select! {
-            () = self.stop.cancelled() => None,
-            exit = instance.wait() => Some(Lost::Ended(exit)),
-            asked = self.until_lost(instance) => Some(Lost::Unwell(format!("it {}", no_longer(asked)))),
-        }
-    }
-
-    fn restart(&self) -> Restart {
-        self.row.capsule.restart
-    }
-
-    /// Takes note of an instance that has ended and is not started again, for the next server too.
-    async fn finish(&self, why: String, well: bool) {
-        tracing::info!(
-            tenant = self.row.tenant,
-            deployment = self.row.number,
-            why,
-            "an instance of the live release has ended and is not started again"
-        );
-        self.board.over(self.slot, why, well);
-        let (tenant, number) = (&self.row.tenant, self.row.number);
-        if let Err(error) = self.app.store.note_ended(tenant, number).await {
-            tracing::error!(
-                tenant,
-                deployment = number,
-                error = %crate::chain(&error),
-                "the end of an instance could not be written down: the next server starts it again"
-            );
-        }
-    }
-
-    /// Returns when it has to be started again although it runs, with what it failed.
-    async fn until_lost(&self, instance: &Instance) -> &Probe {
-        let check = &self.row.capsule.health;
-        let Some(liveness) = &check.liveness else {
-            if self.restart() == Restart::Never {
-                match self.follow_readiness(instance).await {}
-            }
-            health::until_unhealthy(instance, check).await;
-            return &check.probe;
-        };
-        tokio::select! {
-            () = health::until_dead(instance, liveness) => &liveness.probe,
-            never = self.follow_readiness(instance) => match never {},
-        }
-    }
-
-    /// Takes an instance that is not healthy out of the traffic, and back in when it is again.
-    async fn follow_readiness(&self, instance: &Instance) -> Infallible {
-        let check = &self.row.capsule.health;
-        loop {
-            health::until_unhealthy(instance, check).await;
-            let why = format!("it {}", no_longer(&check.probe));
-            self.tell(
-                instance,
-                "an instance of the live release gets no requests until it is well",
-            );
-            self.board.down(self.slot, why);
-            health::until_well(instance, check).await;
-            self.tell(
-                instance,
-                "an instance of the live release gets requests again",
-            );
-            self.board.up(self.slot, instance);
-        }
-    }
-
-    fn tell(&self, instance: &Instance, what: &str) {
-        tracing::info!(
-            tenant = self.row.tenant,
-            deployment = self.row.number,
-            instance = instance.id(),
-            "{what}"
-        );
-    }
-
-    fn note_end(&mut self, why: String, ran: Duration) {
-        self.pause = if ran >= STABLE || self.pause.is_zero() {
-            FIRST_PAUSE
-        } else {
-            (self.pause * 2).min(LONGEST_PAUSE)
-        };
-        tracing::warn!(
-            tenant = self.row.tenant,
-            deployment = self.row.number,
-            why,
-            again_in_seconds = self.pause.as_secs(),
-            "an instance of the live release is down"
-        );
-        self.board.down(self.slot, why);
+    /// Numbers of the deployments that have started what it keeps.
+    pub(crate) fn deployments(&self) -> BTreeSet<u64> {
+        let kept = self.services.values();
+        kept.map(|kept| kept.row.number).collect()
     }
 }
 
-pub(super) fn described(exit: Exit) -> String {
-    match exit {
-        Exit::Code(_) => format!("it ended with {exit}"),
-        Exit::Signal(_) => format!("it was ended by {exit}"),
-        Exit::OutOfMemory { .. } => exit.to_string(),
-    }
+/// The routes of a release.
+pub(super) fn rules(capsule: &Capsule) -> Vec<Rule> {
+    let services = capsule.services().into_iter();
+    let rules = services.flat_map(|(name, service)| {
+        let routes = service.routes.into_iter();
+        routes.map(move |route| Rule {
+            host: route.host,
+            prefix: route.path,
+            group: name.clone(),
+        })
+    });
+    rules.collect()
 }

@@ -3,9 +3,11 @@
 //! Nothing here decides which step may follow which: that is `deployments::State`.
 
 mod analysis;
+mod doors;
 mod failure;
 mod health;
 mod instances;
+mod kept;
 mod live;
 mod probe;
 mod recovery;
@@ -15,11 +17,14 @@ mod run;
 mod simulation;
 mod strategies;
 mod undo;
+mod verify;
 mod watching;
 
+pub(crate) use doors::{internal as internal_url, public as public_url_of};
 pub(crate) use instances::{Adopted, LeftRunning, bounds};
+pub(crate) use kept::{Kept, KeptState};
 pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe_with};
 pub(crate) use recovery::{finish_interrupted, restore_live};
-pub(crate) use run::run;
+pub(crate) use run::{Unchanged, run};
 pub(crate) use undo::settle;

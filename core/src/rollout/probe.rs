@@ -48,6 +48,8 @@ pub(crate) enum Probed {
 pub(super) async fn ask_instance(instance: &Instance, asked: &Probe, limit: Duration) -> Probed {
     match asked.kind {
         ProbeKind::Command => run(instance, asked, limit).await,
+        ProbeKind::Process if instance.exited().is_some() => Probed::Refused,
+        ProbeKind::Process => Probed::Good,
         ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Image => {
             probe(instance.address(), asked, limit).await
         }
@@ -62,7 +64,7 @@ pub(super) fn at_url(asked: &Probe) -> Probe {
             kind: ProbeKind::Tcp,
             ..Probe::default()
         },
-        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Image => asked.clone(),
+        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Image | ProbeKind::Process => asked.clone(),
     }
 }
 
@@ -104,6 +106,10 @@ pub(crate) async fn probe_with(
     asked: &Probe,
     limit: Duration,
 ) -> Probed {
+    if asked.kind == ProbeKind::Process {
+        // Its end is noticed by whoever keeps it: there is nobody to ask.
+        return Probed::Good;
+    }
     let answer = async {
         let Ok(stream) = TcpStream::connect(address).await else {
             return Probed::Refused;
@@ -126,7 +132,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match asked.kind {
-        ProbeKind::Tcp => Probed::Good,
+        ProbeKind::Tcp | ProbeKind::Process => Probed::Good,
         ProbeKind::Command | ProbeKind::Image => {
             Probed::Broken("only an instance can be asked so".to_owned())
         }
@@ -195,6 +201,7 @@ pub(super) fn succeeded(asked: &Probe) -> String {
         ProbeKind::Http => format!("GET {} answered", asked.path),
         ProbeKind::Tcp => "its port took a connection".to_owned(),
         ProbeKind::Command | ProbeKind::Image => format!("{} ended well", named(asked)),
+        ProbeKind::Process => "it runs".to_owned(),
     }
 }
 
@@ -204,6 +211,7 @@ pub(super) fn no_longer(asked: &Probe) -> String {
         ProbeKind::Http => format!("no longer answers GET {} as it should", asked.path),
         ProbeKind::Tcp => "no longer takes connections on its port".to_owned(),
         ProbeKind::Command | ProbeKind::Image => format!("no longer passes {}", named(asked)),
+        ProbeKind::Process => "no longer runs".to_owned(),
     }
 }
 
@@ -237,7 +245,7 @@ pub(super) fn wrong(asked: &Probe, limit: Duration, port: u16, probed: &Probed) 
         (Probed::TimedOut, ProbeKind::Http) => {
             format!("GET {path} is not answered within {limit} ms")
         }
-        (Probed::TimedOut, ProbeKind::Tcp) => {
+        (Probed::TimedOut, ProbeKind::Tcp | ProbeKind::Process) => {
             format!("port {port} (PORT) takes no connection within {limit} ms")
         }
         (Probed::TimedOut, ProbeKind::Command | ProbeKind::Image) => {

@@ -1,5 +1,6 @@
 //! What a server does when it starts and finds what the last one has left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engines::Instance;
@@ -8,11 +9,12 @@ use management_api::types::Failure;
 use tokio::task::JoinHandle;
 
 use super::instances::LeftRunning;
-use super::live::{Live, described};
+use super::kept::{Running, described};
+use super::live::Live;
 use super::restart::starts_again;
 use super::undo::begin_standing_in;
-use super::{failure, health};
-use crate::deployments::{State, Strategy};
+use super::{doors, failure, health};
+use crate::deployments::{Service, State, Strategy};
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, Store, StoreError};
 use crate::tenant::Tenant;
@@ -50,13 +52,20 @@ pub(crate) async fn restore_live(
     let number = known.as_ref().and_then(|row| row.live);
     let live = find(app, tenant, number).await?;
     let stand_in = find(app, tenant, known.and_then(|row| row.stand_in)).await?;
-    let LeftRunning {
-        live: of_live,
-        stand_in: of_stand_in,
-        mut rest,
-    } = left;
-    let of_live = Running::of(tenant, live.as_ref(), of_live, &mut rest).await;
-    let of_stand_in = Running::of(tenant, stand_in.as_ref(), of_stand_in, &mut rest).await;
+    let started = started(app, tenant, &left).await?;
+    let mut left = left;
+    let mut surplus = Vec::new();
+    let mut of_live = Vec::new();
+    if let Some(row) = &live {
+        let services = row.capsule.services().into_iter().collect();
+        of_live = Running::all(tenant, row, services, &started, &mut left, &mut surplus).await;
+    }
+    let mut of_stand_in = Vec::new();
+    if let Some(row) = &stand_in {
+        let own = own_services(row, live.as_ref());
+        of_stand_in = Running::all(tenant, row, own, &started, &mut left, &mut surplus).await;
+    }
+    surplus.extend(left.rest());
     let live = note_ended(app, live, &of_live).await?;
     let stand_in = note_ended(app, stand_in, &of_stand_in).await?;
     // Where two must not run at once, nothing is started beside what still ends.
@@ -64,39 +73,68 @@ pub(crate) async fn restore_live(
         .as_ref()
         .is_some_and(|row| row.strategy == Strategy::Recreate)
         || last_began_alone(app, tenant).await?;
-    let ending = end_leftovers(app, tenant, rest);
+    let ending = end_leftovers(app, tenant, surplus);
     if alone {
         // A panic in it has been printed.
         let _ = ending.await;
     }
+    doors::open_again(app, tenant).await?;
     let Some(row) = live else { return Ok(()) };
-    let keep = |row: DeploymentRow, running: Running| {
-        // A share of its own first: else nobody could be told who serves.
-        drop(tenant.give_traffic(row.number, Vec::new()));
-        Live::keep(app, tenant, row, running.healthy, running.unproven)
+    let lost = Live::keep(app, tenant, row, of_live);
+    let Some(stand_in) = stand_in else {
+        drop(lost.take_traffic());
+        tenant.set_live(Some(lost));
+        tenant.changed();
+        return Ok(());
     };
-    match stand_in {
-        None => tenant.set_live(Some(keep(row, of_live))),
-        Some(stand_in) => {
-            let (healthy, unproven) = (of_live.healthy, of_live.unproven);
-            let lost = Live::keep(app, tenant, row, healthy, unproven);
-            let stand_in = keep(stand_in, of_stand_in);
-            begin_standing_in(app, tenant, stand_in, lost);
+    drop(lost.take_traffic());
+    let stand_in = Live::keep(app, tenant, stand_in, of_stand_in);
+    // What the lost one keeps for it goes on.
+    drop(stand_in.take_traffic());
+    begin_standing_in(app, tenant, stand_in, lost);
+    tenant.changed();
+    Ok(())
+}
+
+/// The services that a release which stands in keeps itself: the others are those of the lost one.
+fn own_services(row: &DeploymentRow, lost: Option<&DeploymentRow>) -> Vec<(String, Service)> {
+    let services = row.capsule.services().into_iter();
+    let is_own = |name: &str| {
+        row.capsule.is_single()
+            || lost.is_none_or(|lost| {
+                lost.capsule.fingerprint_of(name) != row.capsule.fingerprint_of(name)
+            })
+    };
+    services.filter(|(name, _)| is_own(name)).collect()
+}
+
+/// The deployments that have started what an earlier server has left.
+async fn started(
+    app: &App,
+    tenant: &Tenant,
+    left: &LeftRunning,
+) -> Result<BTreeMap<u64, DeploymentRow>, StoreError> {
+    let mut started = BTreeMap::new();
+    for number in left.deployments() {
+        if let Some(row) = app.store.deployment(&tenant.id, number).await? {
+            started.insert(number, row);
         }
     }
-    Ok(())
+    Ok(started)
 }
 
 /// Takes note of those that have ended while there was no server, and are not started again.
 async fn note_ended(
     app: &App,
     row: Option<DeploymentRow>,
-    running: &Running,
+    services: &[(String, Service, Running)],
 ) -> Result<Option<DeploymentRow>, StoreError> {
     let Some(mut row) = row else { return Ok(None) };
-    for _ in 0..running.ended {
-        app.store.note_ended(&row.tenant, row.number).await?;
-        row.ended += 1;
+    for (name, _, running) in services {
+        for _ in 0..running.ended {
+            app.store.note_ended(&row.tenant, row.number, name).await?;
+            *row.ended.entry(name.clone()).or_default() += 1;
+        }
     }
     Ok(Some(row))
 }
@@ -130,30 +168,42 @@ fn end_leftovers(app: &App, tenant: &Tenant, rest: Vec<Instance>) -> JoinHandle<
     })
 }
 
-/// The instances of one release that have run on.
-#[derive(Default)]
-struct Running {
-    /// Those that answer as they should.
-    healthy: Vec<Instance>,
-    /// Those that may yet: still starting, or out of the traffic for a while.
-    unproven: Vec<Instance>,
-    /// How many have ended that are not started again.
-    ended: u32,
-}
-
 impl Running {
-    /// As many as the release has; the others, and those that have ended, go to the `rest`.
+    /// What has run on of services of a release; the surplus, and those that have ended, come to `surplus`.
+    async fn all(
+        tenant: &Tenant,
+        row: &DeploymentRow,
+        services: Vec<(String, Service)>,
+        started: &BTreeMap<u64, DeploymentRow>,
+        left: &mut LeftRunning,
+        surplus: &mut Vec<Instance>,
+    ) -> Vec<(String, Service, Self)> {
+        let mut all = Vec::new();
+        for (name, service) in services {
+            let wanted = row.capsule.fingerprint_of(&name);
+            // Those that were carried over have the name of the deployment that has started them.
+            let is_of = |number: u64| {
+                let earlier = started.get(&number).filter(|_| number < row.number);
+                number == row.number
+                    || (!row.capsule.is_single()
+                        && earlier.is_some_and(|e| e.capsule.fingerprint_of(&name) == wanted))
+            };
+            let instances = left.take(&name, is_of);
+            let running = Self::of(tenant, row, (&name, &service), instances, surplus).await;
+            all.push((name, service, running));
+        }
+        all
+    }
+
+    /// As many as the service has; the others, and those that have ended, go to the `rest`.
     async fn of(
         tenant: &Tenant,
-        row: Option<&DeploymentRow>,
+        row: &DeploymentRow,
+        (name, service): (&str, &Service),
         instances: Vec<Instance>,
         rest: &mut Vec<Instance>,
     ) -> Self {
-        let Some(row) = row else {
-            rest.extend(instances);
-            return Self::default();
-        };
-        let check = &row.capsule.health;
+        let check = &service.health;
         let asked = instances.iter().map(|one| health::is_healthy(one, check));
         let answers = join_all(asked).await;
         let mut running = Self::default();
@@ -166,7 +216,7 @@ impl Running {
                     why = described(exit),
                     "an instance of the live release is down since before the start"
                 );
-                running.ended += u32::from(!starts_again(row.capsule.restart, exit));
+                running.ended += u32::from(!starts_again(service.restart, exit));
                 // What has ended leaves a directory behind.
                 rest.push(instance);
             } else if is_healthy {
@@ -175,8 +225,8 @@ impl Running {
                 running.unproven.push(instance);
             }
         }
-        let ended = row.ended.saturating_add(running.ended);
-        let wanted = row.capsule.replicas.saturating_sub(ended) as usize;
+        let ended = row.ended_of(name).saturating_add(running.ended);
+        let wanted = service.replicas.saturating_sub(ended) as usize;
         let surplus = running.healthy.len().min(wanted);
         rest.extend(running.healthy.split_off(surplus));
         let surplus = running.unproven.len().min(wanted - running.healthy.len());

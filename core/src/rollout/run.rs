@@ -1,34 +1,32 @@
 //! One rollout, step by step. Each state is durable before what it announces is done, so that a
 //! server that dies at any point leaves behind what the next one can finish.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engines::Instance;
+use engines::{Exit, Instance};
 use futures_util::future::join_all;
-use management_api::types::{Failure, HealthCheck};
+use management_api::types::Failure;
 use proxy::{Retired, Target};
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::live::{Live, LiveState};
-use super::probe::{Probed, at_url, probe_with, wrong};
+use super::kept::{Kept, Running};
+use super::live::{Live, rules};
 use super::restart::is_done;
+use super::verify::verify;
 use super::watching::{Log, log_from_now};
-use super::{failure, instances};
-use crate::deployments::{Course, State};
+use super::{doors, instances};
+use crate::deployments::{Course, Service, State};
 use crate::die::die_if;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::{Signals, Tenant};
-use crate::tls::Tls;
+use crate::traffic::Gets;
 
-/// Requests through the proxy before the first one that fails is believed.
-const VERIFICATIONS: u32 = 5;
-const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
 /// How often a state that must be written is tried again, and how long between.
 const WRITES: u32 = 30;
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -58,11 +56,17 @@ impl From<Failure> for Stop {
 }
 
 /// Carries out a deployment that is in state `requested`.
-pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signals: Signals) {
+pub(crate) async fn run(
+    app: App,
+    tenant: Arc<Tenant>,
+    row: DeploymentRow,
+    unchanged: Unchanged,
+    signals: Signals,
+) {
     let started = Instant::now();
     let number = row.number;
     let course = Course::of(row.strategy, &row.rollout);
-    let pauses = course.planned_pauses(row.capsule.replicas as usize);
+    let old = tenant.live();
     let span = tracing::info_span!(
         "deployment",
         otel.status_code = Empty,
@@ -73,14 +77,18 @@ pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signa
         state = Empty,
     );
     let rollout = Rollout {
-        deadline: started + Duration::from_secs(row.timeout_seconds) + pauses,
+        deadline: started + Duration::from_secs(row.timeout_seconds) + pauses(&course, &row),
         state: row.state,
         in_state: span.in_scope(|| in_state(row.state)),
-        old_served: matches!(tenant.live_state(), Some((_, LiveState::Serving(_)))),
-        old: tenant.live(),
+        old_served: old.iter().flat_map(|old| old.serving()).collect(),
+        old,
         old_let_go: false,
-        new: New::default(),
-        log: log_from_now(app.data.logs(&tenant.id), number),
+        parts: Vec::new(),
+        carried: Vec::new(),
+        once: New::default(),
+        may_carry: unchanged == Unchanged::RunsOn,
+        proved: None,
+        opened: BTreeSet::new(),
         app: App::clone(&app),
         tenant: Arc::clone(&tenant),
         course,
@@ -99,7 +107,27 @@ pub(crate) async fn run(app: App, tenant: Arc<Tenant>, row: DeploymentRow, signa
     app.tidy(&tenant.id).await;
 }
 
-/// The new instances that were started. Each is in here from its start on, whoever is waited for.
+/// What becomes of services that a deployment does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unchanged {
+    RunsOn,
+    /// It is started anew as well.
+    Restarts,
+}
+
+/// The time in which a deployment only watches.
+fn pauses(course: &Course, row: &DeploymentRow) -> Duration {
+    let services = row.capsule.services().into_values();
+    let routed = services.filter(Service::is_routed);
+    let pauses = routed.map(|service| course.planned_pauses(service.replicas as usize));
+    match course {
+        // One service after the other.
+        Course::Rolling { .. } => pauses.sum(),
+        _ => pauses.max().unwrap_or_default(),
+    }
+}
+
+/// The new instances of a service that were started. Each is in here from its start on, whoever is waited for.
 #[derive(Clone, Default)]
 pub(super) struct New(Arc<Mutex<Vec<Instance>>>);
 
@@ -144,13 +172,60 @@ pub(super) struct Rollout {
     pub(super) signals: Signals,
     /// The release that was live before.
     pub(super) old: Option<Arc<Live>>,
-    /// Whether it served when this began.
-    pub(super) old_served: bool,
-    /// Whether nobody keeps the old release running any more.
+    /// Those of its services that served when this began.
+    pub(super) old_served: BTreeSet<String>,
+    /// Whether nobody keeps the old release running any more, but what is carried over.
     pub(super) old_let_go: bool,
+    /// The services that are started, each behind those that it depends on.
+    pub(super) parts: Vec<Part>,
+    /// The services that run on as they are.
+    pub(super) carried: Vec<Arc<Kept>>,
+    /// What runs the release command.
+    pub(super) once: New,
+    /// Whether what has not changed runs on.
+    pub(super) may_carry: bool,
+    /// How the service proved itself that did last.
+    pub(super) proved: Option<String>,
+    /// New services that others reach already.
+    pub(super) opened: BTreeSet<String>,
+}
+
+/// A service that is started.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) service: Service,
     pub(super) new: New,
+    /// The one of the old release.
+    pub(super) old: Option<Arc<Kept>>,
     /// Begins behind the release command.
     pub(super) log: Log,
+}
+
+impl Part {
+    pub(super) fn replicas(&self) -> usize {
+        self.service.replicas as usize
+    }
+
+    /// How one of its new instances has ended that should not have.
+    pub(super) fn failed(&self) -> Option<Exit> {
+        let ended = self.new.all().into_iter().filter_map(|one| one.exited());
+        let mut failed = ended.filter(|exit| !is_done(self.service.restart, *exit));
+        failed.next()
+    }
+
+    /// Whether there is somebody to share the traffic with.
+    pub(super) fn old_serves(&self) -> bool {
+        self.old
+            .as_ref()
+            .is_some_and(|old| !old.targets().is_empty())
+    }
+
+    /// The old one, where requests from outside may go to it or to the new one.
+    pub(super) fn shares_with(&self) -> Option<&Arc<Kept>> {
+        let shares = self.service.is_routed() && self.old_serves();
+        self.old.as_ref().filter(|_| shares)
+    }
 }
 
 impl Rollout {
@@ -167,6 +242,8 @@ impl Rollout {
         // Nothing of this tenant runs twice, a release command for instance.
         let leftovers = self.tenant.leftovers();
         drop(self.bounded(leftovers.lock()).await?);
+        self.open_doors().await?;
+        self.divide().await;
         self.run_release_command().await?;
         self.take_warm().await;
         match self.course.clone() {
@@ -175,51 +252,122 @@ impl Rollout {
                 surge,
                 unavailable,
                 pause,
-            } => self.roll(surge, unavailable, pause).await?,
+            } => self.roll_all(surge, unavailable, pause).await?,
             Course::BlueGreen { .. } => {}
             Course::Canary { steps } => self.try_out(&steps).await?,
         }
-        self.bring_up(self.replicas()).await?;
+        self.bring_up_all(Part::replicas).await?;
+        self.note_healthy().await?;
         self.advance(State::Shifting, "moving all of the traffic".to_owned())
             .await?;
-        let retired = self
-            .tenant
-            .give_traffic(self.row.number, self.new.targets());
-        let tls = self.app.tls.as_ref().map(Tls::connector);
-        self.bounded(verify(tls, &self.tenant, &self.row, &self.new.all()))
-            .await??;
+        let retired = self.move_traffic();
+        for part in &self.parts {
+            self.bounded(verify(self, part)).await??;
+        }
         if let Course::BlueGreen {
             bake: Some(bake), ..
         } = self.course
         {
-            self.watch(Some(bake)).await?;
+            let parts = self.parts.clone();
+            self.watch(&parts, Some(bake)).await?;
         }
         let message = format!("serves at {}", self.tenant.url());
         self.advance(State::Verified, message).await?;
         Ok(retired)
     }
 
-    pub(super) fn replicas(&self) -> usize {
-        self.row.capsule.replicas as usize
+    /// The services that run on and those that are started.
+    async fn divide(&mut self) {
+        let capsule = self.row.capsule.clone();
+        for name in capsule.order() {
+            let Some(service) = capsule.service(&name) else {
+                continue;
+            };
+            if let Some(kept) = self.unchanged(&name).await {
+                self.carried.push(kept);
+                continue;
+            }
+            let old = self.old.as_ref().and_then(|old| old.service(&name));
+            let folder = self.app.data.logs(&self.tenant.id);
+            self.parts.push(Part {
+                old: old.cloned(),
+                log: log_from_now(folder, self.row.number, &name),
+                new: New::default(),
+                name,
+                service,
+            });
+        }
     }
 
-    /// Whether there is somebody to share the traffic with.
-    pub(super) fn old_serves(&self) -> bool {
-        self.old
-            .as_ref()
-            .is_some_and(|old| !old.targets().is_empty())
+    /// Who keeps a service that is the same in the new release, if all of its instances are well.
+    async fn unchanged(&self, name: &str) -> Option<Arc<Kept>> {
+        if !self.may_carry || self.row.capsule.is_single() {
+            return None;
+        }
+        // Where another release stands in, the lost one may keep services that serve.
+        let lost = self.tenant.lost();
+        let mut releases = self.old.iter().chain(lost.iter());
+        let kept = releases.find_map(|live| live.service(name))?;
+        let wanted = self.row.capsule.fingerprint_of(name);
+        let same = kept.row.capsule.fingerprint_of(name) == wanted;
+        let wanted = kept.service.replicas as usize;
+        (same && kept.size() == wanted && kept.answers(wanted).await).then(|| Arc::clone(kept))
+    }
+
+    async fn open_doors(&self) -> Result<(), Stop> {
+        let (old, warm) = (self.old.clone(), self.tenant.warm());
+        let before = old.iter().chain(warm.iter());
+        let releases = before
+            .map(|live| &live.row.capsule)
+            .chain([&self.row.capsule]);
+        let opened = doors::open(&self.app, &self.tenant, releases);
+        Ok(self.bounded(opened).await??)
+    }
+
+    /// All at one moment: what is new gets all of the traffic, what is carried over keeps it, what is gone gets none.
+    fn move_traffic(&self) -> Vec<Retired> {
+        let carried = self
+            .carried
+            .iter()
+            .map(|kept| (kept.name.clone(), Gets::AsItIs));
+        let new = self.parts.iter().map(|part| {
+            let gets = Gets::Deployment(self.row.number, part.new.targets());
+            (part.name.clone(), gets)
+        });
+        self.tenant
+            .give_traffic(rules(&self.row.capsule), carried.chain(new).collect())
+    }
+
+    /// All new instances.
+    pub(super) fn new_instances(&self) -> Vec<Instance> {
+        self.parts.iter().flat_map(|part| part.new.all()).collect()
+    }
+
+    /// Keeps the new services running from now on.
+    pub(super) fn keep_new(&self) -> Vec<Arc<Kept>> {
+        let keep = |part: &Part| {
+            let running = Running {
+                healthy: part.new.take(),
+                ..Running::default()
+            };
+            let what = (part.name.clone(), part.service.clone());
+            Kept::keep(&self.app, &self.tenant, self.row.clone(), what, running)
+        };
+        self.parts.iter().map(keep).collect()
     }
 
     /// After the commit: there is no way back, and nothing here can make the new release stop.
     async fn finish(&mut self, retired: Vec<Retired>) {
-        let (row, instances) = (self.row.clone(), self.new.take());
-        let live = Live::keep(&self.app, &self.tenant, row, instances, Vec::new());
-        self.tenant.set_live(Some(live));
-        if let Some(lost) = self.tenant.give_up_lost() {
+        let kept = self.carried.iter().cloned().chain(self.keep_new());
+        let live = Live::of(&self.tenant, self.row.clone(), kept);
+        self.tenant.set_live(Some(Arc::clone(&live)));
+        let lost = self.tenant.give_up_lost();
+        if let Some(lost) = lost.and_then(|lost| lost.without(&live)) {
             let instances = lost.let_go().await;
             self.app.stop_all(&instances).await;
         }
-        if let Some(old) = self.old.take().filter(|_| !self.old_let_go) {
+        let old = self.old.take().filter(|_| !self.old_let_go);
+        if let Some(old) = old.and_then(|old| old.without(&live)) {
             let message = "the old instances finish their requests";
             self.insist(State::Draining, message, None).await;
             match self.course {
@@ -354,63 +502,10 @@ pub(super) async fn drain(app: &App, tenant: &Tenant, retired: Vec<Retired>) {
 }
 
 /// Starts one more instance, to its end whoever waits for it.
-pub(super) async fn start(app: App, row: DeploymentRow, new: New) -> Result<(), Failure> {
-    let instance = instances::start(&app, &row).await?;
-    new.push(instance);
+pub(super) async fn start(app: App, row: DeploymentRow, part: Part) -> Result<(), Failure> {
+    let instance = instances::start(&app, &row, &part.name, &part.service).await?;
+    part.new.push(instance);
     Ok(())
-}
-
-/// Asks the tenant's own URL, as its users will.
-async fn verify(
-    tls: Option<TlsConnector>,
-    tenant: &Tenant,
-    row: &DeploymentRow,
-    new: &[Instance],
-) -> Result<(), Failure> {
-    let check = &row.capsule.health;
-    let limit = Duration::from_millis(check.timeout_ms);
-    let mut address = tenant.address;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let mut last = Probed::Refused;
-    for _ in 0..VERIFICATIONS {
-        let ended: Vec<_> = new.iter().filter_map(Instance::exited).collect();
-        let failed = ended
-            .iter()
-            .find(|exit| !is_done(row.capsule.restart, **exit));
-        if let Some(exit) = failed {
-            return Err(failure::ended(*exit));
-        }
-        if ended.len() == new.len() {
-            // All have done their work: nobody is left to ask.
-            return Ok(());
-        }
-        last = probe_with(tls.clone(), address, &at_url(&check.probe), limit).await;
-        if last == Probed::Good {
-            return Ok(());
-        }
-        tokio::time::sleep(VERIFICATION_PAUSE).await;
-    }
-    Err(failure::plain(
-        "unhealthy",
-        unverified(tenant, check, &last),
-    ))
-}
-
-fn unverified(tenant: &Tenant, check: &HealthCheck, last: &Probed) -> String {
-    let (url, port) = (tenant.url(), tenant.address.port());
-    let limit = Duration::from_millis(check.timeout_ms);
-    match last {
-        Probed::Refused if tenant.proxy().is_none() => format!(
-            "port {port} of the tenant's URL is in use by another program; free it and deploy again"
-        ),
-        Probed::Refused => format!("{url} refuses connections"),
-        _ => format!(
-            "asked at {url}: {}",
-            wrong(&at_url(&check.probe), limit, port, last)
-        ),
-    }
 }
 
 /// What is behind the last state takes no time any more.

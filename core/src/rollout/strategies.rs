@@ -1,23 +1,24 @@
 //! How the instances of a release take the place of the old ones: the steps that the strategies are made of.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engines::Exit;
 use futures_util::future::{join_all, try_join_all};
+use management_api::types::Failure;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::analysis::Verdict;
-use super::live::Live;
+use super::kept::Kept;
 use super::probe::succeeded;
-use super::restart::is_done;
-use super::run::{Rollout, Stop, drain, start};
+use super::run::{Part, Rollout, Stop, drain, start};
 use super::watching::{self, Watch, log_from_now};
 use super::{failure, health, instances};
-use crate::deployments::{Course, State, Step, Thresholds};
+use crate::deployments::{APP, Course, State, Step, Thresholds};
 use crate::platform::App;
-use crate::tenant::Weight;
+use crate::traffic::{self, Weight};
 
 impl Rollout {
     /// Once, in the new image, before anything of it is started and anything of the old release is touched.
@@ -25,12 +26,16 @@ impl Rollout {
         if self.row.release_command.is_empty() {
             return Ok(());
         }
+        // Those of the release before serve still, where there are any.
+        for part in self.needed_by_command() {
+            self.prove(&part, part.replicas()).await?;
+        }
         let begun = Instant::now();
         let instance = self
             .bounded(instances::start_command(&self.app, &self.row))
             .await?
             .map_err(failure::command_not_started)?;
-        self.new.push(instance.clone());
+        self.once.push(instance.clone());
         let words = self.row.release_command.clone();
         let limit = Duration::from_secs(self.row.timeout_seconds);
         // The deadline may lie later, by the time of the watches.
@@ -44,9 +49,14 @@ impl Rollout {
             Err(stop) => return Err(stop),
         }
         // It has ended; what is left of it goes.
-        let ended = self.new.take();
+        let ended = self.once.take();
         self.app.stop_all(&ended).await;
-        self.log = log_from_now(self.app.data.logs(&self.tenant.id), self.row.number);
+        let app = self.parts.iter_mut().find(|part| part.name == APP);
+        if let Some(app) = app {
+            // What the command has written says nothing of the service.
+            let folder = self.app.data.logs(&self.tenant.id);
+            app.log = log_from_now(folder, self.row.number, APP);
+        }
         let seconds = begun.elapsed().as_secs_f64();
         let message = format!("the release command ended well after {seconds:.1} s");
         self.advance(State::Migrated, message).await
@@ -64,88 +74,146 @@ impl Rollout {
         let same = warm.row.release_id == self.row.release_id;
         let fits = same && self.course != Course::Recreate;
         let mut unfit = Vec::new();
-        for instance in warm.let_go().await {
-            // One that has died meanwhile, or is sick, is started anew instead.
-            if fits && health::is_healthy(&instance, &self.row.capsule.health).await {
-                self.new.push(instance);
-            } else {
-                unfit.push(instance);
+        for kept in warm.services() {
+            let part = self.parts.iter().find(|part| part.name == kept.name);
+            for instance in kept.let_go().await {
+                // One that has died meanwhile, or is sick, is started anew instead.
+                match part.filter(|_| fits) {
+                    Some(part) if health::is_healthy(&instance, &part.service.health).await => {
+                        part.new.push(instance);
+                    }
+                    _ => unfit.push(instance),
+                }
             }
         }
         self.app.stop_all(&unfit).await;
     }
 
-    /// Some new instances, then as many old ones fewer, until all but the last ones are new: those go when the
-    /// new release has proved itself.
-    pub(super) async fn roll(
+    /// One service after the other: those that share their traffic with the old ones a few instances at a time, the others
+    /// all at once.
+    pub(super) async fn roll_all(
         &mut self,
         surge: usize,
         unavailable: usize,
         pause: Option<Duration>,
     ) -> Result<(), Stop> {
-        let Some(old) = self.old.clone().filter(|_| self.old_serves()) else {
-            return Ok(());
-        };
-        let replicas = self.replicas();
+        for part in self.parts.clone() {
+            match part.shares_with().cloned() {
+                Some(old) => {
+                    let unavailable = unavailable.min(part.replicas());
+                    self.roll(&part, &old, (surge, unavailable), pause).await?;
+                }
+                None => self.bring_up(&part, part.replicas()).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Some new instances, then as many old ones fewer, until all but the last ones are new: those go when the
+    /// new release has proved itself.
+    async fn roll(
+        &mut self,
+        part: &Part,
+        old: &Arc<Kept>,
+        (surge, unavailable): (usize, usize),
+        pause: Option<Duration>,
+    ) -> Result<(), Stop> {
+        let replicas = part.replicas();
         let least = replicas.saturating_sub(unavailable);
         loop {
             // Only what is above the least that has to serve makes room.
-            let serving = old.size() + self.new.len();
+            let serving = old.size() + part.new.len();
             let room = old.size().min(serving.saturating_sub(least));
-            if self.new.len() + surge < replicas && room > 0 {
-                self.take_away(&old, room.min(unavailable)).await;
+            if part.new.len() + surge < replicas && room > 0 {
+                self.take_away(old, room.min(unavailable)).await;
             }
             let free = (replicas + surge).saturating_sub(old.size());
-            let next = free.max(self.new.len() + 1).min(replicas);
-            self.bring_up(next).await?;
+            let next = free.max(part.new.len() + 1).min(replicas);
+            self.bring_up(part, next).await?;
             if next == replicas && pause.is_none() {
                 return Ok(());
             }
-            let message = format!("{next} of {replicas} instances are new");
-            self.share(message, Weight::Each, Weight::Each).await?;
+            let what = self.called(&part.name, "instances");
+            let message = format!("{next} of {replicas} {what} are new");
+            let only = std::slice::from_ref(part);
+            self.share(message, only, Weight::Each, Weight::Each)
+                .await?;
             if let Some(pause) = pause {
-                self.watch(Some(pause)).await?;
+                self.watch(only, Some(pause)).await?;
             }
             if next == replicas {
                 return Ok(());
             }
             let surplus = old.size().saturating_sub(replicas - next);
-            self.take_away(&old, surplus).await;
+            self.take_away(old, surplus).await;
         }
     }
 
-    /// More and more of the traffic, as long as nothing speaks against it.
+    /// More and more of the traffic, as long as nothing speaks against it. All services that are asked from outside get the
+    /// same part of theirs.
     pub(super) async fn try_out(&mut self, steps: &[Step]) -> Result<(), Stop> {
-        if !self.old_serves() {
+        let parts = self.parts.clone();
+        let (shared, _): (Vec<Part>, Vec<Part>) = parts
+            .into_iter()
+            .partition(|part| part.shares_with().is_some());
+        if shared.is_empty() {
             // Nobody to compare it with, and nobody else to serve.
             return Ok(());
         }
         for step in steps {
             let percent = step.weight.min(100);
-            let instances = (self.replicas() * percent as usize).div_ceil(100);
-            self.bring_up(instances.max(1)).await?;
+            self.bring_up_all(|part| {
+                if part.shares_with().is_none() {
+                    return part.replicas();
+                }
+                let instances = (part.replicas() * percent as usize).div_ceil(100);
+                instances.max(1)
+            })
+            .await?;
             let message = format!("{percent} % of the traffic");
             let (new, old) = (Weight::Percent(percent), Weight::Percent(100 - percent));
-            self.share(message, new, old).await?;
-            self.watch(step.pause).await?;
+            self.share(message, &shared, new, old).await?;
+            self.watch(&shared, step.pause).await?;
         }
         Ok(())
     }
 
-    /// Writes that the traffic moves, and divides it between the new and the old instances.
-    async fn share(&mut self, message: String, new: Weight, old: Weight) -> Result<(), Stop> {
+    /// Writes that the traffic moves, and divides it between the new and the old instances of services.
+    async fn share(
+        &mut self,
+        message: String,
+        parts: &[Part],
+        new: Weight,
+        old: Weight,
+    ) -> Result<(), Stop> {
+        self.note_healthy().await?;
         self.advance(State::Shifting, message).await?;
-        let mut parts = vec![(self.row.number, new, self.new.targets())];
-        parts.extend(self.old.iter().map(|o| (o.number, old, o.targets())));
+        let number = self.row.number;
+        let division = parts.iter().map(|part| {
+            let mut shares = vec![traffic::Part {
+                number,
+                weight: new,
+                targets: part.new.targets(),
+            }];
+            shares.extend(part.old.iter().map(|kept| traffic::Part {
+                number: kept.row.number,
+                weight: old,
+                targets: kept.targets(),
+            }));
+            (part.name.clone(), shares)
+        });
         // Nobody leaves here: instances only come.
-        drop(self.tenant.split_traffic(parts));
-        drop(self.tenant.set_targets(self.row.number, self.new.targets()));
+        drop(self.tenant.split_traffic(division.collect()));
+        for part in parts {
+            let targets = part.new.targets();
+            drop(self.tenant.set_targets(&part.name, number, targets));
+        }
         Ok(())
     }
 
     /// Lets some old instances finish their requests and stops them, beside what else is done: neither a long download
     /// nor a WebSocket may use up the time of a deployment.
-    async fn take_away(&self, old: &Live, count: usize) {
+    async fn take_away(&self, old: &Kept, count: usize) {
         if count == 0 {
             return;
         }
@@ -157,17 +225,73 @@ impl Rollout {
         });
     }
 
-    /// Starts new instances until there are `count`, and waits until all are healthy.
-    pub(super) async fn bring_up(&mut self, count: usize) -> Result<(), Stop> {
-        let missing = count.saturating_sub(self.new.len());
+    /// Starts new instances of every service, each behind those that it depends on, until there are as many as `count` says.
+    pub(super) async fn bring_up_all(
+        &mut self,
+        count: impl Fn(&Part) -> usize,
+    ) -> Result<(), Stop> {
+        for part in self.parts.clone() {
+            self.bring_up(&part, count(&part)).await?;
+        }
+        Ok(())
+    }
+
+    /// The new services that `app` depends on, each behind those that it depends on itself.
+    fn needed_by_command(&self) -> Vec<Part> {
+        let capsule = &self.row.capsule;
+        let mut needed = BTreeSet::from([APP.to_owned()]);
+        for name in capsule.order().iter().rev() {
+            if needed.contains(name) {
+                let service = capsule.service(name);
+                needed.extend(service.into_iter().flat_map(|service| service.depends_on));
+            }
+        }
+        let is_needed = |part: &&Part| part.name != APP && needed.contains(&part.name);
+        let new = self.parts.iter().filter(|part| part.old.is_none());
+        new.filter(is_needed).cloned().collect()
+    }
+
+    /// Starts new instances of a service until there are `count`, waits until all are healthy, and writes that there are some.
+    async fn bring_up(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
+        let started = self.start(part, count).await;
+        started.map_err(|stop| self.told_stop(stop, part))?;
+        if matches!(self.state, State::Requested | State::Migrated) {
+            let message = match &part.new.all()[..] {
+                [one] => format!("instance {} runs", one.id()),
+                many => format!("{} instances run", many.len()),
+            };
+            self.advance(State::Provisioned, message).await?;
+        }
+        self.prove(part, count).await
+    }
+
+    /// Starts new instances of a service until there are `count`, and waits until all are healthy.
+    async fn prove(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
+        let started = self.start(part, count).await;
+        started.map_err(|stop| self.told_stop(stop, part))?;
+        let health = &part.service.health;
+        let new = part.new.all();
+        let healthy = new.iter().map(|i| health::until_healthy(i, &part.service));
+        let took = self.bounded(try_join_all(healthy)).await?;
+        let took = took.map_err(|failure| self.told(failure, part))?;
+        let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
+        self.proved = Some(format!("{} after {seconds:.1} s", succeeded(&health.probe)));
+        // For those that depend on it; what has an old one moves with all others.
+        let (name, number) = (&part.name, self.row.number);
+        if !self.row.capsule.is_single() && !self.tenant.has_traffic(name) {
+            self.tenant.open_inside(name, number, part.new.targets());
+            self.opened.insert(name.clone());
+        } else if self.opened.contains(name) {
+            let targets = part.new.targets();
+            drop(self.tenant.set_targets(name, number, targets));
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
+        let missing = count.saturating_sub(part.new.len());
         let starting: Vec<_> = (0..missing)
-            .map(|_| {
-                tokio::spawn(start(
-                    App::clone(&self.app),
-                    self.row.clone(),
-                    self.new.clone(),
-                ))
-            })
+            .map(|_| tokio::spawn(start(App::clone(&self.app), self.row.clone(), part.clone())))
             .collect();
         let mut started = Box::pin(join_all(starting));
         let started = match self.bounded(&mut started).await {
@@ -183,41 +307,76 @@ impl Rollout {
             outcome
                 .unwrap_or_else(|_| Err(failure::plain("internal", "a start was broken off")))?;
         }
-        if matches!(self.state, State::Requested | State::Migrated) {
-            let message = match &self.new.all()[..] {
-                [one] => format!("instance {} runs", one.id()),
-                many => format!("{} instances run", many.len()),
-            };
-            self.advance(State::Provisioned, message).await?;
-        }
-        let release = self.row.capsule.clone();
-        let new = self.new.all();
-        let healthy = new.iter().map(|i| health::until_healthy(i, &release));
-        let took = self.bounded(try_join_all(healthy)).await??;
-        if self.state == State::Provisioned {
-            let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
-            let message = format!("{} after {seconds:.1} s", succeeded(&release.health.probe));
-            self.advance(State::Healthy, message).await?;
-        }
         Ok(())
     }
 
-    /// Watches the new release for a time, or until somebody promotes it. What is bad stops the rollout; where nobody
+    /// Writes that what was started is healthy, once.
+    pub(super) async fn note_healthy(&mut self) -> Result<(), Stop> {
+        if matches!(self.state, State::Requested | State::Migrated) {
+            let message = "all services run on as they are".to_owned();
+            self.advance(State::Provisioned, message).await?;
+        }
+        if self.state != State::Provisioned {
+            return Ok(());
+        }
+        let proved = self.proved.take();
+        let message = match &self.parts[..] {
+            [] => "all services answer".to_owned(),
+            [_] => proved.unwrap_or_default(),
+            many => {
+                let names: Vec<&str> = many.iter().map(|part| part.name.as_str()).collect();
+                format!("{} are healthy", names.join(", "))
+            }
+        };
+        self.advance(State::Healthy, message).await
+    }
+
+    /// A failure of a service, with its name where there are several.
+    pub(super) fn told(&self, failure: Failure, part: &Part) -> Failure {
+        if self.row.capsule.is_single() {
+            return failure;
+        }
+        Failure {
+            message: format!("{}: {}", part.name, failure.message),
+            ..failure
+        }
+    }
+
+    fn told_stop(&self, stop: Stop, part: &Part) -> Stop {
+        match stop {
+            Stop::Failed(failure) => Stop::Failed(self.told(failure, part)),
+            stop => stop,
+        }
+    }
+
+    /// What is of a service, with its name where there are several.
+    fn called(&self, name: &str, what: &str) -> String {
+        if self.row.capsule.is_single() {
+            what.to_owned()
+        } else {
+            format!("{what} of {name}")
+        }
+    }
+
+    /// Watches new services for a time, or until somebody promotes them. What is bad stops the rollout; where nobody
     /// can say, it is paused.
-    pub(super) async fn watch(&mut self, pause: Option<Duration>) -> Result<(), Stop> {
-        let health = self.row.capsule.health.clone();
-        let mut watch = Watch::begin(
-            &self.tenant,
-            Thresholds::of(&self.row.rollout),
-            &health,
-            self.new.all(),
-            self.old.clone(),
-            Arc::clone(&self.log),
-            pause,
-        );
+    pub(super) async fn watch(
+        &mut self,
+        parts: &[Part],
+        pause: Option<Duration>,
+    ) -> Result<(), Stop> {
+        let thresholds = Thresholds::of(&self.row.rollout);
+        let watch = |part: &Part| Watch::begin(&self.tenant, thresholds.clone(), part, pause);
+        let mut watches: Vec<Watch> = parts.iter().map(watch).collect();
         let signals = self.signals.clone();
         let mut promoted = pin!(signals.promoted());
-        let mut broken = pin!(watching::broken(self.new.all(), self.row.capsule.clone()));
+        let all = self.parts.iter();
+        let all = all.flat_map(|part| {
+            let service = &part.service;
+            let new = part.new.all().into_iter();
+            new.map(move |instance| (instance, service.clone()))
+        });
+        let mut broken = pin!(watching::broken(all.collect()));
         let mut rhythm = tokio::time::interval(Watch::rhythm(pause));
         rhythm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let over = pause.map(|pause| Instant::now() + pause);
@@ -229,7 +388,7 @@ impl Rollout {
                 tokio::select! {
                     failure = &mut broken => Err(failure),
                     () = &mut promoted => Ok(None),
-                    _ = rhythm.tick() => Ok(Some(watch.look().await)),
+                    _ = rhythm.tick() => Ok(Some(look(&mut watches).await)),
                 }
             };
             let is_over = || over.is_some_and(|over| Instant::now() >= over);
@@ -237,9 +396,7 @@ impl Rollout {
                 None => return self.go_on("promoted").await,
                 Some(Verdict::Fail(why)) => {
                     // Its end is the reason why requests failed.
-                    let restart = self.row.capsule.restart;
-                    let ended = self.new.all().into_iter().filter_map(|one| one.exited());
-                    let ended = ended.into_iter().find(|exit| !is_done(restart, *exit));
+                    let ended = self.parts.iter().find_map(Part::failed);
                     let told = || failure::plain("analysis_failed", why);
                     return Err(ended.map_or_else(told, failure::ended).into());
                 }
@@ -266,14 +423,39 @@ impl Rollout {
         self.advance(State::Shifting, why.to_owned()).await
     }
 
-    /// For `recreate`: the old instances end before the new ones begin.
+    /// For `recreate`: the old instances end before the new ones begin, those that depend on others first.
     pub(super) async fn stop_old(&mut self) {
-        let Some(old) = &self.old else { return };
+        let Some(old) = self.old.clone() else { return };
         self.old_let_go = true;
-        let instances = old.let_go().await;
         self.tenant.set_live(None);
-        let retired = self.tenant.stop_traffic();
+        let mut names = old.row.capsule.order();
+        names.retain(|name| !self.carried.iter().any(|kept| kept.name == *name));
+        let going: Vec<_> = names
+            .iter()
+            .rev()
+            .filter_map(|name| old.service(name))
+            .collect();
+        let mut instances = Vec::new();
+        for kept in going {
+            instances.push(kept.let_go().await);
+        }
+        let retired = self.tenant.stop_traffic(&names.into_iter().collect());
         self.drain(retired).await;
-        self.app.stop_all(&instances).await;
+        for instances in instances {
+            self.app.stop_all(&instances).await;
+        }
     }
+}
+
+/// Looks at each service by itself: one with little traffic is not hidden by another one with much.
+async fn look(watches: &mut [Watch]) -> Verdict {
+    let mut verdict = Verdict::Pass;
+    for watch in watches {
+        match watch.look().await {
+            Verdict::Fail(why) => return Verdict::Fail(why),
+            Verdict::Inconclusive(why) => verdict = Verdict::Inconclusive(why),
+            Verdict::Pass => {}
+        }
+    }
+    verdict
 }

@@ -1,13 +1,15 @@
 //! The way back: everything as it was before the deployment.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engines::Instance;
 use management_api::types::Failure;
-
 use proxy::Retired;
 
 use super::failure;
+use super::kept::{Kept, Running};
 use super::live::{Live, LiveState};
 use super::run::{Rollout, Stop, drain};
 use crate::deployments::State;
@@ -42,7 +44,7 @@ impl Rollout {
             .await;
         let (end, message) = match self.old.clone() {
             None => {
-                let retired = self.tenant.stop_traffic();
+                let retired = self.tenant.stop_all_traffic();
                 self.end_new(retired).await;
                 (State::Failed, "no release was serving before".to_owned())
             }
@@ -57,7 +59,7 @@ impl Rollout {
         self.refill(&old, new_has_traffic).await;
         let number = old.number;
         // Asked itself: what is known of it may be as old as its checks are rare.
-        let serves = old.answers(1).await;
+        let serves = old.answers(&self.wanted(&old, |_| 1)).await;
         let lost = !serves && self.is_lost(&old);
         if lost && new_has_traffic {
             self.stand_in(old).await;
@@ -67,7 +69,7 @@ impl Rollout {
             );
             return (State::NeedsOperator, message);
         }
-        let retired = if new_has_traffic {
+        let retired = if new_has_traffic || !self.opened.is_empty() {
             old.take_traffic()
         } else {
             Vec::new()
@@ -88,15 +90,25 @@ impl Rollout {
 
     /// Old instances that made room, or are down, come back before the new ones go that have traffic.
     async fn refill(&self, old: &Live, new_has_traffic: bool) {
-        let missing = old.missing();
-        if missing > 0 {
-            old.grow(missing);
+        let mut missing = BTreeSet::new();
+        for kept in old.services() {
+            let lacking = kept.missing();
+            if lacking > 0 {
+                kept.grow(lacking);
+                missing.insert(kept.name.clone());
+            }
         }
-        let enough = if missing > 0 { old.kept() } else { 1 };
-        if !new_has_traffic && missing == 0 && !self.old_served {
+        if !new_has_traffic && missing.is_empty() && self.old_served.is_empty() {
             return;
         }
-        if !self.is_back(old, enough).await {
+        let enough = |kept: &Kept| {
+            if missing.contains(&kept.name) {
+                kept.kept()
+            } else {
+                1
+            }
+        };
+        if !self.is_back(old, &self.wanted(old, enough)).await {
             tracing::warn!(
                 tenant = self.tenant.id,
                 deployment = old.number,
@@ -105,15 +117,41 @@ impl Rollout {
         }
     }
 
+    /// How many instances of each service are to serve. What did not serve when this began is not waited for, unless
+    /// nothing did.
+    fn wanted(&self, old: &Live, count: impl Fn(&Kept) -> usize) -> BTreeMap<String, usize> {
+        let is_wanted =
+            |kept: &&Arc<Kept>| self.old_served.is_empty() || self.old_served.contains(&kept.name);
+        let wanted = old.services().filter(is_wanted);
+        wanted
+            .map(|kept| (kept.name.clone(), count(kept)))
+            .collect()
+    }
+
     /// The old release was stopped; it must not run beside the new one.
     async fn start_again(&mut self, old: &Live) -> (State, String) {
-        let retired = self.tenant.stop_traffic();
+        let names = self.parts.iter().map(|part| part.name.clone());
+        let retired = self.tenant.stop_traffic(&names.collect());
         self.end_new(retired).await;
         let number = old.number;
-        let live = Live::keep(&self.app, &self.tenant, old.again(), Vec::new(), Vec::new());
+        let is_carried = |kept: &Arc<Kept>| self.carried.iter().any(|c| Arc::ptr_eq(c, kept));
+        let mut row = old.row.clone();
+        for kept in old.services() {
+            row.ended.insert(kept.name.clone(), kept.ended());
+        }
+        let again = old.services().map(|kept| {
+            if is_carried(kept) {
+                return Arc::clone(kept);
+            }
+            let what = (kept.name.clone(), kept.service.clone());
+            let nothing = Running::default();
+            Kept::keep(&self.app, &self.tenant, row.clone(), what, nothing)
+        });
+        let again: Vec<_> = again.collect();
+        let live = Live::of(&self.tenant, row, again);
         drop(live.take_traffic());
         self.tenant.set_live(Some(Arc::clone(&live)));
-        if self.is_back(&live, 1).await {
+        if self.is_back(&live, &self.wanted(&live, |_| 1)).await {
             return (
                 State::RolledBack,
                 format!("deployment {number} serves again"),
@@ -127,14 +165,14 @@ impl Rollout {
         (end, format!("deployment {number} is being started again"))
     }
 
-    async fn is_back(&self, old: &Live, count: usize) -> bool {
+    async fn is_back(&self, old: &Live, wanted: &BTreeMap<String, usize>) -> bool {
         if matches!(old.state(), LiveState::Ended { .. }) {
             // Nobody comes.
             return false;
         }
         let limit = self.app.settings.rollout.restore();
         let back = async {
-            while !(old.serves_within(count, limit).await && old.answers(count).await) {
+            while !(old.serves_within(wanted, limit).await && old.answers(wanted).await) {
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         };
@@ -147,13 +185,12 @@ impl Rollout {
     /// Whether what does not serve now did before. A server that ends starts it again at its next start.
     fn is_lost(&self, old: &Live) -> bool {
         let ended = matches!(old.state(), LiveState::Ended { .. });
-        self.old_served && !ended && !self.app.shutdown.is_cancelled()
+        !self.old_served.is_empty() && !ended && !self.app.shutdown.is_cancelled()
     }
 
     /// The new instances that cannot go, because nobody else serves, are kept running until somebody does.
     async fn stand_in(&self, old: Arc<Live>) {
-        let (row, new) = (self.row.clone(), self.new.take());
-        let stand_in = Live::keep(&self.app, &self.tenant, row, new, Vec::new());
+        let stand_in = Live::of(&self.tenant, self.row.clone(), self.keep_new());
         // They had a part of it; nobody else had the rest.
         drop(stand_in.take_traffic());
         note_stand_in(&self.app, &self.tenant, Some(self.row.number)).await;
@@ -162,7 +199,22 @@ impl Rollout {
 
     async fn end_new(&self, retired: Vec<Retired>) {
         self.drain(retired).await;
-        self.app.stop_all(&self.new.take()).await;
+        let new = self.parts.iter().flat_map(|part| part.new.take());
+        let all: Vec<_> = new.chain(self.once.take()).collect();
+        self.app.stop_all(&all).await;
+    }
+
+    /// An instance that has most to say about a failure: one that has ended, else one of the service that was started last.
+    fn last_started(&self) -> Option<Instance> {
+        let all = self.once.all().into_iter().chain(self.new_instances());
+        let all: Vec<Instance> = all.collect();
+        let ended = all.iter().find(|instance| instance.exited().is_some());
+        let begun = self.parts.iter().rev().find(|part| part.new.len() > 0);
+        let first = || begun.and_then(|part| part.new.all().into_iter().next());
+        ended
+            .cloned()
+            .or_else(first)
+            .or_else(|| all.first().cloned())
     }
 
     async fn explain(&self, stop: Stop) -> Failure {
@@ -182,7 +234,7 @@ impl Rollout {
                 failure::plain("internal", "the server could not write its state")
             }
         };
-        failure::with_log(failure, self.new.all().first()).await
+        failure::with_log(failure, self.last_started().as_ref()).await
     }
 }
 
@@ -198,6 +250,12 @@ pub(super) fn begin_standing_in(
     app.tasks.spawn(return_when_it_serves(shared, tenant, lost));
 }
 
+/// One instance of each service.
+fn all(live: &Live) -> BTreeMap<String, usize> {
+    let services = live.services();
+    services.map(|kept| (kept.name.clone(), 1)).collect()
+}
+
 /// Writes down who stands in, so that a server that starts knows. Without that, the next one starts the release that should serve.
 async fn note_stand_in(app: &App, tenant: &Tenant, number: Option<u64>) {
     if let Err(error) = app.store.set_stand_in(&tenant.id, number).await {
@@ -211,15 +269,16 @@ async fn note_stand_in(app: &App, tenant: &Tenant, number: Option<u64>) {
 
 /// Gives the traffic back to the old release as soon as it serves, unless another rollout has begun to decide about it.
 async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
+    let one_of_each = all(&old);
     while tenant.keeps_warm(&old) {
         let serves = tokio::select! {
-            serves = old.serves_within(1, LOOK_AGAIN) => serves,
+            serves = old.serves_within(&one_of_each, LOOK_AGAIN) => serves,
             () = app.shutdown.cancelled() => return,
         };
         if !serves {
             continue;
         }
-        if !old.answers(1).await {
+        if !old.answers(&one_of_each).await {
             tokio::time::sleep(ASK_AGAIN).await;
             continue;
         }
@@ -250,7 +309,7 @@ async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
 pub(crate) async fn settle(app: &App, row: &DeploymentRow, by: &str) -> Result<(), StoreError> {
     let tenant = app.tenants.get(&row.tenant);
     let how = match tenant.as_ref().and_then(|tenant| tenant.live_state()) {
-        Some((number, LiveState::Serving(_))) => format!("deployment {number} serves"),
+        Some((number, LiveState::Serving)) => format!("deployment {number} serves"),
         _ => "nothing serves".to_owned(),
     };
     let step = Advance {

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 
 use super::analysis::{Sample, Verdict, judge};
 use super::health::{answers, until_unhealthy};
-use super::live::Live;
+use super::kept::Kept;
 use super::probe::no_longer;
 use super::restart::is_done;
+use super::run::Part;
 use super::{failure, instances};
-use crate::deployments::{Capsule, Thresholds};
+use crate::deployments::{Service, Thresholds};
 use crate::logs::{Filter, Follower, MAX_LINES};
 use crate::tenant::Tenant;
 
@@ -35,9 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) type Log = Arc<Mutex<Follower>>;
 
 /// Of what is written from now on.
-pub(super) fn log_from_now(folder: PathBuf, deployment: u64) -> Log {
+pub(super) fn log_from_now(folder: PathBuf, deployment: u64, service: &str) -> Log {
     let filter = Filter {
         deployment: Some(deployment),
+        service: Some(service.to_owned()),
         since: Some(Utc::now()),
         text: None,
         tail: MAX_LINES,
@@ -45,14 +47,16 @@ pub(super) fn log_from_now(folder: PathBuf, deployment: u64) -> Log {
     Arc::new(Mutex::new(Follower::new(folder, filter)))
 }
 
-/// A new release beside the one before.
+/// A service of a new release beside that of the one before.
 pub(super) struct Watch {
     tenant: Arc<Tenant>,
     thresholds: Thresholds,
     check: HealthCheck,
     new: Vec<Instance>,
-    old: Option<Arc<Live>>,
+    old: Option<Arc<Kept>>,
     log: Log,
+    /// Whether the proxy measures its requests.
+    is_asked: bool,
     /// What the proxy had seen of each instance when this began.
     before: BTreeMap<String, Sample>,
     /// Requests that were made up, to the new and to the old release.
@@ -66,10 +70,7 @@ impl Watch {
     pub(super) fn begin(
         tenant: &Arc<Tenant>,
         thresholds: Thresholds,
-        check: &HealthCheck,
-        new: Vec<Instance>,
-        old: Option<Arc<Live>>,
-        log: Log,
+        part: &Part,
         pause: Option<Duration>,
     ) -> Self {
         let looks = pause.map_or(LOOKS.into(), |pause| {
@@ -83,10 +84,11 @@ impl Watch {
             before: measured(tenant),
             tenant: Arc::clone(tenant),
             thresholds,
-            check: check.clone(),
-            new,
-            old,
-            log,
+            check: part.service.health.clone(),
+            new: part.new.all(),
+            old: part.old.clone(),
+            log: Arc::clone(&part.log),
+            is_asked: part.service.is_routed(),
             made_up: Default::default(),
         }
     }
@@ -100,6 +102,9 @@ impl Watch {
     pub(super) async fn look(&mut self) -> Verdict {
         if let Some(line) = self.told_by_log().await {
             return Verdict::Fail(format!("its log says: {line}"));
+        }
+        if !self.is_asked {
+            return Verdict::Pass;
         }
         let (new, old) = self.seen();
         // Nobody knows what else to ask of one that does not speak HTTP.
@@ -169,9 +174,9 @@ impl Watch {
 }
 
 /// Returns when one of the instances has ended or is no longer healthy.
-pub(super) async fn broken(instances: Vec<Instance>, release: Capsule) -> Failure {
-    let each = instances.iter().map(|instance| {
-        let (check, restart) = (&release.health, release.restart);
+pub(super) async fn broken(instances: Vec<(Instance, Service)>) -> Failure {
+    let each = instances.iter().map(|(instance, service)| {
+        let (check, restart) = (&service.health, service.restart);
         Box::pin(async move {
             tokio::select! {
                 exit = instance.wait() => {

@@ -7,6 +7,7 @@ mod chain;
 #[cfg(test)]
 mod tampering;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -127,12 +128,17 @@ impl Entry {
             crate::deployments::Kind::Deploy => Action::Deploy,
             crate::deployments::Kind::Rollback => Action::Rollback,
         };
+        let services = capsule.group.services.iter();
+        let services: BTreeMap<_, _> = services
+            .map(|(name, service)| (name, &service.digest))
+            .collect();
         let details = json!({
             "image": new.image,
             "digest": capsule.digest,
             "release": capsule.fingerprint(),
             "strategy": new.strategy.as_str(),
             "replicas": capsule.replicas,
+            "services": services,
             "variables": capsule.env.keys().collect::<Vec<_>>(),
             "secrets": capsule.secrets,
             "restores": new.restores,

@@ -1,12 +1,14 @@
 //! Deployments and the releases they deploy.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use management_api::types::{Failure, RolloutSettings, Source};
 use serde::de::DeserializeOwned;
 
 use super::audit::{self, Actor, Entry};
 use super::idempotency::{self, IdempotencyKey};
 use super::sql::{Row, Transaction, Value, params};
-use super::{Store, StoreError, events, from_millis, now, signed, tenants, unsigned};
+use super::{Store, StoreError, events, from_millis, now, services, signed, tenants, unsigned};
 use crate::deployments::{Capsule, Kind, State, Strategy};
 
 /// One deployment with the release it deploys.
@@ -28,8 +30,8 @@ pub(crate) struct DeploymentRow {
     pub(crate) rollout: RolloutSettings,
     /// Run once before anything is started.
     pub(crate) release_command: Vec<String>,
-    /// How many of its instances have ended and are not started again.
-    pub(crate) ended: u32,
+    /// How many instances of each of its services have ended and are not started again.
+    pub(crate) ended: BTreeMap<String, u32>,
     pub(crate) timeout_seconds: u64,
     /// The deployment that served before.
     pub(crate) previous: Option<u64>,
@@ -87,24 +89,43 @@ pub(crate) struct Advance {
     pub(crate) failure: Option<Failure>,
 }
 
+impl DeploymentRow {
+    /// How many instances of one of its services have ended and are not started again.
+    pub(crate) fn ended_of(&self, service: &str) -> u32 {
+        self.ended.get(service).copied().unwrap_or_default()
+    }
+}
+
 const SELECT: &str = "
     SELECT d.tenant, d.number, d.generation, d.kind, d.state, d.image, d.tag, d.release_id,
            r.digest, r.env, r.health, d.strategy, d.timeout_seconds, d.previous, d.restores,
            d.actor, d.source, d.failure, d.created_at, d.finished_at,
            t.live IS NOT NULL AND t.live = d.number, r.replicas, d.rollout,
-           d.release_command, r.secrets, r.resources, r.restart, d.ended
+           d.release_command, r.secrets, r.resources, r.restart, d.ended, r.services
     FROM deployments d
     JOIN releases r ON r.id = d.release_id
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
 
 impl Store {
-    /// Writes down that one more instance of a deployment has ended and is not started again.
-    pub(crate) async fn note_ended(&self, tenant: &str, number: u64) -> Result<(), StoreError> {
-        let tenant = tenant.to_owned();
+    /// Writes down that one more instance of a deployment's service has ended and is not started again.
+    pub(crate) async fn note_ended(
+        &self,
+        tenant: &str,
+        number: u64,
+        service: &str,
+    ) -> Result<(), StoreError> {
+        let (tenant, service) = (tenant.to_owned(), service.to_owned());
         self.write(move |transaction| {
-            transaction.execute(
-                "UPDATE deployments SET ended = ended + 1 WHERE tenant = ?1 AND number = ?2",
+            let known: String = transaction.one(
+                "SELECT ended FROM deployments WHERE tenant = ?1 AND number = ?2",
                 params![tenant, signed(number)],
+                |row| Ok(row.get(0)?),
+            )?;
+            let mut ended: BTreeMap<String, u32> = serde_json::from_str(&known)?;
+            *ended.entry(service).or_default() += 1;
+            transaction.execute(
+                "UPDATE deployments SET ended = ?3 WHERE tenant = ?1 AND number = ?2",
+                params![tenant, signed(number), json(&ended)?],
             )?;
             Ok(())
         })
@@ -263,12 +284,19 @@ impl Store {
     /// Digests that a rollback within the newest `kept` deployments of any tenant may need.
     pub(crate) async fn digests_in_use(&self, kept: u32) -> Result<Vec<String>, StoreError> {
         self.read(move |transaction| {
-            let sql = "SELECT DISTINCT r.digest FROM deployments d
+            let sql = "SELECT DISTINCT r.digest, r.services FROM deployments d
                  JOIN releases r ON r.id = d.release_id
                  JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL
                  WHERE d.finished_at IS NULL OR d.number = t.live OR d.number = t.stand_in
                     OR d.number > t.last_number - ?1";
-            transaction.all(sql, params![kept], |row| Ok(row.get(0)?))
+            let mut digests = BTreeSet::new();
+            transaction.each(sql, params![kept], |row| {
+                digests.insert(row.get(0)?);
+                let group = services::from_column(row.get(1)?)?;
+                digests.extend(group.services.into_values().map(|service| service.digest));
+                Ok::<_, StoreError>(())
+            })?;
+            Ok(digests.into_iter().collect())
         })
         .await
     }
@@ -364,8 +392,8 @@ fn release(
     let fingerprint = capsule.fingerprint();
     transaction.execute(
         "INSERT INTO releases (tenant, fingerprint, digest, env, health, created_at, replicas,
-           secrets, resources, restart)
-         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING",
+           secrets, resources, restart, services)
+         VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT DO NOTHING",
         params![
             tenant,
             fingerprint,
@@ -377,6 +405,7 @@ fn release(
             json(&capsule.secrets)?,
             json(&capsule.resources)?,
             json(&capsule.restart)?,
+            services::to_column(&capsule.group)?,
         ],
     )?;
     transaction.one(
@@ -449,11 +478,12 @@ fn read(row: &Row) -> Result<DeploymentRow, StoreError> {
             resources: serde_json::from_str(&row.get::<String>(25)?)?,
             restart: serde_json::from_str(&row.get::<String>(26)?)?,
             secrets: serde_json::from_str(&row.get::<String>(24)?)?,
+            group: services::from_column(row.get(28)?)?,
         },
         strategy: word(row, 11, "strategy", Strategy::parse)?,
         rollout: serde_json::from_str(&row.get::<String>(22)?)?,
         release_command: serde_json::from_str(&row.get::<String>(23)?)?,
-        ended: row.get(27)?,
+        ended: serde_json::from_str(&row.get::<String>(27)?)?,
         timeout_seconds: unsigned(row.get(12)?),
         previous: number(13)?,
         restores: number(14)?,

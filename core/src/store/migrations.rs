@@ -29,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0006_resources.sql"),
     migration!("0007_stand_in.sql"),
     migration!("0008_restart.sql"),
+    migration!("0009_services.sql"),
 ];
 
 /// What PostgreSQL needs before there is a schema.

@@ -17,6 +17,7 @@ mod migrations;
 mod real_postgres;
 mod releases;
 mod secrets;
+mod services;
 mod snapshot;
 mod sql;
 mod tenants;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::{self, Actor, Entry};
 use super::sql::{Row, Transaction, params};
-use super::{Store, StoreError, deployments, from_millis, signed, unsigned};
+use super::{Store, StoreError, deployments, from_millis, services, signed, unsigned};
 
 /// A release, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) struct ReleaseUse {
     pub(crate) tenant: String,
     /// Digest of its image.
     pub(crate) digest: String,
+    /// Digests of the images of its further services.
+    pub(crate) others: BTreeSet<String>,
     /// The secrets that it names, each with its version.
     pub(crate) secrets: BTreeMap<String, u64>,
     /// Number of its newest deployment.
@@ -36,13 +38,20 @@ impl ReleaseUse {
     pub(crate) fn is_needed(&self) -> bool {
         self.live || self.running || self.next_back || self.served.is_some()
     }
+
+    /// Digests of all of its images.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &str> {
+        let others = self.others.iter().filter(|other| **other != self.digest);
+        [&self.digest].into_iter().chain(others).map(String::as_str)
+    }
 }
 
 const SELECT: &str = "
     SELECT r.id, r.tenant, r.digest, r.secrets, MAX(d.number), MAX(d.created_at),
            MAX(CASE WHEN d.state IN ('verified', 'draining', 'succeeded') THEN d.number END),
            MAX(CASE WHEN d.finished_at IS NULL THEN 1 ELSE 0 END),
-           MAX(CASE WHEN d.number = t.live OR d.number = t.stand_in THEN 1 ELSE 0 END)
+           MAX(CASE WHEN d.number = t.live OR d.number = t.stand_in THEN 1 ELSE 0 END),
+           r.services
     FROM releases r
     JOIN deployments d ON d.release_id = r.id
     JOIN tenants t ON t.id = r.tenant AND t.deleted_at IS NULL
@@ -107,7 +116,10 @@ pub(super) fn in_use(transaction: &Transaction<'_>) -> Result<Vec<ReleaseUse>, S
 }
 
 fn read(row: &Row) -> Result<ReleaseUse, StoreError> {
+    let group = services::from_column(row.get(9)?)?;
+    let others = group.services.into_values().map(|service| service.digest);
     Ok(ReleaseUse {
+        others: others.collect(),
         id: row.get(0)?,
         tenant: row.get(1)?,
         digest: row.get(2)?,

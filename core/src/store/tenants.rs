@@ -123,6 +123,7 @@ impl Store {
             tokens::revoke(transaction, "tenant = ?2", &id, &by)?;
             // Nothing of the tenant is started any more.
             transaction.execute("DELETE FROM secrets WHERE tenant = ?1", params![id])?;
+            transaction.execute("DELETE FROM service_ports WHERE tenant = ?1", params![id])?;
             Ok(())
         })
         .await

@@ -8,13 +8,14 @@ use super::sql::{Connection, Mode, Transaction, Value};
 use super::{Store, StoreError, lease, migrations};
 
 /// Every table, those that others refer to first, with the order in which its rows have to be written.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 9] = [
     ("tenants", "id"),
     ("releases", "id"),
     ("deployments", "tenant, number"),
     ("events", "tenant, number, seq"),
     ("tokens", "id"),
     ("secrets", "tenant, name, version"),
+    ("service_ports", "tenant, service"),
     ("idempotency", "scope, key"),
     ("audit", "seq"),
 ];

@@ -5,7 +5,7 @@
 //! `EXIT_CODE`), `abort` (ends by a signal), `wrong-port`, `unhealthy` (answers 500 to the health
 //! check), `silent` (accepts and never answers), `crash` (ends with 4 after `CRASH_MS`), `faulty` (answers 500
 //! to everything but health checks), `lazy` (takes `DELAY_MS` for each answer, health checks included), `chatty`
-//! (prints a number every few milliseconds), `hungry` (takes `EAT_MB` of memory before it listens).
+//! (prints a number every few milliseconds), `worker` (listens nowhere), `hungry` (takes `EAT_MB` of memory before it listens).
 //!
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
@@ -13,10 +13,10 @@
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/exit-of/VERSION` (ends with 6 if it is of that version), `/hang-of/VERSION` (answers nothing any more), `/sick` (health checks fail from now on), `/well`
-//! (no longer), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
+//! (no longer), `/ask/NAME` (the version that answers at the URL in a variable), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
 
 use std::env;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -59,6 +59,9 @@ fn main() {
                 std::process::exit(4);
             });
         }
+        "worker" => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
         "hungry" => {
             let count = number("EAT_MB", 64) as usize;
             let all: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8 | 1; 1 << 20]).collect();
@@ -84,8 +87,9 @@ fn main() {
     }
 }
 
-/// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends. What a check does: `check PATH`
-/// asks the instance that it runs in, and ends with 1 and the answer's last line when that is not 200.
+/// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends, `ask` ends well where a
+/// database answers. What a check does: `check PATH` asks the instance that it runs in, and ends with 1 and the answer's last line
+/// when that is not 200.
 fn once(command: &str) {
     if command == "check" {
         let path = env::args().nth(2).unwrap_or_default();
@@ -101,6 +105,11 @@ fn once(command: &str) {
     match command {
         "print" => {}
         "fail" => std::process::exit(9),
+        "ask" => {
+            let answer = ask(&variable("DB_INTERNAL_URL", "")).unwrap_or_default();
+            println!("the database is {answer}");
+            std::process::exit(i32::from(answer.is_empty()));
+        }
         _ => loop {
             thread::sleep(Duration::from_secs(3600));
         },
@@ -200,6 +209,7 @@ fn answer(path: &str, head: &str, mode: &str) -> (&'static str, String) {
         _ if mode == "faulty" => ("500 Internal Server Error", "faulty".into()),
         "version" => ("200 OK", variable("VERSION", "none")),
         "env" => ("200 OK", variable(rest, "")),
+        "ask" => ("200 OK", ask(&variable(rest, "")).unwrap_or_else(|error| error.to_string())),
         "header" => {
             let mut lines = head.lines();
             let found = lines.find_map(|line| line.strip_prefix(rest)?.strip_prefix(": "));
@@ -236,6 +246,16 @@ fn answer(path: &str, head: &str, mode: &str) -> (&'static str, String) {
         }
         _ => ("404 Not Found", "nothing here".into()),
     }
+}
+
+/// The version that whoever listens at a URL is of.
+fn ask(url: &str) -> std::io::Result<String> {
+    let address = url.rsplit('/').next().unwrap_or(url);
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET /version HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.rsplit("\r\n\r\n").next().unwrap_or("").to_owned())
 }
 
 fn variable(name: &str, default: &str) -> String {

@@ -60,6 +60,15 @@ macro_rules! conformance {
             secrets: [
                 a_rollback_restores_old_values_but_those_that_others_rotate,
             ],
+            services: [
+                they_start_behind_what_they_depend_on_and_find_each_other,
+                requests_go_by_host_and_path,
+                a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it,
+                a_release_command_finds_what_the_application_depends_on,
+                one_fails_and_all_return,
+                what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks,
+                rolling_dies_at_every_record,
+            ],
             supervision: [
                 an_instance_that_ends_is_started_again_at_the_same_url,
                 an_instance_that_gets_sick_is_replaced,

@@ -31,6 +31,7 @@ pub(crate) fn logs_are_listed_filtered_and_followed() {
         filter: Some("version two".into()),
         since: Some("10m".into()),
         tail: Some(5),
+        ..LogQuery::default()
     };
     let found = client.logs("local", &query).unwrap();
     assert_eq!(found.len(), 1);

@@ -45,6 +45,7 @@ mod retention;
 mod rollback;
 mod rotation;
 mod secrets;
+mod services;
 mod strategies;
 mod supervision;
 mod traces;

@@ -24,6 +24,7 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
     .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
     let query = LogQuery {
+        service: None,
         since: flags.since.clone(),
         filter: flags.filter.clone(),
         tail: flags.tail,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{DeployedService, Source};
 
 /// *Ours*: one row of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,9 @@ pub struct Deployment {
     /// Instances of the release.
     #[serde(default = "Deployment::one_replica")]
     pub replicas: u32,
+    /// Further services of the release; those fields are of the service `app`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<DeployedService>,
     /// The deployment that served before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<u64>,
@@ -108,6 +111,9 @@ pub struct LogLine {
     pub at: DateTime<Utc>,
     /// The deployment whose instance wrote it.
     pub deployment: u64,
+    /// The service that wrote it, where it is not `app`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// `stdout` or `stderr`.
     pub stream: String,
     /// The line, without its end.

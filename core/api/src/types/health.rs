@@ -92,6 +92,8 @@ pub enum ProbeKind {
     /// In a request: the command of the image's own check, at the image's own times where it has some. What becomes of
     /// the release has the command.
     Image,
+    /// Nothing: it is well as long as its program runs, and has proved itself when that has run for the start period.
+    Process,
 }
 
 impl ProbeKind {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::HealthCheck;
+use super::{HealthCheck, Route, Service};
 
 /// `POST …/deploy`. Only `image` belongs to the contract; the rest is *ours*.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +41,19 @@ pub struct DeployRequest {
     /// Environment of the application; part of the release.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// In place of the image's own command: arguments for its entrypoint; part of the release. `${PORT}` in it is the port to
+    /// listen on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Further services of the release, by name. The fields beside this one describe the service `app`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, Service>,
+    /// Services that have to serve before `app` is started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// Requests on the tenant's URL that are for `app`: all that are for no other service when absent, none when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<Route>>,
     /// Deadline of the whole rollout, held by the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
@@ -80,7 +93,7 @@ impl Restart {
         clippy::trivially_copy_pass_by_ref,
         reason = "serde passes a reference"
     )]
-    fn is_always(&self) -> bool {
+    pub(super) fn is_always(&self) -> bool {
         *self == Self::Always
     }
 }

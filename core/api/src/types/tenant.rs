@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Deployment, reveal_all};
+use super::{Deployment, ServiceStatus, reveal_all};
 
 /// A tenant: the unit that owns a repository, a URL and a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +60,9 @@ pub struct TenantStatus {
     /// *Ours*: the deployment that is being made now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Deployment>,
+    /// *Ours*: the services of the release that serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceStatus>,
 }
 
 /// `PUT …/secrets`.

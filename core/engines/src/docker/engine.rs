@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,6 +79,8 @@ struct Inner {
     network: Network,
     /// The same, for Docker.
     joined: String,
+    /// The machine, as instances see it.
+    host: IpAddr,
     registry: Arc<dyn Registry>,
     records: Records,
     info: SystemInfo,
@@ -107,7 +110,9 @@ impl DockerEngine {
         let docker = docker.map_err(failed("connect"))?;
         let info = docker.info().await.map_err(failed("ask what it can do"))?;
         let joined = join(&docker, &network).await?;
+        let host = host(&docker, &network, &joined).await?;
         let inner = Inner {
+            host,
             docker,
             server,
             root,
@@ -265,6 +270,10 @@ impl Engine for DockerEngine {
         (!lacking.is_empty()).then(|| lacking.join("; "))
     }
 
+    fn host(&self) -> IpAddr {
+        self.inner.host
+    }
+
     fn start(&self, spec: InstanceSpec) -> BoxFuture<'_, Result<Instance, EngineError>> {
         let engine = self.clone();
         Box::pin(run_to_its_end(async move { engine.bring_up(spec).await }))
@@ -405,6 +414,22 @@ async fn join(docker: &Docker, network: &Network) -> Result<String, EngineError>
         );
     }
     Ok(id)
+}
+
+/// The machine's address in the network of instances: the gateway of that.
+async fn host(docker: &Docker, network: &Network, joined: &str) -> Result<IpAddr, EngineError> {
+    let loopback = Ipv4Addr::LOCALHOST.into();
+    if *network == Network::Host {
+        return Ok(loopback);
+    }
+    let found = docker.inspect_network(joined, None).await;
+    let found = found.map_err(failed("look at the network of instances"))?;
+    let ranges = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let gateways = ranges.into_iter().filter_map(|range| range.gateway);
+    // Written with the length of its prefix by some versions.
+    let mut addresses = gateways.filter_map(|text| text.split('/').next()?.parse().ok());
+    // One without a gateway leads nowhere.
+    Ok(addresses.next().unwrap_or(loopback))
 }
 
 /// The network of this name that was there first.

@@ -6,6 +6,7 @@ mod gateway;
 mod http2;
 mod measuring;
 mod pooling;
+mod routing;
 mod sharing;
 mod stopping;
 mod streaming;

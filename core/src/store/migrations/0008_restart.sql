@@ -1,4 +1,4 @@
 -- Which instances of a release are started again that have ended.
 ALTER TABLE releases ADD COLUMN restart TEXT NOT NULL DEFAULT '"always"';
--- How many instances of a deployment have ended and are not started again.
-ALTER TABLE deployments ADD COLUMN ended INTEGER NOT NULL DEFAULT 0;
+-- How many instances of each service of a deployment have ended and are not started again: a JSON object.
+ALTER TABLE deployments ADD COLUMN ended TEXT NOT NULL DEFAULT '{}';

@@ -55,6 +55,7 @@ pub(crate) async fn read(
         .call(move |connection| {
             let tenant = connection.tenant(arguments.tenant)?;
             let query = LogQuery {
+                service: None,
                 since: arguments.since,
                 filter: arguments.filter,
                 tail: Some(arguments.tail),

@@ -131,6 +131,7 @@ fn line(text: String) -> LogLine {
     LogLine {
         at: Utc::now(),
         deployment: 1,
+        service: None,
         stream: "stdout".to_owned(),
         line: text,
     }

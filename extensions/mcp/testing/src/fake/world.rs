@@ -107,6 +107,7 @@ impl TenantState {
             digest: format!("sha256:{:064x}", image.len()),
             strategy: "rolling".to_owned(),
             replicas: 1,
+            services: Vec::new(),
             previous: self.live().map(|live| live.number),
             restores,
             live: false,
@@ -162,6 +163,7 @@ impl TenantState {
             secrets_url: None,
             live,
             running,
+            services: Vec::new(),
         }
     }
 }
