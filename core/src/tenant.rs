@@ -187,11 +187,12 @@ impl Tenant {
     /// Whether instances of a service get what it is asked.
     pub(crate) fn serves(&self, service: &str) -> bool {
         let inner = self.inner();
-        let kept = inner.live.as_ref().and_then(|live| live.service(service));
-        // One that has done its work is as good as one that serves.
-        let is_done =
-            |kept: &Arc<Kept>| matches!(kept.state(), KeptState::Ended { well: true, .. });
-        inner.traffic.serves(service) || kept.is_some_and(is_done)
+        let lost = inner.warm.as_ref().filter(|_| inner.standing_in);
+        let releases = inner.live.iter().chain(lost);
+        let mut kept = releases.filter_map(|live| live.service(service));
+        // Nobody starts it again: there is nothing to wait for.
+        let is_over = |kept: &Arc<Kept>| matches!(kept.state(), KeptState::Ended { .. });
+        inner.traffic.serves(service) || kept.any(is_over)
     }
 
     /// Whether instances of a service have its traffic, or will have it.
@@ -206,6 +207,8 @@ impl Tenant {
 
     pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
         self.inner().live = live;
+        // Somebody may wait for a service that has done its work.
+        self.changed();
     }
 
     /// State of the live release, with its deployment's number.

@@ -9,7 +9,9 @@ use management_api::types::{
 use super::capsule::Capsule;
 use super::course::replicas_of;
 use super::outputs::{self, named};
-use super::request::{Refusal, check_env, check_health, check_variable, command_of, resources_of};
+use super::request::{
+    Refusal, check_env, check_health, check_restart, check_variable, command_of, resources_of,
+};
 use super::service::{APP, Group, Service, has_output, in_order};
 
 /// Of one release.
@@ -114,6 +116,7 @@ fn service_of(asked: &wire::Service, found: Found) -> Result<Service, Refusal> {
     let health = found.asked.clone();
     let health = health.unwrap_or_else(|| default_health(protocol, found.health));
     check_health(&health)?;
+    check_restart(asked.restart, &health)?;
     let asks_a_port = |probe: &Probe| matches!(probe.kind, ProbeKind::Http | ProbeKind::Tcp);
     let liveness = health.liveness.as_ref().map(|liveness| &liveness.probe);
     if protocol.is_none() && (asks_a_port(&health.probe) || liveness.is_some_and(asks_a_port)) {

@@ -75,11 +75,7 @@ pub(crate) fn capsule_of(
     let health = request.health.clone();
     let health = health.unwrap_or_else(|| defaults.health.clone());
     check_health(&health)?;
-    if request.restart == Restart::Never && health.liveness.is_some() {
-        return Err(Refusal::invalid(
-            "health.liveness says when an instance is started again, and restart is never: leave one of them out",
-        ));
-    }
+    check_restart(request.restart, &health)?;
     Ok(Capsule {
         digest,
         env: request.env.clone(),
@@ -239,6 +235,15 @@ fn check_probe(section: &str, probe: &Probe) -> Result<(), Refusal> {
     }
     check_command(section, probe)?;
     within(&format!("{section}.status"), probe.status.into(), 200, 599)
+}
+
+pub(super) fn check_restart(restart: Restart, health: &HealthCheck) -> Result<(), Refusal> {
+    if restart == Restart::Never && health.liveness.is_some() {
+        return Err(Refusal::invalid(
+            "health.liveness says when an instance is started again, and restart is never: leave one of them out",
+        ));
+    }
+    Ok(())
 }
 
 fn check_command(section: &str, probe: &Probe) -> Result<(), Refusal> {

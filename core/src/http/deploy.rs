@@ -82,12 +82,9 @@ pub(super) async fn rollback(
         check_is_kept(&app, &target).await?;
         // A way back is taken in one go: nobody wants to watch a tenth of it first.
         // Where one of the two must not run beside another, neither may this.
-        let live = match app.tenants.serving(&tenant) {
-            Some(number) => app.store.deployment(&tenant, number).await?,
-            None => None,
-        };
+        let live = app.tenants.get(&tenant).and_then(|tenant| tenant.live());
         let alone = |strategy| strategy == Strategy::Recreate;
-        let strategy = if alone(target.strategy) || live.is_some_and(|l| alone(l.strategy)) {
+        let strategy = if alone(target.strategy) || live.is_some_and(|l| alone(l.row.strategy)) {
             Strategy::Recreate
         } else {
             Strategy::Rolling

@@ -217,12 +217,15 @@ impl Kept {
         self.slots().len()
     }
 
-    /// Waits until so many serve; false when that has not come true within `limit`.
+    /// Waits until so many serve, or none is started any more; false when that has not come true within `limit`.
     pub(crate) async fn serves_within(&self, count: usize, limit: Duration) -> bool {
         let mut state = self.board.state.subscribe();
-        let serving = state.wait_for(
-            |state| matches!(state, KeptState::Serving(targets) if targets.len() >= count),
-        );
+        let serving = state.wait_for(|state| match state {
+            KeptState::Serving(targets) => targets.len() >= count,
+            // Nobody comes.
+            KeptState::Ended { .. } => true,
+            KeptState::Starting | KeptState::Down(_) => false,
+        });
         matches!(tokio::time::timeout(limit, serving).await, Ok(Ok(_)))
     }
 
@@ -463,6 +466,7 @@ impl Keeper {
                 () = self.stop.cancelled() => return None,
                 () = pause => {}
             }
+            let adopted = running.is_some();
             let started = if let Some(instance) = running.take() {
                 Ok(instance)
             } else {
@@ -477,7 +481,7 @@ impl Keeper {
                     continue;
                 }
             };
-            match self.prove(instance).await {
+            match self.prove(instance, adopted).await {
                 Ok(Some(instance)) if instance.exited().is_some() => return Some(instance),
                 Ok(Some(instance)) => {
                     self.board.up(self.slot, &instance);
@@ -508,10 +512,20 @@ impl Keeper {
         Some(())
     }
 
-    async fn prove(&self, instance: Instance) -> Result<Option<Instance>, String> {
+    async fn prove(&self, instance: Instance, adopted: bool) -> Result<Option<Instance>, String> {
+        let proof = async {
+            if adopted && self.restart() == Restart::Never {
+                // It has proved itself to an earlier server; until it is well again it gets no requests.
+                tokio::select! {
+                    _ = instance.wait() => {}
+                    () = health::until_well(&instance, &self.service.health) => {}
+                }
+            }
+            health::until_healthy(&instance, &self.service).await
+        };
         let healthy = tokio::select! {
             () = self.stop.cancelled() => None,
-            healthy = health::until_healthy(&instance, &self.service) => Some(healthy),
+            healthy = proof => Some(healthy),
         };
         if let Some(Ok(_)) = healthy {
             return Ok(Some(instance));
@@ -538,12 +552,14 @@ impl Keeper {
 
     /// The deployment whose release it belongs to by now: that which has carried it over, else that which has started it.
     fn release(&self) -> u64 {
-        let live = self.board.tenant.live();
+        let tenant = &self.board.tenant;
         let carries = |live: &Arc<Live>| {
             let kept = live.service(&self.name);
             kept.is_some_and(|kept| kept.row.number == self.row.number)
         };
-        live.filter(carries)
+        let mut releases = tenant.live().into_iter().chain(tenant.lost());
+        releases
+            .find(carries)
             .map_or(self.row.number, |live| live.number)
     }
 
@@ -557,15 +573,9 @@ impl Keeper {
         );
         self.board.over(self.slot, why, well);
         let (tenant, number) = (&self.row.tenant, self.release());
-        let noted = self.app.store.note_ended(tenant, number, &self.name).await;
-        if let Err(error) = noted {
-            tracing::error!(
-                tenant,
-                deployment = number,
-                error = %crate::chain(&error),
-                "the end of an instance could not be written down: the next server starts it again"
-            );
-        }
+        let over = u32::try_from(self.board.lock().over.len()).unwrap_or(u32::MAX);
+        let count = self.row.ended_of(&self.name).saturating_add(over);
+        note_ended(&self.app, tenant, number, &self.name, count).await;
     }
 
     /// Returns when it has to be started again although it runs, with what it failed.
@@ -629,6 +639,20 @@ impl Keeper {
             "an instance of the live release is down"
         );
         self.board.down(self.slot, why);
+    }
+}
+
+/// Writes down, for the next server too, how many instances of a service have ended that are not started again.
+pub(super) async fn note_ended(app: &App, tenant: &str, number: u64, service: &str, count: u32) {
+    let noted = app.store.note_ended(tenant, number, service, count).await;
+    if let Err(error) = noted {
+        tracing::error!(
+            tenant,
+            deployment = number,
+            service,
+            error = %crate::chain(&error),
+            "the end of an instance could not be written down: the next server starts it again"
+        );
     }
 }
 

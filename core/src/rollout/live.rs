@@ -125,6 +125,12 @@ impl Live {
         }
     }
 
+    /// Whether nothing of it is started any more.
+    pub(super) fn is_over(&self) -> bool {
+        let mut services = self.services.values();
+        services.all(|kept| matches!(kept.state(), KeptState::Ended { .. }))
+    }
+
     /// Names of the services that serve.
     pub(super) fn serving(&self) -> BTreeSet<String> {
         let serving = self.services.values();
@@ -132,10 +138,11 @@ impl Live {
         serving.map(|kept| kept.name.clone()).collect()
     }
 
-    /// Whether so many instances of each of these services answer as they should, right now. What it does not keep itself is
-    /// not asked.
+    /// Whether so many instances of each of these services answer as they should, right now. What it does not keep itself, or
+    /// does not start any more, is not asked.
     pub(super) async fn answers(&self, wanted: &BTreeMap<String, usize>) -> bool {
-        let kept = self.services.values();
+        let is_over = |kept: &&Arc<Kept>| matches!(kept.state(), KeptState::Ended { .. });
+        let kept = self.services.values().filter(|kept| !is_over(kept));
         let asked = kept.filter_map(|kept| Some(kept.answers(*wanted.get(&kept.name)?)));
         join_all(asked).await.into_iter().all(|good| good)
     }

@@ -131,9 +131,11 @@ async fn note_ended(
 ) -> Result<Option<DeploymentRow>, StoreError> {
     let Some(mut row) = row else { return Ok(None) };
     for (name, _, running) in services {
-        for _ in 0..running.ended {
-            app.store.note_ended(&row.tenant, row.number, name).await?;
-            *row.ended.entry(name.clone()).or_default() += 1;
+        if running.ended > 0 {
+            let count = row.ended_of(name).saturating_add(running.ended);
+            let noted = app.store.note_ended(&row.tenant, row.number, name, count);
+            noted.await?;
+            row.ended.insert(name.clone(), count);
         }
     }
     Ok(Some(row))
@@ -225,6 +227,11 @@ impl Running {
                 running.unproven.push(instance);
             }
         }
+        // One that was to make room has ended too; those that live have their places first.
+        let alive = running.healthy.len() + running.unproven.len();
+        let alive = u32::try_from(alive).unwrap_or(u32::MAX);
+        let open = service.replicas.saturating_sub(row.ended_of(name));
+        running.ended = running.ended.min(open.saturating_sub(alive));
         let ended = row.ended_of(name).saturating_add(running.ended);
         let wanted = service.replicas.saturating_sub(ended) as usize;
         let surplus = running.healthy.len().min(wanted);

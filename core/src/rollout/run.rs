@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::kept::{Kept, Running};
+use super::kept::{Kept, Running, note_ended};
 use super::live::{Live, rules};
 use super::restart::is_done;
 use super::verify::verify;
@@ -87,6 +87,7 @@ pub(crate) async fn run(
         carried: Vec::new(),
         once: New::default(),
         may_carry: unchanged == Unchanged::RunsOn,
+        well: BTreeSet::new(),
         proved: None,
         opened: BTreeSet::new(),
         app: App::clone(&app),
@@ -184,6 +185,8 @@ pub(super) struct Rollout {
     pub(super) once: New,
     /// Whether what has not changed runs on.
     pub(super) may_carry: bool,
+    /// New instances that have proved themselves.
+    pub(super) well: BTreeSet<String>,
     /// How the service proved itself that did last.
     pub(super) proved: Option<String>,
     /// New services that others reach already.
@@ -361,6 +364,11 @@ impl Rollout {
         let kept = self.carried.iter().cloned().chain(self.keep_new());
         let live = Live::of(&self.tenant, self.row.clone(), kept);
         self.tenant.set_live(Some(Arc::clone(&live)));
+        // What has ended until now was another release's.
+        for kept in self.carried.iter().filter(|kept| kept.ended() > 0) {
+            let (tenant, number) = (&self.row.tenant, self.row.number);
+            note_ended(&self.app, tenant, number, &kept.name, kept.ended()).await;
+        }
         let lost = self.tenant.give_up_lost();
         if let Some(lost) = lost.and_then(|lost| lost.without(&live)) {
             let instances = lost.let_go().await;

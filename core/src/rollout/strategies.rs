@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::Exit;
+use engines::{Exit, Instance};
 use futures_util::future::{join_all, try_join_all};
-use management_api::types::Failure;
+use management_api::types::{Failure, ProbeKind};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::analysis::Verdict;
@@ -271,9 +271,16 @@ impl Rollout {
         started.map_err(|stop| self.told_stop(stop, part))?;
         let health = &part.service.health;
         let new = part.new.all();
-        let healthy = new.iter().map(|i| health::until_healthy(i, &part.service));
+        // To have run for a while is proof once and for all.
+        let is_proved = |one: &&Instance| {
+            let known = health.probe.kind == ProbeKind::Process && self.well.contains(one.id());
+            known && one.exited().is_none()
+        };
+        let unproved = new.iter().filter(|one| !is_proved(one));
+        let healthy = unproved.map(|one| health::until_healthy(one, &part.service));
         let took = self.bounded(try_join_all(healthy)).await?;
         let took = took.map_err(|failure| self.told(failure, part))?;
+        self.well.extend(new.iter().map(|one| one.id().to_owned()));
         let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
         self.proved = Some(format!("{} after {seconds:.1} s", succeeded(&health.probe)));
         // For those that depend on it; what has an old one moves with all others.

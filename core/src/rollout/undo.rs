@@ -59,7 +59,8 @@ impl Rollout {
         self.refill(&old, new_has_traffic).await;
         let number = old.number;
         // Asked itself: what is known of it may be as old as its checks are rare.
-        let serves = old.answers(&self.wanted(&old, |_| 1)).await;
+        let wanted = self.wanted(&old, |_| 1);
+        let serves = !old.serving().is_empty() && old.answers(&wanted).await;
         let lost = !serves && self.is_lost(&old);
         if lost && new_has_traffic {
             self.stand_in(old).await;
@@ -166,7 +167,7 @@ impl Rollout {
     }
 
     async fn is_back(&self, old: &Live, wanted: &BTreeMap<String, usize>) -> bool {
-        if matches!(old.state(), LiveState::Ended { .. }) {
+        if old.is_over() {
             // Nobody comes.
             return false;
         }
@@ -184,8 +185,7 @@ impl Rollout {
 
     /// Whether what does not serve now did before. A server that ends starts it again at its next start.
     fn is_lost(&self, old: &Live) -> bool {
-        let ended = matches!(old.state(), LiveState::Ended { .. });
-        !self.old_served.is_empty() && !ended && !self.app.shutdown.is_cancelled()
+        !self.old_served.is_empty() && !old.is_over() && !self.app.shutdown.is_cancelled()
     }
 
     /// The new instances that cannot go, because nobody else serves, are kept running until somebody does.
@@ -278,7 +278,7 @@ async fn return_when_it_serves(app: App, tenant: Arc<Tenant>, old: Arc<Live>) {
         if !serves {
             continue;
         }
-        if !old.answers(&one_of_each).await {
+        if old.serving().is_empty() || !old.answers(&one_of_each).await {
             tokio::time::sleep(ASK_AGAIN).await;
             continue;
         }

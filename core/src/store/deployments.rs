@@ -107,12 +107,14 @@ const SELECT: &str = "
     JOIN tenants t ON t.id = d.tenant AND t.deleted_at IS NULL";
 
 impl Store {
-    /// Writes down that one more instance of a deployment's service has ended and is not started again.
+    /// Writes down that so many instances of a deployment's service have ended and are not started again. Fewer than are
+    /// known already change nothing.
     pub(crate) async fn note_ended(
         &self,
         tenant: &str,
         number: u64,
         service: &str,
+        count: u32,
     ) -> Result<(), StoreError> {
         let (tenant, service) = (tenant.to_owned(), service.to_owned());
         self.write(move |transaction| {
@@ -122,7 +124,8 @@ impl Store {
                 |row| Ok(row.get(0)?),
             )?;
             let mut ended: BTreeMap<String, u32> = serde_json::from_str(&known)?;
-            *ended.entry(service).or_default() += 1;
+            let known = ended.entry(service).or_default();
+            *known = (*known).max(count);
             transaction.execute(
                 "UPDATE deployments SET ended = ?3 WHERE tenant = ?1 AND number = ?2",
                 params![tenant, signed(number), json(&ended)?],
