@@ -165,8 +165,11 @@ impl Instance {
     /// Asks the program to end with the signal its image names, ends it by force after `grace`,
     /// and waits until nothing is left of it but its log. Calling it again, or late, is fine.
     pub async fn stop(&self, grace: Duration) -> Exit {
-        self.0.ask_to_end().await;
-        if tokio::time::timeout(grace, self.wait()).await.is_err() {
+        let end = async {
+            self.0.ask_to_end().await;
+            self.wait().await
+        };
+        if tokio::time::timeout(grace, end).await.is_err() {
             self.0.kill().await;
         }
         self.reach(Life::gone).await

@@ -77,8 +77,6 @@ struct Inner {
     server: String,
     root: PathBuf,
     network: Network,
-    /// The same, for Docker.
-    joined: String,
     /// The machine, as instances see it.
     host: IpAddr,
     registry: Arc<dyn Registry>,
@@ -118,7 +116,6 @@ impl DockerEngine {
             root,
             notes: notes(&info, &network),
             network,
-            joined,
             registry,
             records,
             info,
@@ -180,7 +177,7 @@ impl DockerEngine {
         let options = None::<InspectContainerOptions>;
         let found = inner.docker.inspect_container(container, options).await;
         let found = found.map_err(failed("look at a container"))?;
-        let seen = Seen::of(&found, &inner.network, labels.port);
+        let seen = Seen::of(&found, labels.port);
         let (changed, life) = watch::channel(Life::Running);
         let (unwanted, is_unwanted) = watch::channel(false);
         let monitor = Monitor {
@@ -201,7 +198,7 @@ impl DockerEngine {
             address: seen.address,
             pid: seen.pid,
             stop_signal: seen.stop_signal,
-            own_network: inner.network != Network::Host,
+            own_network: seen.own_network,
             log: labels.log,
             life,
             unwanted,
@@ -239,20 +236,27 @@ impl DockerEngine {
         Ok(adopted)
     }
 
-    /// Removes those containers of this server that are nobody's.
-    async fn remove_unless(&self, spared: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+    /// Removes those containers of this server that are nobody's. Returns why one of them did not go.
+    async fn remove_unless(
+        &self,
+        spared: impl Fn(&str) -> bool,
+    ) -> Result<Option<Error>, EngineError> {
         let inner = &self.inner;
+        let mut failure = None;
         for container in inner.containers().await? {
             let labels = Labels::read(&container, &inner.root);
             if labels.is_some_and(|labels| spared(&labels.instance)) {
                 continue;
             }
-            if let Some(id) = &container.id {
-                let removed = remove(&inner.docker, id).await;
-                removed.map_err(failed("remove a container"))?;
+            // One that does not go keeps no other.
+            if let Some(id) = &container.id
+                && let Err(error) = remove(&inner.docker, id).await
+            {
+                tracing::warn!(id, error = reason(&error), "a container is not removed");
+                failure.get_or_insert(error);
             }
         }
-        Ok(())
+        Ok(failure)
     }
 }
 
@@ -284,11 +288,21 @@ impl Engine for DockerEngine {
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<(), EngineError>> {
-        Box::pin(self.remove_unless(|id| self.inner.seats.is_taken(id)))
+        Box::pin(async {
+            // What does not go now has been told of, and is tried again; it keeps no server from starting.
+            self.remove_unless(|id| self.inner.seats.is_taken(id))
+                .await
+                .map(drop)
+        })
     }
 
     fn end_all(&self) -> BoxFuture<'_, Result<(), EngineError>> {
-        Box::pin(self.remove_unless(|_| false))
+        Box::pin(async {
+            match self.remove_unless(|_| false).await? {
+                None => Ok(()),
+                Some(error) => Err(failed("remove a container")(error)),
+            }
+        })
     }
 
     fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {
@@ -305,7 +319,9 @@ impl Inner {
     async fn create(&self, spec: &InstanceSpec, image: &str) -> Result<String, EngineError> {
         let labels = Labels::write(spec, &self.server, &self.root);
         let enforced = self.enforced(&spec.resources);
-        let body = container::body(spec, image, labels, &self.joined, &enforced);
+        // Somebody may have removed it while nothing was in it.
+        let network = join(&self.docker, &self.network).await?;
+        let body = container::body(spec, image, labels, &network, &enforced);
         let options = CreateContainerOptionsBuilder::default()
             .name(&container::name(&self.server, &spec.id))
             .build();
@@ -359,9 +375,13 @@ impl Inner {
     fn enforced(&self, resources: &Resources) -> Resources {
         let can = |flag: Option<bool>| flag.unwrap_or_default();
         let info = &self.info;
+        // Docker refuses more than there is, which would bound nothing.
+        let all = info.ncpu.and_then(|cpus| u32::try_from(cpus).ok());
+        let all = all.map_or(u32::MAX, |cpus| cpus.saturating_mul(1000));
+        let bounded = resources.cpu_millis.filter(|_| can(info.cpu_cfs_quota));
         Resources {
             memory: resources.memory.filter(|_| can(info.memory_limit)),
-            cpu_millis: resources.cpu_millis.filter(|_| can(info.cpu_cfs_quota)),
+            cpu_millis: bounded.map(|cpu| cpu.min(all)),
             pids: resources.pids.filter(|_| can(info.pids_limit)),
             ..resources.clone()
         }
@@ -399,8 +419,14 @@ async fn join(docker: &Docker, network: &Network) -> Result<String, EngineError>
         driver: Some("bridge".to_owned()),
         ..NetworkCreateRequest::default()
     };
-    let made = docker.create_network(wanted).await;
-    let made = made.map_err(failed("make the network of instances"))?;
+    let made = match docker.create_network(wanted).await {
+        Ok(made) => made,
+        // Newer ones refuse a second one of the name.
+        Err(error) => {
+            let there = oldest(docker, name).await?;
+            return there.ok_or_else(|| failed("make the network of instances")(error));
+        }
+    };
     // Another server may have made one at the same time.
     let id = oldest(docker, name).await?;
     let id = id.unwrap_or_else(|| made.id.clone());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerState};
 use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -13,8 +14,8 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use super::commands;
-use super::engine::Network;
-use super::errors::{is_missing, reason};
+use super::container::HOST;
+use super::errors::{is_conflict, is_missing, reason};
 use super::logs::Log;
 use super::record::Records;
 use crate::command::{Command, CommandOutcome};
@@ -71,16 +72,22 @@ impl Running for Tended {
     }
 
     fn ask_to_end(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.signal(&self.stop_signal))
+        Box::pin(signal(&self.docker, &self.container, &self.stop_signal))
     }
 
     fn kill(&self) -> BoxFuture<'_, ()> {
         self.unwanted.send_replace(true);
-        Box::pin(self.signal("SIGKILL"))
+        Box::pin(signal(&self.docker, &self.container, "SIGKILL"))
     }
 
     fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>> {
-        Box::pin(commands::run(&self.docker, &self.container, command))
+        let (docker, container) = (self.docker.clone(), self.container.clone());
+        Box::pin(async move {
+            // It comes to its end, or to its limit, whoever waits for it.
+            let running = async move { commands::run(&docker, &container, command).await };
+            let ended = tokio::spawn(running).await;
+            ended.unwrap_or(Err(EngineError::ShuttingDown))
+        })
     }
 
     fn listening_ports(&self) -> Vec<u16> {
@@ -95,43 +102,50 @@ impl Running for Tended {
     }
 }
 
-impl Tended {
-    async fn signal(&self, signal: &str) {
-        let options = KillContainerOptionsBuilder::default()
-            .signal(signal)
-            .build();
-        let told = self
-            .docker
-            .kill_container(&self.container, Some(options))
-            .await;
-        if let Err(error) = told {
-            // Most often it has ended by itself; whoever waits for it is told so.
-            tracing::debug!(
-                id = self.id,
-                error = reason(&error),
-                "a signal did not arrive"
-            );
-        }
+/// Most often one that does not arrive was for a container that has ended by itself; whoever waits for it is told so.
+async fn signal(docker: &Docker, container: &str, signal: &str) {
+    let options = KillContainerOptionsBuilder::default()
+        .signal(signal)
+        .build();
+    let told = answer(docker.kill_container(container, Some(options))).await;
+    if let Err(error) = told {
+        tracing::debug!(container, error = reason(&error), "a signal did not arrive");
     }
+}
+
+/// What Docker answers, if it does so in time.
+async fn answer<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answered = tokio::time::timeout(END_PATIENCE, asked).await;
+    answered.unwrap_or(Err(Error::RequestTimeoutError))
+}
+
+/// Returns when somebody has wanted the end of an instance for so long that what Docker says of it is looked at.
+async fn overdue(mut unwanted: watch::Receiver<bool>) {
+    if unwanted.wait_for(|unwanted| *unwanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(END_PATIENCE).await;
 }
 
 /// What Docker says of a container that runs or has ended.
 pub(super) struct Seen {
     pub(super) pid: u32,
     pub(super) address: SocketAddr,
+    pub(super) own_network: bool,
     pub(super) stop_signal: String,
 }
 
 impl Seen {
     /// Of a program that is expected to listen on `port`.
-    pub(super) fn of(found: &ContainerInspectResponse, network: &Network, port: u16) -> Self {
+    pub(super) fn of(found: &ContainerInspectResponse, port: u16) -> Self {
         let state = found.state.as_ref();
         let pid = state.and_then(|state| state.pid).unwrap_or_default();
         let config = found.config.as_ref();
         let stop_signal = config.and_then(|config| config.stop_signal.clone());
         Self {
             pid: u32::try_from(pid).unwrap_or_default(),
-            address: address(found, network, port),
+            address: address(found, port),
+            own_network: !is_in_host_network(found),
             stop_signal: stop_signal
                 .filter(|signal| !signal.is_empty())
                 .unwrap_or_else(|| "SIGTERM".to_owned()),
@@ -139,9 +153,15 @@ impl Seen {
     }
 }
 
+/// Whatever the setting is by now.
+fn is_in_host_network(found: &ContainerInspectResponse) -> bool {
+    let host = found.host_config.as_ref();
+    host.and_then(|host| host.network_mode.as_deref()) == Some(HOST)
+}
+
 /// A container that has ended has no address. Port 0 is nobody's.
-fn address(found: &ContainerInspectResponse, network: &Network, port: u16) -> SocketAddr {
-    if *network == Network::Host {
+fn address(found: &ContainerInspectResponse, port: u16) -> SocketAddr {
+    if is_in_host_network(found) {
         return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     }
     let settings = found.network_settings.as_ref();
@@ -176,16 +196,14 @@ impl Monitor {
         };
         self.log.finish(last_word.as_deref()).await;
         self.life.send_replace(Life::Exited(exit));
-        if let Err(error) = remove(&self.docker, &self.id).await {
-            // The next sweep tries again.
-            let why = reason(&error);
-            tracing::warn!(
-                id = self.instance,
-                error = why,
-                "a container is not removed"
-            );
+        match remove(&self.docker, &self.id).await {
+            Ok(()) => self.records.forget(&self.instance),
+            // The next sweep tries again; who takes it over until then goes on in its log.
+            Err(error) => {
+                let (id, why) = (self.instance, reason(&error));
+                tracing::warn!(id, error = why, "a container is not removed");
+            }
         }
-        self.records.forget(&self.instance);
         drop(self.seat);
         self.life.send_replace(Life::Gone(exit));
     }
@@ -196,9 +214,13 @@ impl Monitor {
         let mut unanswered: Option<Instant> = None;
         let mut incomplete = 0;
         loop {
-            let followed = self.log.follow(&self.docker, &self.id).await;
+            let followed = tokio::select! {
+                followed = self.log.follow(&self.docker, &self.id) => followed,
+                () = overdue(self.unwanted.clone()) => Err(Error::RequestTimeoutError),
+            };
             let options = None::<InspectContainerOptions>;
-            match self.docker.inspect_container(&self.id, options).await {
+            let looked = self.docker.inspect_container(&self.id, options);
+            match answer(looked).await {
                 Ok(found) => {
                     unanswered = None;
                     if let Some(exit) = exit_of(&found) {
@@ -206,8 +228,14 @@ impl Monitor {
                         if followed.is_ok() || incomplete >= LOG_TRIES {
                             return exit;
                         }
-                    } else if followed.is_ok() {
-                        pause = FIRST_PAUSE;
+                    } else {
+                        if *self.unwanted.borrow() {
+                            // The signal has not arrived.
+                            signal(&self.docker, &self.id, "SIGKILL").await;
+                        }
+                        if followed.is_ok() {
+                            pause = FIRST_PAUSE;
+                        }
                     }
                 }
                 Err(error) if is_missing(&error) => {
@@ -230,13 +258,14 @@ impl Monitor {
 }
 
 /// Removes a container, running or not, with the volumes that nobody else has. One that is gone already is fine.
-pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), bollard::errors::Error> {
+pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), Error> {
     let options = RemoveContainerOptionsBuilder::default()
         .force(true)
         .v(true)
         .build();
     match docker.remove_container(id, Some(options)).await {
-        Err(error) if !is_missing(&error) => Err(error),
+        // Somebody is doing it.
+        Err(error) if !is_missing(&error) && !is_conflict(&error) => Err(error),
         _ => Ok(()),
     }
 }

@@ -29,8 +29,11 @@ pub(super) struct Log {
     records: Records,
     stdout: Splitter,
     stderr: Splitter,
-    /// When Docker got the last piece that was read.
-    seen: Option<String>,
+    /// When Docker got the last piece that was read, and how many pieces it got at that moment: those of one long line have
+    /// one time.
+    seen: Option<(String, usize)>,
+    /// What Docker says once more, for it is asked by the second.
+    again: Option<(String, usize)>,
     /// The same, of the last line that was written.
     noted: Option<String>,
 }
@@ -45,14 +48,18 @@ impl Log {
             records,
             stdout: Splitter::default(),
             stderr: Splitter::default(),
-            seen: noted.clone(),
+            // It is noted only where all that had come was written.
+            seen: noted.clone().map(|at| (at, usize::MAX)),
+            again: None,
             noted,
         }
     }
 
     /// Writes what comes until Docker says that there is no more, which it does when the container has ended.
     pub(super) async fn follow(&mut self, docker: &Docker, container: &str) -> Result<(), Error> {
-        let since = self.seen.as_deref().and_then(seconds).unwrap_or_default();
+        self.again.clone_from(&self.seen);
+        let since = self.seen.as_ref().and_then(|(at, _)| seconds(at));
+        let since = since.unwrap_or_default();
         let options = LogsOptionsBuilder::default()
             .follow(true)
             .stdout(true)
@@ -104,11 +111,19 @@ impl Log {
         let Some((at, text)) = split_time(bytes) else {
             return;
         };
-        if self.seen.as_deref().is_some_and(|seen| at <= seen) {
-            // Docker is asked by the second.
-            return;
+        match &mut self.again {
+            Some((until, _)) if at < until.as_str() => return,
+            Some((until, left)) if at == until.as_str() && *left > 0 => {
+                *left -= 1;
+                return;
+            }
+            Some((until, _)) if at == until.as_str() => {}
+            _ => self.again = None,
         }
-        self.seen = Some(at.to_owned());
+        match &mut self.seen {
+            Some((seen, count)) if seen == at => *count = count.saturating_add(1),
+            seen => *seen = Some((at.to_owned(), 1)),
+        }
         let found = splitter.push(text).into_iter();
         lines.extend(found.map(|text| Line {
             at: millis(at),
@@ -116,7 +131,7 @@ impl Log {
             text,
         }));
         if self.stdout.is_empty() && self.stderr.is_empty() {
-            self.noted.clone_from(&self.seen);
+            self.noted = self.seen.as_ref().map(|(at, _)| at.clone());
         }
     }
 
@@ -190,6 +205,7 @@ mod tests {
         log.write(lines).await;
         // The next server gets everything of this second once more.
         let mut log = Log::open("a", &path, records);
+        log.again.clone_from(&log.seen);
         let mut lines = Vec::new();
         for (number, text) in [(1, "one\n"), (2, "tw"), (3, "o\n")] {
             log.take(&out(&format!("{} {text}", at(number))), &mut lines);
@@ -198,5 +214,27 @@ mod tests {
         log.write(lines).await;
         log.finish(None).await;
         assert_eq!(crate::log::tail(&path, 10), ["one", "two"]);
+    }
+
+    #[tokio::test]
+    async fn pieces_of_one_time_and_of_a_clock_that_was_set_back_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(folder.path()).unwrap();
+        let mut log = Log::open("a", &folder.path().join("1.log"), records);
+        let mut lines = Vec::new();
+        // A long line comes in pieces, all with the time of the first; two streams are not in order.
+        for (number, text) in [(5, "lo"), (5, "ng"), (5, "\n"), (4, "other\n")] {
+            log.take(&out(&format!("{} {text}", at(number))), &mut lines);
+        }
+        assert_eq!(texts(&lines), ["long", "other"]);
+        // The connection breaks in the middle of a line, and Docker begins with that second again.
+        for text in ["a", "b"] {
+            log.take(&out(&format!("{} {text}", at(6))), &mut lines);
+        }
+        log.again.clone_from(&log.seen);
+        for (number, text) in [(5, "lo"), (6, "a"), (6, "b"), (6, "c\n"), (7, "next\n")] {
+            log.take(&out(&format!("{} {text}", at(number))), &mut lines);
+        }
+        assert_eq!(texts(&lines), ["long", "other", "abc", "next"]);
     }
 }
