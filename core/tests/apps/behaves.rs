@@ -9,7 +9,7 @@
 //!
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
-//! `LINES`: so many lines are written at the start.
+//! `LINES`: so many lines are written at the start. `LONG`: then one of this length.
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
 //! `/exit-of/VERSION` (ends with 6 if it is of that version), `/hang-of/VERSION` (answers nothing any more), `/sick` (health checks fail from now on), `/well`
@@ -34,6 +34,9 @@ fn main() {
     println!("starting in mode {mode}, version {}", variable("VERSION", "none"));
     for line in 0..number("LINES", 0) {
         println!("line {line}");
+    }
+    if let length @ 1.. = number("LONG", 0) as usize {
+        println!("{}", "x".repeat(length));
     }
     let needed = variable("NEEDS", "");
     if !needed.is_empty() && TcpStream::connect(&needed).is_err() {

@@ -61,6 +61,7 @@ macro_rules! conformance {
                 a_rollback_restores_old_values_but_those_that_others_rotate,
             ],
             services: [
+                a_job_that_has_ended_keeps_nobody_from_anything,
                 they_start_behind_what_they_depend_on_and_find_each_other,
                 requests_go_by_host_and_path,
                 a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it,
@@ -76,6 +77,7 @@ macro_rules! conformance {
             ],
             logs: [
                 logs_are_listed_filtered_and_followed,
+                a_long_line_stays_whole,
             ],
             adoption: [
                 after_a_kill_the_same_processes_serve_on,

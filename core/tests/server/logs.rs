@@ -56,6 +56,23 @@ pub(crate) fn logs_are_listed_filtered_and_followed() {
 }
 
 #[test]
+pub(crate) fn a_long_line_stays_whole() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("LONG", "40000")]);
+    server.deploy_and_wait("v1");
+    let query = LogQuery::default();
+    let lines = until("it has written", || {
+        let lines = server.client().logs("local", &query).unwrap();
+        let listens = lines.iter().any(|line| line.line.contains("listening"));
+        listens.then_some(lines)
+    });
+    let lengths: Vec<usize> = lines.iter().map(|line| line.line.len()).collect();
+    assert_eq!(lengths.len(), 3, "{lengths:?}");
+    assert_eq!(lengths[1], 40_000);
+    assert!(lines[2].line.starts_with("listening"), "{}", lines[2].line);
+}
+
+#[test]
 fn events_resume_where_a_client_has_stopped() {
     let server = Server::start();
     let client = server.client();

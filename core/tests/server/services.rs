@@ -8,7 +8,7 @@ use std::thread;
 
 use management_api::client::{ApiError, LogQuery};
 use management_api::types::{
-    AnalysisSettings, CanaryStep, DeployRequest, Deployment, HealthCheck, Protocol,
+    AnalysisSettings, CanaryStep, DeployRequest, Deployment, HealthCheck, Protocol, Restart,
     RollbackRequest, RolloutSettings, Route, Service, ServiceStatus,
 };
 use serde_json::Value;
@@ -140,6 +140,45 @@ fn lines(server: &Server, service: &str) -> Vec<management_api::types::LogLine> 
         ..LogQuery::default()
     };
     server.client().logs("local", &query).unwrap()
+}
+
+#[test]
+pub(crate) fn a_job_that_has_ended_keeps_nobody_from_anything() {
+    let server = server();
+    let mut request = server.request("it");
+    request.env = env(&[("VERSION", "one")]);
+    request.depends_on = names(&["job"]);
+    let job = Service {
+        command: names(&["print"]),
+        restart: Restart::OnFailure,
+        health: Some(running()),
+        ..service(&server, "one")
+    };
+    request.services = BTreeMap::from([("job".to_owned(), job)]);
+    let first = succeeds(&server, &request);
+    let one_serves = || (server.version().as_deref() == Some("one")).then_some(());
+    until("the application serves", one_serves);
+    assert_eq!(services(&server)["job"].state, "done");
+    assert_eq!(server.client().status("local").unwrap().status, "deployed");
+    // A release that fails is undone, and nobody waits for the old job.
+    let mut bad = request.clone();
+    bad.env = env(&[("VERSION", "two"), ("MODE", "exit")]);
+    assert_eq!(deploy(&server, &bad).state, "rolled_back");
+    until("the old release serves on", one_serves);
+    // What depends on it is started again without it.
+    let ended = agent().post(format!("{}/exit/3", server.app_url()));
+    assert_eq!(ended.send_empty().unwrap().status(), 502);
+    until("the application serves again", one_serves);
+    // The next server does not run it a second time.
+    let server = server.kill_and_restart();
+    until("the next server serves", || {
+        (server.version().as_deref() == Some("one")).then_some(())
+    });
+    assert_eq!(services(&server)["job"].state, "done");
+    let lines = server.client().logs("local", &LogQuery::default()).unwrap();
+    let of_first = lines.iter().filter(|line| line.deployment == first);
+    let runs = of_first.filter(|line| line.line.starts_with("running print"));
+    assert_eq!(runs.count(), 1);
 }
 
 #[test]

@@ -428,18 +428,32 @@ async fn join(docker: &Docker, network: &Network) -> Result<String, EngineError>
         }
     };
     // Another server may have made one at the same time.
-    let id = oldest(docker, name).await?;
-    let id = id.unwrap_or_else(|| made.id.clone());
-    if id != made.id
-        && let Err(error) = docker.remove_network(&made.id).await
-    {
-        tracing::warn!(
-            name,
-            error = reason(&error),
-            "a second network is not removed"
-        );
+    Ok(oldest(docker, name).await?.unwrap_or(made.id))
+}
+
+/// The network of this name that was there first. Others of its name go: Docker starts no container by a name that two have.
+async fn oldest(docker: &Docker, name: &str) -> Result<Option<String>, EngineError> {
+    // Docker finds parts of names, too.
+    let filters = HashMap::from([("name", vec![name])]);
+    let options = ListNetworksOptionsBuilder::default()
+        .filters(&filters)
+        .build();
+    let found = docker.list_networks(Some(options)).await;
+    let found = found.map_err(failed("look for the network of instances"))?;
+    let mut named: Vec<_> = found
+        .into_iter()
+        .filter(|network| network.name.as_deref() == Some(name))
+        .collect();
+    named.sort_by_key(|network| (network.created.clone(), network.id.clone()));
+    let mut ids = named.into_iter().filter_map(|network| network.id);
+    let first = ids.next();
+    for id in ids {
+        if let Err(error) = docker.remove_network(&id).await {
+            let why = reason(&error);
+            tracing::warn!(name, error = why, "a second network is not removed");
+        }
     }
-    Ok(id)
+    Ok(first)
 }
 
 /// The machine's address in the network of instances: the gateway of that.
@@ -456,22 +470,6 @@ async fn host(docker: &Docker, network: &Network, joined: &str) -> Result<IpAddr
     let mut addresses = gateways.filter_map(|text| text.split('/').next()?.parse().ok());
     // One without a gateway leads nowhere.
     Ok(addresses.next().unwrap_or(loopback))
-}
-
-/// The network of this name that was there first.
-async fn oldest(docker: &Docker, name: &str) -> Result<Option<String>, EngineError> {
-    // Docker finds parts of names, too.
-    let filters = HashMap::from([("name", vec![name])]);
-    let options = ListNetworksOptionsBuilder::default()
-        .filters(&filters)
-        .build();
-    let found = docker.list_networks(Some(options)).await;
-    let found = found.map_err(failed("look for the network of instances"))?;
-    let named = found
-        .into_iter()
-        .filter(|network| network.name.as_deref() == Some(name));
-    let first = named.min_by_key(|network| (network.created.clone(), network.id.clone()));
-    Ok(first.and_then(|network| network.id))
 }
 
 /// Docker tells in words why a container cannot be made or started.

@@ -14,6 +14,8 @@ use xshell::{Shell, cmd};
 
 use crate::components;
 
+/// The network of instances that tests have Docker run: `core/tests/server/engine.rs`.
+const NETWORK: &str = "systemprompt-tests";
 /// Tells the tests where it listens.
 pub(super) const HOST: &str = "SYSTEMPROMPT_TEST_DOCKER_HOST";
 /// It starts in two seconds; a loaded machine takes longer.
@@ -33,7 +35,21 @@ impl Engine {
     /// Starts it below `temporary` when it is needed; `None` when it is not.
     pub(super) fn start_if(needed: bool, root: &Path, temporary: &Path) -> Option<Result<Self>> {
         let program = || components::find_program(root, "dockerd").context("dockerd is missing");
-        needed.then(|| Self::start(&program()?, temporary.join("docker")))
+        let start = || {
+            let engine = Self::start(&program()?, temporary.join("docker"))?;
+            engine.make_network()?;
+            Ok(engine)
+        };
+        needed.then(start)
+    }
+
+    /// Once: many servers that start at the same time would all make it.
+    fn make_network(&self) -> Result<()> {
+        let shell = Shell::new().context("cannot start commands")?;
+        let host = self.host();
+        let made = cmd!(shell, "docker --host {host} network create {NETWORK}");
+        let made = made.quiet().ignore_stdout().run();
+        made.context("cannot make the network of test instances")
     }
 
     /// Starts `program` with all its files in `folder`, which is made.
