@@ -120,7 +120,10 @@ fn in_query(query: Option<&Value>) -> impl Iterator<Item = Value> {
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     for (status, content) in &route.answers {
-        let mut response = json!({ "description": route.summary });
+        // A status may have several kinds of content.
+        let response = responses
+            .entry(status.to_string())
+            .or_insert_with(|| json!({ "description": route.summary }));
         match content {
             Content::Nothing => {}
             Content::Json(schema) => {
@@ -139,7 +142,6 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 });
             }
         }
-        responses.insert(status.to_string(), response);
     }
     let error = generator.subschema_for::<ErrorBody>();
     responses.insert(

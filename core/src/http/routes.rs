@@ -382,7 +382,8 @@ fn deployment_routes() -> Vec<Route> {
         .tenant(Permission::Look)
         .streams()
         .query::<logs::LogsQuery>()
-        .answers::<Data<Vec<LogLine>>>(200),
+        .answers::<Data<Vec<LogLine>>>(200)
+        .answers_events(),
     ]
 }
 
