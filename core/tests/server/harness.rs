@@ -272,6 +272,26 @@ impl Server {
             .unwrap()
     }
 
+    /// Asks for a deployment of tenant `local`; whether the server has died before that was over.
+    pub(crate) fn dies_deploying(&mut self, request: &DeployRequest) -> bool {
+        // It may die before it has answered.
+        let asked = self.client().deploy("local", request, &key(), false);
+        let number = asked.ok().and_then(|answer| answer.deployment);
+        until("it has died, or is done", || {
+            if self.has_died() {
+                return Some(true);
+            }
+            let done = self.client().deployment("local", number?).ok()?;
+            done.finished_at.is_some().then_some(false)
+        })
+    }
+
+    /// The latest deployment of tenant `local`.
+    pub(crate) fn last_deployment(&self) -> Deployment {
+        let history = self.client().deployments("local").unwrap();
+        history.unwrap().remove(0)
+    }
+
     /// Deploys an image that was pushed and waits for the end.
     pub(crate) fn deploy_and_wait(&self, tag: &str) -> Deployment {
         let answer = self.deploy(&self.request(tag));

@@ -188,18 +188,8 @@ fn at_whatever_record_the_leader_dies_another_ends_the_deployment() {
             server.version().filter(|version| version == live)
         });
         other.0.start_again(other.1);
-        // It may die before it has answered.
-        let asked = server
-            .client()
-            .deploy("local", &server.request(next), &key(), false);
-        let number = asked.ok().and_then(|answer| answer.deployment);
-        let died = until("it has died, or is done", || {
-            if server.has_died() {
-                return Some(true);
-            }
-            let done = server.client().deployment("local", number?).ok()?;
-            done.finished_at.is_some().then_some(false)
-        });
+        let request = server.request(next);
+        let died = server.dies_deploying(&request);
         if !died {
             assert!(record > 5, "only {record} records");
             verify(server.data());
@@ -207,12 +197,7 @@ fn at_whatever_record_the_leader_dies_another_ends_the_deployment() {
         }
         let server = &other.0;
         until("the other server leads", || leads(server).then_some(()));
-        let last = server
-            .client()
-            .deployments("local")
-            .unwrap()
-            .unwrap()
-            .remove(0);
+        let last = server.last_deployment();
         assert!(last.finished_at.is_some(), "died at {record}: {last:?}");
         if last.state == "succeeded" {
             std::mem::swap(&mut live, &mut next);

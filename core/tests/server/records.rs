@@ -3,7 +3,7 @@
 
 use management_api::types::{AnalysisSettings, CanaryStep, DeployRequest, RolloutSettings};
 
-use crate::harness::{Server, key, until};
+use crate::harness::{Server, until};
 use crate::image::push;
 
 /// More records than any deployment writes.
@@ -63,23 +63,9 @@ impl Case {
             release_command: self.release_command.iter().map(|w| (*w).into()).collect(),
             ..server.request("two")
         };
-        // It may die before it has answered.
-        let asked = server.client().deploy("local", &request, &key(), false);
-        let number = asked.ok().and_then(|answer| answer.deployment);
-        let died = until("it has died, or is done", || {
-            if server.has_died() {
-                return Some(true);
-            }
-            let done = server.client().deployment("local", number?).ok()?;
-            done.finished_at.is_some().then_some(false)
-        });
+        let died = server.dies_deploying(&request);
         let server = server.restart_with(&[]);
-        let last = server
-            .client()
-            .deployments("local")
-            .unwrap()
-            .unwrap()
-            .remove(0);
+        let last = server.last_deployment();
         let what = format!("{} died at record {record}: {last:?}", self.strategy);
         assert!(last.finished_at.is_some(), "{what}");
         if !died {

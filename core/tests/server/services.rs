@@ -710,18 +710,9 @@ fn dies_at_every_record(strategy: &str, records: u32) {
         until("the first release serves", || serves(&server, "one"));
         let mut request = shop(&server, "two");
         request.strategy = Some(strategy.to_owned());
-        let asked = server.client().deploy("local", &request, &key(), false);
-        let number = asked.ok().and_then(|answer| answer.deployment);
-        let died = until("it has died, or is done", || {
-            if server.has_died() {
-                return Some(true);
-            }
-            let done = server.client().deployment("local", number?).ok()?;
-            done.finished_at.is_some().then_some(false)
-        });
+        let died = server.dies_deploying(&request);
         server = server.restart_with(&[]);
-        let all = server.client().deployments("local").unwrap().unwrap();
-        let last = &all[0];
+        let last = server.last_deployment();
         let what = format!("{strategy} died at record {record}: {last:?}");
         assert!(last.finished_at.is_some(), "{what}");
         let version = match last.state.as_str() {
