@@ -5,8 +5,10 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
-use crate::body::Download;
 use crate::pool::ConnectError;
+
+/// What hyper, the kernel or the reader of an answer said.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the proxy answers itself. The text is for the log; clients get [`Failure::message`], which
 /// says nothing about addresses inside.
@@ -23,26 +25,26 @@ pub(crate) enum Failure {
     #[error("no connection to the instance")]
     Connect(#[from] ConnectError),
     #[error("the instance closed the connection before it answered")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] Cause),
     #[error("the answer of the instance is not valid HTTP")]
-    BadAnswer(#[source] hyper::Error),
+    BadAnswer(#[source] Cause),
     #[error("the instance switched to a protocol that was not asked for")]
     BadUpgrade,
     #[error("the instance did not answer within {0:?}")]
     AnswerTimeout(Duration),
     #[error("the client went away while it was sending its request")]
-    ClientGone(#[source] hyper::Error),
+    ClientGone(#[source] Cause),
 }
 
 impl Failure {
     /// What an error of the exchange with the instance means.
     pub(crate) fn of_exchange(error: hyper::Error) -> Self {
         if error.is_user() || error.is_body_write_aborted() {
-            Self::ClientGone(error)
+            Self::ClientGone(error.into())
         } else if error.is_parse() {
-            Self::BadAnswer(error)
+            Self::BadAnswer(error.into())
         } else {
-            Self::Closed(error)
+            Self::Closed(error.into())
         }
     }
 
@@ -67,11 +69,11 @@ impl Failure {
         }
     }
 
-    pub(crate) fn response(&self) -> Response<Download> {
+    pub(crate) fn response(&self) -> Response<String> {
         let (status, code) = self.status();
         let message = self.message();
         let body = format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
-        let mut response = Response::new(Download::own(body));
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

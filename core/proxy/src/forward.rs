@@ -77,13 +77,13 @@ impl Forwarder {
         self.counters.requested();
         let response = match self.forward(client, request, started).await {
             Ok(response) => response,
-            Err(failure) => self.answer_failure(client, &failure),
+            Err(failure) => self.answer_failure(client, &failure).map(Download::own),
         };
         self.counters.answered(response.status(), started.elapsed());
         response
     }
 
-    fn answer_failure(&self, client: &Client, failure: &Failure) -> Response<Download> {
+    pub(crate) fn answer_failure(&self, client: &Client, failure: &Failure) -> Response<String> {
         let cause = std::error::Error::source(failure).map(ToString::to_string);
         tracing::debug!(client = %client.address, cause, "request not forwarded: {failure}");
         self.counters.failed();

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::accept::{Door, agree};
 use crate::forward::{Client, Forwarder};
 use crate::idle::{Answer, Idle};
+use crate::plain;
 use crate::relay::relay;
 use crate::settings::Settings;
 
@@ -65,6 +66,26 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) fn new(phase: watch::Receiver<Phase>) -> Self {
         Self { phase }
+    }
+
+    /// The phase now; [`Stop::has_changed`] tells of later ones.
+    pub(crate) fn now(&mut self) -> Phase {
+        match self.phase.has_changed() {
+            Ok(_) => *self.phase.borrow_and_update(),
+            // The last handle was dropped.
+            Err(_) => Phase::Closed,
+        }
+    }
+
+    /// Whether the phase may be another one than [`Stop::now`] has said. Costs next to nothing.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.phase.has_changed().unwrap_or(true)
+    }
+
+    /// Returns once the phase may be another one than [`Stop::now`] has said.
+    pub(crate) async fn changed(mut self) {
+        // An error means that the last handle was dropped.
+        let _ = self.phase.changed().await;
     }
 
     /// Returns once the proxy has come to `phase`, or is gone altogether.
@@ -142,11 +163,21 @@ async fn greet(
     protocols: Arc<auto::Builder<TokioExecutor>>,
     forwarder: Arc<Forwarder>,
 ) {
-    let tls = match front {
-        Front::Http => return serve(stream, client, protocols, forwarder).await,
-        Front::Tcp => return relay(stream, client, forwarder).await,
-        Front::Tls(tls) => tls,
-    };
+    match front {
+        Front::Http => serve(stream, client, protocols, forwarder).await,
+        // On the heap, as all that only some connections need: a task is as large as the largest part of it, and is moved.
+        Front::Tcp => Box::pin(relay(stream, client, forwarder)).await,
+        Front::Tls(tls) => Box::pin(serve_tls(tls, stream, client, protocols, forwarder)).await,
+    }
+}
+
+async fn serve_tls(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    client: Client,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    forwarder: Arc<Forwarder>,
+) {
     let mut stop = client.stop.clone();
     let limit = forwarder.settings.handshake_timeout;
     let agreed = tokio::select! {
@@ -158,7 +189,22 @@ async fn greet(
     }
 }
 
+/// Serves a connection: as long as its requests are plain, here, and then with hyper.
 async fn serve<S>(
+    stream: S,
+    client: Client,
+    protocols: Arc<auto::Builder<TokioExecutor>>,
+    forwarder: Arc<Forwarder>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if let Some((stream, client, forwarder)) = plain::serve(stream, client, forwarder).await {
+        Box::pin(serve_all(stream, client, protocols, forwarder)).await;
+    }
+}
+
+/// Serves a connection with whatever comes over it.
+async fn serve_all<S>(
     stream: S,
     client: Client,
     protocols: Arc<auto::Builder<TokioExecutor>>,

@@ -8,15 +8,14 @@
 //! then costs no hand-over between tasks, and so no wake-up of another thread. Only where the two
 //! directions must not wait for each other (uploads, tunnels) it gets a task of its own.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -26,7 +25,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::Upload;
+use crate::plain::PlainLine;
 use crate::settings::Settings;
+use crate::shelf::Shelf;
 
 /// Why there is no connection to the instance.
 #[derive(Debug, thiserror::Error)]
@@ -112,16 +113,11 @@ pub(crate) struct Pool {
     address: SocketAddr,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    max_idle: usize,
     protocol: http1::Builder,
-    idle: Mutex<Idle>,
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    closed: bool,
-    /// The longest unused first; taken from the back, so that a quiet time shrinks the pool.
-    lines: VecDeque<(Line, Instant)>,
+    /// For plain requests.
+    plain: Shelf<PlainLine>,
+    /// For all others.
+    lines: Shelf<Line>,
 }
 
 impl Pool {
@@ -133,9 +129,9 @@ impl Pool {
             address,
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
-            max_idle: settings.max_idle_connections,
             protocol,
-            idle: Mutex::default(),
+            plain: Shelf::new(settings.max_idle_connections, settings.idle_timeout),
+            lines: Shelf::new(settings.max_idle_connections, settings.idle_timeout),
         }
     }
 
@@ -145,7 +141,12 @@ impl Pool {
         freshness: Freshness,
     ) -> Result<Lease, ConnectError> {
         let idle = match freshness {
-            Freshness::Any => poll_fn(|context| Poll::Ready(self.take_idle(context))).await,
+            Freshness::Any => {
+                let take = |context: &mut Context<'_>| {
+                    Poll::Ready(self.lines.take(|line| line.is_ready(context)))
+                };
+                poll_fn(take).await
+            }
             Freshness::New => None,
         };
         let line = match idle {
@@ -158,58 +159,52 @@ impl Pool {
         })
     }
 
+    /// A connection that is ready for one plain request.
+    pub(crate) async fn plain(&self, freshness: Freshness) -> Result<PlainLine, ConnectError> {
+        if freshness == Freshness::Any {
+            let take = |context: &mut Context<'_>| {
+                Poll::Ready(self.plain.take(|line| line.is_ready(context)))
+            };
+            if let Some(line) = poll_fn(take).await {
+                return Ok(line);
+            }
+        }
+        Ok(PlainLine::new(self.open().await?))
+    }
+
+    /// Makes a connection that has served a plain request free for another one.
+    pub(crate) fn keep_plain(&self, line: PlainLine) {
+        self.plain.keep(line);
+    }
+
     /// Drops the unused connections and keeps none from now on.
     pub(crate) fn close(&self) {
-        let mut idle = self.lock();
-        idle.closed = true;
-        let unused = std::mem::take(&mut idle.lines);
-        drop(idle);
-        drop(unused);
+        self.plain.close();
+        self.lines.close();
     }
 
     /// Drops the connections that have been unused for too long.
     pub(crate) fn expire(&self) {
-        let mut idle = self.lock();
-        let fresh = |(_, since): &(Line, Instant)| since.elapsed() < self.idle_timeout;
-        let expired = idle
-            .lines
-            .iter()
-            .position(fresh)
-            .unwrap_or(idle.lines.len());
-        let unused: Vec<_> = idle.lines.drain(..expired).collect();
-        drop(idle);
-        drop(unused);
+        self.plain.expire();
+        self.lines.expire();
     }
 
-    fn take_idle(&self, context: &mut Context<'_>) -> Option<Line> {
-        let mut idle = self.lock();
-        while let Some((mut line, since)) = idle.lines.pop_back() {
-            // An instance that has closed the connection meanwhile is noticed here.
-            if since.elapsed() < self.idle_timeout && line.is_ready(context) {
-                return Some(line);
-            }
-        }
-        None
-    }
-
-    fn keep(&self, line: Line) {
-        let mut idle = self.lock();
-        if !idle.closed && idle.lines.len() < self.max_idle {
-            idle.lines.push_back((line, Instant::now()));
-        }
-    }
-
-    async fn connect(&self) -> Result<Line, ConnectError> {
+    async fn open(&self) -> Result<TcpStream, ConnectError> {
         let address = self.address;
         let connecting = TcpStream::connect(address);
-        let stream = tokio::time::timeout(self.connect_timeout, connecting)
+        tokio::time::timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| ConnectError::TimedOut {
                 address,
                 limit: self.connect_timeout,
             })?
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|source| ConnectError::Refused { address, source })?;
+            .map_err(|source| ConnectError::Refused { address, source })
+    }
+
+    async fn connect(&self) -> Result<Line, ConnectError> {
+        let address = self.address;
+        let stream = self.open().await?;
         let (sender, connection) = self
             .protocol
             .handshake(TokioIo::new(stream))
@@ -219,10 +214,6 @@ impl Pool {
             sender,
             wire: Some(Box::pin(connection.with_upgrades())),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,7 +259,7 @@ impl Lease {
     pub(crate) fn give_back(self, context: &mut Context<'_>) {
         let Self { mut line, pool } = self;
         if line.is_ready(context) {
-            pool.keep(line);
+            pool.lines.keep(line);
         } else if !line.sender.is_closed() {
             // The answer has been read but hyper has not yet turned the connection around, or the
             // request is still being uploaded.
@@ -276,7 +267,7 @@ impl Lease {
             tokio::spawn(async move {
                 let ready = tokio::time::timeout(pool.idle_timeout, line.sender.ready()).await;
                 if matches!(ready, Ok(Ok(()))) {
-                    pool.keep(line);
+                    pool.lines.keep(line);
                 }
             });
         }

@@ -17,7 +17,7 @@ const MAY: &[(&str, &[&str])] = &[
     // Parts of the run side, which do not know each other.
     ("registry", &["oci"]),
     ("engines", &["oci", "fuzzing"]),
-    ("proxy", &[]),
+    ("proxy", &["fuzzing"]),
     (
         "systemprompt",
         &[

@@ -5,6 +5,7 @@ mod failures;
 mod gateway;
 mod http2;
 mod measuring;
+mod plain;
 mod pooling;
 mod routing;
 mod sharing;

@@ -41,7 +41,7 @@ async fn counting() -> (Instance, Arc<Count>) {
 }
 
 #[tokio::test]
-async fn one_connection_serves_one_client_after_another() {
+async fn one_connection_of_each_kind_serves_one_client_after_another() {
     let (instance, count) = counting().await;
     let proxy = proxy_to(&instance).await;
     for _ in 0..10 {
@@ -51,7 +51,8 @@ async fn one_connection_serves_one_client_after_another() {
             assert_eq!(body(response).await, "ok");
         }
     }
-    assert_eq!(count.ever.load(Ordering::SeqCst), 1);
+    // One for plain requests, and one for all others.
+    assert_eq!(count.ever.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,258 @@
+//! Plain requests: `GET` and `HEAD` over HTTP/1.1, without a body, an upgrade or anything else that changes how the messages
+//! are read. They are most of all requests, and nothing of them has to be understood but the heads: these are read by
+//! httparse, written once more with the fields that a gateway changes, and all else goes through as it came.
+//!
+//! Everything else is hyper's: the connection is handed over with the first request that is not plain, before anything of it
+//! was used, and stays there. What a request is for, its second attempt and its counts are the same on both ways.
+
+mod answer;
+mod buffer;
+mod chunks;
+mod exchange;
+mod fields;
+mod guard;
+mod line;
+mod prefixed;
+mod request;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+
+use self::answer::Question;
+use self::buffer::Buffer;
+use self::guard::{Guard, Interrupt, Until};
+use self::line::poll_send;
+use self::request::{Head, Sender};
+use crate::failure::Failure;
+use crate::forward::{Client, Forwarder};
+use crate::listener::Phase;
+use crate::route::Flight;
+
+pub(crate) use self::line::PlainLine;
+pub(crate) use self::prefixed::Prefixed;
+
+/// Enough for the heads of most requests.
+const USUAL: usize = 2 * 1024;
+
+/// The connection is of no more use: the client or the proxy has ended it, or the rest of an answer cannot come.
+#[derive(Debug)]
+struct Ended;
+
+impl From<Interrupt> for Ended {
+    fn from(_: Interrupt) -> Self {
+        Self
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(_: std::io::Error) -> Self {
+        Self
+    }
+}
+
+/// What comes of waiting for a request.
+enum Next {
+    Plain(Exchange),
+    /// A request, or the begin of one, that hyper is to read.
+    Other,
+    /// The client or the proxy has had enough.
+    End,
+}
+
+/// A request that has been read, with whom it is for.
+struct Exchange {
+    flight: Result<Flight, Failure>,
+    question: Question,
+    began: Instant,
+}
+
+/// A client's connection.
+pub(crate) struct Connection<S> {
+    stream: S,
+    read: Buffer,
+    guard: Guard,
+    forwarder: Arc<Forwarder>,
+    client: Client,
+    sender: Sender,
+    /// The head for the instance, as long as it may have to be sent again.
+    head: Vec<u8>,
+    /// What the client is sent next.
+    out: Vec<u8>,
+}
+
+/// Answers plain requests until there is one that is not: then returns the connection with it.
+pub(crate) async fn serve<S>(
+    stream: S,
+    client: Client,
+    forwarder: Arc<Forwarder>,
+) -> Option<(Prefixed<S>, Client, Arc<Forwarder>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let sender = Sender {
+        // An IPv4 client of a dual-stack listener is shown as what it is.
+        address: client.address.ip().to_canonical().to_string(),
+        scheme: client.scheme,
+        policy: forwarder.settings.forwarded,
+    };
+    let mut connection = Connection {
+        stream,
+        read: Buffer::new(USUAL),
+        guard: Guard::new(&client.stop),
+        forwarder,
+        client,
+        sender,
+        head: Vec::with_capacity(USUAL / 2),
+        out: Vec::with_capacity(USUAL / 2),
+    };
+    loop {
+        match connection.next().await {
+            Next::Plain(exchange) => match connection.answer(exchange).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    // The client sees the end after the answer; what it still sends is nobody's.
+                    let _ = connection.stream.shutdown().await;
+                    return None;
+                }
+                Err(Ended) => return None,
+            },
+            Next::Other => return Some(connection.hand_over()),
+            Next::End => return None,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn hand_over(self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
+        (
+            Prefixed::new(self.read, self.stream),
+            self.client,
+            self.forwarder,
+        )
+    }
+
+    /// The next request. One that comes byte by byte has as long as one that does not come.
+    async fn next(&mut self) -> Next {
+        let settings = &self.forwarder.settings;
+        let limit = settings.header_read_timeout;
+        let most = settings.max_header_bytes.max(8192) as usize;
+        let started = Instant::now();
+        // Whether what has been read may be a whole head.
+        let mut is_worth_a_look = !self.read.is_empty();
+        loop {
+            if is_worth_a_look && let Some(next) = self.look() {
+                return next;
+            }
+            if self.read.is_full() {
+                if self.read.capacity() >= most {
+                    return Next::Other;
+                }
+                self.read.grow((2 * self.read.capacity()).min(most));
+            }
+            let until = Until {
+                limit: Some(limit.saturating_sub(started.elapsed())),
+                // Between two requests the connection is closed at once; one that has begun is read.
+                phase: if self.read.is_empty() {
+                    Phase::Finishing
+                } else {
+                    Phase::Closed
+                },
+            };
+            let (read, stream) = (&mut self.read, &mut self.stream);
+            let fill = |context: &mut Context<'_>| read.poll_fill(stream, context);
+            let Ok(Ok(count @ 1..)) = self.guard.wait(until, fill).await else {
+                return Next::End;
+            };
+            let filled = self.read.filled();
+            is_worth_a_look =
+                filled[filled.len() - count..].contains(&b'\n') || count == filled.len();
+        }
+    }
+
+    /// What has been read, if that can be told yet.
+    fn look(&mut self) -> Option<Next> {
+        let request = match request::read(self.read.filled(), &self.sender, &mut self.head) {
+            Head::Plain(request) => request,
+            Head::Partial => return None,
+            Head::Other => return Some(Next::Other),
+        };
+        let began = Instant::now();
+        self.forwarder.counters.requested();
+        let flight = self.forwarder.table.choose(began, request.asked);
+        let question = Question {
+            is_head: request.is_head,
+            keeps_alive: request.keeps_alive && self.guard.phase() == Phase::Running,
+            max_headers: self.forwarder.settings.max_headers,
+        };
+        let length = request.length;
+        self.read.consume(length);
+        Some(Next::Plain(Exchange {
+            flight,
+            question,
+            began,
+        }))
+    }
+
+    /// Answers a request; whether another one may follow.
+    async fn answer(&mut self, exchange: Exchange) -> Result<bool, Ended> {
+        let Exchange {
+            flight,
+            question,
+            began,
+        } = exchange;
+        let outcome = match flight {
+            Ok(flight) => self.ask(flight, question).await?,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(asked) => {
+                self.count(asked.answer.status, began);
+                self.hand_on(asked).await?;
+            }
+            Err(failure) => {
+                let status = self.write_failure(&failure, question);
+                self.count(status, began);
+                self.flush().await?;
+            }
+        }
+        Ok(question.keeps_alive)
+    }
+
+    fn count(&self, status: StatusCode, began: Instant) {
+        self.forwarder.counters.answered(status, began.elapsed());
+    }
+
+    /// The proxy's own answer.
+    fn write_failure(&mut self, failure: &Failure, question: Question) -> StatusCode {
+        let response = self.forwarder.answer_failure(&self.client, failure);
+        answer::write_own(&response, question, &mut self.out);
+        response.status()
+    }
+
+    /// Sends the client what has been written. Each part that it takes is progress, over a slow line too.
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let (out, stream) = (&self.out, &mut self.stream);
+        let limit = self.forwarder.settings.take_timeout;
+        let mut sent = 0;
+        while sent < out.len() {
+            let before = sent;
+            let send = |context: &mut Context<'_>| match poll_send(stream, out, &mut sent, context)
+            {
+                Poll::Pending if sent > before => Poll::Ready(Ok(())),
+                outcome => outcome,
+            };
+            self.guard.wait(Until::within(limit), send).await??;
+        }
+        let (stream, flush) = (&mut self.stream, Until::within(limit));
+        self.guard
+            .wait(flush, |context| {
+                std::pin::Pin::new(&mut *stream).poll_flush(context)
+            })
+            .await??;
+        Ok(())
+    }
+}
