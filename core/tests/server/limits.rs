@@ -419,8 +419,11 @@ fn answer_pings(mut stream: TcpStream) -> (Duration, Vec<u8>) {
         stream.read_exact(&mut payload).unwrap();
         let is_ping = head[3] == 6 && head[4] & 1 == 0;
         if is_ping {
-            stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).unwrap();
-            stream.write_all(&payload).unwrap();
+            // It may be let go in this very moment.
+            let pong = [&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat();
+            if stream.write_all(&pong).is_err() {
+                break;
+            }
         } else if head[3] == 0 {
             content.extend(payload);
         }
