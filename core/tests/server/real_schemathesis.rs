@@ -70,12 +70,15 @@ fn check(server: &Server, configuration: &str, options: &[&str]) {
 /// The operator's token, which the list of tokens names, is not ended under the others.
 const TOKENS: &str = "[[operations]]\ninclude-name = \"DELETE /api/v1/tokens/{id}\"\n\
     enabled = false\n";
+/// Whoever asks to follow a log or the events is answered at once, and then for as long as it stays.
+const FOLLOWING: &str = "[[operations]]\ninclude-path-regex = \"/(logs|events)$\"\n\
+    request-timeout = 2\n";
 const HEADERS: &str = "headers = { Authorization = \"Bearer ${TOKEN}\" }\n";
 
 #[test]
 fn whatever_is_asked_is_answered_as_described() {
     let server = Server::start_with(LIMITS);
-    check(&server, &format!("{HEADERS}{TOKENS}"), &[]);
+    check(&server, &format!("{HEADERS}{TOKENS}{FOLLOWING}"), &[]);
     // By itself it cannot know that token's id.
     check(&server, HEADERS, &["--include-path", "/api/v1/tokens/{id}"]);
 }
@@ -87,7 +90,7 @@ fn whatever_is_asked_of_a_tenant_that_serves_is_answered_as_described() {
     server.deploy_and_wait("one");
     // Nor is the tenant.
     let configuration = format!(
-        "{HEADERS}parameters = {{ \"path.tenant\" = \"local\", \"path.number\" = 1 }}\n{TOKENS}\
+        "{HEADERS}parameters = {{ \"path.tenant\" = \"local\", \"path.number\" = 1 }}\n{TOKENS}{FOLLOWING}\
          [[operations]]\ninclude-name = \"DELETE /api/v1/tenants/{{tenant}}\"\nenabled = false\n"
     );
     check(&server, &configuration, &[]);
