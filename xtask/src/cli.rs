@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build everything, make the image, push it, deploy it and wait until it is healthy.
     Deploy(Deploy),
+    /// Read `aramb.toml`, say what is wrong with it, and show its services in their order.
+    Plan(Plan),
     /// Build the packages that the image ships, and nothing else.
     BuildAll(BuildAll),
     /// Return to an older release. Needs no source, no build and no push.
@@ -99,6 +101,35 @@ pub(crate) enum Output {
     Json,
     /// One YAML document, whatever happens.
     Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The file [default: `aramb.toml` in this folder or one above].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Draw who takes what from whom.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = Drawing::Text,
+        default_missing_value = "text"
+    )]
+    pub(crate) graph: Drawing,
+}
+
+/// How a graph is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Drawing {
+    /// A line for each service.
+    Text,
+    /// For a Mermaid block in Markdown.
+    Mermaid,
+    /// A picture.
+    Svg,
 }
 
 #[derive(Debug, Args)]

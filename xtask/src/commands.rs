@@ -11,6 +11,7 @@ mod lock;
 mod login;
 mod logs;
 mod manual;
+mod plan;
 mod rollback;
 mod secrets;
 mod status;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
             flags.target.output,
             steer::run(project, &flags, Word::Abort),
         ),
+        Command::Plan(flags) => ended(Output::Human, plan::run(project, &flags)),
         Command::BuildAll(flags) => ended(flags.target.output, build_all::run(project, &flags)),
         Command::History(flags) => ended(flags.target.output, history::run(project, &flags)),
         Command::Status(target) => ended(target.output, status::run(project, &target)),

@@ -281,7 +281,7 @@ fn mismatch(found: &DeValue<'_>, leaf: &Leaf) -> Fault {
     fault
 }
 
-fn type_name(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",

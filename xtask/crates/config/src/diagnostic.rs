@@ -47,9 +47,20 @@ impl Line {
     /// The line of `source` that holds the bytes of `span`; where they go over several lines, the
     /// first.
     pub(crate) fn of(path: &Path, source: &str, span: Range<usize>) -> Self {
+        let mut line = Self::raw(path, source, span.clone());
+        line.text = if is_inside_text(&source[..begin_of_line(source, span.start)]) {
+            REDACTED.to_owned()
+        } else {
+            without_secrets(&line.text)
+        };
+        line
+    }
+
+    /// The same with the text as it is, for callers that know where secrets stand.
+    pub(crate) fn raw(path: &Path, source: &str, span: Range<usize>) -> Self {
         let start = floor(source, span.start);
         let end = floor(source, span.end).max(start);
-        let begin = source[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let begin = begin_of_line(source, start);
         let text = source[begin..].lines().next().unwrap_or_default();
         let inside = (start - begin).min(text.len());
         let until = (end - begin).clamp(inside, text.len());
@@ -58,11 +69,7 @@ impl Line {
             line: source[..begin].matches('\n').count() + 1,
             column: text[..inside].chars().count() + 1,
             length: text[inside..until].chars().count().max(1),
-            text: if is_inside_text(&source[..begin]) {
-                REDACTED.to_owned()
-            } else {
-                without_secrets(text)
-            },
+            text: text.to_owned(),
         }
     }
 
@@ -79,6 +86,12 @@ impl Line {
         let carets = "^".repeat(self.length.min(shown).max(1));
         write!(f, "{margin} | {before}{carets}")
     }
+}
+
+/// The first byte of the line that a byte is in.
+pub(crate) fn begin_of_line(source: &str, index: usize) -> usize {
+    let before = &source[..floor(source, index)];
+    before.rfind('\n').map_or(0, |newline| newline + 1)
 }
 
 /// The nearest boundary of a character at or before `index`.

@@ -5,6 +5,7 @@
 //! folder, the time) is an argument, so that two settings can be loaded side by side. What the
 //! values mean is the business of [`deploy_plan::config`]; nothing here talks to a network.
 
+pub mod aramb;
 pub mod credentials;
 pub mod extensions;
 pub mod jwt;

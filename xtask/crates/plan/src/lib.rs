@@ -4,6 +4,7 @@
 //! Planning does no input or output, reads no clock and draws no lots: everything that it depends
 //! on is an argument. That is what makes `--dry-run` show exactly what would run.
 
+pub mod aramb;
 pub mod config;
 pub mod exit;
 pub mod failure;
