@@ -26,6 +26,10 @@ enum State {
         size: u64,
         digits: u8,
     },
+    /// In the space after the size, which some put there to a fixed width.
+    Space {
+        size: u64,
+    },
     Extension {
         size: u64,
     },
@@ -99,10 +103,16 @@ impl Chunks {
                 })
             }
             (State::Size { digits: 0, .. }, _) => Err(BadChunks),
-            (State::Size { size, .. } | State::Extension { size }, b'\r') => {
-                Ok(State::SizeEnd { size })
+            (
+                State::Size { size, .. } | State::Space { size } | State::Extension { size },
+                b'\r',
+            ) => Ok(State::SizeEnd { size }),
+            (State::Size { size, .. } | State::Space { size }, b' ' | b'\t') => {
+                Ok(State::Space { size })
             }
-            (State::Size { size, .. }, b';' | b' ' | b'\t') => Ok(State::Extension { size }),
+            (State::Size { size, .. } | State::Space { size }, b';') => {
+                Ok(State::Extension { size })
+            }
             (State::Extension { .. } | State::TrailerLine, _) if is_text(byte) => self.extra(),
             (State::SizeEnd { size: 0 } | State::TrailerEnd, b'\n') => Ok(State::Trailer),
             (State::SizeEnd { size }, b'\n') => Ok(State::Data { left: size }),
@@ -157,6 +167,7 @@ mod tests {
             "5;name=\"v\"\r\nhello\r\n00a \r\n0123456789\r\n000\r\n\r\n",
             "1\r\n\r\r\n2\r\n\r\n\r\n0\r\nexpires: never\r\nx: y\r\n\r\n",
             "A\r\n0123456789\r\n0\r\n\r\n",
+            "5  \t;x\r\nhello\r\n0   \r\n\r\n",
         ] {
             let followed = format!("{body}HTTP/1.1 200 OK\r\n");
             for piece in 1..followed.len() {
@@ -202,6 +213,8 @@ mod tests {
             "0\r\nx: \0\r\n\r\n",
             "0\r\nx: y\n\r\n",
             "0\r\n\rX",
+            "5 5\r\nhello\r\n0\r\n\r\n",
+            "5 x;y\r\nhello\r\n0\r\n\r\n",
         ] {
             for piece in 1..=body.len() {
                 assert_eq!(end(body.as_bytes(), piece), Err(BadChunks), "{body:?}");
@@ -214,6 +227,8 @@ mod tests {
         let long = "x".repeat(EXTRAS as usize + 1);
         assert_eq!(end(format!("1;{long}").as_bytes(), 4096), Err(BadChunks));
         assert_eq!(end(format!("0\r\n{long}").as_bytes(), 4096), Err(BadChunks));
+        let padded = format!("{}0\r\n\r\n", "1      \r\n.\r\n".repeat(EXTRAS as usize));
+        assert_eq!(end(padded.as_bytes(), 4096), Ok(Some(padded.len())));
         let many = "1;xxxx\r\n.\r\n".repeat(EXTRAS as usize / 4 + 1);
         assert_eq!(end(many.as_bytes(), 4096), Err(BadChunks));
     }
