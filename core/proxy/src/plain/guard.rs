@@ -76,7 +76,7 @@ impl Guard {
         Self {
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
-            change: Box::pin(stop.clone().changed()),
+            change: change(&stop),
             stop,
             phase,
             subscribed: false,
@@ -102,8 +102,10 @@ impl Guard {
             if let Poll::Ready(outcome) = attempt(context) {
                 return Poll::Ready(Ok(outcome));
             }
-            // Then it is for this task's turn being over that the attempt has not come further, and it is woken for that.
+            // Then it may be for this task's turn being over that the attempt has not come further, and neither the timer nor
+            // the phase would be heard of now.
             if !coop::has_budget_remaining() {
+                context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             let end = until
@@ -130,17 +132,18 @@ impl Guard {
     }
 
     fn poll_phase(&mut self, context: &mut Context<'_>) -> Phase {
-        while !self.subscribed || self.stop.has_changed() {
-            self.phase = self.stop.now();
-            if self.phase == Phase::Closed {
-                break;
-            }
-            self.subscribed = self.change.as_mut().poll(context).is_pending();
-            if !self.subscribed {
-                self.change = Box::pin(self.stop.clone().changed());
-            }
+        // Only here is nothing on its way that could use the subscription up unseen: a later phase is seen before it is told.
+        if self.subscribed && self.phase == Phase::Running && !self.stop.has_changed() {
+            return self.phase;
         }
-        self.phase
+        loop {
+            self.phase = self.stop.now();
+            if self.phase == Phase::Closed || self.change.as_mut().poll(context).is_pending() {
+                self.subscribed = true;
+                return self.phase;
+            }
+            self.change = change(&self.stop);
+        }
     }
 
     fn poll_time(&mut self, end: Instant, context: &mut Context<'_>) -> Poll<()> {
@@ -159,5 +162,84 @@ impl Guard {
         } else {
             Poll::Ready(())
         }
+    }
+}
+
+/// Told of in any turn of the task: a subscription that was put off would be none.
+fn change(stop: &Stop) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(coop::unconstrained(stop.clone().changed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn guard() -> (watch::Sender<Phase>, Guard) {
+        let (phase, stop) = watch::channel(Phase::Running);
+        (phase, Guard::new(&Stop::new(stop)))
+    }
+
+    fn never(_: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    /// Uses up the task's turn, and has nothing to wait for.
+    fn exhaust(context: &mut Context<'_>) -> Poll<()> {
+        while coop::has_budget_remaining() {
+            if let Poll::Ready(progress) = coop::poll_proceed(context) {
+                progress.made_progress();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A wait in a task that nothing wakes but what the guard waits for.
+    fn waiting(
+        mut guard: Guard,
+        until: Until,
+        attempt: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'static,
+    ) -> JoinHandle<Result<(), Interrupt>> {
+        tokio::spawn(async move { guard.wait(until, attempt).await })
+    }
+
+    async fn outcome(waiting: JoinHandle<Result<(), Interrupt>>) -> Result<(), Interrupt> {
+        let ended = tokio::time::timeout(SOON, waiting).await;
+        ended
+            .expect("it does not wait without end")
+            .expect("no panic")
+    }
+
+    #[tokio::test]
+    async fn a_phase_is_noticed_after_one_that_was_asked_for() {
+        let (phase, mut guard) = guard();
+        let late = guard.wait(Until::within(SHORT), never).await;
+        assert_eq!(late, Err(Interrupt::Late));
+        phase.send(Phase::Finishing).expect("it is awaited");
+        assert_eq!(guard.phase(), Phase::Finishing);
+        let waiting = waiting(guard, Until::closed(), never);
+        tokio::task::yield_now().await;
+        phase.send(Phase::Closed).expect("it is awaited");
+        assert_eq!(outcome(waiting).await, Err(Interrupt::Stop));
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_though_the_task_has_had_its_turn() {
+        let (phase, guarded) = guard();
+        let mut is_first = true;
+        let once = move |context: &mut Context<'_>| {
+            if std::mem::take(&mut is_first) {
+                return exhaust(context);
+            }
+            Poll::Pending
+        };
+        let waiting = waiting(guarded, Until::within(SHORT), once);
+        assert_eq!(outcome(waiting).await, Err(Interrupt::Late));
+        drop(phase);
     }
 }
