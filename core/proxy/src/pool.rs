@@ -23,6 +23,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 use crate::body::Upload;
 use crate::plain::PlainLine;
@@ -145,7 +146,7 @@ impl Pool {
                 let take = |context: &mut Context<'_>| {
                     Poll::Ready(self.lines.take(|line| line.is_ready(context)))
                 };
-                poll_fn(take).await
+                coop::unconstrained(poll_fn(take)).await
             }
             Freshness::New => None,
         };
@@ -165,7 +166,8 @@ impl Pool {
             let take = |context: &mut Context<'_>| {
                 Poll::Ready(self.plain.take(|line| line.is_ready(context)))
             };
-            if let Some(line) = poll_fn(take).await {
+            // A task that has had its turn would be told of nothing that the instance has said meanwhile.
+            if let Some(line) = coop::unconstrained(poll_fn(take)).await {
                 return Ok(line);
             }
         }

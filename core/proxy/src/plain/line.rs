@@ -71,3 +71,33 @@ pub(super) fn poll_send(
     }
     Poll::Ready(Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::task::coop;
+
+    use crate::pool::{Freshness, Pool};
+    use crate::settings::Settings;
+
+    #[tokio::test]
+    async fn what_is_said_unasked_is_seen_by_a_task_that_has_had_its_turn_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::new(listener.local_addr().unwrap(), &Settings::default());
+        let line = pool.plain(Freshness::New).await.unwrap();
+        let (mut instance, _) = listener.accept().await.unwrap();
+        instance
+            .write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+            .await
+            .unwrap();
+        line.stream.readable().await.unwrap();
+        let first = line.stream.local_addr().unwrap();
+        pool.keep_plain(line);
+        while coop::has_budget_remaining() {
+            coop::consume_budget().await;
+        }
+        let next = pool.plain(Freshness::Any).await.unwrap();
+        assert_ne!(next.stream.local_addr().unwrap(), first);
+    }
+}
