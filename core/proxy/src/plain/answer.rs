@@ -232,13 +232,15 @@ impl<'a> Noted<'a> {
     }
 
     fn write_fields(&self, headers: &[Header<'_>], status: StatusCode, out: &mut Vec<u8>) {
+        // Of several that are the same one is handed on (RFC 9112 section 6.3).
+        let mut wants_length = !self.is_chunked && status != StatusCode::NO_CONTENT;
         for Header { name, value } in headers {
             let is_for_the_client = match Field::of(name) {
                 // `Upgrade` says what else is spoken here: to the instance, not to the proxy.
                 Field::Connection | Field::TransferEncoding | Field::HopByHop | Field::Special => {
                     false
                 }
-                Field::ContentLength => !self.is_chunked && status != StatusCode::NO_CONTENT,
+                Field::ContentLength => std::mem::take(&mut wants_length),
                 _ => !self
                     .named
                     .iter()

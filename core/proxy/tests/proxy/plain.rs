@@ -356,6 +356,14 @@ async fn the_end_of_the_proxy_is_told_with_the_last_answer() {
     ended.expect("it ends").expect("no panic");
 }
 
+#[tokio::test]
+async fn one_length_is_said_once() {
+    let got =
+        through("HTTP/1.1 200 OK\r\ndate: d\r\ncontent-length: 2\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+    assert_eq!(got, CLOSING);
+}
+
 /// What hyper makes of an answer to a GET request: the status and the whole body.
 async fn as_hyper_reads(bytes: Vec<u8>) -> Option<(u16, Bytes)> {
     let (mut server, client) = tokio::io::duplex(1 << 20);
