@@ -227,6 +227,8 @@ async fn serve_all<S>(
     let io = TokioIo::new(stream);
     let mut connection = pin!(protocols.serve_connection_with_upgrades(io, service));
     let outcome = tokio::select! {
+        // A request that it was handed over with has begun, also when the proxy is ending already.
+        biased;
         outcome = connection.as_mut() => outcome,
         () = idle.over(patience) => return,
         () = stop.finishing() => {

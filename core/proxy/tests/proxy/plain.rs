@@ -356,6 +356,44 @@ async fn the_end_of_the_proxy_is_told_with_the_last_answer() {
     ended.expect("it ends").expect("no panic");
 }
 
+/// Begins to end a proxy, and returns when its connections have noticed.
+async fn stop(proxy: Proxy) -> tokio::task::JoinHandle<()> {
+    let mut idle = connect(&proxy).await;
+    idle.write_all(GET.as_bytes()).await.expect("sent");
+    read_until(&mut idle, "ok").await;
+    let stopping = tokio::spawn(async move { proxy.shutdown(SOON).await });
+    let ended = tokio::time::timeout(SOON, idle.read(&mut [0])).await;
+    assert!(matches!(ended, Ok(Ok(0))), "{ended:?}");
+    stopping
+}
+
+#[tokio::test]
+async fn a_request_that_has_begun_is_answered_at_the_end_of_the_proxy_too() {
+    let (instance, _) = answering(OK).await;
+    let proxy = proxy_to(&instance).await;
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        let mut stream = connect(&proxy).await;
+        stream.write_all(GET.as_bytes()).await.expect("sent");
+        read_until(&mut stream, "ok").await;
+        stream.write_all(b"POST").await.expect("sent");
+        streams.push(stream);
+    }
+    // What was sent has been read once another connection has had its answer.
+    let stopping = stop(proxy).await;
+    for mut stream in streams {
+        let rest = b" /x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(rest).await.expect("sent");
+        let mut answer = String::new();
+        let reading = stream.read_to_string(&mut answer);
+        let read = tokio::time::timeout(SOON, reading).await;
+        read.expect("the end").expect("text");
+        assert!(answer.ends_with("\r\n\r\nok"), "{answer:?}");
+    }
+    let ended = tokio::time::timeout(SOON, stopping).await;
+    ended.expect("it ends").expect("no panic");
+}
+
 #[tokio::test]
 async fn one_length_is_said_once() {
     let got =
