@@ -96,8 +96,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(Some(answer)) if answer.status.is_informational() => {
                     return Ok(Err(Failure::BadUpgrade));
                 }
-                Ok(Some(answer)) => {
+                Ok(Some(mut answer)) => {
                     line.read.consume(answer.length);
+                    // What is missing of this request the instance would take from the next one.
+                    answer.is_reusable &= sent == self.head.len();
                     return Ok(match answer.body.check(line.read.filled()) {
                         Ok(()) => Ok((line, answer)),
                         Err(bad) => Err(Failure::BadAnswer(bad.into())),

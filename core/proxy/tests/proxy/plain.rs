@@ -356,6 +356,45 @@ async fn the_end_of_the_proxy_is_told_with_the_last_answer() {
     ended.expect("it ends").expect("no panic");
 }
 
+#[tokio::test]
+async fn a_request_that_was_not_sent_to_its_end_leaves_no_connection_behind() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&connections);
+    let instance = raw_instance(move |mut stream| {
+        let is_first = seen.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            // The first one answers what it has not read.
+            while is_first || has_asked(&mut stream).await {
+                stream.write_all(OK.as_bytes()).await.expect("sent");
+                if is_first {
+                    break;
+                }
+            }
+            while has_asked(&mut stream).await {
+                let _ = stream.write_all(OK.replace("ok", "no").as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let proxy = proxy_with(Settings {
+        max_header_bytes: 64 << 20,
+        ..Settings::default()
+    })
+    .await;
+    assert!(switch(&proxy, instance.target("one")).is_none());
+    let mut stream = connect(&proxy).await;
+    // More than the kernel takes of it.
+    let long = format!(
+        "GET /x HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "y".repeat(32 << 20)
+    );
+    stream.write_all(long.as_bytes()).await.expect("sent");
+    assert_eq!(read_until(&mut stream, "ok").await, OK);
+    stream.write_all(GET.as_bytes()).await.expect("sent");
+    assert_eq!(read_until(&mut stream, "\r\n\r\nok").await, OK);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
 /// Begins to end a proxy, and returns when its connections have noticed.
 async fn stop(proxy: Proxy) -> tokio::task::JoinHandle<()> {
     let mut idle = connect(&proxy).await;
