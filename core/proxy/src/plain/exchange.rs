@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -83,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         question: Question,
     ) -> Result<Result<(PlainLine, Answer), Failure>, Ended> {
         let most = self.forwarder.settings.max_header_bytes.max(8192) as usize;
+        let started = Instant::now();
         let mut sent = 0;
         let mut interim = 0;
         loop {
@@ -112,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) => {}
                 Err(bad) => return Ok(Err(Failure::BadAnswer(bad.into()))),
             }
-            match self.poll_exchange(&mut line, &mut sent).await? {
+            match self.poll_exchange(&mut line, &mut sent, started).await? {
                 Ok(Ok(1..)) => {}
                 // A connection that ends in silence may only have been too old.
                 Ok(ended) if line.read.is_empty() && interim == 0 => {
@@ -125,11 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Sends on, and reads something of the answer.
+    /// Sends on, and reads something of the answer, all of which has the time of one answer since `started`.
     async fn poll_exchange(
         &mut self,
         line: &mut PlainLine,
         sent: &mut usize,
+        started: Instant,
     ) -> Result<Result<io::Result<usize>, Failure>, Ended> {
         let limit = self.forwarder.settings.answer_timeout;
         let (head, read, stream) = (&self.head, &mut self.read, &mut self.stream);
@@ -144,7 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 _ => poll_gone(read, stream, context).map(Err),
             }
         };
-        match self.guard.wait(Until::within(limit), step).await {
+        let left = limit.saturating_sub(started.elapsed());
+        match self.guard.wait(Until::within(left), step).await {
             Ok(Ok(count)) => Ok(Ok(count)),
             Ok(Err(Ended)) | Err(Interrupt::Stop) => Err(Ended),
             Err(Interrupt::Late) => Ok(Err(Failure::AnswerTimeout(limit))),

@@ -395,6 +395,32 @@ async fn a_request_that_was_not_sent_to_its_end_leaves_no_connection_behind() {
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
+#[tokio::test]
+async fn an_answer_that_comes_drop_by_drop_is_given_up() {
+    for drop in ["y", "y\r\nx: "] {
+        let instance = raw_instance(move |mut stream| async move {
+            has_asked(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await;
+            for _ in 0..100 {
+                if stream.write_all(drop.as_bytes()).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let _ = stream.write_all(b"\r\ncontent-length: 0\r\n\r\n").await;
+        })
+        .await;
+        let proxy = proxy_with(Settings {
+            answer_timeout: Duration::from_millis(300),
+            ..Settings::default()
+        })
+        .await;
+        assert!(switch(&proxy, instance.target("one")).is_none());
+        let got = raw(proxy.local_addr(), LAST).await;
+        assert!(got.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{got}");
+    }
+}
+
 /// Begins to end a proxy, and returns when its connections have noticed.
 async fn stop(proxy: Proxy) -> tokio::task::JoinHandle<()> {
     let mut idle = connect(&proxy).await;
