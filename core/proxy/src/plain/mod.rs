@@ -15,12 +15,13 @@ mod line;
 mod prefixed;
 mod request;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::answer::Question;
 use self::buffer::Buffer;
@@ -114,8 +115,7 @@ where
             Next::Plain(exchange) => match connection.answer(exchange).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    // The client sees the end after the answer; what it still sends is nobody's.
-                    let _ = connection.stream.shutdown().await;
+                    connection.end().await;
                     return None;
                 }
                 Err(Ended) => return None,
@@ -233,6 +233,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         response.status()
     }
 
+    /// The client sees the end after the answer; what it still sends is nobody's. With TLS the end is one more message, which
+    /// a client may not take.
+    async fn end(&mut self) {
+        let until = Until::within(self.forwarder.settings.take_timeout);
+        let stream = &mut self.stream;
+        let shutdown = |context: &mut Context<'_>| Pin::new(&mut *stream).poll_shutdown(context);
+        let _ = self.guard.wait(until, shutdown).await;
+    }
+
     /// Sends the client what has been written. Each part that it takes is progress, over a slow line too.
     async fn flush(&mut self) -> Result<(), Ended> {
         let (out, stream) = (&self.out, &mut self.stream);
@@ -249,10 +258,100 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let (stream, flush) = (&mut self.stream, Until::within(limit));
         self.guard
-            .wait(flush, |context| {
-                std::pin::Pin::new(&mut *stream).poll_flush(context)
-            })
+            .wait(flush, |context| Pin::new(&mut *stream).poll_flush(context))
             .await??;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::listener::Stop;
+    use crate::settings::Settings;
+    use crate::stats::Counters;
+    use crate::table::Table;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A connection whose other side does not take the end, as TLS may have it.
+    struct Endless(DuplexStream);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            room: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, room)
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    fn forwarder(settings: Settings) -> Arc<Forwarder> {
+        let counters = Arc::new(Counters::default());
+        Arc::new(Forwarder {
+            table: Table::new(Arc::clone(&counters)),
+            settings,
+            counters,
+        })
+    }
+
+    fn client(stop: watch::Receiver<Phase>) -> Client {
+        Client {
+            address: SocketAddr::from(([192, 0, 2, 7], 1)),
+            scheme: "https",
+            stop: Stop::new(stop),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_take_the_end_is_not_waited_for_without_end() {
+        for is_stopped in [false, true] {
+            let (phase, stop) = watch::channel(Phase::Running);
+            let limit = [Duration::from_millis(20), 2 * SOON][usize::from(is_stopped)];
+            let forwarder = forwarder(Settings {
+                take_timeout: limit,
+                ..Settings::default()
+            });
+            let (mut near, far) = tokio::io::duplex(4096);
+            let serving = tokio::spawn(serve(Endless(far), client(stop), forwarder));
+            near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}}") {
+                assert_ne!(near.read_buf(&mut answer).await.unwrap(), 0);
+            }
+            if is_stopped {
+                phase.send(Phase::Closed).unwrap();
+            }
+            let ended = tokio::time::timeout(SOON, serving).await;
+            assert!(ended.expect("it ends").unwrap().is_none());
+        }
     }
 }
