@@ -12,6 +12,7 @@ use super::guard::{Interrupt, Until};
 use super::line::PlainLine;
 use super::{Connection, Ended};
 use crate::failure::Failure;
+use crate::listener::Phase;
 use crate::pool::Freshness;
 use crate::route::Flight;
 
@@ -36,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn ask(
         &mut self,
         flight: Flight,
-        question: Question,
+        question: &mut Question,
     ) -> Result<Result<Asked, Failure>, Ended> {
         let failure = match self.attempt(&flight, question, Freshness::Any).await? {
             Ok((line, answer)) => return Ok(Ok(Asked::new(answer, line, flight, question))),
@@ -58,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn attempt(
         &mut self,
         flight: &Flight,
-        question: Question,
+        question: &mut Question,
         freshness: Freshness,
     ) -> Result<Result<(PlainLine, Answer), Failure>, Ended> {
         let mut connecting = pin!(flight.pool().plain(freshness));
@@ -81,14 +82,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn exchange(
         &mut self,
         mut line: PlainLine,
-        question: Question,
+        question: &mut Question,
     ) -> Result<Result<(PlainLine, Answer), Failure>, Ended> {
         let most = self.forwarder.settings.max_header_bytes.max(8192) as usize;
         let started = Instant::now();
         let mut sent = 0;
         let mut interim = 0;
         loop {
-            match answer::read(line.read.filled(), question, &mut self.out) {
+            // The last answer is told as that, also when it has become the last one since it was asked for.
+            question.keeps_alive &= self.guard.phase() == Phase::Running;
+            match answer::read(line.read.filled(), *question, &mut self.out) {
                 Ok(Some(answer)) if answer.is_interim() && interim < INTERIM => {
                     // Nobody has asked for it, and the client has nothing to do about it.
                     line.read.consume(answer.length);
@@ -238,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl Asked {
-    fn new(answer: Answer, line: PlainLine, flight: Flight, question: Question) -> Self {
+    fn new(answer: Answer, line: PlainLine, flight: Flight, question: &Question) -> Self {
         Self {
             answer,
             line,

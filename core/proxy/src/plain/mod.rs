@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let flight = self.forwarder.table.choose(began, request.asked);
         let question = Question {
             is_head: request.is_head,
-            keeps_alive: request.keeps_alive && self.guard.phase() == Phase::Running,
+            keeps_alive: request.keeps_alive,
             max_headers: self.forwarder.settings.max_headers,
         };
         let length = request.length;
@@ -201,11 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn answer(&mut self, exchange: Exchange) -> Result<bool, Ended> {
         let Exchange {
             flight,
-            question,
+            mut question,
             began,
         } = exchange;
         let outcome = match flight {
-            Ok(flight) => self.ask(flight, question).await?,
+            Ok(flight) => self.ask(flight, &mut question).await?,
             Err(failure) => Err(failure),
         };
         match outcome {
@@ -214,6 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.hand_on(asked).await?;
             }
             Err(failure) => {
+                question.keeps_alive &= self.guard.phase() == Phase::Running;
                 let status = self.write_failure(&failure, question);
                 self.count(status, began);
                 self.flush().await?;

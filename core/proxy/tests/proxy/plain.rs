@@ -433,6 +433,42 @@ async fn stop(proxy: Proxy) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_waited_for_tells_of_the_end_that_has_come_meanwhile() {
+    let go = Arc::new(tokio::sync::Notify::new());
+    let gone = Arc::clone(&go);
+    let instance = raw_instance(move |mut stream| {
+        let go = Arc::clone(&gone);
+        async move {
+            let mut head = Vec::new();
+            while let Ok(1..) = stream.read_buf(&mut head).await {
+                if head.ends_with(b"\r\n\r\n") {
+                    if head.starts_with(b"GET /last") {
+                        go.notified().await;
+                    }
+                    stream.write_all(OK.as_bytes()).await.expect("sent");
+                    head.clear();
+                }
+            }
+        }
+    })
+    .await;
+    let proxy = proxy_to(&instance).await;
+    let mut stream = connect(&proxy).await;
+    let slow = GET.replace("/x", "/last");
+    stream.write_all(slow.as_bytes()).await.expect("sent");
+    eventually("it is in flight", || proxy.stats().in_flight == 1).await;
+    let stopping = stop(proxy).await;
+    stream.write_all(GET.as_bytes()).await.expect("sent");
+    go.notify_one();
+    let mut rest = String::new();
+    let answered = tokio::time::timeout(SOON, stream.read_to_string(&mut rest)).await;
+    assert!(answered.is_ok(), "the end");
+    assert_eq!(rest, CLOSING);
+    let ended = tokio::time::timeout(SOON, stopping).await;
+    ended.expect("it ends").expect("no panic");
+}
+
+#[tokio::test]
 async fn a_request_that_has_begun_is_answered_at_the_end_of_the_proxy_too() {
     let (instance, _) = answering(OK).await;
     let proxy = proxy_to(&instance).await;
