@@ -39,6 +39,9 @@ pub(crate) use self::prefixed::Prefixed;
 /// Enough for the heads of most requests.
 const USUAL: usize = 2 * 1024;
 
+/// What a connection keeps for what it writes, while it waits for the next request.
+const KEPT: usize = 16 * 1024;
+
 /// The connection is of no more use: the client or the proxy has ended it, or the rest of an answer cannot come.
 #[derive(Debug)]
 struct Ended;
@@ -94,22 +97,7 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let sender = Sender {
-        // An IPv4 client of a dual-stack listener is shown as what it is.
-        address: client.address.ip().to_canonical().to_string(),
-        scheme: client.scheme,
-        policy: forwarder.settings.forwarded,
-    };
-    let mut connection = Connection {
-        stream,
-        read: Buffer::new(USUAL),
-        guard: Guard::new(&client.stop),
-        forwarder,
-        client,
-        sender,
-        head: Vec::with_capacity(USUAL / 2),
-        out: Vec::with_capacity(USUAL / 2),
-    };
+    let mut connection = Connection::new(stream, client, forwarder);
     loop {
         match connection.next().await {
             Next::Plain(exchange) => match connection.answer(exchange).await {
@@ -127,6 +115,25 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(stream: S, client: Client, forwarder: Arc<Forwarder>) -> Self {
+        let sender = Sender {
+            // An IPv4 client of a dual-stack listener is shown as what it is.
+            address: client.address.ip().to_canonical().to_string(),
+            scheme: client.scheme,
+            policy: forwarder.settings.forwarded,
+        };
+        Self {
+            stream,
+            read: Buffer::new(USUAL),
+            guard: Guard::new(&client.stop),
+            forwarder,
+            client,
+            sender,
+            head: Vec::with_capacity(USUAL / 2),
+            out: Vec::with_capacity(USUAL / 2),
+        }
+    }
+
     fn hand_over(self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
         (
             Prefixed::new(self.read, self.stream),
@@ -143,6 +150,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let started = Instant::now();
         // Whether what has been read may be a whole head.
         let mut is_worth_a_look = !self.read.is_empty();
+        if self.read.is_empty() {
+            self.rest();
+        }
         loop {
             if is_worth_a_look && let Some(next) = self.look() {
                 return next;
@@ -170,6 +180,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let filled = self.read.filled();
             is_worth_a_look =
                 filled[filled.len() - count..].contains(&b'\n') || count == filled.len();
+        }
+    }
+
+    /// Gives back the memory that only a long answer, or a client that was ahead, has taken: this may be a long wait.
+    fn rest(&mut self) {
+        if self.read.capacity() > USUAL {
+            self.read = Buffer::new(USUAL);
+        }
+        for bytes in [&mut self.head, &mut self.out] {
+            bytes.clear();
+            bytes.shrink_to(KEPT);
         }
     }
 
@@ -276,7 +297,9 @@ mod tests {
 
     use super::*;
     use crate::listener::Stop;
+    use crate::route::Target;
     use crate::settings::Settings;
+    use crate::split::{Group, Share};
     use crate::stats::Counters;
     use crate::table::Table;
 
@@ -354,5 +377,59 @@ mod tests {
             let ended = tokio::time::timeout(SOON, serving).await;
             assert!(ended.expect("it ends").unwrap().is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_keeps_little_memory() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let forwarder = forwarder(Settings::default());
+        let target = Target {
+            id: "one".to_owned(),
+            address: listener.local_addr().unwrap(),
+        };
+        let shares = [Share {
+            targets: vec![target],
+            weight: 1,
+        }];
+        let groups = [Group::only(&shares)];
+        let retired = forwarder
+            .table
+            .direct(&groups, &[Group::all()], &forwarder.settings);
+        assert!(retired.is_empty());
+        let length = 1 << 20;
+        let instance = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'x'; length]).await.unwrap();
+            stream
+        });
+        let (_phase, stop) = watch::channel(Phase::Running);
+        let (mut near, far) = tokio::io::duplex(1 << 20);
+        let mut connection = Connection::new(far, client(stop), forwarder);
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+            "y".repeat(50_000)
+        );
+        near.write_all(head.as_bytes()).await.unwrap();
+        let Next::Plain(exchange) = connection.next().await else {
+            panic!("it is plain");
+        };
+        let answered = tokio::spawn(async move {
+            assert!(connection.answer(exchange).await.unwrap());
+            connection
+        });
+        let mut answer = vec![0; length];
+        near.read_exact(&mut answer).await.unwrap();
+        let mut connection = answered.await.unwrap();
+        drop(near);
+        assert!(matches!(connection.next().await, Next::End));
+        let kept = [
+            connection.read.capacity(),
+            connection.head.capacity(),
+            connection.out.capacity(),
+        ];
+        assert!(kept.iter().all(|size| *size <= KEPT), "{kept:?}");
+        instance.await.unwrap();
     }
 }
