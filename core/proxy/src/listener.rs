@@ -1,8 +1,10 @@
 //! Accepting clients and serving their connections until they, or the proxy, are done.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -226,18 +228,21 @@ async fn serve_all<S>(
     });
     let io = TokioIo::new(stream);
     let mut connection = pin!(protocols.serve_connection_with_upgrades(io, service));
-    let outcome = tokio::select! {
-        // A request that it was handed over with has begun, also when the proxy is ending already.
-        biased;
-        outcome = connection.as_mut() => outcome,
-        () = idle.over(patience) => return,
-        () = stop.finishing() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = stop.closed() => return,
+    // A request that it was handed over with has begun, also when the proxy is ending already.
+    let begun = poll_fn(|context| Poll::Ready(connection.as_mut().poll(context))).await;
+    let outcome = match begun {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = idle.over(patience) => return,
+            () = stop.finishing() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    outcome = connection.as_mut() => outcome,
+                    () = stop.closed() => return,
+                }
             }
-        }
+        },
     };
     if let Err(error) = outcome {
         tracing::debug!(client = %address, %error, "connection ended");
