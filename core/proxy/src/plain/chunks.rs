@@ -43,6 +43,8 @@ enum State {
     DataEndLine,
     /// At the begin of a line after the last chunk.
     Trailer,
+    /// In the name of a field after the last chunk.
+    TrailerName,
     TrailerLine,
     TrailerEnd,
     LastEnd,
@@ -119,10 +121,11 @@ impl Chunks {
             (State::DataEnd, b'\r') => Ok(State::DataEndLine),
             (State::DataEndLine, b'\n') => Ok(FIRST),
             (State::Trailer, b'\r') => Ok(State::LastEnd),
-            (State::Trailer, _) if is_text(byte) => {
-                self.state = State::TrailerLine;
+            (State::Trailer | State::TrailerName, _) if is_token(byte) => {
+                self.state = State::TrailerName;
                 self.extra()
             }
+            (State::TrailerName, b':') => Ok(State::TrailerLine),
             (State::TrailerLine, b'\r') => Ok(State::TrailerEnd),
             (State::LastEnd, b'\n') => Ok(State::Done),
             _ => Err(BadChunks),
@@ -141,6 +144,11 @@ impl Chunks {
 
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// Whether it may be part of the name of a field (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -215,6 +223,11 @@ mod tests {
             "0\r\n\rX",
             "5 5\r\nhello\r\n0\r\n\r\n",
             "5 x;y\r\nhello\r\n0\r\n\r\n",
+            "0\r\n x: y\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\nx : y\r\n\r\n",
+            "0\r\nHTTP/1.1 200 OK\r\nx: y\r\n\r\n",
         ] {
             for piece in 1..=body.len() {
                 assert_eq!(end(body.as_bytes(), piece), Err(BadChunks), "{body:?}");
