@@ -28,7 +28,7 @@ pub struct Settings {
     pub max_header_bytes: u32,
     /// The most header lines in one head.
     pub max_headers: usize,
-    /// The most unused connections kept open to each instance.
+    /// The most unused connections kept open to each instance: so many for plain requests, and so many for all others.
     pub max_idle_connections: usize,
     /// The most connections of clients at once; further ones wait.
     pub max_connections: usize,
