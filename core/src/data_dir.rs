@@ -148,6 +148,11 @@ impl DataDir {
         self.root.join("engine")
     }
 
+    /// The volumes of instances.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// Folder of a tenant's logs.
     pub(crate) fn logs(&self, tenant: &str) -> PathBuf {
         self.root.join("logs").join(tenant)

@@ -120,7 +120,26 @@ impl Platform {
         // Blocking, and nobody waits for it.
         tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder).ok());
         tracing::info!(tenant = id, "a tenant was deleted");
+        self.tell_volumes_left(id).await;
         Ok(())
+    }
+
+    /// What nobody can make again is not removed along with something else.
+    async fn tell_volumes_left(&self, tenant: &str) {
+        match self.engine.volumes(tenant.to_owned()).await {
+            Ok(left) => {
+                for volume in left {
+                    tracing::warn!(
+                        tenant,
+                        volume = volume.name,
+                        "a volume of a deleted tenant stays until somebody removes it"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::warn!(tenant, error = %crate::chain(&error), "volumes cannot be listed");
+            }
+        }
     }
 
     /// Brings a tenant of the database to life: its live release, beginning with those of its
@@ -175,10 +194,11 @@ impl Platform {
 
     /// Runs `work` to its end even when the client that asked for it hangs up: what was begun in the
     /// store must be carried on here.
-    pub(crate) async fn detached<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(crate) async fn detached<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let task = self.tasks.spawn(work.in_current_span());
         task.await.map_err(|_| StoreError::Stopped)?

@@ -60,6 +60,7 @@ fn process(wanted: &Wanted<'_>) -> anyhow::Result<ProcessEngine> {
             Isolation::Off => IsolationMode::Off,
         },
         orphan: wanted.settings.orphan(),
+        volumes: wanted.data.volumes(),
     })
     .context("cannot start the engine")
 }

@@ -26,7 +26,7 @@ use crate::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, Health, IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken,
     RollbackRequest, RotateRequest, RotatedCredentials, SecretInfo, SecretsRequest, Tenant,
-    TenantStatus, TokenInfo,
+    TenantStatus, TokenInfo, VolumeInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -195,6 +195,17 @@ impl Client {
     /// Names and versions of the tenant's secrets; `None` when the server does not tell them.
     pub fn secrets(&self, tenant: &str) -> Result<Option<Vec<SecretInfo>>, ApiError> {
         optional(self.read_data(&Call::get(paths::secrets(tenant)).for_tenant()))
+    }
+
+    /// The tenant's volumes; `None` when the server has none.
+    pub fn volumes(&self, tenant: &str) -> Result<Option<Vec<VolumeInfo>>, ApiError> {
+        optional(self.read_data(&Call::get(paths::volumes(tenant)).for_tenant()))
+    }
+
+    /// Removes a volume with all that is in it. Refused while a release has it.
+    pub fn remove_volume(&self, tenant: &str, name: &str) -> Result<(), ApiError> {
+        let call = Call::delete(paths::volume(tenant, name)).for_tenant();
+        self.send(&call).map(drop)
     }
 
     /// The tenant's present state.

@@ -50,6 +50,10 @@ pub mod code {
     pub const IMAGE_NOT_FOUND: &str = "image_not_found";
     /// The server cannot enforce the limits that were asked for.
     pub const LIMITS_NOT_ENFORCED: &str = "limits_not_enforced";
+    /// Instances can have no volumes on this server's machine.
+    pub const VOLUMES_NOT_POSSIBLE: &str = "volumes_not_possible";
+    /// The volume is a release's that serves, is being deployed or is kept for a return, or an instance has it.
+    pub const VOLUME_IN_USE: &str = "volume_in_use";
     /// There is no older release to return to.
     pub const NOTHING_TO_ROLL_BACK: &str = "nothing_to_roll_back";
     /// The release cannot be restored: its image or a secret of it was removed.

@@ -54,6 +54,18 @@ pub fn secrets(id: &str) -> String {
     format!("{}/secrets", tenant(id))
 }
 
+/// The tenant's volumes.
+#[must_use]
+pub fn volumes(id: &str) -> String {
+    format!("{}/volumes", tenant(id))
+}
+
+/// One volume of a tenant.
+#[must_use]
+pub fn volume(id: &str, name: &str) -> String {
+    format!("{}/{}", volumes(id), segment(name))
+}
+
 /// New credentials for the tenant.
 #[must_use]
 pub fn rotate_credentials(id: &str) -> String {

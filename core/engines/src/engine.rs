@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::error::EngineError;
 use crate::instance::Instance;
 use crate::resources::Resources;
+use crate::volumes::{Mounted, VolumeId, VolumeInfo};
 
 /// A future that can be kept behind a `dyn` trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,6 +51,17 @@ pub trait Engine: Send + Sync + 'static {
     /// one.
     fn end_all(&self) -> BoxFuture<'_, Result<(), EngineError>>;
 
+    /// Why instances can have no volumes here, if they cannot.
+    fn lacks_volumes(&self) -> Option<String> {
+        None
+    }
+
+    /// The volumes of an owner, by name.
+    fn volumes(&self, owner: String) -> BoxFuture<'_, Result<Vec<VolumeInfo>, EngineError>>;
+
+    /// Removes a volume with all that is in it; false where there is none. Refused while an instance has it.
+    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>>;
+
     /// Frees what it keeps of images that are neither among these nor in use; returns the bytes freed.
     fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>>;
 }
@@ -73,9 +85,15 @@ pub struct InstanceSpec {
     pub command: Option<Vec<String>>,
     /// What it may use of the machine.
     pub resources: Resources,
+    /// Volumes that it has, and nobody else as long as anything of it runs.
+    pub volumes: Vec<Mounted>,
 }
 
 impl InstanceSpec {
+    pub(crate) fn volume_ids(&self) -> impl Iterator<Item = VolumeId> {
+        self.volumes.iter().map(|mounted| mounted.volume.clone())
+    }
+
     /// Refuses what no system could pass on. Says nothing of values: they may be secrets.
     pub(crate) fn check_environment(&self) -> Result<(), EngineError> {
         let name_is_wrong = |name: &str| name.is_empty() || name.contains(['=', '\0']);

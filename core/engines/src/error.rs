@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci::Digest;
 
 use crate::process::{RootPathError, UnpackError};
+use crate::volumes::VolumeId;
 
 /// Why the engine could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +151,30 @@ pub enum EngineError {
     Resources {
         /// Which, and why.
         lacking: String,
+    },
+    /// Nothing can be mounted in instances on this machine.
+    #[error("instances can have no volumes on this machine: {why}")]
+    NoVolumes {
+        /// What is missing.
+        why: String,
+    },
+    /// Another instance has the volume, or may have it.
+    #[error("volume `{volume}` is in use by `{holder}`: no two have it at once")]
+    VolumeInUse {
+        /// Which one.
+        volume: VolumeId,
+        /// The name of the instance, or what else has it.
+        holder: String,
+    },
+    /// A volume could not be made for an instance.
+    #[error("make volume `{volume}` for {}: {reason}", path.display())]
+    Volume {
+        /// Which one.
+        volume: VolumeId,
+        /// Where the instance was to have it.
+        path: PathBuf,
+        /// What the system said, or what is wrong with the path.
+        reason: String,
     },
     /// A command was to run in an instance whose program has ended.
     #[error("instance `{id}` has ended")]

@@ -16,6 +16,7 @@ mod log;
 pub mod process;
 mod resources;
 mod seats;
+mod volumes;
 
 pub use command::{Command, CommandOutcome};
 pub use engine::{BoxFuture, Engine, InstanceSpec};
@@ -23,3 +24,4 @@ pub use error::EngineError;
 pub use folder::FolderId;
 pub use instance::{Exit, Instance, Running};
 pub use resources::Resources;
+pub use volumes::{Mounted, VolumeId, VolumeInfo};

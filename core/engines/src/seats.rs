@@ -50,7 +50,8 @@ impl Drop for Seat {
     }
 }
 
-fn is_valid(id: &str) -> bool {
+/// Whether it may be part of a path, and of another system's name.
+pub(crate) fn is_valid(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let whole = !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(allowed);
     whole && !id.starts_with('.')

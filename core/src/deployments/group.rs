@@ -1,6 +1,7 @@
 //! What a request says of several services, checked before anything is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use management_api::types::{
     self as wire, DeployRequest, HealthCheck, Probe, ProbeKind, Protocol, Route,
@@ -8,7 +9,7 @@ use management_api::types::{
 
 use super::capsule::Capsule;
 use super::course::replicas_of;
-use super::outputs::{self, named};
+use super::outputs::{self, Reference, named};
 use super::request::{
     Refusal, check_env, check_health, check_restart, check_variable, command_of, resources_of,
 };
@@ -18,6 +19,8 @@ use super::service::{APP, Group, Service, has_output, in_order};
 const MAX_SERVICES: usize = 32;
 const MAX_ROUTES: usize = 128;
 const MAX_NAME: usize = 30;
+/// Of one service.
+const MAX_VOLUMES: usize = 16;
 /// How long a program that listens nowhere must have run before it counts as well.
 const PROCESS_PROOF_MS: u64 = 2000;
 
@@ -50,10 +53,12 @@ pub(crate) fn group_of(
         let service = service_of(asked, found).map_err(|refusal| refusal.of_service(name))?;
         services.insert(name.clone(), service);
     }
+    let volumes = volumes_of(&request.volumes)?;
     let routes = request.routes.as_deref().map(routes_of).transpose()?;
     Ok(Group {
         command: command_of("command", request.command.clone())?,
         depends_on: request.depends_on.iter().cloned().collect(),
+        volumes,
         routes,
         services,
     })
@@ -64,6 +69,7 @@ pub(crate) fn check_group(capsule: &Capsule) -> Result<(), Refusal> {
     let services = capsule.services();
     check_dependencies(&services)?;
     check_routes(&services)?;
+    check_volumes(&services)?;
     for (name, service) in &services {
         check_references(name, service, capsule, &services)?;
         check_secrets(name, service, &capsule.secrets)?;
@@ -73,24 +79,29 @@ pub(crate) fn check_group(capsule: &Capsule) -> Result<(), Refusal> {
 
 /// A name is part of those of instances, variables and files.
 fn check_name(name: &str) -> Result<(), Refusal> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let sound = (1..=MAX_NAME).contains(&name.len())
-        && name.chars().all(allowed)
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && !name.ends_with('-')
-        && !name.contains("--");
-    if !sound {
-        return Err(Refusal::invalid(format!(
-            "services.{name}: a name is 1 to {MAX_NAME} lower-case letters, digits and single dashes between them, and begins \
-             with a letter"
-        )));
-    }
+    check_is_name("services", name)?;
     if name == APP {
         return Err(Refusal::invalid(format!(
             "services.{name}: `{APP}` is what the request itself describes; give this one another name"
         )));
     }
     Ok(())
+}
+
+fn check_is_name(section: &str, name: &str) -> Result<(), Refusal> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let sound = (1..=MAX_NAME).contains(&name.len())
+        && name.chars().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if sound {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "{section}.{name}: a name is 1 to {MAX_NAME} lower-case letters, digits and single dashes between them, and begins \
+         with a letter"
+    )))
 }
 
 fn service_of(asked: &wire::Service, found: Found) -> Result<Service, Refusal> {
@@ -130,6 +141,7 @@ fn service_of(asked: &wire::Service, found: Found) -> Result<Service, Refusal> {
         command: command_of("command", asked.command.clone())?,
         env: asked.env.clone(),
         secrets: asked.secrets.clone(),
+        volumes: volumes_of(&asked.volumes)?,
         health,
         replicas: replicas_of(asked.replicas)?,
         resources: resources_of(&asked.resources)?,
@@ -204,6 +216,73 @@ fn path_of(path: &str) -> Result<String, Refusal> {
     Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
 }
 
+/// Names, each with its path in one spelling.
+fn volumes_of(asked: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Refusal> {
+    if asked.len() > MAX_VOLUMES {
+        return Err(Refusal::invalid(format!(
+            "volumes: a service has at most {MAX_VOLUMES}"
+        )));
+    }
+    let mut volumes = BTreeMap::new();
+    for (name, path) in asked {
+        check_is_name("volumes", name)?;
+        volumes.insert(name.clone(), mount_point(name, path)?);
+    }
+    for (name, path) in &volumes {
+        let within = |(other, outer): &(&String, &String)| {
+            *other != name && Path::new(path).starts_with(outer)
+        };
+        if let Some((other, outer)) = volumes.iter().find(within) {
+            return Err(Refusal::invalid(format!(
+                "volumes.{name}: {path} is within {outer}, where the volume {other} is: give one of them another path"
+            )));
+        }
+    }
+    Ok(volumes)
+}
+
+/// Without slashes that mean nothing.
+fn mount_point(name: &str, path: &str) -> Result<String, Refusal> {
+    let refuse = |why: &str| Refusal::invalid(format!("volumes.{name}: {path:?} {why}"));
+    if !path.starts_with('/') || path.len() > 1024 || path.chars().any(char::is_control) {
+        return Err(refuse(
+            "is no path: it begins with / and is at most 1024 bytes long, without control characters",
+        ));
+    }
+    let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
+    if words.iter().any(|word| matches!(*word, "." | "..")) {
+        return Err(refuse("holds . or ..: say where it leads"));
+    }
+    match words.first() {
+        None => Err(refuse("is the root directory: name a directory in it")),
+        Some(&"proc" | &"sys" | &"dev") => Err(refuse("is the system's: choose another one")),
+        Some(_) => Ok(format!("/{}", words.join("/"))),
+    }
+}
+
+/// No volume is for two, neither services nor instances.
+fn check_volumes(services: &BTreeMap<String, Service>) -> Result<(), Refusal> {
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, service) in services {
+        for volume in service.volumes.keys() {
+            if service.replicas > 1 {
+                return Err(Refusal::invalid(format!(
+                    "{}: one instance at a time may have the volume {volume}: replicas must be 1, or the volume go",
+                    place(name)
+                )));
+            }
+            if let Some(other) = taken.insert(volume, name) {
+                return Err(Refusal::invalid(format!(
+                    "{} and {} both have the volume {volume}, which is for one service at a time: give one of them another",
+                    place(other),
+                    place(name)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_dependencies(services: &BTreeMap<String, Service>) -> Result<(), Refusal> {
     for (name, service) in services {
         let unknown = service
@@ -270,7 +349,14 @@ fn check_references(
         let named = named(value).into_iter();
         named.map(move |reference| (variable, reference))
     });
-    for (variable, (other, output)) in references {
+    for (variable, reference) in references {
+        let Reference::Output {
+            service: other,
+            output,
+        } = reference
+        else {
+            continue;
+        };
         let place = format!(
             "{}: {variable} names ${{services.{other}.{output}}}",
             place(name)
@@ -305,13 +391,9 @@ fn check_secrets(
     service: &Service,
     known: &BTreeMap<String, u64>,
 ) -> Result<(), Refusal> {
-    let unknown: BTreeSet<&str> = service
-        .secrets
-        .values()
-        .map(String::as_str)
-        .filter(|secret| !known.contains_key(*secret))
-        .collect();
-    match unknown.first() {
+    let named = service.named_secrets().into_iter();
+    let mut unknown = named.filter(|secret| !known.contains_key(secret));
+    match unknown.next() {
         None => Ok(()),
         Some(secret) => Err(Refusal::invalid(format!(
             "{}: this tenant has no secret {secret:?}; set it first: cargo xtask secrets set {secret}",
@@ -508,5 +590,61 @@ mod tests {
             s.secrets.insert("A".to_owned(), "KEY".to_owned());
         });
         refused(both, "in `env` and in `secrets`");
+        let in_value = |secret: &str| {
+            let value = format!("postgres://shop:${{secrets.{secret}}}@db");
+            one("it", |s| drop(s.env.insert("URL".to_owned(), value)))
+        };
+        assert!(in_value("KEY").is_ok());
+        refused(in_value("OTHER"), "services.it: this tenant has no secret \"OTHER\"");
+        // The one service of a release as well.
+        let alone = ask(|request| {
+            let value = "${secrets.OTHER}".to_owned();
+            request.env.insert("URL".to_owned(), value);
+        });
+        refused(alone, "app: this tenant has no secret \"OTHER\"");
+    }
+
+    #[test]
+    fn a_volume_is_at_a_place_of_its_own_and_one_services() {
+        let at = |volumes: &[(&str, &str)]| {
+            let volumes = volumes.iter().map(|(n, p)| ((*n).into(), (*p).into()));
+            one("it", |s| s.volumes = volumes.collect())
+        };
+        let kept = at(&[("data", "//var/lib//db/"), ("more", "/var/lib/dbs")]).unwrap();
+        let kept = kept.service("it").unwrap().volumes;
+        assert_eq!(kept["data"], "/var/lib/db");
+        for name in ["", "Data", "a--b", "..", "a/b"] {
+            refused(at(&[(name, "/data")]), "a name is");
+        }
+        for (path, why) in [
+            ("data", "begins with /"),
+            ("", "begins with /"),
+            ("/a\nb", "begins with /"),
+            ("/a/../b", "holds . or .."),
+            ("/./b", "holds . or .."),
+            ("/", "root directory"),
+            ("//", "root directory"),
+            ("/proc", "the system's"),
+            ("/sys/fs", "the system's"),
+            ("/dev/shm", "the system's"),
+        ] {
+            refused(at(&[("data", path)]), why);
+        }
+        refused(at(&[("a", "/x/y"), ("b", "/x")]), "/x/y is within /x");
+        refused(at(&[("a", "/x"), ("b", "/x/")]), "/x is within /x");
+        let replicas = one("it", |s| {
+            s.volumes = BTreeMap::from([("data".to_owned(), "/data".to_owned())]);
+            s.replicas = Some(2);
+        });
+        refused(replicas, "services.it: one instance at a time may have the volume data");
+        let two = ask(|request| {
+            request.volumes = BTreeMap::from([("data".to_owned(), "/data".to_owned())]);
+            let it = wire::Service {
+                volumes: request.volumes.clone(),
+                ..wire::Service::default()
+            };
+            request.services.insert("it".to_owned(), it);
+        });
+        refused(two, "app and services.it both have the volume data");
     }
 }

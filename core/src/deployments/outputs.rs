@@ -1,4 +1,4 @@
-//! Addresses of services in the values of others: `${services.NAME.OUTPUT}`. Pure.
+//! What values of variables name: addresses of services by `${services.NAME.OUTPUT}`, secrets by `${secrets.NAME}`. Pure.
 
 /// Where everybody reaches a service.
 pub(crate) const PUBLIC_URL: &str = "PUBLIC_URL";
@@ -12,45 +12,64 @@ pub(crate) const INTERNAL_PORT: &str = "INTERNAL_PORT";
 /// All outputs of a service.
 pub(crate) const ALL: [&str; 4] = [PUBLIC_URL, INTERNAL_URL, INTERNAL_HOST, INTERNAL_PORT];
 
-const OPEN: &str = "${services.";
+const SERVICE: &str = "${services.";
+const SECRET: &str = "${secrets.";
 const CLOSE: char = '}';
 
-/// The value with each reference replaced by what `output` says; what it does not know stays as it is.
-pub(crate) fn filled(value: &str, output: impl Fn(&str, &str) -> Option<String>) -> String {
+/// What a value names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reference<'a> {
+    /// Something of a service.
+    Output {
+        /// Its name.
+        service: &'a str,
+        /// Which of its outputs.
+        output: &'a str,
+    },
+    /// A secret of the tenant.
+    Secret(&'a str),
+}
+
+/// The value with each reference replaced by what `known` says; what it does not know stays as it is. What is put in is not
+/// looked at again.
+pub(crate) fn filled(value: &str, known: impl Fn(Reference<'_>) -> Option<String>) -> String {
     let mut filled = String::with_capacity(value.len());
     let mut rest = value;
-    while let Some((before, name, found, after)) = next(rest) {
+    while let Some((before, found, after)) = next(rest) {
         let reference = &rest[before.len()..rest.len() - after.len()];
         filled.push_str(before);
-        filled.push_str(&output(name, found).unwrap_or_else(|| reference.to_owned()));
+        filled.push_str(&known(found).unwrap_or_else(|| reference.to_owned()));
         rest = after;
     }
     filled.push_str(rest);
     filled
 }
 
-/// The services and outputs that a value names.
-pub(crate) fn named(value: &str) -> Vec<(&str, &str)> {
+/// All that a value names.
+pub(crate) fn named(value: &str) -> Vec<Reference<'_>> {
     let mut named = Vec::new();
     let mut rest = value;
-    while let Some((_, name, output, after)) = next(rest) {
-        named.push((name, output));
+    while let Some((_, found, after)) = next(rest) {
+        named.push(found);
         rest = after;
     }
     named
 }
 
-/// The services that a value names.
-pub(super) fn named_services(value: &str) -> impl Iterator<Item = String> {
-    named(value).into_iter().map(|(name, _)| name.to_owned())
-}
-
-/// What is before the first reference, its two parts, and what is behind it.
-fn next(text: &str) -> Option<(&str, &str, &str, &str)> {
-    let (before, inside) = text.split_once(OPEN)?;
-    let (reference, after) = inside.split_once(CLOSE)?;
-    let (name, output) = reference.split_once('.').unwrap_or((reference, ""));
-    Some((before, name, output, after))
+/// What is before the first reference, what it names, and what is behind it.
+fn next(text: &str) -> Option<(&str, Reference<'_>, &str)> {
+    let found = [SERVICE, SECRET].into_iter();
+    let found = found.filter_map(|open| Some((text.find(open)?, open)));
+    let (place, open) = found.min()?;
+    let (before, inside) = (&text[..place], &text[place + open.len()..]);
+    let (name, after) = inside.split_once(CLOSE)?;
+    let reference = if open == SECRET {
+        Reference::Secret(name)
+    } else {
+        let (service, output) = name.split_once('.').unwrap_or((name, ""));
+        Reference::Output { service, output }
+    };
+    Some((before, reference, after))
 }
 
 /// What begins the names of the variables for a service's outputs.
@@ -65,20 +84,35 @@ mod tests {
 
     #[test]
     fn references_stand_anywhere() {
-        let output = |name: &str, output: &str| match (name, output) {
-            ("db", "INTERNAL_HOST") => Some("127.0.0.1".to_owned()),
-            ("db", "INTERNAL_PORT") => Some("20007".to_owned()),
+        let known = |reference: Reference<'_>| match reference {
+            Reference::Output {
+                service: "db",
+                output: "INTERNAL_HOST",
+            } => Some("127.0.0.1".to_owned()),
+            Reference::Output {
+                service: "db",
+                output: "INTERNAL_PORT",
+            } => Some("20007".to_owned()),
+            // What a secret is like is nobody's business.
+            Reference::Secret("PASSWORD") => Some("a${secrets.PASSWORD}$}".to_owned()),
             _ => None,
         };
-        let value = "postgres://u@${services.db.INTERNAL_HOST}:${services.db.INTERNAL_PORT}/x${services.y.Z}$";
+        let value = "postgres://u:${secrets.PASSWORD}@${services.db.INTERNAL_HOST}:${services.db.INTERNAL_PORT}/x${services.y.Z}$${secrets.NO}";
         assert_eq!(
-            filled(value, output),
-            "postgres://u@127.0.0.1:20007/x${services.y.Z}$"
+            filled(value, known),
+            "postgres://u:a${secrets.PASSWORD}$}@127.0.0.1:20007/x${services.y.Z}$${secrets.NO}"
         );
-        let found = [("db", "INTERNAL_HOST"), ("db", "INTERNAL_PORT"), ("y", "Z")];
+        let output = |service, output| Reference::Output { service, output };
+        let found = [
+            Reference::Secret("PASSWORD"),
+            output("db", "INTERNAL_HOST"),
+            output("db", "INTERNAL_PORT"),
+            output("y", "Z"),
+            Reference::Secret("NO"),
+        ];
         assert_eq!(named(value), found);
-        for plain in ["", "$", "${PORT}", "${services.db", "${services"] {
-            assert_eq!(filled(plain, output), plain);
+        for plain in ["", "$", "${PORT}", "${services.db", "${services", "${secrets.A", "${secret.A}"] {
+            assert_eq!(filled(plain, known), plain);
             assert!(named(plain).is_empty(), "{plain}");
         }
     }

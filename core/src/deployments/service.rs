@@ -6,7 +6,7 @@ use management_api::types::{HealthCheck, Protocol, Resources, Restart, Route};
 use sha2::{Digest as _, Sha256};
 
 use super::capsule::{Capsule, field, hash_program};
-use super::outputs::{PUBLIC_URL, named_services};
+use super::outputs::{PUBLIC_URL, Reference, named};
 use crate::hex;
 
 /// The service that a release's own fields describe.
@@ -22,6 +22,8 @@ pub(crate) struct Service {
     pub(crate) env: BTreeMap<String, String>,
     /// Names of variables, each with the tenant's secret that it holds.
     pub(crate) secrets: BTreeMap<String, String>,
+    /// The tenant's volumes that it has, by name, each with its path.
+    pub(crate) volumes: BTreeMap<String, String>,
     pub(crate) health: HealthCheck,
     pub(crate) replicas: u32,
     pub(crate) resources: Resources,
@@ -51,11 +53,38 @@ impl Service {
 
     /// Services whose addresses it finds in its environment, its own among them under `name`.
     fn sees(&self, name: &str) -> BTreeSet<String> {
-        let values = self.env.values();
-        let mut seen: BTreeSet<String> = values.flat_map(|value| named_services(value)).collect();
+        let mut seen: BTreeSet<String> = self
+            .references()
+            .filter_map(|reference| match reference {
+                Reference::Output { service, .. } => Some(service.to_owned()),
+                Reference::Secret(_) => None,
+            })
+            .collect();
         seen.extend(self.depends_on.iter().cloned());
         seen.insert(name.to_owned());
         seen
+    }
+
+    /// All that the values of its variables name.
+    fn references(&self) -> impl Iterator<Item = Reference<'_>> {
+        self.env.values().flat_map(|value| named(value))
+    }
+
+    /// The tenant's secrets that values of its variables name.
+    fn secrets_in_values(&self) -> BTreeSet<String> {
+        self.references()
+            .filter_map(|reference| match reference {
+                Reference::Secret(name) => Some(name.to_owned()),
+                Reference::Output { .. } => None,
+            })
+            .collect()
+    }
+
+    /// All of the tenant's secrets that its instances are told.
+    pub(crate) fn named_secrets(&self) -> BTreeSet<String> {
+        let mut named = self.secrets_in_values();
+        named.extend(self.secrets.values().cloned());
+        named
     }
 
     fn hash(&self, hash: &mut Sha256) {
@@ -66,6 +95,7 @@ impl Service {
         for (variable, name) in &self.secrets {
             field(hash, &format!("secret {variable} {name}"));
         }
+        hash_volumes(hash, &self.volumes);
         for name in &self.depends_on {
             field(hash, &format!("depends on {name}"));
         }
@@ -87,6 +117,8 @@ pub(crate) struct Group {
     pub(crate) command: Vec<String>,
     /// Of `app`.
     pub(crate) depends_on: BTreeSet<String>,
+    /// Of `app`.
+    pub(crate) volumes: BTreeMap<String, String>,
     /// Of `app`; all that is for no other service where nothing is said.
     pub(crate) routes: Option<Vec<Route>>,
     /// The others.
@@ -102,6 +134,7 @@ impl Group {
         for name in &self.depends_on {
             field(hash, &format!("depends on {name}"));
         }
+        hash_volumes(hash, &self.volumes);
         if let Some(routes) = &self.routes {
             field(hash, &format!("routes {}", serde_json::json!(routes)));
         }
@@ -133,6 +166,12 @@ impl Capsule {
         services
     }
 
+    /// Whether a service of it has volumes.
+    pub(crate) fn has_volumes(&self) -> bool {
+        let services = self.services();
+        services.values().any(|service| !service.volumes.is_empty())
+    }
+
     /// Names of its services, each behind those that it depends on.
     pub(crate) fn order(&self) -> Vec<String> {
         let services = self.services();
@@ -159,6 +198,10 @@ impl Capsule {
             let version = self.secrets.get(secret).copied().unwrap_or_default();
             field(&mut hash, &format!("version {version}"));
         }
+        for secret in service.secrets_in_values() {
+            let version = self.secrets.get(&secret).copied().unwrap_or_default();
+            field(&mut hash, &format!("in values {secret} {version}"));
+        }
         for seen in service.sees(name) {
             field(&mut hash, &format!("sees {seen}"));
             if let Some(seen) = self.service(&seen) {
@@ -176,6 +219,7 @@ impl Capsule {
             command: self.group.command.clone(),
             env: self.env.clone(),
             secrets: names.map(|name| (name.clone(), name.clone())).collect(),
+            volumes: self.group.volumes.clone(),
             health: self.health.clone(),
             replicas: self.replicas,
             resources: self.resources.clone(),
@@ -187,6 +231,13 @@ impl Capsule {
                 None => vec![Route::default()],
             },
         }
+    }
+}
+
+/// Nothing is hashed of what has no volumes, as before there were any.
+fn hash_volumes(hash: &mut Sha256, volumes: &BTreeMap<String, String>) {
+    for (name, path) in volumes {
+        field(hash, &format!("volume {name} {path}"));
     }
 }
 
@@ -352,6 +403,11 @@ mod tests {
             change(|c| c.group.routes = Some(Vec::new())),
             ["app", "worker"]
         );
+        let move_volume = |c: &mut Capsule| {
+            let db = c.group.services.get_mut("db").unwrap();
+            db.volumes.insert("data".into(), "/data".into());
+        };
+        assert_eq!(change(move_volume), ["db"]);
         // All secrets are for the one service of before, and none for others.
         assert_eq!(
             change(|c| {
@@ -359,6 +415,27 @@ mod tests {
             }),
             ["app"]
         );
+    }
+
+    #[test]
+    fn a_secret_in_a_value_is_part_of_who_names_it() {
+        let named = |version| {
+            let env = [("URL".to_owned(), "x:${secrets.KEY}@y".to_owned())];
+            let named = Service {
+                env: env.into(),
+                ..service('c')
+            };
+            let mut capsule = with(&[("db", service('b')), ("worker", named)]);
+            capsule.secrets.insert("KEY".into(), version);
+            capsule
+        };
+        let (one, two) = (named(1), named(2));
+        let worker = one.service("worker").unwrap();
+        assert_eq!(worker.named_secrets(), on(&["KEY"]));
+        for (name, changes) in [("worker", true), ("db", false), ("app", true)] {
+            let changed = one.fingerprint_of(name) != two.fingerprint_of(name);
+            assert_eq!(changed, changes, "{name}");
+        }
     }
 
     #[test]

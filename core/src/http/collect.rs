@@ -17,7 +17,7 @@ pub(super) async fn collect(
 ) -> Result<Json<Data<Collection>>, ApiError> {
     let platform = App::clone(&app);
     let dry_run = body.value.dry_run;
-    let work = async move { Ok(platform.collect(&actor, dry_run).await) };
-    let data = app.detached(work).await??;
+    let work = async move { platform.collect(&actor, dry_run).await };
+    let data = app.detached(work).await?;
     Ok(Json(Data { data }))
 }

@@ -176,6 +176,7 @@ async fn requested(
     for service in capsule.services().values() {
         check_limits(app, &service.resources)?;
     }
+    check_volumes(app, &capsule)?;
     let strategy = strategy_of(request.strategy.as_deref())?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
@@ -205,6 +206,18 @@ fn check_limits(app: &App, resources: &Resources) -> Result<(), ApiError> {
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Nobody is to find out later that nothing was kept.
+fn check_volumes(app: &App, capsule: &Capsule) -> Result<(), ApiError> {
+    match app.engine.lacks_volumes().filter(|_| capsule.has_volumes()) {
+        None => Ok(()),
+        Some(why) => Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            code::VOLUMES_NOT_POSSIBLE,
+            format!("instances can have no volumes on this server's machine: {why}; take `volumes` away, or see `cargo xtask local status`"),
+        )),
     }
 }
 

@@ -26,6 +26,7 @@ mod secrets;
 mod standby;
 mod tenants;
 mod tokens;
+mod volumes;
 mod wire;
 
 pub(crate) use api::router;

@@ -74,6 +74,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "secrets",
         "services",
         "tokens",
+        "volumes",
     ];
     Json(Data {
         data: Capabilities {

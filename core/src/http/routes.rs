@@ -11,13 +11,13 @@ use management_api::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, ExchangedToken, Health, IssuedToken, LogLine, Me, NewTenant, NewToken,
     RegistryAccessToken, RegistryToken, RollbackRequest, RotateRequest, RotatedCredentials,
-    SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo,
+    SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo, VolumeInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
     MAX_BODY, audit, collect, deploy, events, guard, history, logs, openapi, operations,
-    registry_token, secrets, tenants, tokens,
+    registry_token, secrets, tenants, tokens, volumes,
 };
 use crate::auth::{Access, Permission};
 use crate::platform::App;
@@ -41,7 +41,7 @@ pub(crate) enum Content {
 /// One line of the table.
 pub(crate) struct Route {
     pub(crate) method: Method,
-    /// Path with `{tenant}`, `{number}`, `{id}`.
+    /// Path with `{tenant}`, `{number}`, `{id}`, `{name}`.
     pub(crate) path: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) access: Access,
@@ -303,6 +303,21 @@ fn tenant_routes() -> Vec<Route> {
         )
         .tenant(Permission::Look)
         .answers::<Data<Vec<SecretInfo>>>(200),
+        Route::get(
+            "/api/v1/tenants/{tenant}/volumes",
+            "Volumes, and what has them",
+            volumes::list,
+        )
+        .tenant(Permission::Look)
+        .answers::<Data<Vec<VolumeInfo>>>(200),
+        Route::new(
+            Method::DELETE,
+            "/api/v1/tenants/{tenant}/volumes/{name}",
+            "Remove a volume with all that is in it; refused while a release has it",
+            volumes::remove,
+        )
+        .tenant(Permission::Deploy)
+        .answers_nothing(),
         Route::post(
             "/api/v1/tenants/{tenant}/rotate-credentials",
             "Make the tenant's tokens anew; the old ones hold for a while, or end at once",
@@ -443,7 +458,7 @@ mod tests {
             .iter()
             .map(|route| {
                 let path = route.path.replace("{tenant}", "a").replace("{number}", "7");
-                path.replace("{id}", "i")
+                path.replace("{id}", "i").replace("{name}", "v")
             })
             .collect();
         for path in [
@@ -462,6 +477,8 @@ mod tests {
             paths::deploy("a"),
             paths::status("a"),
             paths::secrets("a"),
+            paths::volumes("a"),
+            paths::volume("a", "v"),
             paths::rotate_credentials("a"),
             paths::deployments("a"),
             paths::deployment("a", 7),

@@ -10,7 +10,7 @@ use proxy::{Forwarded, Proxy, Settings};
 
 use super::failure;
 use crate::deployments::outputs::{
-    INTERNAL_HOST, INTERNAL_PORT, INTERNAL_URL, PUBLIC_URL, filled, variable,
+    INTERNAL_HOST, INTERNAL_PORT, INTERNAL_URL, PUBLIC_URL, variable,
 };
 use crate::deployments::{Capsule, Service, public_url};
 use crate::platform::{App, Platform};
@@ -157,15 +157,13 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// A value with the addresses that it names.
-    pub(super) fn fill(&self, value: &str) -> String {
+    /// An address that a value names. Where there is one service, nothing is one.
+    pub(super) fn named(&self, name: &str, output: &str) -> Option<String> {
         if self.capsule.is_single() {
-            return value.to_owned();
+            return None;
         }
-        filled(value, |name, output| {
-            let service = self.capsule.service(name)?;
-            self.output(name, &service, output)
-        })
+        let service = self.capsule.service(name)?;
+        self.output(name, &service, output)
     }
 
     /// The variables that a service finds: its own addresses, and those of the services that it depends on.

@@ -23,6 +23,7 @@ pub(super) fn not_started(error: &EngineError) -> Failure {
         EngineError::ImageNotFound { .. } => "image_not_found",
         EngineError::ShuttingDown => "interrupted",
         EngineError::Resources { .. } => "limits_not_enforced",
+        EngineError::NoVolumes { .. } => "volumes_not_possible",
         _ => "start_failed",
     };
     plain(code, crate::chain(error))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engines::{EngineError, Instance, InstanceSpec};
+use engines::{EngineError, Instance, InstanceSpec, Mounted, VolumeId};
 use management_api::types::{Failure, Resources};
 use oci::Digest;
 use proxy::Target;
@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 
 use super::doors::Addresses;
 use super::failure;
+use crate::deployments::outputs::{Reference, filled};
 use crate::deployments::{APP, Service};
 use crate::platform::Platform;
 use crate::store::{DeploymentRow, TenantRow};
@@ -134,12 +135,16 @@ pub(super) async fn start(
     begin(platform, row, name, service, command).await
 }
 
-/// Starts the command that runs before a release; its output is in the log of the deployment.
+/// Starts the command that runs before a release; its output is in the log of the deployment. The service has its volumes
+/// meanwhile, and nobody else.
 pub(super) async fn start_command(
     platform: &Platform,
     row: &DeploymentRow,
 ) -> Result<Instance, Failure> {
-    let app = row.capsule.app();
+    let app = Service {
+        volumes: BTreeMap::new(),
+        ..row.capsule.app()
+    };
     begin(platform, row, APP, &app, Some(row.release_command.clone())).await
 }
 
@@ -179,12 +184,30 @@ async fn begin(
         log: logs::file(&platform.data.logs(&row.tenant), row.number, name),
         command: command.map(|words| words.into_iter().map(listens_on).collect()),
         resources: bounds(&service.resources),
+        volumes: mounted(row, service),
     };
     platform
         .engine
         .start(spec)
         .await
         .map_err(|error: EngineError| failure::not_started(&error))
+}
+
+/// A tenant's volume, as the engine calls it.
+pub(crate) fn volume(tenant: &str, name: &str) -> VolumeId {
+    VolumeId {
+        owner: tenant.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn mounted(row: &DeploymentRow, service: &Service) -> Vec<Mounted> {
+    let volumes = service.volumes.iter();
+    let mounted = volumes.map(|(name, path)| Mounted {
+        volume: volume(&row.tenant, name),
+        path: path.into(),
+    });
+    mounted.collect()
 }
 
 /// What the engine is told of what a release may use.
@@ -198,7 +221,8 @@ pub(crate) fn bounds(resources: &Resources) -> engines::Resources {
     }
 }
 
-/// The service's own variables, the versions of the secrets that it names, and the addresses that it is told.
+/// The service's own variables, the versions of the secrets that it names, and the addresses that it is told. What values name is
+/// put in here and nowhere else: secrets are in clear in what the engine is given, and in nothing that is kept.
 async fn environment(
     platform: &Platform,
     row: &DeploymentRow,
@@ -206,14 +230,21 @@ async fn environment(
     service: &Service,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut env = service.env.clone();
-    let of_secret = |secret| Some((String::clone(secret), *row.capsule.secrets.get(secret)?));
-    let versions = service.secrets.values().filter_map(of_secret).collect();
+    let of_secret = |secret: String| {
+        let version = *row.capsule.secrets.get(&secret)?;
+        Some((secret, version))
+    };
+    let named = service.named_secrets().into_iter();
+    let versions = named.filter_map(of_secret).collect();
     let opened = secrets::open(&platform.store, &platform.vault, &row.tenant, &versions).await;
     let opened =
         opened.map_err(|error| failure::plain("secret_unreadable", crate::chain(&error)))?;
     let addresses = Addresses::of(platform, row);
     for value in env.values_mut() {
-        *value = addresses.fill(value);
+        *value = filled(value, |reference| match reference {
+            Reference::Output { service, output } => addresses.named(service, output),
+            Reference::Secret(name) => Some(opened.get(name)?.expose_secret().to_owned()),
+        });
     }
     for (variable, secret) in &service.secrets {
         if let Some(value) = opened.get(secret) {

@@ -5,6 +5,7 @@
 mod analysis;
 mod doors;
 mod failure;
+mod handover;
 mod health;
 mod instances;
 mod kept;
@@ -21,7 +22,7 @@ mod verify;
 mod watching;
 
 pub(crate) use doors::{internal as internal_url, public as public_url_of};
-pub(crate) use instances::{Adopted, LeftRunning, bounds};
+pub(crate) use instances::{Adopted, LeftRunning, bounds, volume};
 pub(crate) use kept::{Kept, KeptState};
 pub(crate) use live::{Live, LiveState};
 pub(crate) use probe::{Probed, probe_with};

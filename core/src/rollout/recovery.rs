@@ -69,9 +69,11 @@ pub(crate) async fn restore_live(
     let live = note_ended(app, live, &of_live).await?;
     let stand_in = note_ended(app, stand_in, &of_stand_in).await?;
     // Where two must not run at once, nothing is started beside what still ends.
+    let has_volumes = |row: &DeploymentRow| row.capsule.has_volumes();
     let alone = live
         .as_ref()
         .is_some_and(|row| row.strategy == Strategy::Recreate)
+        || live.iter().chain(&stand_in).any(has_volumes)
         || last_began_alone(app, tenant).await?;
     let ending = end_leftovers(app, tenant, surplus);
     if alone {

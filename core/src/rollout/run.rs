@@ -84,6 +84,7 @@ pub(crate) async fn run(
         old,
         old_let_go: false,
         parts: Vec::new(),
+        handed_over: Vec::new(),
         carried: Vec::new(),
         once: New::default(),
         may_carry: unchanged == Unchanged::RunsOn,
@@ -177,8 +178,10 @@ pub(super) struct Rollout {
     pub(super) old_served: BTreeSet<String>,
     /// Whether nobody keeps the old release running any more, but what is carried over.
     pub(super) old_let_go: bool,
-    /// The services that are started, each behind those that it depends on.
+    /// The services that are started, each behind those that it depends on; those that take volumes over come last.
     pub(super) parts: Vec<Part>,
+    /// Services of releases before that were stopped for others to have their volumes.
+    pub(super) handed_over: Vec<Arc<Kept>>,
     /// The services that run on as they are.
     pub(super) carried: Vec<Arc<Kept>>,
     /// What runs the release command.
@@ -203,6 +206,8 @@ pub(super) struct Part {
     pub(super) old: Option<Arc<Kept>>,
     /// Begins behind the release command.
     pub(super) log: Log,
+    /// Whether it gets a volume that a release before has.
+    pub(super) takes_over: bool,
 }
 
 impl Part {
@@ -227,7 +232,7 @@ impl Part {
     /// The old one, where requests from outside may go to it or to the new one.
     pub(super) fn shares_with(&self) -> Option<&Arc<Kept>> {
         let shares = self.service.is_routed() && self.old_serves();
-        self.old.as_ref().filter(|_| shares)
+        self.old.as_ref().filter(|_| shares && !self.takes_over)
     }
 }
 
@@ -298,8 +303,10 @@ impl Rollout {
                 new: New::default(),
                 name,
                 service,
+                takes_over: false,
             });
         }
+        self.put_takers_last();
     }
 
     /// Who keeps a service that is the same in the new release, if all of its instances are well.

@@ -253,6 +253,9 @@ impl Rollout {
 
     /// Starts new instances of a service until there are `count`, waits until all are healthy, and writes that there are some.
     async fn bring_up(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
+        if part.takes_over {
+            self.hand_over().await?;
+        }
         let started = self.start(part, count).await;
         started.map_err(|stop| self.told_stop(stop, part))?;
         if matches!(self.state, State::Requested | State::Migrated) {
@@ -283,16 +286,25 @@ impl Rollout {
         self.well.extend(new.iter().map(|one| one.id().to_owned()));
         let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
         self.proved = Some(format!("{} after {seconds:.1} s", succeeded(&health.probe)));
-        // For those that depend on it; what has an old one moves with all others.
-        let (name, number) = (&part.name, self.row.number);
-        if !self.row.capsule.is_single() && !self.tenant.has_traffic(name) {
-            self.tenant.open_inside(name, number, part.new.targets());
-            self.opened.insert(name.clone());
+        self.open_inside(&part.name);
+        Ok(())
+    }
+
+    /// Lets those reach a new service that depend on it; what has an old one moves with all others.
+    pub(super) fn open_inside(&mut self, name: &str) {
+        let Some(part) = self.parts.iter().find(|part| part.name == name) else {
+            return;
+        };
+        let (number, targets) = (self.row.number, part.new.targets());
+        if self.row.capsule.is_single() {
+            return;
+        }
+        if !self.tenant.has_traffic(name) {
+            self.tenant.open_inside(name, number, targets);
+            self.opened.insert(name.to_owned());
         } else if self.opened.contains(name) {
-            let targets = part.new.targets();
             drop(self.tenant.set_targets(name, number, targets));
         }
-        Ok(())
     }
 
     async fn start(&mut self, part: &Part, count: usize) -> Result<(), Stop> {

@@ -42,6 +42,7 @@ impl Rollout {
         }
         self.insist(State::RollingBack, &message, Some(failure))
             .await;
+        self.hand_back().await;
         let (end, message) = match self.old.clone() {
             None => {
                 let retired = self.tenant.stop_all_traffic();

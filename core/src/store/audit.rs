@@ -63,6 +63,8 @@ pub(crate) enum Action {
     SecretsChange,
     /// All secrets were sealed with another key.
     SecretsRekey,
+    /// A volume is to go with all that is in it.
+    VolumeRemove,
     Deploy,
     Rollback,
     /// Somebody asks for it; the states that follow tell whether it came in time.
@@ -89,6 +91,7 @@ impl Action {
             Self::TokenRevoke => "token.revoke",
             Self::SecretsChange => "secrets.change",
             Self::SecretsRekey => "secrets.rekey",
+            Self::VolumeRemove => "volume.remove",
             Self::Deploy => "deployment.deploy",
             Self::Rollback => "deployment.rollback",
             Self::Abort => "deployment.abort",

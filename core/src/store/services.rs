@@ -16,6 +16,8 @@ struct GroupRecord {
     command: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     depends_on: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    volumes: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     routes: Option<Vec<Route>>,
     #[serde(default)]
@@ -31,6 +33,8 @@ struct ServiceRecord {
     env: BTreeMap<String, String>,
     #[serde(default)]
     secrets: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    volumes: BTreeMap<String, String>,
     health: HealthCheck,
     replicas: u32,
     #[serde(default)]
@@ -55,6 +59,7 @@ pub(super) fn to_column(group: &Group) -> Result<Option<String>, StoreError> {
     let record = GroupRecord {
         command: group.command,
         depends_on: group.depends_on,
+        volumes: group.volumes,
         routes: group.routes,
         services: services.map(|(name, s)| (name, s.into())).collect(),
     };
@@ -71,6 +76,7 @@ pub(super) fn from_column(column: Option<String>) -> Result<Group, StoreError> {
     Ok(Group {
         command: record.command,
         depends_on: record.depends_on,
+        volumes: record.volumes,
         routes: record.routes,
         services: services.map(|(name, s)| (name, s.into())).collect(),
     })
@@ -83,6 +89,7 @@ impl From<Service> for ServiceRecord {
             command: service.command,
             env: service.env,
             secrets: service.secrets,
+            volumes: service.volumes,
             health: service.health,
             replicas: service.replicas,
             resources: service.resources,
@@ -101,6 +108,7 @@ impl From<ServiceRecord> for Service {
             command: record.command,
             env: record.env,
             secrets: record.secrets,
+            volumes: record.volumes,
             health: record.health,
             replicas: record.replicas,
             resources: record.resources,
@@ -167,6 +175,7 @@ mod tests {
             command: vec!["work".to_owned()],
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             secrets: BTreeMap::from([("B".to_owned(), "c".to_owned())]),
+            volumes: BTreeMap::from([("d".to_owned(), "/e".to_owned())]),
             depends_on: BTreeSet::from(["app".to_owned()]),
             protocol: None,
             routes: vec![Route::default()],
@@ -176,6 +185,7 @@ mod tests {
         let group = Group {
             command: vec!["serve".to_owned()],
             depends_on: BTreeSet::from(["x".to_owned()]),
+            volumes: BTreeMap::from([("data".to_owned(), "/data".to_owned())]),
             routes: Some(Vec::new()),
             services: BTreeMap::from([("worker".to_owned(), worker)]),
         };

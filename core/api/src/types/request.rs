@@ -38,13 +38,18 @@ pub struct DeployRequest {
     /// How the new release proves that it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
-    /// Environment of the application; part of the release.
+    /// Environment of the application; part of the release. `${secrets.NAME}` in a value is a secret of the tenant, put in when
+    /// an instance is started.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// In place of the image's own command: arguments for its entrypoint; part of the release. `${PORT}` in it is the port to
     /// listen on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// Volumes that `app` has, by name, each with the absolute path at which it finds them; part of the release. They are the
+    /// tenant's and outlive instances and releases.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, String>,
     /// Further services of the release, by name. The fields beside this one describe the service `app`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Service>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +22,16 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Environment. `${services.NAME.INTERNAL_URL}` in a value is the address of a service; so are `INTERNAL_HOST`,
-    /// `INTERNAL_PORT` and `PUBLIC_URL`.
+    /// `INTERNAL_PORT` and `PUBLIC_URL`. `${secrets.NAME}` is a secret of the tenant, put in when an instance is started.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Secrets of the tenant that it finds: names of variables, each with the secret's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// Volumes that it has, by name, each with the absolute path at which it finds them. They are the tenant's and outlive
+    /// instances and releases; one service has one at a time, with one instance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, String>,
     /// How it proves that it works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
@@ -124,4 +129,23 @@ pub struct DeployedService {
     pub digest: String,
     /// Instances of it.
     pub replicas: u32,
+}
+
+/// *Ours*: a volume of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VolumeInfo {
+    /// Its name.
+    pub name: String,
+    /// The service of the live release that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The instance that has it at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use_by: Option<String>,
+    /// Bytes on disk, where that is soon found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When it was used for the first time, if the machine knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<DateTime<Utc>>,
 }

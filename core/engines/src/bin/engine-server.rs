@@ -35,8 +35,10 @@ fn main() {
         log: root.join("held.log"),
         command: None,
         resources: Resources::default(),
+            volumes: Vec::new(),
     };
     let settings = Settings {
+        volumes: root.with_extension("volumes"),
         store: Arc::new(oci::Store::open(store).expect("a store")),
         root,
         launcher: Launcher {

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig,
+    ContainerCreateBody, ContainerSummary, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
 };
 
 use crate::engine::InstanceSpec;
 use crate::resources::Resources;
+use crate::volumes::VolumeId;
 
 /// The machine's own network, as Docker calls it.
 pub(super) const HOST: &str = "host";
@@ -17,6 +18,8 @@ pub(super) const SERVER: &str = "io.systemprompt.server";
 const INSTANCE: &str = "io.systemprompt.instance";
 const PORT: &str = "io.systemprompt.port";
 const LOG: &str = "io.systemprompt.log";
+/// The volumes of an instance.
+const VOLUMES: &str = "io.systemprompt.volumes";
 
 /// What Docker keeps of an instance's output: enough for a server that is away for a while. The server's own log is kept
 /// longer.
@@ -29,6 +32,7 @@ pub(super) struct Labels {
     pub(super) instance: String,
     pub(super) port: u16,
     pub(super) log: PathBuf,
+    pub(super) volumes: Vec<VolumeId>,
 }
 
 impl Labels {
@@ -36,11 +40,13 @@ impl Labels {
     pub(super) fn write(spec: &InstanceSpec, server: &str, root: &Path) -> HashMap<String, String> {
         let data = root.parent().unwrap_or(root);
         let log = spec.log.strip_prefix(data).unwrap_or(&spec.log);
+        let volumes: Vec<VolumeId> = spec.volume_ids().collect();
         let labels = [
             (SERVER, server.to_owned()),
             (INSTANCE, spec.id.clone()),
             (PORT, spec.port.to_string()),
             (LOG, log.to_string_lossy().into_owned()),
+            (VOLUMES, serde_json::json!(volumes).to_string()),
         ];
         labels.map(|(name, value)| (name.to_owned(), value)).into()
     }
@@ -54,6 +60,11 @@ impl Labels {
             instance: labels.get(INSTANCE)?.clone(),
             port: labels.get(PORT)?.parse().ok()?,
             log: data.join(labels.get(LOG)?),
+            // Those of earlier servers have none.
+            volumes: match labels.get(VOLUMES) {
+                Some(volumes) => serde_json::from_str(volumes).ok()?,
+                None => Vec::new(),
+            },
         })
     }
 }
@@ -68,6 +79,7 @@ pub(super) fn body(
     spec: &InstanceSpec,
     image: &str,
     labels: HashMap<String, String>,
+    mounts: Vec<Mount>,
     network: &str,
     resources: &Resources,
 ) -> ContainerCreateBody {
@@ -81,7 +93,10 @@ pub(super) fn body(
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        host_config: Some(host(network, resources)),
+        host_config: Some(HostConfig {
+            mounts: Some(mounts),
+            ..host(network, resources)
+        }),
         ..ContainerCreateBody::default()
     }
 }
@@ -133,6 +148,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::volumes::Mounted;
 
     fn spec() -> InstanceSpec {
         InstanceSpec {
@@ -147,12 +163,22 @@ mod tests {
             log: PathBuf::from("/data/logs/a/1.log"),
             command: None,
             resources: Resources::default(),
+            volumes: Vec::new(),
         }
     }
 
     #[test]
     fn what_is_written_at_a_container_is_read_again_wherever_the_folder_is_by_then() {
-        let labels = Labels::write(&spec(), "s", Path::new("/data/engine"));
+        let data = VolumeId {
+            owner: "a".to_owned(),
+            name: "data".to_owned(),
+        };
+        let mut spec = spec();
+        spec.volumes = vec![Mounted {
+            volume: data.clone(),
+            path: PathBuf::from("/data"),
+        }];
+        let labels = Labels::write(&spec, "s", Path::new("/data/engine"));
         let container = ContainerSummary {
             labels: Some(labels),
             ..ContainerSummary::default()
@@ -162,6 +188,7 @@ mod tests {
             instance: "a-1-2".to_owned(),
             port: 8081,
             log: PathBuf::from("/moved/logs/a/1.log"),
+            volumes: vec![data],
         };
         assert_eq!(read, Some(expected));
         assert_eq!(

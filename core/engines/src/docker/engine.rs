@@ -25,12 +25,14 @@ use super::images;
 use super::instance::{Monitor, Seen, Tended, remove};
 use super::logs::Log;
 use super::record::Records;
+use super::volumes::Volumes;
 use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
 use crate::error::EngineError;
 use crate::folder;
 use crate::instance::{Instance, Life};
 use crate::resources::Resources;
 use crate::seats::{Seat, Seats};
+use crate::volumes::{Hold, Holders, VolumeId, VolumeInfo};
 
 /// For one request, in seconds. A machine that swaps takes long to start a container.
 const REQUEST_SECONDS: u64 = 120;
@@ -84,6 +86,7 @@ struct Inner {
     info: SystemInfo,
     notes: Vec<String>,
     seats: Seats,
+    holders: Holders,
     /// Held for as long as the engine lives.
     _lock: File,
 }
@@ -120,6 +123,7 @@ impl DockerEngine {
             records,
             info,
             seats: Seats::default(),
+            holders: Holders::default(),
             _lock: lock,
         };
         Ok(Self {
@@ -139,6 +143,8 @@ impl DockerEngine {
         }
         spec.check_environment()?;
         let seat = inner.seats.take(&spec.id)?;
+        let volumes = inner.holders.take(spec.volume_ids(), &spec.id)?;
+        self.free(&spec).await?;
         let image = images::ensure(
             &inner.docker,
             &*inner.registry,
@@ -155,15 +161,38 @@ impl DockerEngine {
             return Err(explain(&spec, &error));
         }
         let labels = Labels {
+            volumes: volumes.volumes.clone(),
             instance: spec.id,
             port: spec.port,
             log: spec.log,
         };
-        let attached = self.attach(&id, labels, seat).await;
+        let attached = self.attach(&id, labels, (seat, volumes)).await;
         if attached.is_err() {
             inner.take_away(&id).await;
         }
         attached
+    }
+
+    /// Sees to it that no container has the volumes of an instance that is to be started: one that was given up may run still.
+    async fn free(&self, spec: &InstanceSpec) -> Result<(), EngineError> {
+        let inner = &self.inner;
+        let volumes = inner.volumes();
+        for volume in spec.volume_ids() {
+            for container in volumes.users(&volume).await? {
+                let of = Labels::read(&container, &inner.root).map(|labels| labels.instance);
+                let is_nobodys = of.as_ref().is_some_and(|of| !inner.seats.is_taken(of));
+                if let Some(id) = container.id.as_ref().filter(|_| is_nobodys) {
+                    let removed = remove(&inner.docker, id).await;
+                    removed.map_err(failed("remove a container that nobody knows"))?;
+                }
+            }
+            if let Some(user) = volumes.users(&volume).await?.into_iter().next() {
+                let holder = Labels::read(&user, &inner.root).map(|labels| labels.instance);
+                let holder = holder.or(user.id).unwrap_or_default();
+                return Err(EngineError::VolumeInUse { volume, holder });
+            }
+        }
+        Ok(())
     }
 
     /// The handle to a container, and the task that stays with it.
@@ -171,7 +200,7 @@ impl DockerEngine {
         &self,
         container: &str,
         labels: Labels,
-        seat: Seat,
+        (seat, volumes): (Seat, Hold),
     ) -> Result<Instance, EngineError> {
         let inner = &self.inner;
         let options = None::<InspectContainerOptions>;
@@ -189,6 +218,7 @@ impl DockerEngine {
             life: changed,
             unwanted: is_unwanted,
             seat,
+            volumes,
         };
         tokio::spawn(monitor.watch());
         Ok(Instance::of(Tended {
@@ -215,14 +245,19 @@ impl DockerEngine {
             let Some(labels) = Labels::read(&container, &self.inner.root) else {
                 continue;
             };
-            let (Some(id), Ok(seat)) = (&container.id, self.inner.seats.take(&labels.instance))
-            else {
+            let (Some(id), Ok(seat), Ok(volumes)) = (
+                &container.id,
+                self.inner.seats.take(&labels.instance),
+                self.inner
+                    .holders
+                    .take(labels.volumes.clone(), &labels.instance),
+            ) else {
                 continue;
             };
             let ended = container.state != Some(ContainerSummaryStateEnum::RUNNING)
                 && container.state != Some(ContainerSummaryStateEnum::PAUSED);
             let name = labels.instance.clone();
-            match self.attach(id, labels, seat).await {
+            match self.attach(id, labels, (seat, volumes)).await {
                 Ok(instance) => {
                     if ended {
                         // Docker knows how it ended and what it said; there is nothing to wait for but that.
@@ -305,6 +340,28 @@ impl Engine for DockerEngine {
         })
     }
 
+    fn volumes(&self, owner: String) -> BoxFuture<'_, Result<Vec<VolumeInfo>, EngineError>> {
+        Box::pin(async move {
+            let mut listed = self.inner.volumes().list(&owner).await?;
+            for volume in &mut listed {
+                volume.in_use_by = self.inner.holders.holder(&VolumeId {
+                    owner: owner.clone(),
+                    name: volume.name.clone(),
+                });
+            }
+            Ok(listed)
+        })
+    }
+
+    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
+        Box::pin(async move {
+            let hold = self.inner.holders.take([volume.clone()], "its removal")?;
+            let removed = self.inner.volumes().remove(&volume).await;
+            drop(hold);
+            removed
+        })
+    }
+
     fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {
         Box::pin(async move {
             // What was given up while Docker did not answer may be there after all.
@@ -321,7 +378,8 @@ impl Inner {
         let enforced = self.enforced(&spec.resources);
         // Somebody may have removed it while nothing was in it.
         let network = join(&self.docker, &self.network).await?;
-        let body = container::body(spec, image, labels, &network, &enforced);
+        let mounts = self.volumes().ensure(&spec.volumes).await?;
+        let body = container::body(spec, image, labels, mounts, &network, &enforced);
         let options = CreateContainerOptionsBuilder::default()
             .name(&container::name(&self.server, &spec.id))
             .build();
@@ -331,6 +389,13 @@ impl Inner {
                 id: spec.id.clone(),
             }),
             Err(error) => Err(explain(spec, &error)),
+        }
+    }
+
+    fn volumes(&self) -> Volumes<'_> {
+        Volumes {
+            docker: &self.docker,
+            server: &self.server,
         }
     }
 

@@ -24,6 +24,7 @@ use crate::error::EngineError;
 use crate::instance::{Exit, Life, Running};
 use crate::process::proc;
 use crate::seats::Seat;
+use crate::volumes::Hold;
 
 /// Before Docker is asked again about a container, doubled up to the limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -185,6 +186,7 @@ pub(super) struct Monitor {
     pub(super) life: watch::Sender<Life>,
     pub(super) unwanted: watch::Receiver<bool>,
     pub(super) seat: Seat,
+    pub(super) volumes: Hold,
 }
 
 impl Monitor {
@@ -204,6 +206,8 @@ impl Monitor {
                 tracing::warn!(id, error = why, "a container is not removed");
             }
         }
+        // Whether a container has them that did not go, Docker is asked when they are wanted.
+        drop(self.volumes);
         drop(self.seat);
         self.life.send_replace(Life::Gone(exit));
     }

@@ -16,5 +16,6 @@ mod images;
 mod instance;
 mod logs;
 mod record;
+mod volumes;
 
 pub use engine::{DockerEngine, Network, Registry, Settings};

@@ -2,7 +2,7 @@
 //! every instance needs.
 
 use std::fs::{self, Permissions};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use oci::{
 use super::layers::Layers;
 use super::owner;
 use super::rootpath::{self, Last};
+use super::tree;
 use super::unpack::{Rules, UnpackError, Unpacker};
 use super::user;
 use crate::error::EngineError;
@@ -288,7 +289,7 @@ impl Skeleton<'_> {
         if place.is_dir() {
             return Ok((place, false));
         }
-        make(&place).map_err(EngineError::files("create", &place))?;
+        tree::make_open(&place).map_err(EngineError::files("create", &place))?;
         Ok((place, true))
     }
 
@@ -298,7 +299,7 @@ impl Skeleton<'_> {
             return Ok(());
         }
         if let Some(parent) = place.parent() {
-            make(parent).map_err(EngineError::files("create", parent))?;
+            tree::make_open(parent).map_err(EngineError::files("create", parent))?;
         }
         fs::write(&place, b"").map_err(EngineError::files("create", &place))?;
         let mode = Permissions::from_mode(0o644);
@@ -317,16 +318,4 @@ impl Skeleton<'_> {
         };
         owner::give(&place, found.uid, found.gid).map_err(EngineError::files("own", &place))
     }
-}
-
-/// Creates directories that all users of the image may enter, whatever the server's umask is.
-fn make(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        make(parent)?;
-    }
-    fs::create_dir(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
 }

@@ -16,19 +16,21 @@ use super::image::{Images, PreparedImage};
 use super::instance::{self, Found};
 use super::isolation::{self, Isolation, IsolationMode, Level};
 use super::launch::GUARD;
-use super::launch::protocol::{Launch, Supervision};
+use super::launch::protocol::{Launch, Supervision, Volume};
 use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
 use super::tree;
 use super::unpack::{Limits, Rules};
+use super::volumes::Volumes;
 use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
 use crate::error::EngineError;
 use crate::folder;
 use crate::instance::Instance;
 use crate::resources::Resources;
-use crate::seats::Seats;
+use crate::seats::{Seats, is_valid};
+use crate::volumes::{Holders, VolumeId, VolumeInfo};
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Settings {
     /// How long instances go on without a server, for the next one to take them over. Zero ends
     /// them with their server.
     pub orphan: Duration,
+    /// The volumes of instances, which outlive them. Created when absent.
+    pub volumes: PathBuf,
 }
 
 /// A program and the arguments that make it call [`launch_main`](super::launch_main).
@@ -87,6 +91,8 @@ struct Inner {
     orphan: Duration,
     cgroups: Arc<Cgroups>,
     images: Arc<Images>,
+    volumes: Arc<Volumes>,
+    holders: Holders,
     seats: Seats,
     /// Held for as long as the engine lives.
     _lock: File,
@@ -107,6 +113,7 @@ impl ProcessEngine {
             launcher,
             isolation,
             orphan,
+            volumes,
         } = settings;
         let (root, lock) = folder::take(&root)?;
         for name in ["images", "layers", "instances", "tmp"] {
@@ -120,6 +127,7 @@ impl ProcessEngine {
             limits,
             keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
         };
+        let volumes = Arc::new(Volumes::open(&volumes, rules.keep_owners)?);
         let images = Images::new(
             store,
             root.join("images"),
@@ -135,6 +143,8 @@ impl ProcessEngine {
             orphan,
             cgroups,
             images,
+            volumes,
+            holders: Holders::default(),
             seats: Seats::default(),
             _lock: lock,
         };
@@ -183,6 +193,7 @@ impl ProcessEngine {
         let seat = self.inner.seats.take(&id).ok()?;
         let place = Place::new(&self.inner.root, &id);
         let held = self.inner.images.hold(record.image);
+        let volumes = self.inner.holders.take(record.volumes.clone(), &id).ok()?;
         let greeted = adopt::greet(directory, &record).await;
         let greeted = greeted
             .inspect_err(|error| tracing::warn!(id, %error, "an instance is not taken over"));
@@ -199,6 +210,7 @@ impl ProcessEngine {
             guard,
             seat,
             held,
+            volumes,
         };
         let instance = found.attach(pid);
         if ended {
@@ -234,11 +246,20 @@ impl ProcessEngine {
             }
             tracing::warn!(id = spec.id, lacking, "an instance runs without bounds");
         }
+        if !spec.volumes.is_empty()
+            && let Some(why) = self.lacks_volumes()
+        {
+            return Err(EngineError::NoVolumes { why });
+        }
         let seat = self.inner.seats.take(&spec.id)?;
+        let volumes = self.inner.holders.take(spec.volume_ids(), &spec.id)?;
         let place = Place::new(&self.inner.root, &spec.id);
         let held = self.inner.images.hold(spec.image);
         let image = self.inner.images.prepare(spec.image).await?;
-        let isolation = self.inner.isolation.of(&spec.resources);
+        let isolation = self
+            .inner
+            .isolation
+            .of(&spec.resources, !spec.volumes.is_empty());
         let stop_signal = super::signal::stop_signal(image.config.stop_signal.as_deref());
         let supervision = Supervision {
             log: place.log(&spec.log),
@@ -250,10 +271,17 @@ impl ProcessEngine {
         };
         let (planned_place, planned_spec) = (place.clone(), spec.clone());
         let cgroups = Arc::clone(&self.inner.cgroups);
+        let folders = Arc::clone(&self.inner.volumes);
         let work = spawn_blocking(move || {
             let (place, spec) = (planned_place, planned_spec);
             place.create(&image, isolation.root)?;
-            let launch = plan::launch(&spec, &image, &place, &isolation)?;
+            let mounted = spec.volumes.iter().map(|mounted| {
+                let source = folders.prepare(mounted, &image)?;
+                let path = mounted.path.clone();
+                Ok(Volume { source, path })
+            });
+            let mounted = mounted.collect::<Result<_, EngineError>>()?;
+            let launch = plan::launch(&spec, &image, &place, &isolation, mounted)?;
             let groups = cgroups.create(&spec.id, &spec.resources);
             let groups = groups
                 .map_err(|error| EngineError::launch(&spec.id, "make its control groups", error))?;
@@ -279,6 +307,7 @@ impl ProcessEngine {
             groups,
             seat,
             held,
+            volumes,
         };
         match launch {
             Ok(launch) => birth.launch(&self.inner.launcher, launch).await,
@@ -297,6 +326,37 @@ impl ProcessEngine {
             lacking.push("read-only root: there are no namespaces here".to_owned());
         }
         (!lacking.is_empty()).then(|| lacking.join("; "))
+    }
+}
+
+impl ProcessEngine {
+    async fn list_volumes(&self, owner: String) -> Result<Vec<VolumeInfo>, EngineError> {
+        // it becomes part of a path
+        if !is_valid(&owner) {
+            return Ok(Vec::new());
+        }
+        let (inner, of) = (Arc::clone(&self.inner), owner.clone());
+        let listed = spawn_blocking(move || inner.volumes.list(&of)).await;
+        let mut listed = listed.map_err(|_| EngineError::ShuttingDown)??;
+        for volume in &mut listed {
+            volume.in_use_by = self.inner.holders.holder(&VolumeId {
+                owner: owner.clone(),
+                name: volume.name.clone(),
+            });
+        }
+        Ok(listed)
+    }
+
+    async fn forget_volume(&self, volume: VolumeId) -> Result<bool, EngineError> {
+        let hold = self.inner.holders.take([volume.clone()], "its removal")?;
+        let inner = Arc::clone(&self.inner);
+        let removed = spawn_blocking(move || {
+            let removed = inner.volumes.remove(&volume);
+            // to its end, whoever waits for it
+            drop(hold);
+            removed
+        });
+        removed.await.map_err(|_| EngineError::ShuttingDown)?
     }
 }
 
@@ -327,6 +387,23 @@ impl Engine for ProcessEngine {
 
     fn end_all(&self) -> BoxFuture<'_, Result<(), EngineError>> {
         Box::pin(self.end_all())
+    }
+
+    fn lacks_volumes(&self) -> Option<String> {
+        let isolation = self.isolation();
+        if isolation.has_namespaces() {
+            return None;
+        }
+        let why = isolation.notes.first().cloned();
+        Some(why.unwrap_or_else(|| "there are no mount namespaces".to_owned()))
+    }
+
+    fn volumes(&self, owner: String) -> BoxFuture<'_, Result<Vec<VolumeInfo>, EngineError>> {
+        Box::pin(self.list_volumes(owner))
+    }
+
+    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
+        Box::pin(self.forget_volume(volume))
     }
 
     fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {

@@ -27,6 +27,7 @@ use crate::engine::{BoxFuture, InstanceSpec};
 use crate::error::EngineError;
 use crate::instance::{Instance, Life, Running};
 use crate::seats::Seat;
+use crate::volumes::Hold;
 
 /// From the spawn to the program's first instruction. Mounting takes milliseconds; this is for
 /// machines that swap.
@@ -125,6 +126,7 @@ pub(crate) struct Birth {
     pub(crate) groups: Groups,
     pub(crate) seat: Seat,
     pub(crate) held: ImageUse,
+    pub(crate) volumes: Hold,
 }
 
 /// An instance whose guard runs, and what is written down about it.
@@ -135,6 +137,7 @@ pub(crate) struct Found {
     pub(crate) guard: Guard,
     pub(crate) seat: Seat,
     pub(crate) held: ImageUse,
+    pub(crate) volumes: Hold,
 }
 
 impl Found {
@@ -147,6 +150,7 @@ impl Found {
             guard,
             seat,
             held,
+            volumes,
         } = self;
         let (orders, queue) = mpsc::channel(ORDERS);
         let (changed, life) = watch::channel(Life::Running);
@@ -167,6 +171,7 @@ impl Found {
             commands: Commands::new(),
             life: changed,
             place,
+            volumes,
         };
         tokio::spawn(monitor.watch((seat, held)));
         Instance::of(tended)
@@ -190,6 +195,11 @@ impl Birth {
             Ok(inner_pid) => self.live(guard, record, inner_pid).await,
             Err(error) => {
                 guard.reap().await;
+                // a guard that did not hear has ended nothing
+                if !spawn_blocking(move || record.kill()).await.unwrap_or(false) {
+                    self.volumes.never_free();
+                    return Err(error);
+                }
                 self.abandon().await;
                 Err(error)
             }
@@ -216,6 +226,7 @@ impl Birth {
             guard,
             seat: self.seat,
             held: self.held,
+            volumes: self.volumes,
         };
         Ok(found.attach(pid))
     }

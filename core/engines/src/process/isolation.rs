@@ -60,16 +60,21 @@ pub enum RootDirectory {
     Overlay,
     /// The image, read-only; `/tmp` and volumes can be written to.
     ReadOnly,
+    /// The same, by an overlay: what is mounted may be at paths that the image does not have.
+    ReadOnlyOverlay,
     /// A copy of the image, and all other files of the machine.
     Copy,
 }
 
 impl Isolation {
-    /// What an instance with these bounds gets.
-    pub(crate) fn of(&self, resources: &Resources) -> Self {
+    /// What an instance with these bounds gets, with volumes or without.
+    pub(crate) fn of(&self, resources: &Resources, has_volumes: bool) -> Self {
         let mut own = self.clone();
         if resources.read_only && own.has_namespaces() {
-            own.root = RootDirectory::ReadOnly;
+            own.root = match own.root {
+                RootDirectory::Overlay if has_volumes => RootDirectory::ReadOnlyOverlay,
+                _ => RootDirectory::ReadOnly,
+            };
         }
         own
     }
@@ -226,8 +231,9 @@ fn confinement(level: Level, kind: RootDirectory, scratch: &Path) -> Confinement
             image: place("image"),
             upper: place("upper"),
             work: place("work"),
+            read_only: false,
         },
-        RootDirectory::ReadOnly | RootDirectory::Copy => RootMount::ReadOnly {
+        _ => RootMount::ReadOnly {
             image: place("image"),
         },
     };

@@ -36,6 +36,7 @@ mod signal;
 pub(crate) mod tree;
 mod unpack;
 mod user;
+mod volumes;
 
 pub use engine::{Launcher, ProcessEngine, Settings};
 pub use image::PreparedImage;

@@ -22,6 +22,7 @@ use super::proc::Process;
 use super::record::InstanceRecord;
 use crate::command::Command;
 use crate::instance::{Exit, Life};
+use crate::volumes::Hold;
 
 /// How long a guard may take to end once its instance has: it kills whatever is left.
 const GUARD_PATIENCE: Duration = Duration::from_secs(15);
@@ -163,6 +164,7 @@ pub(super) struct Monitor {
     pub(super) commands: Commands,
     pub(super) life: watch::Sender<Life>,
     pub(super) place: Place,
+    pub(super) volumes: Hold,
 }
 
 impl Monitor {
@@ -174,12 +176,16 @@ impl Monitor {
             record,
             life,
             place,
+            volumes,
             ..
         } = self;
         let status = guard.reap().await;
         // a guard that was killed with its init has ended nothing; namespaces would have
-        if !spawn_blocking(move || record.kill()).await.unwrap_or(true) {
+        if spawn_blocking(move || record.kill()).await.unwrap_or(false) {
+            drop(volumes);
+        } else {
             tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
+            volumes.never_free();
         }
         let exit = reported.unwrap_or(status);
         life.send_replace(Life::Exited(exit));

@@ -38,10 +38,13 @@ impl Place {
     ) -> Result<(), EngineError> {
         let failed = || EngineError::files("prepare", &self.directory);
         tree::remove(&self.directory).map_err(failed())?;
-        fs::create_dir_all(&self.directory).map_err(failed())?;
+        fs::create_dir_all(self.directory.join("root")).map_err(failed())?;
         match root {
             RootDirectory::Overlay => self.create_overlay(image),
             RootDirectory::ReadOnly => self.create_volumes(image),
+            RootDirectory::ReadOnlyOverlay => self
+                .create_volumes(image)
+                .and_then(|()| self.create_overlay(image)),
             RootDirectory::Copy => tree::copy(&image.rootfs, &self.copy()),
         }
         .map_err(failed())
@@ -59,27 +62,38 @@ impl Place {
     pub(crate) fn mount(&self, image: &PreparedImage, root: RootDirectory) -> RootMount {
         let image = self.relative(&image.rootfs);
         match root {
-            RootDirectory::Overlay => RootMount::Overlay {
+            RootDirectory::Overlay | RootDirectory::ReadOnlyOverlay => RootMount::Overlay {
                 image,
                 upper: self.relative(&self.directory.join("upper")),
                 work: self.relative(&self.directory.join("work")),
+                read_only: root == RootDirectory::ReadOnlyOverlay,
             },
             RootDirectory::ReadOnly | RootDirectory::Copy => RootMount::ReadOnly { image },
         }
     }
 
-    /// What to mount over a read-only image. An overlay needs none: all it holds is the
-    /// instance's own.
-    pub(crate) fn volumes(&self, image: &PreparedImage, root: RootDirectory) -> Vec<Volume> {
-        if root != RootDirectory::ReadOnly {
-            return Vec::new();
+    /// What to mount over the image: `named`, and where it is read-only a directory for each volume of the image's own. What is
+    /// within one that is named, that one has.
+    pub(crate) fn volumes(
+        &self,
+        image: &PreparedImage,
+        root: RootDirectory,
+        named: Vec<Volume>,
+    ) -> Vec<Volume> {
+        let is_named = |path: &Path| named.iter().any(|named| path.starts_with(&named.path));
+        let mut volumes = Vec::new();
+        if matches!(root, RootDirectory::ReadOnly | RootDirectory::ReadOnlyOverlay) {
+            let own = image.config.volumes.iter().enumerate();
+            let own = own.filter(|(_, path)| !is_named(Path::new(path)));
+            volumes.extend(own.map(|(number, path)| Volume {
+                source: self.relative(&self.volume(number)),
+                path: PathBuf::from(path),
+            }));
         }
-        let paths = image.config.volumes.iter().enumerate();
-        let volumes = paths.map(|(number, path)| Volume {
-            source: self.relative(&self.volume(number)),
-            path: PathBuf::from(path),
-        });
-        volumes.collect()
+        volumes.extend(named);
+        // what is within another one comes behind it
+        volumes.sort_by(|one, other| one.path.cmp(&other.path));
+        volumes
     }
 
     /// The instance's own copy of the image.
@@ -115,7 +129,7 @@ impl Place {
 
     /// The root directory of an overlay has the mode and owner of its upper layer.
     fn create_overlay(&self, image: &PreparedImage) -> io::Result<()> {
-        for name in ["upper", "work", "root"] {
+        for name in ["upper", "work"] {
             fs::create_dir(self.directory.join(name))?;
         }
         tree::imitate(&image.rootfs, &self.directory.join("upper"))
@@ -123,7 +137,6 @@ impl Place {
 
     /// A volume starts with what the image has at its path.
     fn create_volumes(&self, image: &PreparedImage) -> io::Result<()> {
-        fs::create_dir(self.directory.join("root"))?;
         for (number, path) in image.config.volumes.iter().enumerate() {
             let from = rootpath::resolve(&image.rootfs, Path::new(path), Last::Follow)
                 .map_err(io::Error::other)?;

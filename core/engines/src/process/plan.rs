@@ -7,7 +7,7 @@ use super::image::PreparedImage;
 use super::isolation::{Isolation, Level};
 use super::launch::DEFAULT_PATH;
 use super::launch::protocol::{
-    Confinement, Executable, Failure, FailureKind, Launch, Namespaces, Program, Search,
+    Confinement, Executable, Failure, FailureKind, Launch, Namespaces, Program, Search, Volume,
 };
 use super::outside::Outside;
 use super::place::Place;
@@ -17,12 +17,13 @@ use crate::error::EngineError;
 /// The address instances are to listen on: they share the machine's network.
 pub(super) const HOST: &str = "127.0.0.1";
 
-/// What to launch for `spec`, in a place that has been created.
+/// What to launch for `spec`, in a place that has been created, with the folders of its volumes.
 pub(super) fn launch(
     spec: &InstanceSpec,
     image: &PreparedImage,
     place: &Place,
     isolation: &Isolation,
+    volumes: Vec<Volume>,
 ) -> Result<Launch, EngineError> {
     spec.check_environment()?;
     let command = command(spec, image)?;
@@ -33,7 +34,7 @@ pub(super) fn launch(
         user: isolation.level == Level::UserNamespaces,
         root: place.mount(image, isolation.root),
         target: place.target(),
-        volumes: place.volumes(image, isolation.root),
+        volumes: place.volumes(image, isolation.root, volumes),
     };
     let program = Program {
         command,

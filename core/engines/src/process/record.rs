@@ -16,6 +16,7 @@ use super::place::Place;
 use super::proc::{self, Process};
 use crate::engine::InstanceSpec;
 use crate::folder::FolderId;
+use crate::volumes::VolumeId;
 
 const FILE: &str = "instance.json";
 /// Records of other versions name processes to end; those of this one, instances to take over.
@@ -47,6 +48,9 @@ pub(crate) struct InstanceRecord {
     pub(crate) stop_signal: i32,
     #[serde(default)]
     pub(crate) groups: Groups,
+    /// Those that it has.
+    #[serde(default)]
+    pub(crate) volumes: Vec<VolumeId>,
 }
 
 /// Where the record of an instance's directory is.
@@ -75,6 +79,7 @@ impl InstanceRecord {
             log: place.log(&spec.log),
             stop_signal: stop_signal as i32,
             groups: groups.clone(),
+            volumes: spec.volume_ids().collect(),
         })
     }
 

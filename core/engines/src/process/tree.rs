@@ -11,6 +11,9 @@ use nix::unistd::mkfifo;
 
 use super::owner;
 
+/// What the system counts the size of files in.
+const BLOCK: u64 = 512;
+
 /// Removes `path` and all below it. Absent is fine. Directories that their owner may not write to
 /// (images have them) are opened up first, which is why this is not `remove_dir_all`.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
@@ -19,6 +22,34 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         Ok(_) => absent_is_fine(fs::remove_file(path)),
         Err(error) => absent_is_fine(Err(error)),
     }
+}
+
+/// Creates directories that all users of the image may enter, whatever the server's umask is.
+pub(crate) fn make_open(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_open(parent)?;
+    }
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+/// Bytes that a tree takes on disk, as far as it is to be seen; `None` where it has more than so many entries.
+pub(crate) fn used(path: &Path, entries: &mut usize) -> Option<u64> {
+    *entries = entries.checked_sub(1)?;
+    // what goes meanwhile takes nothing
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Some(0);
+    };
+    let mut total = found.blocks() * BLOCK;
+    if found.is_dir() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            total += used(&entry.path(), entries)?;
+        }
+    }
+    Some(total)
 }
 
 /// Bytes of the regular files below `path` that have no other name anywhere: what is free when they go.
@@ -136,6 +167,8 @@ mod tests {
             Path::new("nowhere")
         );
         assert_eq!(unshared_size(&to).unwrap(), 9);
+        assert!(used(&to, &mut 6).is_some_and(|bytes| bytes >= 9));
+        assert_eq!(used(&to, &mut 5), None);
         remove(&from).unwrap();
         remove(&to).unwrap();
         assert!(!from.exists() && !to.exists());

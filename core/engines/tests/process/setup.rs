@@ -92,6 +92,7 @@ impl Bench {
             log: self.folder.path().join(format!("{id}.log")),
             command: None,
             resources: Resources::default(),
+            volumes: Vec::new(),
         }
     }
 
@@ -137,6 +138,7 @@ pub(crate) fn settings(store: &Arc<Store>, mode: IsolationMode, root: &Path) -> 
     Settings {
         store: Arc::clone(store),
         root: root.to_owned(),
+        volumes: root.with_extension("volumes"),
         launcher: launcher(),
         isolation: mode,
         orphan: Duration::ZERO,

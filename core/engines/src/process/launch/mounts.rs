@@ -11,8 +11,13 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::protocol::{Failure, Namespaces, RootMount, Volume};
 use crate::process::rootpath::{self, Last};
+use crate::process::tree;
 
 const NONE: Option<&str> = None;
+
+/// No set-uid programs, no devices.
+const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+const FIXED_ROOT: MsFlags = PLAIN.union(MsFlags::MS_RDONLY);
 
 /// The devices every program may use.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -52,6 +57,12 @@ pub(super) fn enter_root(namespaces: &Namespaces) -> Result<(), Failure> {
     for volume in &namespaces.volumes {
         root.volume(volume)?;
     }
+    if let RootMount::Overlay {
+        read_only: true, ..
+    } = namespaces.root
+    {
+        remount(root.target, FIXED_ROOT, "make the root read-only")?;
+    }
     for file in ["/etc/resolv.conf", "/etc/hosts"] {
         root.machine_file(file)?;
     }
@@ -65,15 +76,26 @@ struct Root<'a> {
 impl Root<'_> {
     fn image(&self, root: &RootMount) -> Result<(), Failure> {
         match root {
-            RootMount::Overlay { image, upper, work } => self.overlay(image, upper, work),
+            RootMount::Overlay {
+                image,
+                upper,
+                work,
+                read_only,
+            } => {
+                self.overlay(image, upper, work)?;
+                if *read_only { self.tmp() } else { Ok(()) }
+            }
             RootMount::ReadOnly { image } => {
                 bind(image, self.target, "mount the image")?;
-                let fixed = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-                remount(self.target, fixed, "make the image read-only")?;
-                let tmp = self.place("/tmp")?;
-                self.tmpfs(&tmp, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")
+                remount(self.target, FIXED_ROOT, "make the image read-only")?;
+                self.tmp()
             }
         }
+    }
+
+    fn tmp(&self) -> Result<(), Failure> {
+        let tmp = self.place("/tmp")?;
+        self.tmpfs(&tmp, PLAIN, "mode=1777")
     }
 
     /// `userxattr` is what a user namespace may keep its notes in; root uses the attributes that
@@ -85,13 +107,12 @@ impl Root<'_> {
             upper.display(),
             work.display()
         );
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         let try_with = |options: &str| {
             mount(
                 Some("overlay"),
                 self.target,
                 Some("overlay"),
-                flags,
+                PLAIN,
                 Some(options),
             )
         };
@@ -149,8 +170,13 @@ impl Root<'_> {
     }
 
     fn volume(&self, volume: &Volume) -> Result<(), Failure> {
+        let step = format!("mount a volume at {}", volume.path.display());
         let place = self.place_of(&volume.path)?;
-        bind(&volume.source, &place, "mount a volume")
+        tree::make_open(&place).map_err(|error| {
+            Failure::new(&step, format!("the image has no such directory: {error}"))
+        })?;
+        bind(&volume.source, &place, &step)?;
+        remount(&place, PLAIN, &step)
     }
 
     /// Name resolution is the machine's, as its network is. A machine without the file has none.

@@ -137,12 +137,15 @@ pub(crate) enum RootMount {
         image: PathBuf,
         upper: PathBuf,
         work: PathBuf,
+        /// Closed once everything is mounted in it, with a fresh `/tmp`.
+        #[serde(default)]
+        read_only: bool,
     },
     /// The image, read-only, with a fresh `/tmp`.
     ReadOnly { image: PathBuf },
 }
 
-/// A directory of the instance at a path of the image.
+/// A directory of the machine at a path of the image; made there where the image has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Volume {
     pub(crate) source: PathBuf,

@@ -1,0 +1,116 @@
+//! Volumes of Docker's, one for each of ours. A label says whose they are.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::models::{ContainerSummary, Mount, MountType, Volume, VolumeCreateRequest};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
+};
+use chrono::DateTime;
+
+use super::container::SERVER;
+use super::errors::{failed, is_conflict, is_missing};
+use crate::error::EngineError;
+use crate::volumes::{Mounted, VolumeId, VolumeInfo};
+
+const OWNER: &str = "io.systemprompt.owner";
+const NAME: &str = "io.systemprompt.volume";
+
+/// The volumes of one server.
+pub(super) struct Volumes<'a> {
+    pub(super) docker: &'a Docker,
+    /// Its id.
+    pub(super) server: &'a str,
+}
+
+impl Volumes<'_> {
+    /// Makes those that are not there. Docker fills one, when its first container is made, with what the image has at its path.
+    pub(super) async fn ensure(&self, mounted: &[Mounted]) -> Result<Vec<Mount>, EngineError> {
+        let mut mounts = Vec::new();
+        for Mounted { volume, path } in mounted {
+            let labels = [
+                (SERVER, self.server),
+                (OWNER, &volume.owner),
+                (NAME, &volume.name),
+            ];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let wanted = VolumeCreateRequest {
+                name: Some(self.name(volume)),
+                driver: Some("local".to_owned()),
+                labels: Some(labels.into()),
+                ..VolumeCreateRequest::default()
+            };
+            let made = self.docker.create_volume(wanted).await;
+            made.map_err(failed("make a volume"))?;
+            mounts.push(Mount {
+                typ: Some(MountType::VOLUME),
+                source: Some(self.name(volume)),
+                target: Some(path.to_string_lossy().into_owned()),
+                ..Mount::default()
+            });
+        }
+        Ok(mounts)
+    }
+
+    /// The containers that have a volume, running or not.
+    pub(super) async fn users(
+        &self,
+        volume: &VolumeId,
+    ) -> Result<Vec<ContainerSummary>, EngineError> {
+        let filters = HashMap::from([("volume", vec![self.name(volume)])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let listed = self.docker.list_containers(Some(options)).await;
+        listed.map_err(failed("look for who has a volume"))
+    }
+
+    pub(super) async fn list(&self, owner: &str) -> Result<Vec<VolumeInfo>, EngineError> {
+        let labels = vec![
+            format!("{SERVER}={}", self.server),
+            format!("{OWNER}={owner}"),
+        ];
+        let options = ListVolumesOptionsBuilder::default()
+            .filters(&HashMap::from([("label", labels)]))
+            .build();
+        let listed = self.docker.list_volumes(Some(options)).await;
+        let listed = listed.map_err(failed("list volumes"))?;
+        let volumes = listed.volumes.unwrap_or_default().into_iter();
+        let mut volumes: Vec<VolumeInfo> = volumes.filter_map(info).collect();
+        volumes.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(volumes)
+    }
+
+    pub(super) async fn remove(&self, volume: &VolumeId) -> Result<bool, EngineError> {
+        let options = None::<RemoveVolumeOptions>;
+        match self.docker.remove_volume(&self.name(volume), options).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) if is_conflict(&error) => Err(EngineError::VolumeInUse {
+                volume: volume.clone(),
+                holder: "a container".to_owned(),
+            }),
+            Err(error) => Err(failed("remove a volume")(error)),
+        }
+    }
+
+    /// Neither an owner nor a volume has two dashes in a row.
+    fn name(&self, volume: &VolumeId) -> String {
+        let VolumeId { owner, name } = volume;
+        format!("systemprompt-{}-{owner}--{name}", self.server)
+    }
+}
+
+fn info(volume: Volume) -> Option<VolumeInfo> {
+    let created = volume.created_at.as_deref();
+    let created = created.and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    Some(VolumeInfo {
+        name: volume.labels.get(NAME)?.clone(),
+        created_at: created.map(Into::into),
+        // Docker would look through all files of all volumes.
+        bytes: None,
+        in_use_by: None,
+    })
+}

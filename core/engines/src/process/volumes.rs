@@ -1,0 +1,243 @@
+//! Volumes as folders: one for each owner, in it one for each volume.
+//!
+//! A volume is there whole or not at all: it is filled beside its place, brought to the disk and renamed. Names that begin
+//! with a dot are no volumes; what an earlier server has left of them goes at the start.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::syncfs;
+
+use super::image::PreparedImage;
+use super::rootpath::{self, Last};
+use super::{owner, tree, user};
+use crate::error::EngineError;
+use crate::volumes::{Mounted, VolumeId, VolumeInfo};
+
+/// A volume of more files is not measured.
+const MEASURED_FILES: usize = 20_000;
+
+/// The volumes of one engine.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    directory: PathBuf,
+    /// Whether files belong to whom the image says.
+    keep_owners: bool,
+}
+
+impl Volumes {
+    /// Makes the directory where it is missing. No other user of the machine gets into it: instances may make set-uid files.
+    pub(crate) fn open(directory: &Path, keep_owners: bool) -> Result<Self, EngineError> {
+        let failed = || EngineError::files("prepare", directory);
+        fs::create_dir_all(directory).map_err(failed())?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed())?;
+        let volumes = Self {
+            directory: fs::canonicalize(directory).map_err(failed())?,
+            keep_owners,
+        };
+        volumes.clear_scratch().map_err(failed())?;
+        Ok(volumes)
+    }
+
+    /// The folder of a volume. One that is new has what the image has at its path, with owners and modes; where that is nothing, it
+    /// belongs to the image's user. For whoever holds the volume.
+    pub(crate) fn prepare(
+        &self,
+        mounted: &Mounted,
+        image: &PreparedImage,
+    ) -> Result<PathBuf, EngineError> {
+        let place = self.place(&mounted.volume);
+        if place.is_dir() {
+            return Ok(place);
+        }
+        let made = self.make(&mounted.volume, &place, |new| {
+            self.fill(new, &mounted.path, image)
+        });
+        made.map_err(|error| EngineError::Volume {
+            volume: mounted.volume.clone(),
+            path: mounted.path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(place)
+    }
+
+    /// The volumes of an owner, by name.
+    pub(crate) fn list(&self, owner: &str) -> Result<Vec<VolumeInfo>, EngineError> {
+        let folder = self.directory.join(owner);
+        let failed = || EngineError::files("list", &folder);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed())?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let created = entry.metadata().and_then(|about| about.created());
+            found.push(VolumeInfo {
+                name,
+                created_at: created.ok().map(Into::into),
+                bytes: tree::used(&entry.path(), &mut { MEASURED_FILES }),
+                in_use_by: None,
+            });
+        }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// Removes a volume; false where there is none. For whoever holds it.
+    pub(crate) fn remove(&self, volume: &VolumeId) -> Result<bool, EngineError> {
+        let place = self.place(volume);
+        let gone = self.beside(volume, "gone");
+        let failed = || EngineError::files("remove", &place);
+        tree::remove(&gone).map_err(failed())?;
+        match fs::rename(&place, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            renamed => renamed.map_err(failed())?,
+        }
+        tree::remove(&gone).map_err(failed())?;
+        // one that is not empty stays
+        let _ = fs::remove_dir(self.directory.join(&volume.owner));
+        Ok(true)
+    }
+
+    fn place(&self, volume: &VolumeId) -> PathBuf {
+        self.directory.join(&volume.owner).join(&volume.name)
+    }
+
+    fn beside(&self, volume: &VolumeId, what: &str) -> PathBuf {
+        let name = format!(".{}.{what}", volume.name);
+        self.directory.join(&volume.owner).join(name)
+    }
+
+    fn make(
+        &self,
+        volume: &VolumeId,
+        place: &Path,
+        fill: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let folder = self.directory.join(&volume.owner);
+        fs::create_dir_all(&folder)?;
+        let new = self.beside(volume, "new");
+        tree::remove(&new)?;
+        fill(&new)?;
+        // the rename must not come to the disk before what it names
+        syncfs(File::open(&new)?)?;
+        fs::rename(&new, place)?;
+        File::open(&folder)?.sync_all()?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn fill(&self, new: &Path, path: &Path, image: &PreparedImage) -> io::Result<()> {
+        let from =
+            rootpath::resolve(&image.rootfs, path, Last::Follow).map_err(io::Error::other)?;
+        check_place(&image.rootfs, &from)?;
+        match fs::metadata(&from) {
+            Ok(found) if found.is_dir() => return tree::copy(&from, new),
+            Ok(_) => return Err(io::Error::other("the image has a file there")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        tree::make_open(new)?;
+        let user = image.config.user.as_deref().unwrap_or_default();
+        match user::resolve(&image.rootfs, user) {
+            Ok(found) if self.keep_owners => owner::give(new, found.uid, found.gid),
+            // one that is not found is an error when the instance is started
+            _ => Ok(()),
+        }
+    }
+
+    fn clear_scratch(&self) -> io::Result<()> {
+        for folder in fs::read_dir(&self.directory)? {
+            let folder = folder?.path();
+            if !folder.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with('.') {
+                    tree::remove(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A link of the image must not lead to where the instance has something of the system.
+fn check_place(rootfs: &Path, place: &Path) -> io::Result<()> {
+    let inside = place.strip_prefix(rootfs).unwrap_or(place);
+    let taken = ["", "proc", "sys", "dev"];
+    let first = inside.components().next();
+    let first = first.map_or_else(String::new, |first| {
+        first.as_os_str().to_string_lossy().into_owned()
+    });
+    if taken.contains(&&*first) {
+        let why = format!("a link of the image leads to /{}", inside.display());
+        return Err(io::Error::other(why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(name: &str) -> VolumeId {
+        VolumeId {
+            owner: "shop".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_volume_whose_making_was_cut_off_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(folder.path(), false).unwrap();
+        let data = volume("data");
+        let place = volumes.place(&data);
+        let half = |new: &Path| {
+            fs::create_dir(new)?;
+            fs::write(new.join("first"), b"1")?;
+            Err(io::Error::other("cut off"))
+        };
+        assert!(volumes.make(&data, &place, half).is_err());
+        assert!(volumes.list("shop").unwrap().is_empty());
+        assert!(volumes.beside(&data, "new").exists());
+        // the next server
+        let volumes = Volumes::open(folder.path(), false).unwrap();
+        assert!(!volumes.beside(&data, "new").exists());
+        let whole = |new: &Path| {
+            fs::create_dir(new)?;
+            fs::write(new.join("all"), b"12345")
+        };
+        volumes.make(&data, &place, whole).unwrap();
+        let listed = volumes.list("shop").unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].name, "data");
+        assert!(listed[0].bytes.is_some_and(|bytes| bytes >= 5));
+        assert!(volumes.list("other").unwrap().is_empty());
+        assert!(volumes.remove(&data).unwrap());
+        assert!(!volumes.remove(&data).unwrap());
+        assert!(volumes.list("shop").unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_link_leads_a_volume_over_what_is_the_systems() {
+        let root = Path::new("/image");
+        for (place, good) in [
+            ("/image", false),
+            ("/image/proc", false),
+            ("/image/dev/shm", false),
+            ("/image/data", true),
+            ("/image/process", true),
+        ] {
+            assert_eq!(check_place(root, Path::new(place)).is_ok(), good, "{place}");
+        }
+    }
+}
