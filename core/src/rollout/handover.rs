@@ -65,6 +65,7 @@ impl Rollout {
         for kept in holders {
             // From here on it has to come back when something fails.
             self.handed_over.push(Arc::clone(&kept));
+            self.opened.insert(kept.name.clone());
             let (instances, mut retired) = kept.shrink(kept.size()).await;
             let name = BTreeSet::from([kept.name.clone()]);
             retired.extend(self.tenant.stop_traffic(&name));

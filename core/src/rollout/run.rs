@@ -192,7 +192,7 @@ pub(super) struct Rollout {
     pub(super) well: BTreeSet<String>,
     /// How the service proved itself that did last.
     pub(super) proved: Option<String>,
-    /// New services that others reach already.
+    /// Services that others reach elsewhere already than before this began, or nowhere.
     pub(super) opened: BTreeSet<String>,
 }
 

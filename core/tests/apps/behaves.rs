@@ -9,6 +9,9 @@
 //!
 //! `NEEDS`: an address that something has to listen on when it starts, as a database would; else it ends with 5.
 //!
+//! `DATA`: a directory that nobody else may have; who finds somebody in it ends with 8. `/write/TEXT` adds a line to a file there, `/lines` tells
+//! them, `/about/NAME` tells owner, group and mode of something in it, and its text.
+//!
 //! `LINES`: so many lines are written at the start. `LONG`: then one of this length.
 //!
 //! Paths: `/health`, `/version` (`VERSION`), `/env/NAME`, `/slow/MS` (answers late), `/exit/CODE`,
@@ -16,8 +19,10 @@
 //! (no longer), `/ask/NAME` (the version that answers at the URL in a variable), `/download/CHUNKS` (slowly), `/echo` (another protocol on the same connection), `/alive` (until `/dead`).
 
 use std::env;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -43,6 +48,7 @@ fn main() {
         eprintln!("{needed} is not there");
         std::process::exit(5);
     }
+    let _held = hold(&variable("DATA", ""));
     match mode.as_str() {
         "exit" => {
             // All on one stream: the order of two is nobody's.
@@ -88,6 +94,37 @@ fn main() {
         let mode = mode.clone();
         thread::spawn(move || serve(stream, &mode));
     }
+}
+
+/// Nobody else has what is kept in `folder` as long as the file is open.
+fn hold(folder: &str) -> Option<File> {
+    if folder.is_empty() {
+        return None;
+    }
+    let lock = File::create(format!("{folder}/.lock")).expect("the directory can be written to");
+    if lock.try_lock().is_err() {
+        eprintln!("somebody else is in {folder}");
+        std::process::exit(8);
+    }
+    Some(lock)
+}
+
+fn kept() -> String {
+    format!("{}/lines", variable("DATA", ""))
+}
+
+fn write_line(text: &str) -> std::io::Result<String> {
+    let mut file = File::options().create(true).append(true).open(kept())?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    Ok("written".to_owned())
+}
+
+fn about(name: &str) -> std::io::Result<String> {
+    let path = format!("{}/{name}", variable("DATA", ""));
+    let found = fs::metadata(&path)?;
+    let text = if found.is_file() { fs::read_to_string(&path)? } else { String::new() };
+    Ok(format!("{}:{} {:o} {text}", found.uid(), found.gid(), found.mode() & 0o7777))
 }
 
 /// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends, `ask` ends well where a
@@ -212,6 +249,9 @@ fn answer(path: &str, head: &str, mode: &str) -> (&'static str, String) {
         _ if mode == "faulty" => ("500 Internal Server Error", "faulty".into()),
         "version" => ("200 OK", variable("VERSION", "none")),
         "env" => ("200 OK", variable(rest, "")),
+        "write" => ("200 OK", write_line(rest).unwrap_or_else(|error| error.to_string())),
+        "lines" => ("200 OK", fs::read_to_string(kept()).unwrap_or_else(|error| error.to_string())),
+        "about" => ("200 OK", about(rest).unwrap_or_else(|error| error.to_string())),
         "ask" => ("200 OK", ask(&variable(rest, "")).unwrap_or_else(|error| error.to_string())),
         "header" => {
             let mut lines = head.lines();

@@ -49,6 +49,11 @@ const NEEDS: &[(&str, Needs)] = &[
     ("GET /api/v1/tenants/{tenant}/registry-token", Needs::Deploy),
     ("PUT /api/v1/tenants/{tenant}/secrets", Needs::Deploy),
     ("GET /api/v1/tenants/{tenant}/secrets", Needs::Look),
+    ("GET /api/v1/tenants/{tenant}/volumes", Needs::Look),
+    (
+        "DELETE /api/v1/tenants/{tenant}/volumes/{name}",
+        Needs::Deploy,
+    ),
     ("POST /api/v1/tenants/{tenant}/deploy", Needs::Deploy),
     ("POST /api/v1/tenants/{tenant}/rollback", Needs::Deploy),
     (
@@ -89,7 +94,8 @@ fn ask(server: &Server, route: &str, tenant: &str, token: Option<&str>) -> u16 {
     let path = path
         .replace("{tenant}", tenant)
         .replace("{number}", "999")
-        .replace("{id}", "none");
+        .replace("{id}", "none")
+        .replace("{name}", "none");
     let mut request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("{}{path}", server.url));

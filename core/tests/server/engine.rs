@@ -60,7 +60,7 @@ impl Engine {
         }
     }
 
-    /// Ends what is left in Docker. Nothing says which data folder is gone but the test that had it.
+    /// Ends what is left in Docker, and removes the volumes. Nothing says which data folder is gone but the test that had it.
     pub(crate) fn remove_containers(&self, data: &Path) {
         if let Self::Docker(docker) = self {
             let instances = containers(docker, data);
@@ -70,6 +70,11 @@ impl Engine {
             for id in ids {
                 // The server may just be removing it.
                 docker.docker(&["rm", "--force", "--volumes", id]);
+            }
+            let Some(of_server) = label(data) else { return };
+            let filter = ["volume", "ls", "--quiet", "--filter", &of_server];
+            for volume in docker.ask(&filter).lines() {
+                docker.docker(&["volume", "rm", volume]);
             }
         }
     }
@@ -87,15 +92,18 @@ fn recorded(data: &Path) -> BTreeMap<String, Value> {
     entries.filter_map(record).collect()
 }
 
+/// What is of the server with this data folder, for Docker.
+fn label(data: &Path) -> Option<String> {
+    let text = fs::read(data.join("engine/docker/server.json")).ok()?;
+    let server: Value = serde_json::from_slice(&text).unwrap();
+    let id = server["id"].as_str().unwrap();
+    Some(format!("label=io.systemprompt.server={id}"))
+}
+
 fn containers(docker: &Docker, data: &Path) -> BTreeMap<String, Value> {
-    let Ok(text) = fs::read(data.join("engine/docker/server.json")) else {
+    let Some(filter) = label(data) else {
         return BTreeMap::new();
     };
-    let server: Value = serde_json::from_slice(&text).unwrap();
-    let filter = format!(
-        "label=io.systemprompt.server={}",
-        server["id"].as_str().unwrap()
-    );
     let format = "{{.Label \"io.systemprompt.instance\"}} {{.ID}}";
     let listed = docker.ask(&["ps", "--all", "--filter", &filter, "--format", format]);
     let container = |line: &str| {

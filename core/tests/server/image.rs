@@ -43,16 +43,27 @@ impl Registry {
 
     /// The same with a health check of the image's own.
     pub(crate) fn push_checked(&self, tag: &str, env: &[(&str, &str)], health: &Value) -> String {
-        let layer = layer();
-        let config = config(&layer, env, health);
-        for blob in [&layer, &config] {
+        let about = json!({ "Healthcheck": health });
+        self.push_made(tag, &layer(), env, &about)
+    }
+
+    /// An image of this layer, with more in its configuration.
+    pub(crate) fn push_made(
+        &self,
+        tag: &str,
+        layer: &[u8],
+        env: &[(&str, &str)],
+        about: &Value,
+    ) -> String {
+        let config = config(layer, env, about);
+        for blob in [layer, &config] {
             self.upload(blob);
         }
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": { "mediaType": CONFIG, "digest": digest(&config), "size": config.len() },
-            "layers": [{ "mediaType": LAYER, "digest": digest(&layer), "size": layer.len() }],
+            "layers": [{ "mediaType": LAYER, "digest": digest(layer), "size": layer.len() }],
         });
         let manifest = manifest.to_string().into_bytes();
         let url = format!("{}/manifests/{tag}", self.base());
@@ -105,6 +116,11 @@ impl Registry {
 
 /// The archive of the image's one layer.
 pub(crate) fn layer() -> Vec<u8> {
+    layer_with(|_| ())
+}
+
+/// The same with more in it.
+pub(crate) fn layer_with(add: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let program = fs::read(app::binary()).unwrap();
     let mut header = tar::Header::new_gnu();
@@ -116,20 +132,25 @@ pub(crate) fn layer() -> Vec<u8> {
     archive
         .append_data(&mut header, "app", program.as_slice())
         .unwrap();
+    add(&mut archive);
     archive.into_inner().unwrap()
 }
 
-fn config(layer: &[u8], env: &[(&str, &str)], health: &Value) -> Vec<u8> {
+fn config(layer: &[u8], env: &[(&str, &str)], about: &Value) -> Vec<u8> {
     let env: Vec<_> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
+    let mut run = json!({ "Entrypoint": ["/app"], "Env": env });
+    for (name, value) in about.as_object().unwrap() {
+        run[name] = value.clone();
+    }
     let config = json!({
         "architecture": architecture,
         "os": "linux",
-        "config": { "Entrypoint": ["/app"], "Env": env, "Healthcheck": health },
+        "config": run,
         "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
     });
     config.to_string().into_bytes()

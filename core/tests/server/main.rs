@@ -49,3 +49,4 @@ mod services;
 mod strategies;
 mod supervision;
 mod traces;
+mod volumes;

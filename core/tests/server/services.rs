@@ -17,20 +17,20 @@ use crate::harness::{Server, agent, get, health, key, until};
 use crate::image::push;
 
 /// A server that has the image that all services here are of.
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let server = Server::start();
     push(&server, "local", "it", &[]);
     server
 }
 
-fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     let pairs = pairs
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     pairs.collect()
 }
 
-fn names(names: &[&str]) -> Vec<String> {
+pub(crate) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
@@ -41,7 +41,7 @@ fn at(host: Option<&str>, path: &str) -> Route {
     }
 }
 
-fn service(server: &Server, version: &str) -> Service {
+pub(crate) fn service(server: &Server, version: &str) -> Service {
     Service {
         image: server.image("local", "it"),
         env: env(&[("VERSION", version)]),
@@ -50,7 +50,7 @@ fn service(server: &Server, version: &str) -> Service {
 }
 
 /// One that others ask.
-fn interface(server: &Server, version: &str) -> Service {
+pub(crate) fn interface(server: &Server, version: &str) -> Service {
     Service {
         protocol: Some(Protocol::Http),
         health: Some(health()),
@@ -88,25 +88,25 @@ fn shop(server: &Server, version: &str) -> DeployRequest {
     request
 }
 
-fn deploy(server: &Server, request: &DeployRequest) -> Deployment {
+pub(crate) fn deploy(server: &Server, request: &DeployRequest) -> Deployment {
     let number = server.deploy(request).deployment.unwrap();
     server.wait(number)
 }
 
-fn succeeds(server: &Server, request: &DeployRequest) -> u64 {
+pub(crate) fn succeeds(server: &Server, request: &DeployRequest) -> u64 {
     let done = deploy(server, request);
     assert_eq!(done.state, "succeeded", "{done:?}");
     done.number
 }
 
-fn services(server: &Server) -> BTreeMap<String, ServiceStatus> {
+pub(crate) fn services(server: &Server) -> BTreeMap<String, ServiceStatus> {
     let services = server.client().status("local").unwrap().services;
     let services = services.into_iter();
     services.map(|s| (s.name.clone(), s)).collect()
 }
 
 /// The process of each instance, by the name of its service.
-fn processes(server: &Server) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn processes(server: &Server) -> BTreeMap<String, BTreeSet<String>> {
     let mut processes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (id, record) in server.instances() {
         if record["program"].is_object() {
@@ -119,7 +119,7 @@ fn processes(server: &Server) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The service that an instance's name says.
-fn service_of(id: &str) -> String {
+pub(crate) fn service_of(id: &str) -> String {
     let rest = id.strip_prefix("local--").unwrap_or("app-0-0");
     let mut parts = rest.rsplitn(3, '-');
     parts.nth(2).unwrap().to_owned()
@@ -134,7 +134,7 @@ fn variable(server: &Server, name: &str) -> String {
     get(&format!("{}/env/{name}", server.app_url())).unwrap()
 }
 
-fn lines(server: &Server, service: &str) -> Vec<management_api::types::LogLine> {
+pub(crate) fn lines(server: &Server, service: &str) -> Vec<management_api::types::LogLine> {
     let query = LogQuery {
         service: Some(service.to_owned()),
         ..LogQuery::default()
