@@ -133,9 +133,7 @@ mod tests {
         let (data, more) = (volume("a", "data"), volume("a", "more"));
         let hold = holders.take([data.clone()], "one").unwrap();
         let refused = holders.take([more.clone(), data.clone()], "two");
-        assert!(
-            matches!(refused, Err(EngineError::VolumeInUse { holder, .. }) if holder == "one")
-        );
+        assert!(matches!(refused, Err(EngineError::VolumeInUse { holder, .. }) if holder == "one"));
         assert_eq!(holders.holder(&more), None, "all or none");
         let other = holders.take([volume("b", "data")], "three").unwrap();
         drop(hold);

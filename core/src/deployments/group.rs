@@ -595,7 +595,10 @@ mod tests {
             one("it", |s| drop(s.env.insert("URL".to_owned(), value)))
         };
         assert!(in_value("KEY").is_ok());
-        refused(in_value("OTHER"), "services.it: this tenant has no secret \"OTHER\"");
+        refused(
+            in_value("OTHER"),
+            "services.it: this tenant has no secret \"OTHER\"",
+        );
         // The one service of a release as well.
         let alone = ask(|request| {
             let value = "${secrets.OTHER}".to_owned();
@@ -636,7 +639,10 @@ mod tests {
             s.volumes = BTreeMap::from([("data".to_owned(), "/data".to_owned())]);
             s.replicas = Some(2);
         });
-        refused(replicas, "services.it: one instance at a time may have the volume data");
+        refused(
+            replicas,
+            "services.it: one instance at a time may have the volume data",
+        );
         let two = ask(|request| {
             request.volumes = BTreeMap::from([("data".to_owned(), "/data".to_owned())]);
             let it = wire::Service {

@@ -111,7 +111,15 @@ mod tests {
             Reference::Secret("NO"),
         ];
         assert_eq!(named(value), found);
-        for plain in ["", "$", "${PORT}", "${services.db", "${services", "${secrets.A", "${secret.A}"] {
+        for plain in [
+            "",
+            "$",
+            "${PORT}",
+            "${services.db",
+            "${services",
+            "${secrets.A",
+            "${secret.A}",
+        ] {
             assert_eq!(filled(plain, known), plain);
             assert!(named(plain).is_empty(), "{plain}");
         }

@@ -216,7 +216,9 @@ fn check_volumes(app: &App, capsule: &Capsule) -> Result<(), ApiError> {
         Some(why) => Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             code::VOLUMES_NOT_POSSIBLE,
-            format!("instances can have no volumes on this server's machine: {why}; take `volumes` away, or see `cargo xtask local status`"),
+            format!(
+                "instances can have no volumes on this server's machine: {why}; take `volumes` away, or see `cargo xtask local status`"
+            ),
         )),
     }
 }

@@ -29,7 +29,9 @@ pub(super) async fn list(
     }
     let serving = serving(&app, &tenant).await?;
     let data = found.into_iter().map(|volume| VolumeInfo {
-        service: serving.iter().find_map(|(_, c)| service_with(c, &volume.name)),
+        service: serving
+            .iter()
+            .find_map(|(_, c)| service_with(c, &volume.name)),
         name: volume.name,
         in_use_by: volume.in_use_by,
         bytes: volume.bytes,
@@ -67,7 +69,11 @@ async fn removed(app: &Platform, tenant: &str, name: &str, by: &Actor) -> Result
         }
     }
     // What is gone cannot be asked any more who wanted that.
-    let entry = Entry::of(Action::VolumeRemove, Some(tenant), json!({ "volume": name }));
+    let entry = Entry::of(
+        Action::VolumeRemove,
+        Some(tenant),
+        json!({ "volume": name }),
+    );
     app.store.audit(by, entry).await?;
     let removed = app
         .engine
@@ -106,7 +112,9 @@ fn in_use(message: String) -> ApiError {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::VolumeInUse { .. } => in_use(format!("{error}; ask again when it has ended")),
+            EngineError::VolumeInUse { .. } => {
+                in_use(format!("{error}; ask again when it has ended"))
+            }
             other => Self::internal(&other),
         }
     }

@@ -106,8 +106,16 @@ impl Rollout {
             (kept.name.clone(), vec![part])
         });
         let retired = self.tenant.split_traffic(turned.collect());
-        let taken: Vec<Part> = self.parts.iter().filter(|p| p.takes_over).cloned().collect();
-        if taken.iter().any(|part| part.service.protocol == Some(Protocol::Http)) {
+        let taken: Vec<Part> = self
+            .parts
+            .iter()
+            .filter(|p| p.takes_over)
+            .cloned()
+            .collect();
+        if taken
+            .iter()
+            .any(|part| part.service.protocol == Some(Protocol::Http))
+        {
             self.drain(retired).await;
         }
         // Those that depend on others first.

@@ -11,6 +11,7 @@
 //!
 //! `DATA`: a directory that nobody else may have; who finds somebody in it ends with 8. `/write/TEXT` adds a line to a file there, `/lines` tells
 //! them, `/about/NAME` tells owner, group and mode of something in it, and its text.
+//! `STOPS_AT`: with such a line there it ends with 9, as a database does that finds the files of a later version.
 //!
 //! `LINES`: so many lines are written at the start. `LONG`: then one of this length.
 //!
@@ -49,6 +50,11 @@ fn main() {
         std::process::exit(5);
     }
     let _held = hold(&variable("DATA", ""));
+    let unknown = variable("STOPS_AT", "");
+    if !unknown.is_empty() && fs::read_to_string(kept()).is_ok_and(|text| text.lines().any(|line| line == unknown)) {
+        eprintln!("{unknown} is of a later version");
+        std::process::exit(9);
+    }
     match mode.as_str() {
         "exit" => {
             // All on one stream: the order of two is nobody's.

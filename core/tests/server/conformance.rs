@@ -62,6 +62,7 @@ macro_rules! conformance {
             ],
             services: [
                 a_job_that_has_ended_keeps_nobody_from_anything,
+                a_secret_in_a_value_is_put_in_at_the_start_and_shown_nowhere,
                 they_start_behind_what_they_depend_on_and_find_each_other,
                 requests_go_by_host_and_path,
                 a_connection_to_a_database_outlives_a_deployment_that_does_not_change_it,
@@ -82,6 +83,7 @@ macro_rules! conformance {
                 a_volume_is_removed_by_request_when_nothing_has_it,
                 volumes_of_a_deleted_tenant_stay_until_somebody_removes_them,
                 a_job_may_have_a_volume,
+                where_the_old_one_cannot_read_its_data_any_more_the_new_one_stands_in,
             ],
             supervision: [
                 an_instance_that_ends_is_started_again_at_the_same_url,

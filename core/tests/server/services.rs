@@ -574,6 +574,84 @@ pub(crate) fn a_service_finds_the_secrets_that_it_names_and_no_others() {
 }
 
 #[test]
+pub(crate) fn a_secret_in_a_value_is_put_in_at_the_start_and_shown_nowhere() {
+    let server = server();
+    let set = |value: &str| {
+        let secrets = serde_json::json!({ "secrets": { "DB_PASSWORD": value } });
+        let secrets = serde_json::from_value(secrets).unwrap();
+        server.client().change_secrets("local", &secrets).unwrap();
+    };
+    set("s3cret-${services.api.INTERNAL_PORT}");
+    let url = "shop:${secrets.DB_PASSWORD}@${services.api.INTERNAL_HOST}";
+    let with = |version: &str| {
+        let mut request = shop(&server, version);
+        request.env.insert("URL".to_owned(), url.to_owned());
+        let worker = request.services.get_mut("worker").unwrap();
+        worker.env.insert("URL".to_owned(), url.to_owned());
+        request
+    };
+    let first = succeeds(&server, &with("one"));
+    let filled = "shop:s3cret-${services.api.INTERNAL_PORT}@127.0.0.1";
+    let found = variable(&server, "URL");
+    let (begin, _) = filled.split_once('@').unwrap();
+    assert_eq!(
+        found.split_once('@').unwrap().0,
+        begin,
+        "not looked at again"
+    );
+    // Whoever does not name it is left alone when it changes.
+    let before = processes(&server);
+    set("changed");
+    succeeds(&server, &with("one"));
+    let after = processes(&server);
+    assert_eq!(after["api"], before["api"]);
+    for name in ["app", "worker"] {
+        assert!(after[name].is_disjoint(&before[name]), "{name}");
+    }
+    assert!(variable(&server, "URL").starts_with("shop:changed@"));
+    let back = RollbackRequest {
+        to: Some(first.to_string()),
+        ..RollbackRequest::default()
+    };
+    let answer = server.client().rollback("local", &back, &key()).unwrap();
+    assert_eq!(server.wait(answer.deployment.unwrap()).state, "succeeded");
+    assert_eq!(
+        variable(&server, "URL"),
+        found,
+        "the version of the release"
+    );
+    // A single service has it as well, and a name that is not there is refused.
+    let mut alone = server.request("it");
+    alone.env = env(&[("URL", "<${secrets.DB_PASSWORD}>")]);
+    succeeds(&server, &alone);
+    assert_eq!(variable(&server, "URL"), "<changed>");
+    alone.env = env(&[("URL", "<${secrets.OTHER}>")]);
+    let refused = server.client().deploy("local", &alone, &key(), false);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("no secret \"OTHER\""), "{refused}");
+    // Nothing that is kept or told has it.
+    let told = [
+        serde_json::json!(server.client().deployments("local").unwrap()).to_string(),
+        serde_json::json!(server.client().status("local").unwrap()).to_string(),
+        serde_json::json!(server.client().audit(None, None, 100).unwrap()).to_string(),
+        server.log(),
+    ];
+    for text in told {
+        assert!(
+            !text.contains("s3cret-") && !text.contains("<changed>"),
+            "{text}"
+        );
+    }
+    let grep = std::process::Command::new("grep")
+        .args(["-rlF", "-e", "s3cret-", "-e", "<changed>"])
+        .arg(server.data())
+        .output()
+        .unwrap();
+    let files = String::from_utf8_lossy(&grep.stdout);
+    assert_eq!(files, "", "files with a secret in clear");
+}
+
+#[test]
 pub(crate) fn with_a_tenant_go_all_of_its_services() {
     let server = server();
     server.create_tenants(&["shop"]);

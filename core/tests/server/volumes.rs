@@ -9,8 +9,8 @@ use std::thread;
 
 use management_api::client::ApiError;
 use management_api::types::{
-    CanaryStep, DeployRequest, HealthCheck, Restart, RollbackRequest, RolloutSettings, Service,
-    VolumeInfo,
+    CanaryStep, CollectRequest, DeployRequest, HealthCheck, Restart, RollbackRequest,
+    RolloutSettings, Service, VolumeInfo,
 };
 use serde_json::{Value, json};
 
@@ -122,7 +122,10 @@ fn kill_database(server: &Server) {
 pub(crate) fn what_is_written_outlives_instances_releases_and_the_server() {
     let server = server();
     succeeds(&server, &shop(&server, "one"));
-    assert_eq!(get(&format!("{}/lines", inside(&server, "db"))).unwrap(), "No such file or directory (os error 2)");
+    assert_eq!(
+        get(&format!("{}/lines", inside(&server, "db"))).unwrap(),
+        "No such file or directory (os error 2)"
+    );
     write(&server, "first");
     let side = processes(&server)["side"].clone();
     with_one_database(&server, || {
@@ -133,7 +136,9 @@ pub(crate) fn what_is_written_outlives_instances_releases_and_the_server() {
             ("five", "recreate"),
         ] {
             let mut request = strategy(shop(&server, version), how);
-            request.services.insert("side".to_owned(), interface(&server, "one"));
+            request
+                .services
+                .insert("side".to_owned(), interface(&server, "one"));
             succeeds(&server, &request);
             write(&server, version);
         }
@@ -238,7 +243,9 @@ pub(crate) fn a_volume_changes_its_service() {
     let db = request.services.remove("db").unwrap();
     request.services.insert("base".to_owned(), db);
     // It stays, without its volume.
-    request.services.insert("db".to_owned(), interface(&server, "two"));
+    request
+        .services
+        .insert("db".to_owned(), interface(&server, "two"));
     request.depends_on = names(&["base", "db"]);
     succeeds(&server, &request);
     let found = get(&format!("{}/lines", inside(&server, "base"))).unwrap();
@@ -319,7 +326,12 @@ fn push_with_data(server: &Server, tag: &str) {
             archive.append_data(&mut header, path, text).unwrap();
         };
         add("var/lib/data/", tar::EntryType::Directory, 0o750, b"");
-        add("var/lib/data/given", tar::EntryType::Regular, 0o640, b"by the image");
+        add(
+            "var/lib/data/given",
+            tar::EntryType::Regular,
+            0o640,
+            b"by the image",
+        );
     });
     let about = json!({ "User": "1001:1002" });
     registry(server, "local").push_made(tag, &layer, &[], &about);
@@ -365,6 +377,43 @@ pub(crate) fn a_path_that_the_image_does_not_have_is_made_also_in_a_root_that_is
     assert_eq!(get(&format!("{url}/lines")).unwrap(), "x\n");
 }
 
+/// What the new database has written, the old one cannot read.
+#[test]
+pub(crate) fn where_the_old_one_cannot_read_its_data_any_more_the_new_one_stands_in() {
+    let server = Server::start_with("restore_seconds = 1\n");
+    push(&server, "local", "it", &[]);
+    let mut first = shop(&server, "one");
+    let db = first.services.get_mut("db").unwrap();
+    db.env.insert("STOPS_AT".to_owned(), "later".to_owned());
+    succeeds(&server, &first);
+    write(&server, "first");
+    let mut second = shop(&server, "two");
+    second.strategy = Some("blue-green".to_owned());
+    second.rollout.bake_ms = Some(60_000);
+    let number = server.deploy(&second).deployment.unwrap();
+    server.wait_for(number, |deployment| deployment.state == "shifting");
+    assert_eq!(kept(&server, "two"), ["first"]);
+    write(&server, "later");
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "needs_operator");
+    let stands_in = |server: &Server| {
+        assert_eq!(kept(server, "two"), ["first", "later"]);
+        until("the new application serves", || {
+            (server.version().as_deref() == Some("two")).then_some(())
+        });
+    };
+    stands_in(&server);
+    let server = server.kill_and_restart();
+    stands_in(&server);
+    server.client().abort("local", number).unwrap();
+    succeeds(&server, &shop(&server, "three"));
+    assert_eq!(kept(&server, "three"), ["first", "later"]);
+    until("nothing else is left", || {
+        (server.instances().len() == 3).then_some(())
+    });
+    nobody_met_another(&server);
+}
+
 fn listed(server: &Server, tenant: &str) -> Vec<VolumeInfo> {
     server.client().volumes(tenant).unwrap().unwrap()
 }
@@ -383,7 +432,10 @@ pub(crate) fn a_volume_is_removed_by_request_when_nothing_has_it() {
     let [volume] = &listed(&server, "local")[..] else {
         panic!("{:?}", listed(&server, "local"));
     };
-    assert_eq!((volume.name.as_str(), volume.service.as_deref()), ("data", Some("db")));
+    assert_eq!(
+        (volume.name.as_str(), volume.service.as_deref()),
+        ("data", Some("db"))
+    );
     let id = volume.in_use_by.clone().unwrap();
     assert_eq!(services(&server)["db"].instances, [id]);
     assert!(volume.created_at.is_some(), "{volume:?}");
@@ -400,16 +452,25 @@ pub(crate) fn a_volume_is_removed_by_request_when_nothing_has_it() {
         panic!("{:?}", listed(&server, "local"));
     };
     assert_eq!((&volume.service, &volume.in_use_by), (&None, &None));
+    client.collect(&CollectRequest::default()).unwrap();
+    assert_eq!(listed(&server, "local").len(), 1);
     client.remove_volume("local", "data").unwrap();
     assert!(listed(&server, "local").is_empty());
     refused(client.remove_volume("local", "data"), "(404)");
     let audit = client.audit(Some("local"), None, 10).unwrap().unwrap();
-    let rows: Vec<_> = audit.iter().filter(|row| row.action == "volume.remove").collect();
+    let rows: Vec<_> = audit
+        .iter()
+        .filter(|row| row.action == "volume.remove")
+        .collect();
     assert_eq!(rows.len(), 1, "{audit:?}");
     assert_eq!(rows[0].details["volume"], "data");
     // The next one begins anew.
     succeeds(&server, &shop(&server, "two"));
-    assert!(get(&format!("{}/lines", inside(&server, "db"))).unwrap().contains("No such file"));
+    assert!(
+        get(&format!("{}/lines", inside(&server, "db")))
+            .unwrap()
+            .contains("No such file")
+    );
 }
 
 #[test]
@@ -429,8 +490,15 @@ pub(crate) fn volumes_of_a_deleted_tenant_stay_until_somebody_removes_them() {
     client.delete_tenant("shop").unwrap();
     let left = listed(&server, "shop");
     assert_eq!(left.len(), 1, "{left:?}");
-    until("nobody has it", || client.remove_volume("shop", "data").ok());
-    assert!(client.volumes("shop").unwrap().is_none_or(|left| left.is_empty()));
+    until("nobody has it", || {
+        client.remove_volume("shop", "data").ok()
+    });
+    assert!(
+        client
+            .volumes("shop")
+            .unwrap()
+            .is_none_or(|left| left.is_empty())
+    );
 }
 
 #[test]

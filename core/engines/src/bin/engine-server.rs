@@ -35,7 +35,7 @@ fn main() {
         log: root.join("held.log"),
         command: None,
         resources: Resources::default(),
-            volumes: Vec::new(),
+        volumes: Vec::new(),
     };
     let settings = Settings {
         volumes: root.with_extension("volumes"),

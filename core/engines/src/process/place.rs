@@ -82,7 +82,10 @@ impl Place {
     ) -> Vec<Volume> {
         let is_named = |path: &Path| named.iter().any(|named| path.starts_with(&named.path));
         let mut volumes = Vec::new();
-        if matches!(root, RootDirectory::ReadOnly | RootDirectory::ReadOnlyOverlay) {
+        if matches!(
+            root,
+            RootDirectory::ReadOnly | RootDirectory::ReadOnlyOverlay
+        ) {
             let own = image.config.volumes.iter().enumerate();
             let own = own.filter(|(_, path)| !is_named(Path::new(path)));
             volumes.extend(own.map(|(number, path)| Volume {

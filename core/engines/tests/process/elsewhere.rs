@@ -12,7 +12,7 @@ use crate::setup::{is_root, open_up, program};
 const USER: u32 = 65534;
 
 /// What holds on any machine, whatever it allows.
-const EVERYWHERE: [&str; 10] = [
+const EVERYWHERE: [&str; 11] = [
     "commands::it_",
     "commands::nothing_of",
     "commands::the_next",
@@ -23,6 +23,7 @@ const EVERYWHERE: [&str; 10] = [
     "launch::what_cannot_be_run",
     "stop::it_is",
     "server_death::nothing_outlives",
+    "volumes::",
 ];
 
 /// Runs this program's tests inside of `wrapper`, in a temporary directory of `owner`.

@@ -22,3 +22,4 @@ mod server_death;
 mod setup;
 mod stop;
 mod unpack;
+mod volumes;
