@@ -217,7 +217,7 @@ fn done(output: &Output) {
 }
 
 /// A program of the newest version that is installed, as the user who may run it.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     let versions = fs::read_dir("/usr/lib/postgresql").expect(INSTALL);
     let paths = versions.map(|version| version.unwrap().path().join("bin").join(name));
     let newest = paths.filter(|path| path.exists()).max();

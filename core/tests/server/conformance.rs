@@ -71,6 +71,9 @@ macro_rules! conformance {
                 what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks,
                 rolling_dies_at_every_record,
             ],
+            real_database: [
+                it_keeps_what_it_was_told,
+            ],
             volumes: [
                 what_is_written_outlives_instances_releases_and_the_server,
                 a_failure_brings_the_old_one_back_with_its_data,

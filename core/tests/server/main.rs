@@ -31,6 +31,7 @@ mod logs;
 mod operations;
 mod operator;
 mod real_clients;
+mod real_database;
 mod real_postgres;
 mod real_schemathesis;
 mod real_standby;

@@ -102,15 +102,16 @@ fn with_one_database(server: &Server, work: impl FnOnce()) {
     });
 }
 
-fn kill_database(server: &Server) {
+/// Kills the program of a service, and waits for the next one.
+pub(crate) fn kill_instance(server: &Server, service: &str) {
     let all = server.instances().into_iter();
-    let mut all = all.filter(|(id, _)| service_of(id) == "db");
+    let mut all = all.filter(|(id, _)| service_of(id) == service);
     let pid = all.next().unwrap().1["program"]["pid"].to_string();
     let killed = Command::new("kill").args(["-KILL", &pid]).status();
     assert!(killed.unwrap().success());
     until("another one takes its place", || {
         let all = server.instances();
-        let mut now = all.iter().filter(|(id, _)| service_of(id) == "db");
+        let mut now = all.iter().filter(|(id, _)| service_of(id) == service);
         now.any(|(_, record)| {
             record["program"].is_object() && record["program"]["pid"].to_string() != pid
         })
@@ -147,7 +148,7 @@ pub(crate) fn what_is_written_outlives_instances_releases_and_the_server() {
     assert_eq!(kept(&server, "five"), all);
     assert_eq!(processes(&server)["side"], side, "it has not changed");
     // An instance that is killed comes back to its data.
-    kill_database(&server);
+    kill_instance(&server, "db");
     assert_eq!(kept(&server, "five"), all);
     // What has not changed runs on, volumes or not.
     let before = processes(&server)["db"].clone();
