@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     rollout_seconds: Histogram,
     restarts: Family<TenantLabels, Counter>,
     registry_bytes: Gauge<u64, AtomicU64>,
+    volume_bytes: Family<VolumeLabels, Gauge<u64, AtomicU64>>,
 }
 
 /// What a tenant's proxy has counted.
@@ -60,6 +61,12 @@ struct ResultLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TenantLabels {
     tenant: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VolumeLabels {
+    tenant: String,
+    volume: String,
 }
 
 impl Metrics {
@@ -103,6 +110,12 @@ impl Metrics {
             "Bytes of all blobs in the registry, as last measured",
             registry_bytes.clone(),
         );
+        let volume_bytes = Family::default();
+        registry.register(
+            "volume_bytes",
+            "Bytes of a volume on disk, as last measured, unless it has too many files",
+            Family::clone(&volume_bytes),
+        );
         Self {
             registry,
             requests,
@@ -111,6 +124,7 @@ impl Metrics {
             rollout_seconds,
             restarts,
             registry_bytes,
+            volume_bytes,
         }
     }
 
@@ -166,6 +180,18 @@ impl Metrics {
         self.registry_bytes.set(bytes);
     }
 
+    /// What a volume takes on disk; nothing where it is gone, or nobody knows.
+    pub(crate) fn set_volume_bytes(&self, tenant: &str, volume: &str, bytes: Option<u64>) {
+        let labels = VolumeLabels {
+            tenant: tenant.to_owned(),
+            volume: volume.to_owned(),
+        };
+        match bytes {
+            Some(bytes) => drop(self.volume_bytes.get_or_create(&labels).set(bytes)),
+            None => drop(self.volume_bytes.remove(&labels)),
+        }
+    }
+
     /// Everything as text, with what the tenants' proxies have counted.
     pub(crate) fn encode(&self, tenants: &[TenantMeasurements]) -> Result<String, fmt::Error> {
         let mut text = String::new();
@@ -188,15 +214,20 @@ mod tests {
         metrics.count_deployment(State::Succeeded, took);
         metrics.count_restart("local");
         metrics.set_registry_bytes(7);
+        metrics.set_volume_bytes("local", "data", Some(8));
+        metrics.set_volume_bytes("local", "gone", Some(9));
+        metrics.set_volume_bytes("local", "gone", None);
         let text = metrics.encode(&[]).unwrap();
         for line in [
             r#"systemprompt_http_requests_total{method="GET",route="/healthz",status="200"} 1"#,
             r#"systemprompt_deployments_total{result="succeeded"} 1"#,
             r#"systemprompt_instance_restarts_total{tenant="local"} 1"#,
             "systemprompt_registry_bytes 7",
+            r#"systemprompt_volume_bytes{tenant="local",volume="data"} 8"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(text.ends_with("# EOF\n"));
     }

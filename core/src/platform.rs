@@ -229,6 +229,7 @@ impl Platform {
         if let Ok(size) = work.await {
             self.metrics.set_registry_bytes(size);
         }
+        self.measure_volumes(tenant).await;
     }
 
     /// Removes images, versions of secrets and logs that nothing needs any more, or says what would go. One at a time.
@@ -259,6 +260,7 @@ impl Platform {
             if let Err(error) = self.prune_logs(&tenant.id).await {
                 tracing::warn!(error = %crate::chain(&error), "old logs were not removed");
             }
+            self.measure_volumes(&tenant.id).await;
         }
         tracing::info!(
             releases = collection.releases.len(),
@@ -269,6 +271,21 @@ impl Platform {
             "collected what nothing needs"
         );
         Ok(collection)
+    }
+
+    /// Nothing is ever removed of them here: what is in them nobody can make again.
+    async fn measure_volumes(&self, tenant: &str) {
+        match self.engine.volumes(tenant.to_owned()).await {
+            Ok(volumes) => {
+                for volume in volumes {
+                    self.metrics
+                        .set_volume_bytes(tenant, &volume.name, volume.bytes);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(tenant, error = %crate::chain(&error), "volumes were not measured");
+            }
+        }
     }
 
     /// Removes unpacked images that are neither of the newest deployments nor in use; those too whose image is not among

@@ -80,6 +80,7 @@ async fn removed(app: &Platform, tenant: &str, name: &str, by: &Actor) -> Result
         .remove_volume(rollout::volume(tenant, name))
         .await?;
     drop(alone);
+    app.metrics.set_volume_bytes(tenant, name, None);
     tracing::info!(tenant, volume = name, "a volume was removed");
     if removed { Ok(()) } else { Err(missing()) }
 }

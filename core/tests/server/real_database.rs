@@ -74,6 +74,7 @@ fn push_database(server: &Server) {
         };
         let accounts = "root:x:0:0::/:/bin/sh\npostgres:x:1001:1001::/:/bin/sh\n";
         add("etc/passwd", tar::EntryType::Regular, 0o644, accounts);
+        add("tmp/", tar::EntryType::Directory, 0o1777, "");
         add("start", tar::EntryType::Regular, 0o644, START);
         add(
             "var/lib/postgresql/data/",

@@ -106,16 +106,16 @@ fn with_one_database(server: &Server, work: impl FnOnce()) {
 pub(crate) fn kill_instance(server: &Server, service: &str) {
     let all = server.instances().into_iter();
     let mut all = all.filter(|(id, _)| service_of(id) == service);
-    let pid = all.next().unwrap().1["program"]["pid"].to_string();
-    let killed = Command::new("kill").args(["-KILL", &pid]).status();
+    let pid = all.next().unwrap().1["program"]["pid"].clone();
+    let killed = Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status();
     assert!(killed.unwrap().success());
     until("another one takes its place", || {
         let all = server.instances();
         let mut now = all.iter().filter(|(id, _)| service_of(id) == service);
-        now.any(|(_, record)| {
-            record["program"].is_object() && record["program"]["pid"].to_string() != pid
-        })
-        .then_some(())
+        now.any(|(_, record)| record["program"].is_object() && record["program"]["pid"] != pid)
+            .then_some(())
     });
 }
 
@@ -268,9 +268,8 @@ fn dies_at_every_record(how: &str, also: &[&str], records: usize) {
     write(&server, "first");
     let mut server = server;
     let points = (1..).map(|record: usize| record.to_string());
-    let mut deaths = 0;
     let also = also.iter().map(|point| (*point).to_owned());
-    for point in also.chain(points) {
+    for (deaths, point) in also.chain(points).enumerate() {
         server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", &point)]);
         assert_eq!(kept(&server, "one"), ["first"]);
         let request = strategy(shop(&server, "two"), how);
@@ -296,7 +295,6 @@ fn dies_at_every_record(how: &str, also: &[&str], records: usize) {
             nobody_met_another(&server);
             return;
         }
-        deaths += 1;
         let mut back = shop(&server, "one");
         back.force = true;
         succeeds(&server, &back);
@@ -311,6 +309,16 @@ pub(crate) fn rolling_dies_at_every_record() {
 #[test]
 pub(crate) fn recreate_dies_at_every_record() {
     dies_at_every_record("recreate", &[], 4);
+}
+
+#[test]
+fn blue_green_dies_at_every_record() {
+    dies_at_every_record("blue-green", &["volumes-freed"], 6);
+}
+
+#[test]
+fn canary_dies_at_every_record() {
+    dies_at_every_record("canary", &["volumes-freed"], 6);
 }
 
 /// An image with something at the volume's path, and its user.
@@ -453,6 +461,11 @@ pub(crate) fn a_volume_is_removed_by_request_when_nothing_has_it() {
         panic!("{:?}", listed(&server, "local"));
     };
     assert_eq!((&volume.service, &volume.in_use_by), (&None, &None));
+    if let Some(bytes) = volume.bytes {
+        let told = get(&format!("{}/metrics", server.url)).unwrap();
+        let line = format!(r#"systemprompt_volume_bytes{{tenant="local",volume="data"}} {bytes}"#);
+        assert!(told.contains(&line), "{told}");
+    }
     client.collect(&CollectRequest::default()).unwrap();
     assert_eq!(listed(&server, "local").len(), 1);
     client.remove_volume("local", "data").unwrap();

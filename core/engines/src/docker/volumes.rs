@@ -77,8 +77,8 @@ impl Volumes<'_> {
             .build();
         let listed = self.docker.list_volumes(Some(options)).await;
         let listed = listed.map_err(failed("list volumes"))?;
-        let volumes = listed.volumes.unwrap_or_default().into_iter();
-        let mut volumes: Vec<VolumeInfo> = volumes.filter_map(info).collect();
+        let volumes = listed.volumes.unwrap_or_default();
+        let mut volumes: Vec<VolumeInfo> = volumes.iter().filter_map(info).collect();
         volumes.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(volumes)
     }
@@ -103,7 +103,7 @@ impl Volumes<'_> {
     }
 }
 
-fn info(volume: Volume) -> Option<VolumeInfo> {
+fn info(volume: &Volume) -> Option<VolumeInfo> {
     let created = volume.created_at.as_deref();
     let created = created.and_then(|at| DateTime::parse_from_rfc3339(at).ok());
     Some(VolumeInfo {
