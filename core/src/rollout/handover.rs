@@ -7,15 +7,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use management_api::types::Protocol;
 
-use super::kept::Kept;
+use super::failure;
+use super::kept::{Kept, KeptState};
 use super::run::{Part, Rollout, Stop};
 use crate::deployments::Service;
 use crate::die::die_if;
 use crate::traffic::{self, Weight};
 
+/// Between two questions to one that is to answer again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// For tests: volumes have nobody at this moment.
 const FREED: &str = "volumes-freed";
 
@@ -26,15 +30,26 @@ impl Rollout {
         let lost = self.tenant.lost().map(|lost| lost.row.capsule.services());
         let before = old.into_iter().chain(lost).flatten();
         let before: Vec<Service> = before.map(|(_, service)| service).collect();
-        let mut late = BTreeSet::new();
-        // Each is behind those that it depends on.
         for part in &mut self.parts {
             part.takes_over = before.iter().any(|old| shares(old, &part.service));
-            if part.takes_over || !part.service.depends_on.is_disjoint(&late) {
-                late.insert(part.name.clone());
+        }
+        let late = self.takers_and_dependents();
+        self.parts.sort_by_key(|part| late.contains(&part.name));
+    }
+
+    /// Services of the new release that take volumes over, and those that depend on one of these.
+    fn takers_and_dependents(&self) -> BTreeSet<String> {
+        let takers = self.parts.iter().filter(|part| part.takes_over);
+        let mut found: BTreeSet<String> = takers.map(|part| part.name.clone()).collect();
+        let capsule = &self.row.capsule;
+        // Each is behind those that it depends on.
+        for name in capsule.order() {
+            let service = capsule.service(&name);
+            if service.is_some_and(|service| !service.depends_on.is_disjoint(&found)) {
+                found.insert(name);
             }
         }
-        self.parts.sort_by_key(|part| late.contains(&part.name));
+        found
     }
 
     /// Those that still have a volume of a service that is to be started, dependents first.
@@ -87,6 +102,32 @@ impl Rollout {
             }
         }
         die_if(|wanted| wanted == FREED);
+        Ok(())
+    }
+
+    /// What runs on and depends on a service that was replaced has lost it for a moment: it is asked as well.
+    pub(super) async fn ask_dependents(&self) -> Result<(), Stop> {
+        if self.handed_over.is_empty() {
+            return Ok(());
+        }
+        let late = self.takers_and_dependents();
+        let limit = self.app.settings.rollout.restore();
+        let is_over = |kept: &&Arc<Kept>| matches!(kept.state(), KeptState::Ended { .. });
+        let depends = |kept: &&Arc<Kept>| late.contains(&kept.name) && !is_over(kept);
+        for kept in self.carried.iter().filter(depends) {
+            let count = kept.kept();
+            let asked = async {
+                while !(kept.serves_within(count, limit).await && kept.answers(count).await) {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            };
+            let asked = tokio::time::timeout(limit, asked);
+            if self.bounded(asked).await?.is_err() {
+                let what = "it runs on, and does not answer since a service that it depends on was replaced";
+                let failure = failure::plain("unhealthy", format!("{}: {what}", kept.name));
+                return Err(failure.into());
+            }
+        }
         Ok(())
     }
 

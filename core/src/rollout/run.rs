@@ -265,6 +265,7 @@ impl Rollout {
             Course::Canary { steps } => self.try_out(&steps).await?,
         }
         self.bring_up_all(Part::replicas).await?;
+        self.ask_dependents().await?;
         self.note_healthy().await?;
         self.advance(State::Shifting, "moving all of the traffic".to_owned())
             .await?;

@@ -134,7 +134,7 @@ fn about(name: &str) -> std::io::Result<String> {
 }
 
 /// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends, `ask` ends well where a
-/// database answers. What a check does: `check PATH` asks the instance that it runs in, and ends with 1 and the answer's last line
+/// database answers, unless it is of the version in `REFUSES`. What a check does: `check PATH` asks the instance that it runs in, and ends with 1 and the answer's last line
 /// when that is not 200.
 fn once(command: &str) {
     if command == "check" {
@@ -154,7 +154,8 @@ fn once(command: &str) {
         "ask" => {
             let answer = ask(&variable("DB_INTERNAL_URL", "")).unwrap_or_default();
             println!("the database is {answer}");
-            std::process::exit(i32::from(answer.is_empty()));
+            let refused = variable("REFUSES", "");
+            std::process::exit(i32::from(answer.is_empty() || answer == refused));
         }
         _ => loop {
             thread::sleep(Duration::from_secs(3600));

@@ -86,6 +86,7 @@ macro_rules! conformance {
                 a_volume_is_removed_by_request_when_nothing_has_it,
                 volumes_of_a_deleted_tenant_stay_until_somebody_removes_them,
                 a_job_may_have_a_volume,
+                what_runs_on_and_depends_on_it_is_asked_too,
                 where_the_old_one_cannot_read_its_data_any_more_the_new_one_stands_in,
             ],
             supervision: [

@@ -208,6 +208,41 @@ pub(crate) fn a_failure_brings_the_old_one_back_with_its_data() {
     nobody_met_another(&server);
 }
 
+/// The application itself is not in what is deployed: it runs on, and does not get along with the new database.
+#[test]
+pub(crate) fn what_runs_on_and_depends_on_it_is_asked_too() {
+    let server = Server::start_with("restore_seconds = 5\n");
+    push(&server, "local", "it", &[]);
+    let mut first = shop(&server, "one");
+    first.env.insert("REFUSES".to_owned(), "two".to_owned());
+    let check = json!({
+        "kind": "command", "command": ["/app", "ask"], "interval_ms": 200, "timeout_ms": 2000, "start_period_ms": 2000,
+        "retries": 3,
+    });
+    first.health = Some(serde_json::from_value(check).unwrap());
+    succeeds(&server, &first);
+    write(&server, "first");
+    let with_database = |version: &str| {
+        let mut request = first.clone();
+        let db = request.services.get_mut("db").unwrap();
+        db.env.insert("VERSION".to_owned(), version.to_owned());
+        request
+    };
+    let done = deploy(&server, &with_database("two"));
+    assert_eq!(done.state, "rolled_back", "{done:?}");
+    let told = done.failure.unwrap().message;
+    assert!(told.starts_with("app: it runs on"), "{told}");
+    assert_eq!(kept(&server, "one"), ["first"]);
+    until("the application serves", || {
+        (server.version().as_deref() == Some("one")).then_some(())
+    });
+    succeeds(&server, &with_database("three"));
+    assert_eq!(kept(&server, "three"), ["first"]);
+    until("the application serves", || {
+        (server.version().as_deref() == Some("one")).then_some(())
+    });
+}
+
 /// A release of one service, which is the application itself.
 #[test]
 pub(crate) fn an_application_with_a_volume_is_replaced_and_comes_back() {
