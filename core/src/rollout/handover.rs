@@ -95,8 +95,8 @@ impl Rollout {
                 service = kept.name,
                 "an instance has ended, for another one to take over its volumes"
             );
-            let goes_on = |part: &&Part| part.name == kept.name && part.new.len() > 0;
-            if self.parts.iter().any(|part| goes_on(&part)) {
+            let goes_on = |part: &Part| part.name == kept.name && part.new.len() > 0;
+            if self.parts.iter().any(goes_on) {
                 // Without the volume.
                 self.open_inside(&kept.name);
             }
@@ -137,8 +137,8 @@ impl Rollout {
         if back.is_empty() {
             return;
         }
-        // Requests find the old ones as soon as they serve.
-        let turned = back.iter().map(|kept| {
+        // Requests find the old ones as soon as they serve; those of the live release, where another one is lost.
+        let turned = back.iter().rev().map(|kept| {
             let part = traffic::Part {
                 number: kept.row.number,
                 weight: Weight::Each,
