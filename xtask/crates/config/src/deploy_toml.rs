@@ -21,8 +21,8 @@ use crate::shape::{Kind, Leaf, Shape};
 pub(crate) struct DeployToml {
     /// Its values, each well by itself.
     pub(crate) entries: Vec<Entry>,
-    /// The environments that have a section, be it an empty one.
-    pub(crate) environments: Vec<String>,
+    /// The sections whose names the user has chosen, be they empty ones: environments, services.
+    pub(crate) named: Vec<KeyPath>,
     /// Whether it is broken in a way that kept it from being read to its end.
     pub(crate) unread: bool,
     /// Everything wrong with it, in the order of its lines.
@@ -99,24 +99,23 @@ impl Reader<'_> {
                 self.report(key.span(), fault);
                 continue;
             };
-            match check_chosen_key(&path, shape) {
-                Ok(()) => self.value(&path, value, child),
-                Err(fault) => self.report(key.span(), fault),
+            if let Some(chosen) = shape.chosen(key.get_ref()) {
+                if let Err(fault) = check_chosen_key(&path, chosen) {
+                    self.report(key.span(), fault);
+                    continue;
+                }
+                if value.get_ref().is_table() {
+                    self.toml.named.push(path.clone());
+                }
             }
+            self.value(&path, value, child);
         }
     }
 
     fn value(&mut self, path: &[String], value: &Spanned<DeValue<'_>>, shape: &Shape) {
         match (shape, value.get_ref()) {
             (Shape::Leaf(leaf), found) => self.leaf(path, value.span(), found, leaf),
-            (section, DeValue::Table(table)) => {
-                if let [first, name] = path
-                    && first == "environments"
-                {
-                    self.toml.environments.push(name.clone());
-                }
-                self.table(path, table, section);
-            }
+            (section, DeValue::Table(table)) => self.table(path, table, section),
             (_, found) => {
                 let mut fault =
                     Fault::new(format!("expected a section, found {}", type_name(found)));
@@ -196,7 +195,7 @@ impl Reader<'_> {
                 .to_owned()
         } else if section.is_empty() && is_table {
             format!(
-                "known are {}; an environment is written as [environments.{key}]",
+                "known are {}; an environment is written as [environments.{key}], a service as [services.{key}]",
                 list(shape)
             )
         } else {
@@ -236,14 +235,12 @@ fn list(shape: &Shape) -> String {
     shape.keys().collect::<Vec<_>>().join(", ")
 }
 
-/// A key that the user chooses (of an environment, of a variable) follows the rules of its type.
-fn check_chosen_key(path: &[String], parent: &Shape) -> Result<(), Fault> {
-    match parent {
-        Shape::Map(inner) if matches!(**inner, Shape::Leaf(_)) => {
-            reads_alone::<DeployFile>(path, &json!(""))
-        }
-        Shape::Map(_) => reads_alone::<DeployFile>(path, &json!({})),
-        Shape::Table(_) | Shape::Leaf(_) => Ok(()),
+/// A key that the user chooses (of an environment, of a service, of a variable) follows the rules of its type.
+fn check_chosen_key(path: &[String], chosen: &Shape) -> Result<(), Fault> {
+    match chosen {
+        // A value that every map of texts takes: the name of a secret is one that a variable may have.
+        Shape::Leaf(_) => reads_alone::<DeployFile>(path, &json!("A")),
+        Shape::Section(_) => reads_alone::<DeployFile>(path, &json!({})),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use deploy_plan::config::{
     BUILTIN_ENVIRONMENTS, Config, EnvironmentName, builtin_environment, redact_value,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::check::{fits, from_text, reads_alone};
 use crate::deploy_toml::{self, DeployToml};
@@ -37,6 +37,7 @@ pub struct Settings {
     pub environments: Vec<EnvironmentName>,
     /// The values.
     pub config: Config,
+    shape: Shape,
     leaves: Leaves,
 }
 
@@ -118,9 +119,13 @@ impl Settings {
         text: Option<&str>,
         overrides: &Overrides,
     ) -> Result<Self, SettingsError> {
-        let (sources, mut diagnostics) = Sources::gather(text, overrides);
-        let environments = known_environments(&sources.file);
-        let chosen = chosen_environment(overrides, &sources.file, &environments);
+        let file = text.map_or_else(DeployToml::default, |text| {
+            deploy_toml::parse(Path::new(project::DEPLOY_TOML), text)
+        });
+        let environments = known_environments(&file);
+        let chosen = chosen_environment(overrides, &file, &environments);
+        let environment = chosen.as_ref().ok().map(|(environment, _)| environment);
+        let (sources, mut diagnostics) = Sources::gather(file, environment, overrides);
         let (environment, environment_origin) = match chosen {
             Ok(chosen) if diagnostics.is_empty() => chosen,
             // A file that cannot be read to its end may name environments that were not seen.
@@ -130,6 +135,7 @@ impl Settings {
             }
             _ => return Err(SettingsError::Invalid(diagnostics)),
         };
+        let shape = sources.shape.clone();
         let leaves = sources.lay(&environment);
         Ok(Self {
             root: root.to_owned(),
@@ -137,6 +143,7 @@ impl Settings {
             environment_origin,
             environments: environments.into_iter().collect(),
             config: leaves.read()?,
+            shape,
             leaves,
         })
     }
@@ -156,7 +163,7 @@ impl Settings {
             value: Value::from(self.environment.as_str()),
             origin: self.environment_origin.clone(),
         }];
-        Shape::of::<Config>().visit(&mut |path, _| {
+        self.shape.visit(&mut |path, _| {
             let below = self.leaves.0.range(path.to_vec()..);
             let below = below.take_while(|(key, _)| key.starts_with(path));
             explained.extend(below.map(|(key, (value, origin))| Explained {
@@ -171,19 +178,24 @@ impl Settings {
 
 /// What each source says, well by itself.
 struct Sources {
+    /// With the sections that the file names, of services for instance.
     shape: Shape,
+    /// Where these are.
+    named: Vec<KeyPath>,
     file: DeployToml,
     variables: Vec<Entry>,
     flags: Vec<Entry>,
 }
 
 impl Sources {
-    /// Reads all of them, with everything that is wrong in any.
-    fn gather(text: Option<&str>, overrides: &Overrides) -> (Self, Vec<Diagnostic>) {
-        let shape = Shape::of::<Config>();
-        let mut file = text.map_or_else(DeployToml::default, |text| {
-            deploy_toml::parse(Path::new(project::DEPLOY_TOML), text)
-        });
+    /// Reads all of them, with everything that is wrong in any. Variables speak of sections that the file names, and name none.
+    fn gather(
+        mut file: DeployToml,
+        environment: Option<&EnvironmentName>,
+        overrides: &Overrides,
+    ) -> (Self, Vec<Diagnostic>) {
+        let named = named_sections(&file, environment);
+        let shape = Shape::of::<Config>().with_named(named.iter().map(Vec::as_slice));
         let mut diagnostics = std::mem::take(&mut file.diagnostics);
         let (variables, wrong) = variables::entries(&overrides.variables, &shape);
         diagnostics.extend(wrong);
@@ -192,6 +204,7 @@ impl Sources {
         let flags = only_readable(flags, &mut diagnostics);
         let sources = Self {
             shape,
+            named,
             file,
             variables,
             flags,
@@ -202,7 +215,7 @@ impl Sources {
     /// Lays them upon each other, the weakest first.
     fn lay(self, environment: &EnvironmentName) -> Leaves {
         let mut leaves = Leaves::default();
-        leaves.lay_defaults(&self.shape);
+        leaves.lay_defaults(&self.shape, &self.named);
         leaves.lay(general(&self.file));
         leaves.lay_builtin(environment, &self.shape);
         leaves.lay(section(&self.file, environment));
@@ -212,7 +225,14 @@ impl Sources {
     }
 }
 
+/// What is named as a secret is shown without its value, but for those keys that hold names of secrets.
 fn shown(path: &[String], value: &Value) -> Value {
+    if let [services, _, secrets, _] = path
+        && services == "services"
+        && secrets == "secrets"
+    {
+        return value.clone();
+    }
     let name = path.last().map_or("", String::as_str);
     match value {
         Value::String(text) => Value::from(redact_value(name, text)),
@@ -227,8 +247,12 @@ impl Leaves {
         }
     }
 
-    fn lay_defaults(&mut self, shape: &Shape) {
-        let Ok(defaults) = serde_json::to_value(Config::default()) else {
+    /// The defaults of all keys, those of the sections that are named among them.
+    fn lay_defaults(&mut self, shape: &Shape, named: &[KeyPath]) {
+        let empty = json!({});
+        let named = tree(named.iter().map(|path| (path.as_slice(), &empty)));
+        let Ok(defaults) = serde_json::from_value::<Config>(named).and_then(serde_json::to_value)
+        else {
             return;
         };
         shape.visit(&mut |path, shape| {
@@ -289,6 +313,21 @@ fn section(file: &DeployToml, environment: &EnvironmentName) -> impl Iterator<It
     })
 }
 
+/// The sections of chosen names that the file has for every environment and for this one.
+fn named_sections(file: &DeployToml, environment: Option<&EnvironmentName>) -> Vec<KeyPath> {
+    let named = file.named.iter().filter_map(|path| match path.as_slice() {
+        [first, name, path @ ..] if first == "environments" => {
+            let this = environment.is_some_and(|environment| environment.as_str() == name);
+            (this && !path.is_empty()).then(|| path.to_vec())
+        }
+        path => Some(path.to_vec()),
+    });
+    let mut named: Vec<KeyPath> = named.collect();
+    named.sort_unstable();
+    named.dedup();
+    named
+}
+
 fn flag_entries(
     flags: &[(String, Flag)],
     shape: &Shape,
@@ -347,7 +386,10 @@ fn only_readable(entries: Vec<Entry>, diagnostics: &mut Vec<Diagnostic>) -> Vec<
 
 fn known_environments(file: &DeployToml) -> BTreeSet<EnvironmentName> {
     let builtin = BUILTIN_ENVIRONMENTS.iter().map(|builtin| builtin.name);
-    let named = file.environments.iter().map(String::as_str);
+    let named = file.named.iter().filter_map(|path| match path.as_slice() {
+        [first, name] if first == "environments" => Some(name.as_str()),
+        _ => None,
+    });
     builtin
         .chain(named)
         .filter_map(|name| name.parse().ok())

@@ -5,15 +5,24 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+use crate::entry::KeyPath;
+
 /// What may stand at one place of a configuration.
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
-    /// A section with known keys, in the order of the documentation.
-    Table(Vec<(String, Shape)>),
-    /// A section whose keys the user chooses.
-    Map(Box<Shape>),
+    /// A section.
+    Section(Section),
     /// A value.
     Leaf(Leaf),
+}
+
+/// The keys of a section.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    /// Those that are known, in the order of the documentation.
+    fields: Vec<(String, Shape)>,
+    /// What stands under each key that the user chooses, where one may be chosen.
+    others: Option<Box<Shape>>,
 }
 
 /// What a value looks like.
@@ -54,38 +63,95 @@ impl Shape {
 
     /// What stands under a key of this place.
     pub(crate) fn child(&self, key: &str) -> Option<&Self> {
+        let Self::Section(section) = self else {
+            return None;
+        };
+        let known = section.fields.iter().find(|(name, _)| name == key);
+        known.map(|(_, shape)| shape).or(section.others.as_deref())
+    }
+
+    /// What stands under a key that is none of those known, where the user may choose one.
+    pub(crate) fn chosen(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Table(fields) => fields
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|(_, shape)| shape),
-            Self::Map(shape) => Some(shape),
-            Self::Leaf(_) => None,
+            Self::Section(section) if self.keys().all(|known| known != key) => {
+                section.others.as_deref()
+            }
+            Self::Section(_) | Self::Leaf(_) => None,
         }
     }
 
-    /// The keys of this place, where they are known.
+    /// The keys of this place that are known.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let fields = match self {
-            Self::Table(fields) => fields.as_slice(),
-            Self::Map(_) | Self::Leaf(_) => &[],
+            Self::Section(section) => section.fields.as_slice(),
+            Self::Leaf(_) => &[],
         };
         fields.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Calls `visit` with every path that holds a value, and with every map: its keys follow.
+    /// The same with the sections that a user has named, at these paths, among the known ones; no further ones may be named
+    /// beside them. What is not a section of a chosen name is left alone.
+    pub(crate) fn with_named<'p>(
+        mut self,
+        paths: impl Iterator<Item = &'p [String]> + Clone,
+    ) -> Self {
+        if let Self::Section(section) = &mut self {
+            section.name(&mut Vec::new(), &paths);
+        }
+        self
+    }
+
+    /// Calls `visit` with every path that holds a value, and with every section whose keys a user chooses.
     pub(crate) fn visit(&self, visit: &mut impl FnMut(&[String], &Self)) {
         self.visit_below(&mut Vec::new(), visit);
     }
 
     fn visit_below(&self, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Self)) {
-        let Self::Table(fields) = self else {
+        let Self::Section(section) = self else {
             return visit(path, self);
         };
-        for (name, shape) in fields {
+        for (name, shape) in &section.fields {
             path.push(name.clone());
             shape.visit_below(path, visit);
             path.pop();
+        }
+        if section.others.is_some() {
+            visit(path, self);
+        }
+    }
+
+    /// The values whose keys a user chooses here.
+    pub(crate) fn chosen_leaf(&self) -> Option<&Leaf> {
+        match self {
+            Self::Section(section) => match section.others.as_deref() {
+                Some(Self::Leaf(leaf)) => Some(leaf),
+                Some(Self::Section(_)) | None => None,
+            },
+            Self::Leaf(_) => None,
+        }
+    }
+}
+
+impl Section {
+    fn name<'p>(&mut self, at: &mut KeyPath, paths: &(impl Iterator<Item = &'p [String]> + Clone)) {
+        if let Some(Shape::Section(inner)) = self.others.as_deref() {
+            for path in paths.clone() {
+                let Some([name]) = path.strip_prefix(at.as_slice()) else {
+                    continue;
+                };
+                if self.fields.iter().all(|(known, _)| known != name) {
+                    let shape = Shape::Section(inner.clone());
+                    self.fields.push((name.clone(), shape));
+                }
+            }
+            self.others = None;
+        }
+        for (name, shape) in &mut self.fields {
+            if let Shape::Section(section) = shape {
+                at.push(name.clone());
+                section.name(at, paths);
+                at.pop();
+            }
         }
     }
 }
@@ -96,14 +162,17 @@ fn compile(schema: &Value, definitions: &Map<String, Value>) -> Shape {
         // The types nest without recursion, so following references ends.
         return compile(&definitions[name], definitions);
     }
-    if let Some(fields) = schema.get("properties").and_then(Value::as_object) {
+    let fields = schema.get("properties").and_then(Value::as_object);
+    let others = map_value(schema);
+    if fields.is_some() || others.is_some() {
         let compiled = fields
-            .iter()
+            .into_iter()
+            .flatten()
             .map(|(name, field)| (name.clone(), compile(field, definitions)));
-        return Shape::Table(compiled.collect());
-    }
-    if let Some(value) = map_value(schema) {
-        return Shape::Map(Box::new(compile(value, definitions)));
+        return Shape::Section(Section {
+            fields: compiled.collect(),
+            others: others.map(|value| Box::new(compile(value, definitions))),
+        });
     }
     Shape::Leaf(Leaf {
         kind: kind(schema),
@@ -164,8 +233,7 @@ mod tests {
             let what = match shape {
                 Shape::Leaf(leaf) if leaf.words.is_empty() => format!("{:?}", leaf.kind),
                 Shape::Leaf(leaf) => leaf.words.join("|"),
-                Shape::Map(_) => "map".to_owned(),
-                Shape::Table(_) => "table".to_owned(),
+                Shape::Section(_) => "map".to_owned(),
             };
             lines.push(format!("{} {what}", path.join(".")));
         });
@@ -246,6 +314,10 @@ mod tests {
         local.listen Text
         local.insecure Boolean
         env map
+        services.app.command List
+        services.app.depends_on List
+        services.app.routes List
+        services map
         ");
     }
 

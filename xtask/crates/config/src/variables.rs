@@ -20,7 +20,7 @@ pub fn variable_of(key: &str) -> String {
     let key: String = key
         .chars()
         .map(|c| {
-            if c == '.' {
+            if matches!(c, '.' | '-') {
                 '_'
             } else {
                 c.to_ascii_uppercase()
@@ -51,8 +51,8 @@ pub(crate) fn entries(
                     take(&variable, path.to_vec(), leaf, text);
                 }
             }
-            Shape::Map(inner) => {
-                let Shape::Leaf(leaf) = inner.as_ref() else {
+            Shape::Section(_) => {
+                let Some(leaf) = shape.chosen_leaf() else {
                     return;
                 };
                 for (variable, key, text) in with_prefix(variables, &format!("{variable}_")) {
@@ -60,7 +60,6 @@ pub(crate) fn entries(
                     take(variable, path, leaf, text);
                 }
             }
-            Shape::Table(_) => {}
         }
     });
     for (variable, key) in ALIASES {

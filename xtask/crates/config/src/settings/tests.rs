@@ -1,6 +1,7 @@
 //! Text in, values with origins or errors out.
 
 mod refused;
+mod services;
 
 use std::path::Path;
 

@@ -14,9 +14,12 @@ mod duration;
 mod environment_name;
 mod memory;
 mod platform;
+mod route;
 mod rules;
 mod schema_version;
 mod sections;
+mod service_name;
+mod services;
 mod variables;
 mod words;
 
@@ -29,14 +32,17 @@ pub use duration::{Duration, InvalidDuration};
 pub use environment_name::{EnvironmentName, InvalidEnvironmentName};
 pub use memory::{InvalidMemory, Memory};
 pub use platform::{InvalidPlatform, Platform};
+pub use route::{InvalidRoute, Route};
 pub use schema_version::SchemaVersion;
 pub use sections::{
     Analysis, Api, Build, Deploy, Health, Image, Liveness, Local, Resources, Rollout,
 };
+pub use service_name::{APP, InvalidServiceName, ServiceName};
+pub use services::{AppService, Service, Services};
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
 pub use words::{
-    Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Restart, Strategy,
-    UnknownWord,
+    Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Protocol, Restart,
+    ServiceHealthKind, Strategy, UnknownWord,
 };
 
 use std::collections::BTreeMap;
@@ -80,6 +86,8 @@ pub struct DeployFile {
     pub local: Local,
     /// Environment variables of the application.
     pub env: Variables,
+    /// The services of a release, by name.
+    pub services: Services,
     /// The environments, by name. `local`, `sandbox` and `production` exist without being written
     /// here; a section changes or extends them.
     pub environments: BTreeMap<EnvironmentName, Config>,
@@ -113,4 +121,6 @@ pub struct Config {
     pub local: Local,
     /// Environment variables of the application.
     pub env: Variables,
+    /// The services of a release, by name.
+    pub services: Services,
 }

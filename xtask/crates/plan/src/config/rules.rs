@@ -53,6 +53,23 @@ pub(super) fn variable_name_list<'de, D: Deserializer<'de>>(
     Ok(names)
 }
 
+/// Names of variables with names of secrets, which are names of variables too. What is none is not repeated: it may be the secret
+/// itself, written where its name belongs.
+pub(super) fn secret_names<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = variable_names(input)?;
+    for (variable, secret) in &map {
+        variables::check_name(secret).map_err(|_| {
+            D::Error::custom(format!(
+                "what {variable} is given is no name of a secret: letters, digits and `_`, no digit first; the secret itself is \
+                 kept by `cargo xtask secrets set NAME`"
+            ))
+        })?;
+    }
+    Ok(map)
+}
+
 /// TOML has no null, so a text that is not given is an empty one. An environment can take back what
 /// the file sets by writing `""`.
 pub(super) mod optional {
@@ -70,6 +87,35 @@ pub(super) mod optional {
         input: D,
     ) -> Result<Option<String>, D::Error> {
         Ok(Some(String::deserialize(input)?).filter(|text| !text.is_empty()))
+    }
+}
+
+/// As [`optional`], for an image of a registry.
+pub(super) mod optional_reference {
+    use serde::de::Error as _;
+    use serde::{Deserializer, Serializer};
+
+    use super::optional;
+    use crate::config::base::looks_like_a_reference;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<String>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
+        optional::serialize(value, output)
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<String>, D::Error> {
+        let text = optional::deserialize(input)?;
+        match &text {
+            Some(text) if !looks_like_a_reference(text) => Err(D::Error::custom(format!(
+                "`{text}` is no image reference: write it as in `docker.io/library/postgres:16`"
+            ))),
+            _ => Ok(text),
+        }
     }
 }
 

@@ -257,11 +257,16 @@ pub struct Resources {
 
 /// How the platform decides that an instance is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Health {
+#[serde(
+    default,
+    deny_unknown_fields,
+    bound(deserialize = "K: Default + Deserialize<'de>")
+)]
+#[schemars(bound = "K: Default + Serialize + JsonSchema", rename = "HealthOf{K}")]
+pub struct Health<K = HealthKind> {
     /// How it is asked: `http`, a `GET` on its port; `tcp`, a connection to its port; `command`, a command inside of it; or
     /// `image`, what the image's `HEALTHCHECK` says, at the times that it says.
-    pub kind: HealthKind,
+    pub kind: K,
     /// `command`: what is run, with its arguments and without a shell. It has to end with 0.
     pub command: Vec<String>,
     /// The path asked over HTTP.
@@ -288,10 +293,10 @@ pub struct Health {
     pub body: Option<String>,
 }
 
-impl Default for Health {
+impl<K: Default> Default for Health<K> {
     fn default() -> Self {
         Self {
-            kind: HealthKind::Http,
+            kind: K::default(),
             command: Vec::new(),
             path: "/api/v1/health".to_owned(),
             interval: Duration::from_secs(30),

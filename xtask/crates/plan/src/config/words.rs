@@ -129,6 +129,38 @@ words! {
 }
 
 words! {
+    /// How an instance of a service beside `app` is asked whether it is well.
+    ServiceHealthKind ("kind of health check") {
+        /// As it speaks: `http` or `tcp`, and `process` where it listens nowhere.
+        #[default]
+        Auto = "auto",
+        /// A `GET` on its port.
+        Http = "http",
+        /// A connection to its port.
+        Tcp = "tcp",
+        /// A command inside of it, which has to end with 0.
+        Command = "command",
+        /// The image's own `HEALTHCHECK`, at its own times where it has some.
+        Image = "image",
+        /// Not at all: its program has to run, for the start period at first.
+        Process = "process",
+    }
+}
+
+words! {
+    /// What a service speaks on its port.
+    Protocol ("protocol") {
+        /// HTTP where it has routes; else it listens nowhere.
+        #[default]
+        None = "none",
+        /// HTTP.
+        Http = "http",
+        /// Anything on connections, a database for instance.
+        Tcp = "tcp",
+    }
+}
+
+words! {
     /// How a running instance is asked whether it can still be helped.
     LivenessKind ("kind of liveness check") {
         /// Not at all: one that is not well is started again.

@@ -45,7 +45,7 @@ tenant_id = "ten-1"
       |
     7 | [staging]
       |  ^^^^^^^
-      help: known are schema, default_environment, build, image, deploy, rollout, analysis, resources, health, liveness, api, local, env, environments; an environment is written as [environments.staging]
+      help: known are schema, default_environment, build, image, deploy, rollout, analysis, resources, health, liveness, api, local, env, services, environments; an environment is written as [environments.staging], a service as [services.staging]
 
     unknown key `ulr` in [environments.production.api]
      --> .systemprompt/deploy.toml:9:1

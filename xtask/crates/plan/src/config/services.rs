@@ -1,0 +1,149 @@
+//! The services of a release: `[services.NAME]`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Health, Liveness, Protocol, Resources, Restart, Route, ServiceHealthKind, ServiceName,
+    Variables, rules,
+};
+
+/// The services of a release. `app` is the one that the rest of the file describes; every other name is a service beside it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Services {
+    /// What `app` has besides, being one of several services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AppService")]
+    pub app: Option<AppService>,
+    /// The services beside it.
+    #[serde(flatten)]
+    pub others: BTreeMap<ServiceName, Service>,
+}
+
+impl Services {
+    /// Whether the release is `app` alone, as if nothing was said of services.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.app.as_ref().is_none_or(AppService::is_empty)
+    }
+}
+
+/// What the service `app` has, being one of several: all else of it is said by the other sections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppService {
+    /// What is run in place of the image's own command: arguments for its entrypoint. `${PORT}` in it is the port to listen
+    /// on.
+    pub command: Vec<String>,
+    /// Services that have to serve before it is started.
+    pub depends_on: Vec<String>,
+    /// Requests on the tenant's URL that are for it, each a path, a host, or both. Not said: all that are for no other
+    /// service. `[]`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<Route>")]
+    pub routes: Option<Vec<Route>>,
+}
+
+impl AppService {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A service beside `app`. Where it says neither `binary` nor `dockerfile` nor `image`, it runs the image of `app`, with
+/// another command perhaps. With routes it is public; with a protocol and no routes it is for the other services; with neither it
+/// listens nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Service {
+    /// A binary of the workspace: its image holds nothing else, on the base that `image.base` chooses.
+    #[serde(with = "rules::optional")]
+    #[schemars(with = "String")]
+    pub binary: Option<String>,
+    /// A Dockerfile of its own, relative to the project.
+    #[serde(with = "rules::optional_path")]
+    #[schemars(with = "String")]
+    pub dockerfile: Option<PathBuf>,
+    /// A finished image of any registry, as in `docker.io/library/postgres:16`: it is pinned in `.systemprompt/deploy.lock` and
+    /// copied to the tenant's repository.
+    #[serde(with = "rules::optional_reference")]
+    #[schemars(with = "String")]
+    pub image: Option<String>,
+    /// What is run in place of the image's own command: arguments for its entrypoint. `${PORT}` in it is the port to listen
+    /// on.
+    pub command: Vec<String>,
+    /// Services that have to serve before it is started.
+    pub depends_on: Vec<String>,
+    /// Requests on the tenant's URL that are for it, each a path, a host, or both.
+    pub routes: Vec<Route>,
+    /// What it speaks on the port that `PORT` names.
+    pub protocol: Protocol,
+    /// How many instances of it run.
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: u32,
+    /// Which of its instances are started again that have ended, as in `deploy.restart`.
+    pub restart: Restart,
+    /// Its environment variables. `${services.NAME.INTERNAL_URL}` in a value is the address of a service; so are
+    /// `INTERNAL_HOST`, `INTERNAL_PORT` and `PUBLIC_URL`.
+    pub env: Variables,
+    /// The tenant's secrets that it finds: names of variables, each with the name of a secret.
+    #[serde(deserialize_with = "rules::secret_names")]
+    pub secrets: BTreeMap<String, String>,
+    /// What each of its instances may use of the machine.
+    pub resources: Resources,
+    /// How the platform decides that an instance of it is well. Where nothing is said of it: what its image says, else as it
+    /// speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Health<ServiceHealthKind>")]
+    pub health: Option<Health<ServiceHealthKind>>,
+    /// How the platform decides that a running instance of it has to be started again.
+    pub liveness: Liveness,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            binary: None,
+            dockerfile: None,
+            image: None,
+            command: Vec::new(),
+            depends_on: Vec::new(),
+            routes: Vec::new(),
+            protocol: Protocol::None,
+            replicas: 1,
+            restart: Restart::Always,
+            env: Variables::default(),
+            secrets: BTreeMap::new(),
+            resources: Resources::default(),
+            health: None,
+            liveness: Liveness::default(),
+        }
+    }
+}
+
+impl Service {
+    /// What it speaks, if it listens: one with routes speaks HTTP without saying so.
+    #[must_use]
+    pub fn speaks(&self) -> Protocol {
+        match self.protocol {
+            Protocol::None if !self.routes.is_empty() => Protocol::Http,
+            protocol => protocol,
+        }
+    }
+
+    /// How its health is asked, where anything is said of it.
+    #[must_use]
+    pub fn health_kind(&self) -> Option<ServiceHealthKind> {
+        let said = self.health.as_ref()?.kind;
+        Some(match (said, self.speaks()) {
+            (ServiceHealthKind::Auto, Protocol::Http) => ServiceHealthKind::Http,
+            (ServiceHealthKind::Auto, Protocol::Tcp) => ServiceHealthKind::Tcp,
+            (ServiceHealthKind::Auto, Protocol::None) => ServiceHealthKind::Process,
+            (said, _) => said,
+        })
+    }
+}
