@@ -1,7 +1,7 @@
 //! What a plan is made from, besides the configuration: facts about the project, this machine and
 //! the platform, gathered once by an edge crate. Plain data; nothing here looks anything up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -21,8 +21,10 @@ pub struct Observed {
     pub dockerfile: Dockerfile,
     /// Extensions that declare themselves.
     pub extensions: Vec<Extension>,
-    /// `COPY` sources under the context that match something now, as the Dockerfile spells them.
-    pub present: BTreeSet<String>,
+    /// The Dockerfiles of services that have an image of their own made, by the service's name.
+    pub dockerfiles: BTreeMap<String, Dockerfile>,
+    /// Names of the tenant's secrets, where the platform tells them.
+    pub secrets: Option<BTreeSet<String>>,
     /// The folder that may be built with npm.
     pub web: Web,
     /// Credentials for the control plane.
@@ -77,11 +79,30 @@ pub enum Dockerfile {
     Read {
         /// Its `COPY` lines that read from the context.
         copies: Vec<Copy>,
+        /// Those of their sources that match something now, as the Dockerfile spells them.
+        present: BTreeSet<String>,
         /// What only a container engine can do.
         needs_engine: Vec<NeedsEngine>,
         /// The last `FROM`.
         from: String,
     },
+}
+
+impl Dockerfile {
+    /// Its `COPY` lines, if it can be read.
+    #[must_use]
+    pub fn copies(&self) -> &[Copy] {
+        match self {
+            Self::Read { copies, .. } => copies,
+            Self::Missing | Self::Invalid(_) => &[],
+        }
+    }
+
+    /// Whether something is there that a `COPY` of it names.
+    #[must_use]
+    pub fn finds(&self, source: &str) -> bool {
+        matches!(self, Self::Read { present, .. } if present.contains(source))
+    }
 }
 
 /// One `COPY` from the context.
@@ -153,6 +174,8 @@ pub struct Live {
     pub tag: Option<String>,
     /// Its digest.
     pub digest: String,
+    /// The digests of its services beside `app`, by name.
+    pub services: BTreeMap<String, String>,
     /// Commit it was built from.
     pub git_sha: Option<String>,
     /// Commits that it lacks, newest first, one line each; `None` when git cannot tell.

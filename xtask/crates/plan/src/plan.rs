@@ -1,6 +1,8 @@
 //! The plan: what a deployment would do, as a value. `--dry-run` prints it; the pipeline runs it
 //! and makes no choices of its own.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +13,9 @@ use crate::config::{Base, Builder, Compression, Config, ControlPlane, Platform, 
 use crate::failure::Failure;
 use crate::observed::{Dockerfile, Live, Observed, Package};
 use crate::{preflight, tag};
+
+pub use services::{Copied, Recipe, Service, ServiceImage, recipe};
+pub(crate) use services::{dependencies, in_order};
 
 /// What the user asked for on this run, beside the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +51,10 @@ pub struct Plan {
     pub build: Option<Build>,
     /// How the image is made; not at all with `--skip-push`.
     pub image: Option<Image>,
+    /// The services beside `app`.
+    pub services: Vec<Service>,
+    /// The names of all services in an order in which they can be started.
+    pub order: Vec<String>,
     /// The rollout.
     pub rollout: Rollout,
     /// The release that serves now.
@@ -122,8 +131,10 @@ pub struct Image {
     pub check_libraries: bool,
     /// Refuse a base image that `deploy.lock` does not pin.
     pub locked: bool,
-    /// Relative to the project.
+    /// Relative to the project; where `text` is there, what it is called in messages.
     pub dockerfile: PathBuf,
+    /// What the Dockerfile says, where no file does.
+    pub text: Option<String>,
     /// Relative to the project.
     pub context: PathBuf,
     /// Values of `ARG`s.
@@ -219,6 +230,8 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
         },
         build: (makes_image && !request.skip_build).then(|| build(config, observed)),
         image: makes_image.then(|| image(request, config, observed)),
+        services: services::services(request, config, observed),
+        order: services::order(config),
         rollout: Rollout {
             strategy: config.deploy.strategy,
             replicas: config.deploy.replicas,
@@ -304,8 +317,10 @@ fn build(config: &Config, observed: &Observed) -> Build {
 /// embedded platform is run from its binary too.
 fn is_wanted(package: &Package, config: &Config, observed: &Observed) -> bool {
     let ships = || {
-        artifacts(config, observed)
-            .values()
+        let dockerfiles = observed.dockerfiles.values();
+        std::iter::once(&observed.dockerfile)
+            .chain(dockerfiles)
+            .flat_map(|dockerfile| artifacts(dockerfile, config, observed).into_values())
             .any(|artifact| artifact.package == package.name)
     };
     let serves = config.control_plane == ControlPlane::Embedded
@@ -319,17 +334,36 @@ fn is_wanted(package: &Package, config: &Config, observed: &Observed) -> bool {
 }
 
 fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
+    let recipe = Recipe {
+        dockerfile: config.image.dockerfile.clone(),
+        text: None,
+    };
+    image_of(recipe, &observed.dockerfile, request, config, observed)
+}
+
+/// The image of a Dockerfile; all images of a release are made in the same way.
+fn image_of(
+    recipe: Recipe,
+    dockerfile: &Dockerfile,
+    request: &Request,
+    config: &Config,
+    observed: &Observed,
+) -> Image {
     Image {
-        builder: builder(config, observed),
+        builder: match recipe.text {
+            Some(_) => ImageBuilder::Native,
+            None => builder(config, dockerfile),
+        },
         base: config.image.base.clone(),
         platform: config.image.platform.clone(),
         check_libraries: config.image.check_libraries,
         locked: config.build.locked,
-        dockerfile: config.image.dockerfile.clone(),
+        dockerfile: recipe.dockerfile,
+        text: recipe.text,
         context: config.image.context.clone(),
         build_args: config.image.build_args.clone(),
         compression: compression(config),
-        artifacts: artifacts(config, observed),
+        artifacts: artifacts(dockerfile, config, observed),
         verify: request.verify,
         allow_secrets: config.image.allow_secrets.clone(),
         attach: Attach {
@@ -341,9 +375,9 @@ fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
 
 /// `auto` prefers our own builder, which is faster and needs nothing, and takes Docker only where
 /// the Dockerfile leaves no choice.
-fn builder(config: &Config, observed: &Observed) -> ImageBuilder {
+fn builder(config: &Config, dockerfile: &Dockerfile) -> ImageBuilder {
     let needs_engine = matches!(
-        &observed.dockerfile,
+        dockerfile,
         Dockerfile::Read { needs_engine, .. } if !needs_engine.is_empty()
     );
     match config.image.builder {
@@ -376,11 +410,13 @@ const ZSTD_LEVEL: u32 = 3;
 
 /// `COPY` sources that name a build artifact: `[…/]target/[TRIPLE/]PROFILE/BINARY`.
 #[must_use]
-pub fn artifacts(config: &Config, observed: &Observed) -> BTreeMap<String, Artifact> {
-    let Dockerfile::Read { copies, .. } = &observed.dockerfile else {
-        return BTreeMap::new();
-    };
-    copies
+pub fn artifacts(
+    dockerfile: &Dockerfile,
+    config: &Config,
+    observed: &Observed,
+) -> BTreeMap<String, Artifact> {
+    dockerfile
+        .copies()
         .iter()
         .flat_map(|copy| &copy.sources)
         .filter_map(|source| {

@@ -1,13 +1,17 @@
 //! The checks that run before anything is begun. All of them run; every failure is reported.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+mod services;
 
-use crate::config::{Builder, Compression, Config, ControlPlane, HealthKind, LivenessKind};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::config::{
+    Builder, Compression, Config, ControlPlane, HealthKind, LivenessKind, ServiceHealthKind,
+};
 use crate::exit::Exit;
 use crate::failure::{Failure, Step};
 use crate::observed::{Copy, Credential, Dockerfile, Extension, Observed};
-use crate::plan::{Request, SERVER_BINARY, artifact_name, producer};
+use crate::plan::{Recipe, Request, SERVER_BINARY, artifact_name, producer, recipe};
 use crate::tag;
 
 /// Everything that speaks against the deployment, in the order in which it would have failed.
@@ -18,13 +22,17 @@ pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
     failures.extend(tags(request));
     failures.extend(tree(config, observed));
     failures.extend(checks(config));
+    failures.extend(services::check(request, config, observed));
     if !request.skip_push {
-        failures.extend(dockerfile(config, observed));
+        let made = made(config, observed);
+        failures.extend(made.iter().flat_map(dockerfile));
         failures.extend(packages(observed));
         failures.extend(variables(request, config, observed));
-        failures.extend(sources(request, config, observed));
+        failures.extend(services::binaries(config, observed));
+        let sources = |made| sources(request, config, observed, made);
+        failures.extend(made.iter().flat_map(sources));
         failures.extend(extensions(config, observed));
-        failures.extend(engine(config, observed));
+        failures.extend(engine(config, observed, &made));
         failures.extend(compression(config, observed));
         failures.extend(server(request, config, observed));
         failures.extend(web(request, observed));
@@ -113,22 +121,70 @@ fn tree(config: &Config, observed: &Observed) -> Option<Failure> {
     ))
 }
 
+/// An image that is made here.
+struct Made<'a> {
+    /// The key that names its Dockerfile.
+    key: String,
+    /// The file, or what it is called.
+    path: PathBuf,
+    dockerfile: &'a Dockerfile,
+    /// For one binary; no file holds its instructions.
+    generated: bool,
+}
+
+/// All images that are made here, that of `app` first.
+fn made<'a>(config: &Config, observed: &'a Observed) -> Vec<Made<'a>> {
+    let of_app = Made {
+        key: "image.dockerfile".to_owned(),
+        path: config.image.dockerfile.clone(),
+        dockerfile: &observed.dockerfile,
+        generated: false,
+    };
+    let others = config.services.others.iter();
+    let others = others.filter_map(|(name, service)| {
+        let Recipe { dockerfile, text } =
+            recipe(name.as_str(), service, config, &observed.dockerfile)?;
+        Some(Made {
+            key: format!("services.{name}.dockerfile"),
+            path: dockerfile,
+            dockerfile: observed.dockerfiles.get(name.as_str())?,
+            generated: text.is_some(),
+        })
+    });
+    std::iter::once(of_app).chain(others).collect()
+}
+
 /// A command is said where it is run, and nowhere else: it would be ignored.
 fn checks(config: &Config) -> Vec<Failure> {
     let (health, liveness) = (&config.health, &config.liveness);
-    let sections = [
+    let of_app = [
         (
-            "health",
+            "health".to_owned(),
             health.kind == HealthKind::Command,
             &health.command,
         ),
         (
-            "liveness",
+            "liveness".to_owned(),
             liveness.kind == LivenessKind::Command,
             &liveness.command,
         ),
     ];
-    let wrong = sections.into_iter().filter_map(|(section, is_run, words)| {
+    let others = config.services.others.iter().flat_map(|(name, service)| {
+        let health = service.health.as_ref().map(|health| {
+            let is_run = health.kind == ServiceHealthKind::Command;
+            (format!("services.{name}.health"), is_run, &health.command)
+        });
+        let liveness = &service.liveness;
+        let is_run = liveness.kind == LivenessKind::Command;
+        let liveness = (
+            format!("services.{name}.liveness"),
+            is_run,
+            &liveness.command,
+        );
+        health.into_iter().chain([liveness])
+    });
+    let sections = of_app.into_iter().chain(others);
+    let wrong = sections.filter_map(|(section, is_run, words)| {
         let details = match (is_run, words.is_empty()) {
             (true, true) => format!("{section}.kind is command, and {section}.command is empty"),
             (false, false) => {
@@ -143,13 +199,16 @@ fn checks(config: &Config) -> Vec<Failure> {
     wrong.collect()
 }
 
-fn dockerfile(config: &Config, observed: &Observed) -> Vec<Failure> {
-    let path = config.image.dockerfile.display();
-    match &observed.dockerfile {
+fn dockerfile(made: &Made<'_>) -> Vec<Failure> {
+    let path = made.path.display();
+    match made.dockerfile {
         Dockerfile::Missing => vec![Failure::preflight(
             "dockerfile_missing",
             format!("there is no Dockerfile at {path}"),
-            "write one, or name another: image.dockerfile in .systemprompt/deploy.toml",
+            format!(
+                "write one, or name another: {} in .systemprompt/deploy.toml",
+                made.key
+            ),
         )],
         Dockerfile::Invalid(faults) => faults
             .iter()
@@ -204,33 +263,44 @@ fn variables(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
         .collect()
 }
 
-fn copies(observed: &Observed) -> &[Copy] {
-    match &observed.dockerfile {
-        Dockerfile::Read { copies, .. } => copies,
-        _ => &[],
-    }
+/// The `COPY` lines of all Dockerfiles.
+fn copies(observed: &Observed) -> impl Iterator<Item = (&Dockerfile, &Copy)> {
+    let dockerfiles = std::iter::once(&observed.dockerfile).chain(observed.dockerfiles.values());
+    dockerfiles.flat_map(|dockerfile| {
+        let copies = dockerfile.copies().iter();
+        copies.map(move |copy| (dockerfile, copy))
+    })
 }
 
 /// A `COPY` whose source is not there and will not be made.
-fn sources(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for copy in copies(observed) {
-        for source in &copy.sources {
-            failures.extend(source_failure(request, config, observed, copy.line, source));
-        }
-    }
-    failures
+fn sources(
+    request: &Request,
+    config: &Config,
+    observed: &Observed,
+    made: &Made<'_>,
+) -> Vec<Failure> {
+    let copies = made.dockerfile.copies().iter();
+    let sources = copies.flat_map(|copy| copy.sources.iter().map(|source| (copy.line, source)));
+    let failures = sources.filter_map(|(line, source)| {
+        let at = if made.generated {
+            made.path.display().to_string()
+        } else {
+            format!("{}:{line}", made.path.display())
+        };
+        source_failure(request, config, observed, made, &at, source)
+    });
+    failures.collect()
 }
 
 fn source_failure(
     request: &Request,
     config: &Config,
     observed: &Observed,
-    line: usize,
+    made: &Made<'_>,
+    at: &str,
     source: &str,
 ) -> Option<Failure> {
-    let at = format!("{}:{line}", config.image.dockerfile.display());
-    let there = observed.present.contains(source);
+    let there = made.dockerfile.finds(source);
     if let Some(binary) = artifact_name(source) {
         return match producer(binary, config, observed) {
             // Cargo puts it there, whatever is there now.
@@ -244,6 +314,8 @@ fn source_failure(
                     config.build.profile, package.name
                 ),
             )),
+            // Told with the key that names it.
+            None if made.generated => None,
             None => Some(Failure::preflight(
                 "copy_stale",
                 format!("{at}: no package builds {source}"),
@@ -271,8 +343,7 @@ fn extensions(config: &Config, observed: &Observed) -> Vec<Failure> {
         return Vec::new();
     }
     let shipped: BTreeSet<&str> = copies(observed)
-        .iter()
-        .flat_map(|copy| &copy.sources)
+        .flat_map(|(_, copy)| &copy.sources)
         .filter_map(|source| artifact_name(source))
         .collect();
     observed
@@ -311,10 +382,10 @@ pub fn profile_folder(profile: &str) -> &str {
     }
 }
 
-fn engine(config: &Config, observed: &Observed) -> Vec<Failure> {
-    let Dockerfile::Read { needs_engine, .. } = &observed.dockerfile else {
+fn engine(config: &Config, observed: &Observed, made: &[Made<'_>]) -> Vec<Failure> {
+    if !matches!(observed.dockerfile, Dockerfile::Read { .. }) {
         return Vec::new();
-    };
+    }
     if config.image.builder == Builder::Docker {
         return if observed.docker {
             Vec::new()
@@ -329,14 +400,18 @@ fn engine(config: &Config, observed: &Observed) -> Vec<Failure> {
     if config.image.builder == Builder::Auto && observed.docker {
         return Vec::new();
     }
-    needs_engine
-        .iter()
-        .map(|need| {
+    let needs = made.iter().filter_map(|made| match made.dockerfile {
+        Dockerfile::Read { needs_engine, .. } => Some((made, needs_engine)),
+        Dockerfile::Missing | Dockerfile::Invalid(_) => None,
+    });
+    needs
+        .flat_map(|(made, needs)| needs.iter().map(move |need| (made, need)))
+        .map(|(made, need)| {
             Failure::preflight(
                 "engine_needed",
                 format!(
                     "{}:{}: {} {}, and no Docker Engine answers",
-                    config.image.dockerfile.display(),
+                    made.path.display(),
                     need.line,
                     need.instruction,
                     need.reason
@@ -393,10 +468,9 @@ fn server(request: &Request, config: &Config, observed: &Observed) -> Option<Fai
 
 fn web(request: &Request, observed: &Observed) -> Option<Failure> {
     let folder = observed.web.folder.display();
-    let missing = copies(observed).iter().find_map(|copy| {
+    let missing = copies(observed).find_map(|(dockerfile, copy)| {
         let source = copy.sources.iter().find(|source| {
-            Path::new(source).starts_with(&observed.web.folder)
-                && !observed.present.contains(*source)
+            Path::new(source).starts_with(&observed.web.folder) && !dockerfile.finds(source)
         })?;
         Some((copy.line, source))
     });

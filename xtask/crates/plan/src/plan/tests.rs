@@ -1,3 +1,7 @@
+mod services;
+
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::config::{Builder, ControlPlane};
 use crate::exit::Exit;
@@ -39,6 +43,7 @@ fn project() -> Observed {
                 copy(5, "core/web/dist/"),
                 copy(6, "services/"),
             ],
+            present: ["core/web/dist/", "services/"].map(String::from).into(),
             needs_engine: Vec::new(),
             from: "debian:bookworm-slim".into(),
         },
@@ -48,13 +53,19 @@ fn project() -> Observed {
             enabled: true,
             path: "extensions/mcp/admin/manifest.yaml".into(),
         }],
-        present: ["core/web/dist/", "services/"].map(String::from).into(),
         web: Web {
             folder: "core/web".into(),
             package_json: false,
             npm: false,
         },
         ..Observed::default()
+    }
+}
+
+fn present(observed: &mut Observed) -> &mut BTreeSet<String> {
+    match &mut observed.dockerfile {
+        Dockerfile::Read { present, .. } => present,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -104,7 +115,7 @@ fn a_sound_project_gets_a_plan() {
 fn everything_wrong_is_found_at_once() {
     let found = codes(|_, config, observed| {
         observed.packages.retain(|p| p.name != "admin");
-        observed.present.clear();
+        present(observed).clear();
         observed.credential = Credential::Missing;
         config.control_plane = ControlPlane::ManagementApi;
         config.deploy.require_env = vec!["DATABASE_URL".into()];
@@ -177,7 +188,7 @@ fn skipping_the_build_needs_the_binaries() {
         codes(|r, _, o| {
             r.skip_build = true;
             o.server_binary = true;
-            o.present.insert("target/release/systemprompt".into());
+            present(o).insert("target/release/systemprompt".into());
         }),
         ["binary_not_found"]
     );
@@ -243,7 +254,7 @@ fn the_front_end_is_built_where_a_package_json_asks_for_it() {
     assert_eq!(
         codes(|_, _, o| {
             o.web.package_json = true;
-            o.present.remove("core/web/dist/");
+            present(o).remove("core/web/dist/");
         }),
         ["npm_missing"]
     );

@@ -1,0 +1,206 @@
+//! Releases of several services.
+
+use super::*;
+use crate::config::{Service, ServiceName};
+
+/// The project with services, each as JSON, read as a file's are.
+fn with(services: serde_json::Value) -> (Config, Observed) {
+    let mut config = embedded();
+    config.services = serde_json::from_value(services).unwrap();
+    let mut observed = project();
+    let others = config.services.others.iter();
+    observed.dockerfiles = others
+        .filter_map(|(name, service)| Some((name.to_string(), of_binary(service)?)))
+        .collect();
+    (config, observed)
+}
+
+fn of_binary(service: &Service) -> Option<Dockerfile> {
+    let source = format!("target/release/{}", service.binary.as_ref()?);
+    Some(Dockerfile::Read {
+        copies: vec![copy(2, &source)],
+        present: BTreeSet::new(),
+        needs_engine: Vec::new(),
+        from: "debian:bookworm-slim".into(),
+    })
+}
+
+fn planned(services: serde_json::Value) -> Plan {
+    let (config, observed) = with(services);
+    plan(&request(), &config, &observed).unwrap()
+}
+
+/// What speaks against these services, a line each.
+fn refused(services: serde_json::Value) -> Vec<String> {
+    let (config, mut observed) = with(services);
+    observed.secrets = Some(["KNOWN".to_owned()].into());
+    let failures = plan(&request(), &config, &observed).unwrap_err();
+    failures
+        .iter()
+        .map(|failure| format!("{}: {}", failure.code, failure.details))
+        .collect()
+}
+
+#[test]
+fn each_has_an_image_from_one_source() {
+    let plan = planned(serde_json::json!({
+        "app": { "depends_on": ["api"] },
+        "api": { "binary": "systemprompt-admin", "routes": ["/api"], "depends_on": ["db"] },
+        "worker": { "command": ["work"], "depends_on": ["db"] },
+        "db": { "image": "docker.io/library/postgres:16", "protocol": "tcp" },
+    }));
+    assert_eq!(plan.order, ["db", "api", "worker", "app"]);
+    let of = |name: &str| {
+        let service = plan.services.iter().find(|service| service.name == name);
+        service.unwrap()
+    };
+    let ServiceImage::Made(image) = &of("api").image else {
+        panic!("{:?}", of("api"));
+    };
+    let text = image.text.as_deref().unwrap();
+    assert!(
+        text.starts_with("FROM debian:bookworm-slim\nCOPY target/release/systemprompt-admin "),
+        "{text}"
+    );
+    assert_eq!(image.builder, ImageBuilder::Native);
+    assert_eq!(
+        image.artifacts["target/release/systemprompt-admin"].package,
+        "admin"
+    );
+    assert_eq!(of("worker").image, ServiceImage::OfApp);
+    assert!(
+        matches!(&of("db").image, ServiceImage::Copied(copied) if copied.reference.ends_with("postgres:16"))
+    );
+    assert_eq!(of("api").tag("v7").as_deref(), Some("api-v7"));
+    assert_eq!(of("worker").tag("v7"), None);
+}
+
+#[test]
+fn one_build_for_the_binaries_of_all() {
+    let (config, mut observed) = with(serde_json::json!({ "extra": { "binary": "extra" } }));
+    observed.packages.push(member("extra", "extra"));
+    let build = plan(&request(), &config, &observed).unwrap().build.unwrap();
+    assert_eq!(build.invocations.len(), 1);
+    assert_eq!(
+        build.invocations[0].packages,
+        ["systemprompt", "admin", "extra"]
+    );
+}
+
+#[test]
+fn without_a_push_their_images_are_there() {
+    let (config, observed) = with(serde_json::json!({
+        "api": { "binary": "systemprompt-admin" }, "worker": {}, "db": { "image": "postgres:16" },
+    }));
+    let request = Request {
+        skip_push: true,
+        tag: Some("v1".into()),
+        ..request()
+    };
+    let plan = plan(&request, &config, &observed).unwrap();
+    let images = plan.services.into_iter().map(|service| service.image);
+    let expected = [
+        ServiceImage::There,
+        ServiceImage::There,
+        ServiceImage::OfApp,
+    ];
+    assert_eq!(images.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn what_each_says_alone() {
+    let found = refused(serde_json::json!({
+        "a": { "binary": "xtask", "image": "postgres:16" },
+        "b": { "protocol": "tcp", "routes": ["/b"] },
+        "c": { "health": { "kind": "http" } },
+        "d": { "env": { "X": "1" }, "secrets": { "X": "KNOWN" } },
+        "e": { "health": { "kind": "command" } },
+        "f": { "binary": "zebra" },
+        "g": { "secrets": { "Y": "STRANGE", "Z": "KNOWN" } },
+    }));
+    assert_eq!(
+        found,
+        [
+            "check_invalid: services.e.health.kind is command, and services.e.health.command is empty",
+            "service_invalid: services.a has binary and image: its image comes from one of them",
+            "service_invalid: services.b has routes, which are for HTTP, and its protocol is tcp",
+            "service_invalid: the health check of services.c asks on a port, and it listens on none: it has neither protocol nor routes",
+            "service_invalid: X is in services.d.env and in services.d.secrets (KNOWN)",
+            "secret_missing: services.g needs the secret STRANGE, which the tenant does not have",
+            "binary_unknown: services.f.binary: no package builds zebra; there are systemprompt, systemprompt-admin, xtask",
+        ]
+    );
+}
+
+#[test]
+fn what_they_say_of_each_other() {
+    let found = refused(serde_json::json!({
+        "app": { "depends_on": ["a"] },
+        "a": { "depends_on": ["b", "gone"], "routes": ["/a", "/"] },
+        "b": { "depends_on": ["a"], "routes": ["/a/"] },
+        "c": { "env": {
+            "STRANGER": "${services.nobody.INTERNAL_URL}",
+            "TYPO": "${services.a.INTERNAL_URI}",
+            "SILENT": "x${services.c.INTERNAL_HOST}",
+            "PRIVATE": "${services.c.PUBLIC_URL}",
+            "GOOD": "${services.app.INTERNAL_URL}/${services.a.PUBLIC_URL}",
+        } },
+    }));
+    assert_eq!(
+        found,
+        [
+            "service_unknown: services.a.depends_on names gone, and the services of this release are app, a, b, c",
+            "services_circular: depends_on goes round in a circle: a -> b -> a",
+            "route_taken: app and a both have the route /",
+            "route_taken: a and b both have the route /a",
+            "service_invalid: services.c.env.PRIVATE names ${services.c.PUBLIC_URL}, and c has no route without a wildcard",
+            "service_invalid: services.c.env.SILENT names ${services.c.INTERNAL_HOST}, and c has no protocol",
+            "service_unknown: services.c.env.STRANGER names ${services.nobody.INTERNAL_URL}, and the services of this release are app, a, b, c",
+            "service_invalid: services.c.env.TYPO names ${services.a.INTERNAL_URI}, and a service has PUBLIC_URL, INTERNAL_URL, INTERNAL_HOST, INTERNAL_PORT",
+        ]
+    );
+}
+
+#[test]
+fn an_own_dockerfile_is_checked_like_that_of_app() {
+    let (config, mut observed) =
+        with(serde_json::json!({ "api": { "dockerfile": "api/Dockerfile" } }));
+    observed
+        .dockerfiles
+        .insert("api".to_owned(), Dockerfile::Missing);
+    let failures = plan(&request(), &config, &observed).unwrap_err();
+    assert_eq!(failures[0].code, "dockerfile_missing");
+    assert!(failures[0].resolution.contains("services.api.dockerfile"));
+    let read = |source: &str| Dockerfile::Read {
+        copies: vec![copy(7, source)],
+        present: BTreeSet::new(),
+        needs_engine: Vec::new(),
+        from: "scratch".into(),
+    };
+    observed
+        .dockerfiles
+        .insert("api".to_owned(), read("api/static/"));
+    let failures = plan(&request(), &config, &observed).unwrap_err();
+    assert_eq!(
+        failures[0].details,
+        "api/Dockerfile:7: nothing is at api/static/"
+    );
+    observed
+        .dockerfiles
+        .insert("api".to_owned(), read("target/release/xtask"));
+    let build = plan(&request(), &config, &observed).unwrap().build.unwrap();
+    assert!(build.invocations[0].packages.contains(&"xtask".to_owned()));
+}
+
+#[test]
+fn the_tag_of_a_service_fits_too() {
+    let (config, observed) = with(serde_json::json!({ "a-long-name-of-a-service": {} }));
+    let request = Request {
+        tag: Some("v".repeat(120)),
+        ..request()
+    };
+    let failures = plan(&request, &config, &observed).unwrap_err();
+    assert_eq!(failures[0].code, "tag_invalid");
+    let name: ServiceName = "a-long-name-of-a-service".parse().unwrap();
+    assert!(failures[0].details.contains(name.as_str()));
+}

@@ -1,0 +1,282 @@
+//! What services say of each other and of what is not there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::{APP, Config, Protocol, Route, Service, ServiceHealthKind, Variables};
+use crate::failure::Failure;
+use crate::observed::Observed;
+use crate::plan::{Request, in_order, producer};
+use crate::tag;
+
+/// What an address of a service consists of, as in `${services.NAME.INTERNAL_URL}`.
+const OUTPUTS: [&str; 4] = [
+    "PUBLIC_URL",
+    "INTERNAL_URL",
+    "INTERNAL_HOST",
+    "INTERNAL_PORT",
+];
+
+/// Everything that speaks against the services of a release, whatever becomes of their images.
+pub(super) fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
+    if config.services.is_empty() {
+        return Vec::new();
+    }
+    let mut failures = Vec::new();
+    for (name, service) in services(config) {
+        failures.extend(alone(name, service));
+        failures.extend(secrets(name, service, observed));
+        failures.extend(tag_of(name, request));
+    }
+    failures.extend(dependencies(config));
+    failures.extend(routes(config));
+    failures.extend(references(config));
+    failures
+}
+
+fn services(config: &Config) -> impl Iterator<Item = (&str, &Service)> {
+    let others = config.services.others.iter();
+    others.map(|(name, service)| (name.as_str(), service))
+}
+
+fn invalid(details: impl Into<String>, resolution: impl Into<String>) -> Failure {
+    Failure::preflight("service_invalid", details, resolution)
+}
+
+/// What a service says that cannot be meant together.
+fn alone(name: &str, service: &Service) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let sources = [
+        ("binary", service.binary.is_some()),
+        ("dockerfile", service.dockerfile.is_some()),
+        ("image", service.image.is_some()),
+    ];
+    let said: Vec<_> = sources.iter().filter(|(_, said)| *said).collect();
+    if said.len() > 1 {
+        let said: Vec<_> = said.iter().map(|(key, _)| *key).collect();
+        failures.push(invalid(
+            format!(
+                "services.{name} has {}: its image comes from one of them",
+                said.join(" and ")
+            ),
+            format!("keep one of them in [services.{name}], or none to run the image of `{APP}`"),
+        ));
+    }
+    if service.protocol == Protocol::Tcp && !service.routes.is_empty() {
+        failures.push(invalid(
+            format!("services.{name} has routes, which are for HTTP, and its protocol is tcp"),
+            format!("take either of them out of [services.{name}]"),
+        ));
+    }
+    let kind = service.health_kind();
+    let asks_a_port = matches!(kind, Some(ServiceHealthKind::Http | ServiceHealthKind::Tcp));
+    if asks_a_port && service.speaks() == Protocol::None {
+        failures.push(invalid(
+            format!("the health check of services.{name} asks on a port, and it listens on none: it has neither protocol nor routes"),
+            format!("set services.{name}.protocol, or services.{name}.health.kind to process, command or image"),
+        ));
+    }
+    for (variable, secret) in &service.secrets {
+        if service.env.get(variable).is_some() {
+            failures.push(invalid(
+                format!(
+                    "{variable} is in services.{name}.env and in services.{name}.secrets ({secret})"
+                ),
+                "take it out of one of them",
+            ));
+        }
+    }
+    failures
+}
+
+fn secrets(name: &str, service: &Service, observed: &Observed) -> Vec<Failure> {
+    let Some(known) = &observed.secrets else {
+        return Vec::new();
+    };
+    let missing = service
+        .secrets
+        .values()
+        .filter(|secret| !known.contains(*secret));
+    let missing: BTreeSet<_> = missing.collect();
+    let failures = missing.into_iter().map(|secret| {
+        Failure::preflight(
+            "secret_missing",
+            format!("services.{name} needs the secret {secret}, which the tenant does not have"),
+            format!("set it first: cargo xtask secrets set {secret}"),
+        )
+    });
+    failures.collect()
+}
+
+/// The tag of the service's own image is longer than that of `app`.
+fn tag_of(name: &str, request: &Request) -> Option<Failure> {
+    let of_app = request.tag.as_ref().filter(|tag| tag::is_valid(tag))?;
+    let of_service = format!("{name}-{of_app}");
+    (!tag::is_valid(&of_service)).then(|| {
+        Failure::preflight(
+            "tag_invalid",
+            format!("`{of_service}`, the tag of services.{name}, is longer than registries accept"),
+            "choose a shorter --tag: with the name and a dash in front it may have 128 characters",
+        )
+    })
+}
+
+fn dependencies(config: &Config) -> Vec<Failure> {
+    let edges = crate::plan::dependencies(config);
+    let mut failures = Vec::new();
+    for (name, on) in &edges {
+        for unknown in on.iter().filter(|on| !edges.contains_key(*on)) {
+            failures.push(unknown_service(
+                format!("services.{name}.depends_on names {unknown}"),
+                unknown,
+                config,
+            ));
+        }
+    }
+    if let Err(circle) = in_order(&edges) {
+        failures.push(Failure::preflight(
+            "services_circular",
+            format!("depends_on goes round in a circle: {}", circle.join(" -> ")),
+            "take one of these out of its depends_on; an address of a service may be used without it",
+        ));
+    }
+    failures
+}
+
+fn unknown_service(what: String, unknown: &str, config: &Config) -> Failure {
+    let names: Vec<&str> = std::iter::once(APP)
+        .chain(services(config).map(|(name, _)| name))
+        .collect();
+    Failure::preflight(
+        "service_unknown",
+        format!(
+            "{what}, and the services of this release are {}",
+            names.join(", ")
+        ),
+        format!(
+            "correct the name, or describe it: [services.{unknown}] in .systemprompt/deploy.toml"
+        ),
+    )
+}
+
+/// No request is for two services.
+fn routes(config: &Config) -> Vec<Failure> {
+    let of_app = config
+        .services
+        .app
+        .as_ref()
+        .and_then(|app| app.routes.as_deref());
+    let everything = [Route {
+        host: None,
+        path: "/".to_owned(),
+    }];
+    let of_app = of_app.unwrap_or(&everything);
+    let others = services(config).map(|(name, service)| (name, service.routes.as_slice()));
+    let mut taken: BTreeMap<&Route, &str> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (name, routes) in std::iter::once((APP, of_app)).chain(others) {
+        for route in routes {
+            let Some(other) = taken.insert(route, name).filter(|other| *other != name) else {
+                continue;
+            };
+            let unsaid = other == APP
+                && config
+                    .services
+                    .app
+                    .as_ref()
+                    .is_none_or(|app| app.routes.is_none());
+            failures.push(Failure::preflight(
+                "route_taken",
+                format!("{other} and {name} both have the route {route}"),
+                if unsaid {
+                    format!("give {name} another one, or set services.{APP}.routes: without them `{APP}` has all that is for no other")
+                } else {
+                    "give one of them another one".to_owned()
+                },
+            ));
+        }
+    }
+    failures
+}
+
+/// Addresses of services in values of variables.
+fn references(config: &Config) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let all = std::iter::once(("env".to_owned(), &config.env));
+    let others =
+        services(config).map(|(name, service)| (format!("services.{name}.env"), &service.env));
+    for (section, env) in all.chain(others) {
+        failures.extend(references_of(&section, env, config));
+    }
+    failures
+}
+
+fn references_of(section: &str, env: &Variables, config: &Config) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (variable, value) in env.iter() {
+        for (name, output) in named(value) {
+            let what = format!("{section}.{variable} names ${{services.{name}.{output}}}");
+            let service = services(config).find(|(known, _)| *known == name);
+            if service.is_none() && name != APP {
+                failures.push(unknown_service(what, name, config));
+            } else if !OUTPUTS.contains(&output) {
+                failures.push(invalid(
+                    format!("{what}, and a service has {}", OUTPUTS.join(", ")),
+                    format!("correct {section}.{variable}"),
+                ));
+            } else if let Some((_, service)) = service
+                && let Some(lacks) = lacks(service, output)
+            {
+                failures.push(invalid(
+                    format!("{what}, and {name} has no {lacks}"),
+                    format!("give services.{name} one, or correct {section}.{variable}"),
+                ));
+            }
+        }
+    }
+    failures
+}
+
+fn lacks(service: &Service, output: &str) -> Option<&'static str> {
+    let names_a_host = |route: &Route| {
+        let host = route.host.as_deref();
+        host.is_none_or(|host| !host.starts_with("*."))
+    };
+    match output {
+        "PUBLIC_URL" => {
+            (!service.routes.iter().any(names_a_host)).then_some("route without a wildcard")
+        }
+        _ => (service.speaks() == Protocol::None).then_some("protocol"),
+    }
+}
+
+/// The services and outputs that a value names.
+fn named(value: &str) -> Vec<(&str, &str)> {
+    let references = value.split("${services.").skip(1);
+    let references = references.filter_map(|rest| rest.split_once('}'));
+    references
+        .map(|(reference, _)| reference.split_once('.').unwrap_or((reference, "")))
+        .collect()
+}
+
+/// Binaries that no package builds.
+pub(super) fn binaries(config: &Config, observed: &Observed) -> Vec<Failure> {
+    let wanted =
+        services(config).filter_map(|(name, service)| Some((name, service.binary.as_ref()?)));
+    let missing = wanted.filter(|(_, binary)| producer(binary, config, observed).is_none());
+    let failures = missing.map(|(name, binary)| {
+        let known = observed
+            .packages
+            .iter()
+            .flat_map(|package| &package.binaries);
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        Failure::preflight(
+            "binary_unknown",
+            format!(
+                "services.{name}.binary: no package builds {binary}; there are {}",
+                known.join(", ")
+            ),
+            format!("correct the name, or add a package with a binary named {binary}"),
+        )
+    });
+    failures.collect()
+}
