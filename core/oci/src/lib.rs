@@ -21,7 +21,7 @@ pub use client::{
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use digest::{Algorithm, Digest, DigestReader, DigestWriter, Hasher, ParseDigestError};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, ParseManifestError, Platform};
-pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image};
+pub use push::{Ahead, BlobSources, ImagePush, Known, Pushed, push_image, push_image_as};
 pub use reference::{ParseReferenceError, Reference, Repository, Tag, is_loopback_registry};
 pub use store::{
     BlobWriter, Collected, Collecting, Content, Files, Hold, Holdings, Inventory, Linked, Manifest,

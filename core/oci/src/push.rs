@@ -85,23 +85,31 @@ pub struct Pushed {
 ///
 /// The counts of the result are right only while nobody else uses the client.
 pub fn push_image(client: &Client, push: &ImagePush<'_>) -> Result<Pushed, ClientError> {
+    push_image_as(client, push, &push.manifest.to_vec())
+}
+
+/// The same with the bytes of a manifest that somebody else has written: an image that is copied keeps its digest.
+pub fn push_image_as(
+    client: &Client,
+    push: &ImagePush<'_>,
+    bytes: &[u8],
+) -> Result<Pushed, ClientError> {
     let before = push.ahead.map_or_else(|| client.counters(), Ahead::before);
     push.ahead.map_or(Ok(()), Ahead::check)?;
-    let bytes = push.manifest.to_vec();
-    let digest = Digest::of(&bytes);
+    let digest = Digest::of(bytes);
     let mut tally = Tally::default();
     match registry_state(client, push, &digest)? {
         RegistryState::Complete => tally.existing = distinct_blobs(push.manifest).len(),
         RegistryState::Untagged => {
             tally.existing = distinct_blobs(push.manifest).len();
-            put_manifest(client, push, &digest, &bytes)?;
+            put_manifest(client, push, &digest, bytes)?;
         }
         RegistryState::Missing => {
             tally = push_blobs(client, push)?;
-            match put_manifest(client, push, &digest, &bytes) {
+            match put_manifest(client, push, &digest, bytes) {
                 Err(error) if misses_a_blob(&error) => {
                     tally = push_doubted_blobs(client, push)?;
-                    put_manifest(client, push, &digest, &bytes)?;
+                    put_manifest(client, push, &digest, bytes)?;
                 }
                 done => done?,
             }

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use deploy_image::{Accounts, BaseFacts, BaseImage, BaseSource, Look, Looked};
-use oci::{BlobSource, Descriptor, Digest, ImageIndex, Platform, Reference, Repository, Store};
+use oci::{
+    BlobSource, Descriptor, Digest, ImageIndex, ImageManifest, Platform, Reference, Repository,
+    Store,
+};
 
 pub(crate) use error::BaseError;
 pub(crate) use registry::Access;
@@ -82,6 +85,16 @@ pub(crate) struct UsedBase {
     pub(crate) digest: Option<Digest>,
 }
 
+/// A finished image as it is copied: every byte of it stays as it is.
+pub(crate) struct Finished {
+    pub(crate) digest: Digest,
+    pub(crate) manifest: ImageManifest,
+    /// The manifest as its registry has it.
+    pub(crate) bytes: Vec<u8>,
+    /// The configuration.
+    pub(crate) config: Vec<u8>,
+}
+
 /// Where the layers of an image are.
 #[derive(Debug, Clone)]
 struct Given {
@@ -130,6 +143,29 @@ impl<'a> Bases<'a> {
             layer,
             store.root().to_owned(),
         )))
+    }
+
+    /// The images given so far were another image's affair. Registries that were asked stay known.
+    pub(crate) fn forget_given(&self) {
+        self.given.borrow_mut().clear();
+    }
+
+    /// A finished image, whatever stands in for those that a `FROM` names.
+    pub(crate) fn finished(&self, text: &str, platform: &Platform) -> Result<Finished, BaseError> {
+        let unknown = || BaseError::Unknown {
+            image: text.to_owned(),
+        };
+        let found = self.find(text, platform)?.ok_or_else(unknown)?;
+        let digest = found.digest.ok_or_else(unknown)?;
+        let bytes = self.kept.read(&digest).ok_or_else(unknown)?;
+        let manifest = read_manifest(&parse(text)?, &bytes)?;
+        let config = self.kept.read(&manifest.config.digest);
+        Ok(Finished {
+            digest,
+            config: config.ok_or_else(unknown)?,
+            bytes,
+            manifest,
+        })
     }
 
     /// Who has the layers of the images given.

@@ -8,25 +8,21 @@ use deploy_config::Settings;
 use deploy_plan::config::{Auth, Config, ControlPlane};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::Tag as PlannedTag;
-use deploy_plan::plan::{EMBEDDED_TENANT, ImageBuilder, Plan, SERVER_BINARY};
+use deploy_plan::plan::{EMBEDDED_TENANT, Plan, SERVER_BINARY};
 use deploy_plan::report::Previous;
 use management_api::types::DeployAnswer;
-use oci::{Digest, Store};
+use oci::Store;
 
-use crate::attest::Papers;
 use crate::build::{self, Binaries};
 use crate::control::{self, Access, Control};
-use crate::docker;
 use crate::events::Event;
-use crate::image::{self, Made};
 use crate::journal::{Entry, Journal};
 use crate::observe::Observation;
 use crate::outcome::End;
 use crate::platform::{Running, Start};
-use crate::push::{self, Delivery, Destination};
 use crate::request::{key, offered, request};
 use crate::run::Run;
+use crate::ship::{Release, ship};
 use crate::wait;
 
 /// Reports from the threads of a push, which outlive no step but cannot borrow one.
@@ -49,7 +45,7 @@ impl Execution<'_> {
         &self.settings.config
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.settings.root.join(deploy_config::project::FOLDER)
     }
 
@@ -164,89 +160,6 @@ fn start_embedded(execution: &Execution<'_>, built: Option<PathBuf>) -> Result<R
         .start(&Start::of_project(execution.settings, &binary))
 }
 
-/// An image in a registry.
-pub(crate) struct Release {
-    pub(crate) destination: Destination,
-    pub(crate) digest: Option<Digest>,
-}
-
-fn ship(
-    run: &mut Run<'_>,
-    execution: &Execution<'_>,
-    control: &Control,
-    binaries: &Binaries,
-) -> Result<Release, Failure> {
-    let Some(image) = &execution.plan.image else {
-        run.skip(Step::Image, "--skip-push");
-        let destination = token(run, execution, control)?;
-        let digest = run.step(Step::Push, |run| {
-            let digest = push::verify(run, &destination, execution.settings)?;
-            let summary = format!("{} is there", destination.image());
-            Ok((digest, summary))
-        })?;
-        return Ok(note_release(run, destination, Some(digest)));
-    };
-    if image.builder == ImageBuilder::Docker {
-        let destination = token(run, execution, control)?;
-        let digest = docker::build_and_push(run, execution, image, binaries, &destination)?;
-        return Ok(note_release(run, destination, digest));
-    }
-    // Before the image, because its first layers are sent while the last ones are compressed.
-    let mut destination = token(run, execution, control)?;
-    let client = push::sender(run, &destination, execution)?;
-    let delivery = Delivery::begin(&client, &destination, &execution.state().join("cache"));
-    let made = run.step(Step::Image, |run| {
-        let made = image::make(run, execution, image, binaries, &delivery)?;
-        let summary = made.summary();
-        Ok((made, summary))
-    })?;
-    reuse_live_tag(execution.plan, &made, &mut destination);
-    run.step(Step::Push, |run| {
-        let papers = Papers::of(execution, image);
-        let pushed = push::push(run, &destination, &made, &papers, delivery)?;
-        let summary = image::push_summary(&destination.image(), &pushed);
-        Ok(((), summary))
-    })?;
-    Ok(note_release(run, destination, Some(made.digest)))
-}
-
-/// The very image that serves already keeps its tag: a second deploy without changes sends nothing.
-fn reuse_live_tag(plan: &Plan, made: &Made, destination: &mut Destination) {
-    let PlannedTag::Generated(_) = plan.tag else {
-        return;
-    };
-    let Some(live) = &plan.live else {
-        return;
-    };
-    if live.digest == made.digest.to_string()
-        && let Some(tag) = live.tag.as_ref().and_then(|tag| tag.parse().ok())
-    {
-        destination.tag = tag;
-    }
-}
-
-fn note_release(run: &mut Run<'_>, destination: Destination, digest: Option<Digest>) -> Release {
-    run.outcome.image = Some(destination.image());
-    run.outcome.tag = Some(destination.tag.to_string());
-    run.outcome.digest = digest.as_ref().map(ToString::to_string);
-    Release {
-        destination,
-        digest,
-    }
-}
-
-fn token(
-    run: &mut Run<'_>,
-    execution: &Execution<'_>,
-    control: &Control,
-) -> Result<Destination, Failure> {
-    run.step(Step::Token, |run| {
-        let destination = push::destination(run, control, execution.plan)?;
-        let summary = format!("for {}/{}", destination.registry, destination.repository);
-        Ok((destination, summary))
-    })
-}
-
 fn release_it(
     run: &mut Run<'_>,
     execution: &Execution<'_>,
@@ -298,6 +211,7 @@ pub(crate) fn finish(
     if answer.unchanged {
         run.skip(Step::Wait, "this very release is live");
         run.outcome.end = End::Unchanged;
+        note_services(run, control);
         return Ok(());
     }
     if !wait {
@@ -316,6 +230,7 @@ pub(crate) fn finish(
                 run.outcome.url = live.url;
             }
             run.outcome.end = End::Succeeded;
+            note_services(run, control);
             Ok(())
         }
         Err(failure) => {
@@ -326,6 +241,20 @@ pub(crate) fn finish(
             };
             Err(failure)
         }
+    }
+}
+
+/// How the services of the release are that serves, where it has several. A platform that does not tell is no reason for a
+/// failure: the release serves.
+fn note_services(run: &mut Run<'_>, control: &Control) {
+    if !control.offers("services") {
+        return;
+    }
+    let Ok(status) = control.client.status(&control.tenant) else {
+        return;
+    };
+    if status.services.len() > 1 {
+        run.outcome.services.note_all(status.services);
     }
 }
 

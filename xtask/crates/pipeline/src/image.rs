@@ -16,11 +16,11 @@ use deploy_image::{
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder, LayerCompression, Plan};
+use deploy_plan::plan::{Copied, Image, ImageBuilder, LayerCompression, Plan};
 use deploy_plan::report::ImageReport;
 use oci::{
-    BlobSource, BlobSources, Descriptor, Digest, ImageConfig, ImageManifest, Platform, Pushed,
-    Store, StoredBlob, media_type,
+    BlobSource, BlobSources, Descriptor, Digest, ImageConfig, ImageManifest, Platform, Store,
+    StoredBlob, media_type,
 };
 
 use crate::authorities;
@@ -44,6 +44,8 @@ pub struct Made {
     pub digest: Digest,
     /// Its manifest.
     pub manifest: ImageManifest,
+    /// The bytes of that, which its digest is of.
+    pub(crate) bytes: Vec<u8>,
     /// Where its blobs are.
     pub sources: BlobSources,
     /// The store of the registry it was made for, where that is ours to write to.
@@ -111,33 +113,6 @@ impl Made {
     }
 }
 
-/// What a push did, in words.
-#[must_use]
-pub fn push_summary(image: &str, pushed: &Pushed) -> String {
-    let requests = match pushed.requests {
-        1 => "1 request".to_owned(),
-        many => format!("{many} requests"),
-    };
-    if pushed.uploaded == 0 && pushed.mounted == 0 && pushed.placed == 0 {
-        return format!("{image} is there, nothing sent ({requests})");
-    }
-    let mut parts = Vec::new();
-    if pushed.uploaded > 0 {
-        let (sent, blobs) = (megabytes(pushed.bytes), pushed.uploaded);
-        parts.push(format!("{sent} in {blobs} blobs"));
-    }
-    for (count, what) in [
-        (pushed.existing, "there"),
-        (pushed.mounted, "mounted"),
-        (pushed.placed, "in place"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
-        }
-    }
-    format!("{image}: {} ({requests})", parts.join(", "))
-}
-
 pub(crate) fn megabytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let megabytes = bytes as f64 / 1e6;
@@ -162,15 +137,13 @@ pub struct LayerPreview {
     pub live: Option<bool>,
 }
 
-/// The layers that a plan would make, without making them. Docker's are Docker's affair.
+/// The layers that a plan would make for an image, without making them. Docker's are Docker's affair.
 pub fn preview(
     settings: &Settings,
     plan: &Plan,
+    image: &Image,
     target_folder: &Path,
 ) -> Result<Vec<LayerPreview>, Failure> {
-    let Some(image) = &plan.image else {
-        return Ok(Vec::new());
-    };
     if image.builder == ImageBuilder::Docker {
         return Ok(Vec::new());
     }
@@ -209,18 +182,16 @@ pub fn preview(
     Ok(layers.collect())
 }
 
-/// Notes on each layer whether the image that serves now has it, as far as that image is in the
-/// local store. Reads files that have changed since an image was made last; writes nothing.
+/// Notes on each layer whether the image that serves now has it, as far as that image, which has the digest `live`, is in
+/// the local store. Reads files that have changed since an image was made last; writes nothing.
 pub fn compare(
     settings: &Settings,
-    plan: &Plan,
+    image: &Image,
+    live: &str,
     target_folder: &Path,
     previews: &mut [LayerPreview],
 ) {
-    let (Some(image), Some(live)) = (&plan.image, &plan.live) else {
-        return;
-    };
-    let Some(live) = diff_ids(settings, &live.digest) else {
+    let Some(live) = diff_ids(settings, live) else {
         return;
     };
     let built = there(settings, image, target_folder);
@@ -256,61 +227,134 @@ fn state(settings: &Settings) -> PathBuf {
     settings.root.join(project::FOLDER)
 }
 
-/// Makes the image.
-pub(crate) fn make(
-    run: &mut Run<'_>,
-    execution: &Execution<'_>,
-    image: &Image,
-    binaries: &Binaries,
-    delivery: &Delivery<'_>,
-) -> Result<Made, Failure> {
-    let settings = execution.settings;
-    let cache_folder = cache_folder(settings);
-    let store = Store::open(cache_folder.join("oci")).map_err(|e| store_failure(&e))?;
-    let overlay = overlay(settings, image, binaries, &execution.found.target_folder);
-    let programs = shipped(image, &overlay);
-    let online = Online {
-        store: &store,
-        access: access(run, execution),
-        locked: image.locked,
-    };
-    let bases = Bases::online(state(settings), online).in_place_of_all(replacement(image));
-    let planned = assembly_plan(settings, image, overlay, BTreeMap::new(), &bases)?;
-    for warning in &planned.warnings {
-        run.reporter.event(Event::Warning(warning.clone()));
+/// Makes the images of a release, one after the other: what they share is read and made once.
+pub(crate) struct Maker<'a> {
+    execution: &'a Execution<'a>,
+    store: &'a Store,
+    bases: Bases<'a>,
+    cache: Cache,
+    made: Vec<Digest>,
+}
+
+/// The store that images are made in.
+pub(crate) fn store(settings: &Settings) -> Result<Store, Failure> {
+    Store::open(cache_folder(settings).join("oci")).map_err(|e| store_failure(&e))
+}
+
+impl<'a> Maker<'a> {
+    /// Nothing is made yet. What all images have in common is taken from that of `app`.
+    pub(crate) fn new(
+        run: &Run<'_>,
+        execution: &'a Execution<'a>,
+        store: &'a Store,
+        of_app: &Image,
+    ) -> Self {
+        let settings = execution.settings;
+        let online = Online {
+            store,
+            access: access(run, execution),
+            locked: of_app.locked,
+        };
+        Self {
+            execution,
+            store,
+            bases: Bases::online(state(settings), online).in_place_of_all(replacement(of_app)),
+            cache: if of_app.verify {
+                Cache::none()
+            } else {
+                Cache::open(cache_folder(settings).join("layers.json"))
+            },
+            made: Vec::new(),
+        }
     }
-    let mut cache = if image.verify {
-        Cache::none()
-    } else {
-        Cache::open(cache_folder.join("layers.json"))
-    };
-    if image.check_libraries {
-        check::check_base(run, &planned, &bases, &mut cache)?;
+
+    /// Makes an image, in whose place the one of digest `live` serves.
+    pub(crate) fn make(
+        &mut self,
+        run: &Run<'_>,
+        image: &Image,
+        binaries: &Binaries,
+        delivery: &Delivery<'_>,
+        live: Option<&str>,
+    ) -> Result<Made, Failure> {
+        self.bases.forget_given();
+        let settings = self.execution.settings;
+        let overlay = overlay(
+            settings,
+            image,
+            binaries,
+            &self.execution.found.target_folder,
+        );
+        let programs = shipped(image, &overlay);
+        let planned = assembly_plan(settings, image, overlay, BTreeMap::new(), &self.bases)?;
+        for warning in &planned.warnings {
+            run.reporter.event(Event::Warning(warning.clone()));
+        }
+        if image.check_libraries {
+            check::check_base(run, &planned, &self.bases, &mut self.cache)?;
+        }
+        secrets::check(image, &planned, &mut self.cache)?;
+        let registry = self.execution.registry_store();
+        let send = |layer: &Descriptor, source: &dyn BlobSource| delivery.send(layer, source);
+        let toward = registry
+            .as_ref()
+            .map_or(Toward::Sender(&send), Toward::Store);
+        let assembled = assemble_toward(&planned, self.store, toward, &mut self.cache);
+        let assembled = assembled.map_err(|e| image_failure(&e))?;
+        self.made.push(assembled.digest);
+        let known = live_layers(settings, live, &assembled);
+        let report = layers::report(&assembled.layers, &known);
+        let mut made = made(assembled, self.store, &self.bases, programs, report)?;
+        made.compared = live.is_some();
+        made.registry = registry;
+        Ok(made)
     }
-    secrets::check(image, &planned, &mut cache)?;
-    let registry = execution.registry_store();
-    let send = |layer: &Descriptor, source: &dyn BlobSource| delivery.send(layer, source);
-    let toward = registry
-        .as_ref()
-        .map_or(Toward::Sender(&send), Toward::Store);
-    let assembled = assemble_toward(&planned, &store, toward, &mut cache);
-    let assembled = assembled.map_err(|e| image_failure(&e))?;
-    if !image.verify
-        && let Err(error) = cache.save()
-    {
-        // The next run is slower, that is all.
-        run.reporter.event(Event::Warning(format!(
-            "the layer cache cannot be written: {error}"
-        )));
+
+    /// A finished image as it is in its registry: manifest and configuration now, layers when they are sent.
+    pub(crate) fn copy(&self, copied: &Copied, live: Option<&str>) -> Result<Made, Failure> {
+        self.bases.forget_given();
+        let platform = platform_of(copied.platform.as_ref());
+        let image = self.bases.finished(&copied.reference, &platform);
+        let image = image.map_err(|e| e.failure(Step::Image))?;
+        let mut sources = BlobSources::new();
+        sources.insert(image.manifest.config.digest, Box::new(image.config));
+        for layer in &image.manifest.layers {
+            if let Some(source) = self.bases.source(self.store, &layer.digest) {
+                sources.insert(layer.digest, source);
+            }
+        }
+        let report = layers::report_of_copy(
+            &copied.reference,
+            &image.manifest,
+            live == Some(image.digest.to_string().as_str()),
+        );
+        Ok(Made {
+            digest: image.digest,
+            manifest: image.manifest,
+            bytes: image.bytes,
+            sources,
+            registry: None,
+            produced: Vec::new(),
+            holders: self.bases.holders(),
+            programs: Vec::new(),
+            bases: self.bases.used(),
+            counters: Counters::default(),
+            report,
+            compared: live.is_some(),
+        })
     }
-    sweep(&cache_folder, &assembled);
-    let live = live_layers(settings, execution.plan, &assembled);
-    let report = layers::report(&assembled.layers, &live);
-    run.outcome.image_report = Some(report.clone());
-    let mut made = made(assembled, &store, &bases, programs, report)?;
-    made.compared = execution.plan.live.is_some();
-    made.registry = registry;
-    Ok(made)
+
+    /// Keeps what was learnt, and removes layers that no image of late uses: the store would grow with every build.
+    pub(crate) fn finish(mut self, run: &Run<'_>) {
+        if let Err(error) = self.cache.save() {
+            // The next run is slower, that is all.
+            run.reporter.event(Event::Warning(format!(
+                "the layer cache cannot be written: {error}"
+            )));
+        }
+        let made: Vec<String> = self.made.iter().map(ToString::to_string).collect();
+        crate::sweep::keep_recent(&cache_folder(self.execution.settings), &made);
+    }
 }
 
 /// The base images that are known here.
@@ -330,14 +374,14 @@ fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
 }
 
 /// The layers of the image that serves; none where nothing does, or an image that is not here.
-fn live_layers(settings: &Settings, plan: &Plan, assembled: &Assembled) -> Vec<Digest> {
-    let Some(live) = &plan.live else {
+fn live_layers(settings: &Settings, live: Option<&str>, assembled: &Assembled) -> Vec<Digest> {
+    let Some(live) = live else {
         return Vec::new();
     };
-    if live.digest == assembled.digest.to_string() {
+    if live == assembled.digest.to_string() {
         return assembled.config.rootfs.diff_ids.clone();
     }
-    diff_ids(settings, &live.digest).unwrap_or_default()
+    diff_ids(settings, live).unwrap_or_default()
 }
 
 /// The programs of an image that Docker builds, as they lie here.
@@ -393,6 +437,7 @@ fn made(
     Ok(Made {
         digest: assembled.digest,
         produced: produced.map(|layer| layer.digest).collect(),
+        bytes: assembled.manifest,
         manifest,
         sources,
         holders: bases.holders(),
@@ -472,13 +517,7 @@ fn assembly_plan(
     bases: &Bases<'_>,
 ) -> Result<AssemblyPlan, Failure> {
     let path = settings.root.join(&image.dockerfile);
-    let text = fs::read_to_string(&path).map_err(|e| {
-        Failure::preflight(
-            "dockerfile_missing",
-            format!("cannot read {}: {e}", image.dockerfile.display()),
-            "make it readable",
-        )
-    })?;
+    let text = text_of(settings, image)?;
     let invalid = |e: PlanError| {
         if let Some(failure) = BaseError::behind(&e) {
             return failure;
@@ -508,6 +547,20 @@ fn assembly_plan(
     deploy_image::plan(&dockerfile, &context, &options(image)?, bases).map_err(invalid)
 }
 
+/// What the Dockerfile says.
+pub(crate) fn text_of(settings: &Settings, image: &Image) -> Result<String, Failure> {
+    if let Some(text) = &image.text {
+        return Ok(text.clone());
+    }
+    fs::read_to_string(settings.root.join(&image.dockerfile)).map_err(|e| {
+        Failure::preflight(
+            "dockerfile_missing",
+            format!("cannot read {}: {e}", image.dockerfile.display()),
+            "make it readable",
+        )
+    })
+}
+
 pub(crate) fn options(image: &Image) -> Result<Options, Failure> {
     Ok(Options {
         build_arguments: image.build_args.clone(),
@@ -527,9 +580,13 @@ pub(crate) fn options(image: &Image) -> Result<Options, Failure> {
     })
 }
 
-/// What is asked for, else Linux on the processor of this machine.
 pub(crate) fn platform(image: &Image) -> Platform {
-    match &image.platform {
+    platform_of(image.platform.as_ref())
+}
+
+/// What is asked for, else Linux on the processor of this machine.
+pub(crate) fn platform_of(wanted: Option<&deploy_plan::config::Platform>) -> Platform {
+    match wanted {
         Some(platform) => Platform {
             architecture: platform.architecture.clone(),
             os: platform.os.clone(),
@@ -584,9 +641,4 @@ fn store_failure(error: &oci::StoreError) -> Failure {
         with_causes(error),
         "make .systemprompt/cache/ writable, or remove it",
     )
-}
-
-/// Layers that no image of late uses are removed: the store would grow with every build.
-fn sweep(cache_folder: &Path, assembled: &Assembled) {
-    crate::sweep::keep_recent(cache_folder, &assembled.digest.to_string());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use deploy_image::LayerReport;
 use deploy_plan::report::{ImageReport, LayerRecord};
-use oci::Digest;
+use oci::{Digest, ImageManifest};
 
 /// The report of an image's layers; `live` are the uncompressed layers of the image that serves,
 /// as far as they are known here.
@@ -32,6 +32,30 @@ pub(crate) fn report(layers: &[LayerReport], live: &[Digest]) -> ImageReport {
             .filter(|layer| layer.state == "new")
             .map(|layer| layer.size)
             .sum(),
+        layers: records,
+    }
+}
+
+/// The report of an image that was copied: all of it is there, or all of it is new.
+pub(crate) fn report_of_copy(
+    reference: &str,
+    manifest: &ImageManifest,
+    unchanged: bool,
+) -> ImageReport {
+    let records: Vec<LayerRecord> = manifest
+        .layers
+        .iter()
+        .map(|layer| LayerRecord {
+            source: reference.to_owned(),
+            size: layer.size,
+            digest: layer.digest.to_string(),
+            state: if unchanged { "unchanged" } else { "new" },
+        })
+        .collect();
+    let size = records.iter().map(|layer| layer.size).sum();
+    ImageReport {
+        size,
+        new: if unchanged { 0 } else { size },
         layers: records,
     }
 }

@@ -30,5 +30,6 @@ mod request;
 pub mod rollback;
 pub mod run;
 mod secrets;
+mod ship;
 mod sweep;
 pub mod wait;

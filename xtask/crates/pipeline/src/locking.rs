@@ -2,14 +2,13 @@
 //! pinning them anew.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use deploy_config::{Settings, project};
 use deploy_image::{Dockerfile, base_images};
 use deploy_plan::config::{Base, Config};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Attach, Image, ImageBuilder, LayerCompression};
+use deploy_plan::plan::{Attach, Copied, Image, ImageBuilder, LayerCompression};
 use oci::{Digest, Platform, Reference};
 
 use crate::authorities;
@@ -18,7 +17,7 @@ use crate::control::with_causes;
 use crate::deploy::SharedReporter;
 use crate::docker_config::DockerConfig;
 use crate::events::Event;
-use crate::image::{options, platform};
+use crate::image::{options, platform, platform_of, text_of};
 use crate::interrupt::Interrupts;
 use crate::lock::{Lock, Pin};
 use crate::redact::Redactor;
@@ -64,15 +63,23 @@ pub struct Asking<'a> {
 pub fn pinned(settings: &Settings, image: &Image) -> Result<Vec<Pinned>, Failure> {
     let lock = read(settings)?;
     let wanted = wanted(settings, image)?.into_iter();
-    let pinned = wanted.map(|wanted| {
-        let digest = wanted.digest.or_else(|| lock.get(&wanted.pin));
-        Pinned {
-            pin: wanted.pin,
-            digest,
-            before: digest,
-        }
-    });
-    Ok(pinned.collect())
+    Ok(wanted.map(|wanted| in_lock(&lock, wanted)).collect())
+}
+
+/// A finished image that is copied, with its digest in the lock. Asks nobody.
+pub fn pinned_copy(settings: &Settings, copied: &Copied) -> Result<Pinned, Failure> {
+    let lock = read(settings)?;
+    let platform = platform_of(copied.platform.as_ref());
+    Ok(in_lock(&lock, Wanted::of(&copied.reference, &platform)?))
+}
+
+fn in_lock(lock: &Lock, wanted: Wanted) -> Pinned {
+    let digest = wanted.digest.or_else(|| lock.get(&wanted.pin));
+    Pinned {
+        pin: wanted.pin,
+        digest,
+        before: digest,
+    }
 }
 
 /// Pins what is missing in the lock, and anew what `update` says; drops what nobody needs.
@@ -83,10 +90,9 @@ pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure
         Some(everywhere) => drop_unused(asking, everywhere)?,
         None => Vec::new(),
     };
-    let image = planned(&settings.config);
     let lock = read(settings)?;
     let mut pins: Vec<Pin> = Vec::new();
-    for wanted in wanted(settings, &image)? {
+    for wanted in wanted_by_all(settings)? {
         // A digest in the name itself needs no pin.
         if wanted.digest.is_none() && !pins.contains(&wanted.pin) {
             pins.push(wanted.pin);
@@ -174,9 +180,8 @@ impl Need {
 }
 
 fn needs(settings: &Settings) -> Result<Vec<Need>, Failure> {
-    let image = planned(&settings.config);
-    let any_platform = image.platform.is_none();
-    let wanted = wanted(settings, &image).map_err(|mut failure| {
+    let any_platform = settings.config.image.platform.is_none();
+    let wanted = wanted_by_all(settings).map_err(|mut failure| {
         failure.details = format!("environment {}: {}", settings.environment, failure.details);
         failure
     })?;
@@ -218,31 +223,50 @@ struct Wanted {
     digest: Option<Digest>,
 }
 
+impl Wanted {
+    fn of(text: &str, platform: &Platform) -> Result<Self, Failure> {
+        let reference = parse(text)?;
+        Ok(Self {
+            pin: Pin::of(&reference, platform),
+            digest: reference.digest().copied(),
+        })
+    }
+}
+
+/// What all images of a release stand on, and the finished ones among them.
+fn wanted_by_all(settings: &Settings) -> Result<Vec<Wanted>, Failure> {
+    let image = planned(&settings.config);
+    let mut all = wanted(settings, &image)?;
+    for service in settings.config.services.others.values() {
+        if let Some(reference) = &service.image {
+            all.push(Wanted::of(reference, &platform(&image))?);
+        }
+        if let Some(dockerfile) = &service.dockerfile {
+            let image = Image {
+                dockerfile: dockerfile.clone(),
+                ..image.clone()
+            };
+            all.extend(wanted(settings, &image)?);
+        }
+    }
+    Ok(all)
+}
+
 fn wanted(settings: &Settings, image: &Image) -> Result<Vec<Wanted>, Failure> {
     let named = match &image.base {
         Base::Image(reference) => vec![(reference.clone(), platform(image))],
         Base::Host | Base::Scratch => Vec::new(),
         Base::Dockerfile => of_dockerfile(settings, image)?,
     };
-    let wanted = named.into_iter().map(|(text, platform)| {
-        let reference = parse(&text)?;
-        Ok(Wanted {
-            pin: Pin::of(&reference, &platform),
-            digest: reference.digest().copied(),
-        })
-    });
-    wanted.collect()
+    let wanted = named.into_iter();
+    wanted
+        .map(|(text, platform)| Wanted::of(&text, &platform))
+        .collect()
 }
 
 fn of_dockerfile(settings: &Settings, image: &Image) -> Result<Vec<(String, Platform)>, Failure> {
     let name = image.dockerfile.display().to_string();
-    let text = fs::read_to_string(settings.root.join(&image.dockerfile)).map_err(|e| {
-        Failure::preflight(
-            "dockerfile_missing",
-            format!("cannot read {name}: {e}"),
-            "make it readable",
-        )
-    })?;
+    let text = text_of(settings, image)?;
     let options = options(image)?;
     Dockerfile::parse(&name, &text)
         .and_then(|dockerfile| base_images(&dockerfile, &options))
@@ -271,6 +295,7 @@ fn planned(config: &Config) -> Image {
         check_libraries: image.check_libraries,
         locked: config.build.locked,
         dockerfile: image.dockerfile.clone(),
+        text: None,
         context: image.context.clone(),
         build_args: image.build_args.clone(),
         artifacts: BTreeMap::new(),

@@ -126,10 +126,26 @@ impl Observer<'_> {
         found
     }
 
+    /// The names of the tenant's secrets, where a service asks for some. Who may not see them still deploys: the platform
+    /// looks once more.
+    fn secrets(&self, found: &mut Observation) {
+        let mut services = self.config().services.others.values();
+        let control = found.control.as_ref();
+        let control = control.filter(|control| control.offers("secrets"));
+        if let Some(control) = control
+            && services.any(|service| !service.secrets.is_empty())
+            && let Ok(Some(known)) = control.client.secrets(&control.tenant)
+        {
+            let names = known.into_iter().map(|secret| secret.name);
+            found.observed.secrets = Some(names.collect());
+        }
+    }
+
     /// Looks at everything that a deployment depends on.
     #[must_use]
     pub fn everything(&self, request: &Request) -> Observation {
         let mut found = self.target();
+        self.secrets(&mut found);
         self.here(&mut found, request);
         found
     }
@@ -165,10 +181,15 @@ impl Observer<'_> {
         found.observed.server_binary = found.server.is_some();
         found.observed.web = self.web();
         dockerfile::observe(self.root(), self.config(), found);
-        let needs_engine = matches!(
-            &found.observed.dockerfile,
-            observed::Dockerfile::Read { needs_engine, .. } if !needs_engine.is_empty()
-        );
+        let needs_engine = |dockerfile: &observed::Dockerfile| {
+            matches!(
+                dockerfile,
+                observed::Dockerfile::Read { needs_engine, .. } if !needs_engine.is_empty()
+            )
+        };
+        let mut dockerfiles = found.observed.dockerfiles.values();
+        let needs_engine =
+            needs_engine(&found.observed.dockerfile) || dockerfiles.any(needs_engine);
         let wanted = match self.config().image.builder {
             Builder::Docker => true,
             Builder::Auto => needs_engine,
@@ -393,6 +414,11 @@ fn live(control: &Control) -> Option<Live> {
         deployment: live.number,
         tag: live.tag,
         digest: live.digest,
+        services: live
+            .services
+            .into_iter()
+            .map(|service| (service.name, service.digest))
+            .collect(),
         git_sha: live.source.map(|source| source.git_sha),
         commits_since: None,
         url: live.app_url,

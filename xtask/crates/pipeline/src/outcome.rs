@@ -1,7 +1,13 @@
 //! What a run produced, success or failure: the source of the report.
 
+use std::collections::BTreeMap;
+
+use deploy_plan::config::APP;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::report::{ErrorRecord, ImageReport, Previous, Report, SCHEMA, StepRecord};
+use deploy_plan::report::{
+    ErrorRecord, ImageReport, Previous, Report, SCHEMA, ServiceRecord, StepRecord,
+};
+use management_api::types::ServiceStatus;
 
 /// Facts gathered while a plan was executed. What is not known stays `None`.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +30,8 @@ pub struct Outcome {
     pub previous: Option<Previous>,
     /// What is in the image, where it was made here.
     pub image_report: Option<ImageReport>,
+    /// Its services, where it has several.
+    pub services: Services,
     /// How it ended.
     pub end: End,
     /// What was done.
@@ -65,7 +73,56 @@ impl End {
     }
 }
 
+/// What is known of the services of a release, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Services(BTreeMap<String, ServiceRecord>);
+
+impl Services {
+    fn record(&mut self, name: &str) -> &mut ServiceRecord {
+        let fresh = || ServiceRecord {
+            name: name.to_owned(),
+            ..ServiceRecord::default()
+        };
+        self.0.entry(name.to_owned()).or_insert_with(fresh)
+    }
+
+    /// The image of one is in the registry.
+    pub(crate) fn note_pushed(&mut self, name: &str, image: &str, digest: Option<String>) {
+        let record = self.record(name);
+        record.image = Some(image.to_owned());
+        record.digest = digest;
+    }
+
+    /// How all of them are, as the platform says.
+    pub(crate) fn note_all(&mut self, services: Vec<ServiceStatus>) {
+        for service in services {
+            let record = self.record(&service.name);
+            record.digest = Some(service.digest);
+            record.state = Some(service.state);
+            record.deployment = Some(service.deployment);
+            record.replicas = Some(service.replicas);
+            record.serving = Some(service.instances.len());
+            record.public_url = service.public_url;
+            record.internal_url = service.internal_url;
+        }
+    }
+
+    fn records(&self) -> Vec<ServiceRecord> {
+        self.0.values().cloned().collect()
+    }
+}
+
 impl Outcome {
+    /// Notes what is in the image of a service.
+    pub(crate) fn note_image(&mut self, name: &str, report: &ImageReport) {
+        let report = Some(report.clone());
+        if name == APP {
+            self.image_report = report;
+        } else {
+            self.services.record(name).image_report = report;
+        }
+    }
+
     /// Adds a step that was not needed.
     pub fn skipped(&mut self, step: Step, why: &str) {
         self.steps.push(StepRecord {
@@ -95,6 +152,7 @@ impl Outcome {
             url: self.url.clone(),
             previous: self.previous.clone(),
             image_report: self.image_report.clone(),
+            services: self.services.records(),
             steps: self.steps.clone(),
             error,
         }

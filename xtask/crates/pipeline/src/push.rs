@@ -20,7 +20,7 @@ use crate::control::{self, Control};
 use crate::deploy::Execution;
 use crate::events::{Event, LayerState};
 use crate::holdings::Holdings;
-use crate::image::Made;
+use crate::image::{self, Made};
 use crate::interrupt::Interrupts;
 use crate::run::{Run, interrupted};
 
@@ -43,6 +43,16 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// The same place with another tag.
+    pub(crate) fn tagged(&self, tag: Tag) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            tag,
+            credentials: self.credentials.clone(),
+        }
+    }
+
     /// `registry/repository:tag`, as the Management API takes it.
     #[must_use]
     pub fn image(&self) -> String {
@@ -241,7 +251,7 @@ pub fn push(
     let pushed = if papers.wanted() {
         with_papers(run, client, &image, destination, made, papers)?
     } else {
-        oci::push_image(client, &image).map_err(|e| failure(&e))?
+        oci::push_image_as(client, &image, &made.bytes).map_err(|e| failure(&e))?
     };
     if let Err(error) = holdings.note(host, repository, &blobs) {
         // The next push asks more questions, that is all.
@@ -251,6 +261,66 @@ pub fn push(
     }
     run.stop_if_interrupted(Step::Push)?;
     Ok(pushed)
+}
+
+/// What the pushes of a release did together.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    uploaded: usize,
+    existing: usize,
+    mounted: usize,
+    placed: usize,
+    bytes: u64,
+    requests: u64,
+}
+
+impl Sent {
+    pub(crate) fn add(&mut self, pushed: &Pushed) {
+        self.uploaded += pushed.uploaded;
+        self.existing += pushed.existing;
+        self.mounted += pushed.mounted;
+        self.placed += pushed.placed;
+    }
+
+    /// Bytes and requests as the client has counted them.
+    pub(crate) fn count(&mut self, client: &Client) {
+        let counters = client.counters();
+        (self.bytes, self.requests) = (counters.bytes_sent, counters.requests);
+    }
+
+    /// In words, for so many images of which `image` is that of `app`.
+    pub(crate) fn summary(&self, image: &str, images: usize) -> String {
+        let requests = match self.requests {
+            1 => "1 request".to_owned(),
+            many => format!("{many} requests"),
+        };
+        let (image, are) = match images {
+            0 | 1 => (image.to_owned(), "is"),
+            2 => (format!("{image} and the image of a service"), "are"),
+            many => (
+                format!("{image} and {} images of services", many - 1),
+                "are",
+            ),
+        };
+        if self.uploaded == 0 && self.mounted == 0 && self.placed == 0 {
+            return format!("{image} {are} there, nothing sent ({requests})");
+        }
+        let mut parts = Vec::new();
+        if self.uploaded > 0 {
+            let (sent, blobs) = (image::megabytes(self.bytes), self.uploaded);
+            parts.push(format!("{sent} in {blobs} blobs"));
+        }
+        for (count, what) in [
+            (self.existing, "there"),
+            (self.mounted, "mounted"),
+            (self.placed, "in place"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        format!("{image}: {} ({requests})", parts.join(", "))
+    }
 }
 
 fn progress(reporter: &Arc<dyn Fn(Event) + Send + Sync>) -> ProgressHook {
@@ -292,11 +362,10 @@ fn with_papers(
         tag: None,
         ..*image
     };
-    let mut pushed = oci::push_image(client, &untagged).map_err(|e| failure(&e))?;
+    let mut pushed = oci::push_image_as(client, &untagged, &made.bytes).map_err(|e| failure(&e))?;
     papers.send(run, client, destination, &About::made(made))?;
-    let bytes = made.manifest.to_vec();
     client
-        .put_manifest(repository, tag, &bytes, made.manifest.media_type())
+        .put_manifest(repository, tag, &made.bytes, made.manifest.media_type())
         .map_err(|e| failure(&e))?;
     let counters = client.counters();
     (pushed.requests, pushed.bytes) = (counters.requests, counters.bytes_sent);

@@ -1,16 +1,20 @@
 //! What a platform is asked for: the plan and its settings in the words of the Management API.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deploy_plan::config::{Config, HealthKind, LivenessKind, Memory, Restart, Strategy};
+use deploy_plan::config::{
+    self, Config, HealthKind, LivenessKind, Memory, Restart, ServiceHealthKind, Strategy, Variables,
+};
 use deploy_plan::failure::Failure;
 use management_api::types::{
-    AnalysisSettings, CanaryStep, DeployRequest, HealthCheck, Liveness, Probe, ProbeKind,
-    Resources, RolloutSettings, Source,
+    AnalysisSettings, CanaryStep, DeployRequest, HealthCheck, Liveness, Probe, ProbeKind, Protocol,
+    Resources, RolloutSettings, Route, Service, Source,
 };
 
 use crate::control::Control;
-use crate::deploy::{Execution, Release};
+use crate::deploy::Execution;
+use crate::ship::{InRegistry, Release};
 
 /// A platform that does not know a setting would ignore it: a release without its migration, for instance.
 pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure> {
@@ -56,6 +60,10 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
             "[resources]".to_owned(),
         ),
         (
+            !config.services.is_empty() && !control.offers("services"),
+            "[services]".to_owned(),
+        ),
+        (
             deploy.strategy != Strategy::Rolling && !known,
             format!("deploy.strategy = \"{strategy}\""),
         ),
@@ -92,6 +100,7 @@ pub(crate) fn request(
         return plain;
     }
     let config = execution.config();
+    let app = config.services.app.clone().unwrap_or_default();
     let several = control.offers("replicas");
     DeployRequest {
         digest: release.digest.as_ref().map(ToString::to_string),
@@ -103,18 +112,18 @@ pub(crate) fn request(
         } else {
             RolloutSettings::default()
         },
-        resources: resources(config),
-        restart: match config.deploy.restart {
-            Restart::Always => management_api::types::Restart::Always,
-            Restart::OnFailure => management_api::types::Restart::OnFailure,
-            Restart::Never => management_api::types::Restart::Never,
-        },
-        health: Some(health(config)),
-        env: config
-            .env
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        resources: resources(&config.resources),
+        restart: restart(config.deploy.restart),
+        health: Some(health(
+            &config.health,
+            of_app(config.health.kind),
+            &config.liveness,
+        )),
+        env: env(&config.env),
+        command: app.command,
+        depends_on: app.depends_on,
+        routes: app.routes.map(|routes| routes.iter().map(route).collect()),
+        services: services(config, release),
         timeout_seconds: Some(execution.plan.rollout.timeout_seconds),
         source: execution.found.observed.git.as_ref().map(|git| Source {
             git_sha: git.sha.clone(),
@@ -162,8 +171,81 @@ fn rollout_settings(config: &Config) -> RolloutSettings {
     settings
 }
 
-fn resources(config: &Config) -> Resources {
-    let resources = &config.resources;
+/// The services beside `app`, each with the image that it has in the registry.
+fn services(config: &Config, release: &Release) -> BTreeMap<String, Service> {
+    let services = config.services.others.iter();
+    let services = services.filter_map(|(name, service)| {
+        let pushed = release.services.get(name.as_str())?;
+        Some((name.to_string(), service_of(service, pushed)))
+    });
+    services.collect()
+}
+
+fn service_of(service: &config::Service, pushed: &InRegistry) -> Service {
+    Service {
+        image: pushed.image.clone(),
+        digest: pushed.digest.as_ref().map(ToString::to_string),
+        command: service.command.clone(),
+        env: env(&service.env),
+        secrets: service.secrets.clone(),
+        health: health_of(service),
+        replicas: Some(service.replicas),
+        resources: resources(&service.resources),
+        restart: restart(service.restart),
+        depends_on: service.depends_on.clone(),
+        protocol: match service.speaks() {
+            config::Protocol::None => None,
+            config::Protocol::Http => Some(Protocol::Http),
+            config::Protocol::Tcp => Some(Protocol::Tcp),
+        },
+        routes: service.routes.iter().map(route).collect(),
+    }
+}
+
+/// Nothing where nothing is said: the platform knows the image, and what the service speaks.
+fn health_of(service: &config::Service) -> Option<HealthCheck> {
+    let asked = service.health.clone();
+    let is_asked = asked.is_some() || service.liveness.kind != LivenessKind::None;
+    is_asked.then(|| {
+        let with_health = config::Service {
+            health: Some(asked.unwrap_or_default()),
+            ..service.clone()
+        };
+        let kind = match with_health.health_kind() {
+            Some(ServiceHealthKind::Tcp) => ProbeKind::Tcp,
+            Some(ServiceHealthKind::Command) => ProbeKind::Command,
+            Some(ServiceHealthKind::Image) => ProbeKind::Image,
+            Some(ServiceHealthKind::Process) => ProbeKind::Process,
+            Some(ServiceHealthKind::Http | ServiceHealthKind::Auto) | None => ProbeKind::Http,
+        };
+        let said = with_health.health.unwrap_or_default();
+        health(&said, kind, &service.liveness)
+    })
+}
+
+fn route(route: &config::Route) -> Route {
+    Route {
+        host: route.host.clone(),
+        path: route.path.clone(),
+    }
+}
+
+fn env(variables: &Variables) -> BTreeMap<String, String> {
+    let variables = variables.iter();
+    variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn restart(restart: Restart) -> management_api::types::Restart {
+    match restart {
+        Restart::Always => management_api::types::Restart::Always,
+        Restart::OnFailure => management_api::types::Restart::OnFailure,
+        Restart::Never => management_api::types::Restart::Never,
+    }
+}
+
+fn resources(resources: &config::Resources) -> Resources {
     Resources {
         memory_bytes: resources.memory.map(Memory::bytes),
         cpu_millis: resources.cpus.millis(),
@@ -173,31 +255,34 @@ fn resources(config: &Config) -> Resources {
     }
 }
 
-fn health(config: &Config) -> HealthCheck {
-    let milliseconds = deploy_plan::config::Duration::as_millis;
-    HealthCheck {
-        probe: Probe {
-            kind: match config.health.kind {
-                HealthKind::Http => ProbeKind::Http,
-                HealthKind::Tcp => ProbeKind::Tcp,
-                HealthKind::Command => ProbeKind::Command,
-                HealthKind::Image => ProbeKind::Image,
-            },
-            path: config.health.path.clone(),
-            status: config.health.status,
-            body: config.health.body.clone(),
-            command: config.health.command.clone(),
-        },
-        liveness: liveness(config),
-        interval_ms: milliseconds(config.health.interval),
-        timeout_ms: milliseconds(config.health.timeout),
-        start_period_ms: milliseconds(config.health.start_period),
-        retries: config.health.retries,
+fn of_app(kind: HealthKind) -> ProbeKind {
+    match kind {
+        HealthKind::Http => ProbeKind::Http,
+        HealthKind::Tcp => ProbeKind::Tcp,
+        HealthKind::Command => ProbeKind::Command,
+        HealthKind::Image => ProbeKind::Image,
     }
 }
 
-fn liveness(config: &Config) -> Option<Liveness> {
-    let check = &config.liveness;
+fn health<K>(health: &config::Health<K>, kind: ProbeKind, check: &config::Liveness) -> HealthCheck {
+    let milliseconds = deploy_plan::config::Duration::as_millis;
+    HealthCheck {
+        probe: Probe {
+            kind,
+            path: health.path.clone(),
+            status: health.status,
+            body: health.body.clone(),
+            command: health.command.clone(),
+        },
+        liveness: liveness(check),
+        interval_ms: milliseconds(health.interval),
+        timeout_ms: milliseconds(health.timeout),
+        start_period_ms: milliseconds(health.start_period),
+        retries: health.retries,
+    }
+}
+
+fn liveness(check: &config::Liveness) -> Option<Liveness> {
     let kind = match check.kind {
         LivenessKind::None => return None,
         LivenessKind::Http => ProbeKind::Http,

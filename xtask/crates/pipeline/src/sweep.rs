@@ -7,27 +7,36 @@ use std::path::Path;
 
 use oci::{Digest, ImageManifest, Store};
 
-/// How many images are kept: enough to go back and forth between a few branches.
+/// How many images of each service are kept: enough to go back and forth between a few branches.
 const KEPT: usize = 10;
 /// No manifest of ours is longer.
 const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// Notes the image as the newest and removes what the last ones do not use. A store that cannot be
+/// Notes the images of a release as the newest and removes what the last ones do not use. A store that cannot be
 /// swept only grows: no error is worth a deployment.
-pub(crate) fn keep_recent(cache_folder: &Path, digest: &str) {
-    let _ = sweep(cache_folder, digest);
+pub(crate) fn keep_recent(cache_folder: &Path, digests: &[String]) {
+    let _ = sweep(cache_folder, digests);
 }
 
-fn sweep(cache_folder: &Path, digest: &str) -> io::Result<()> {
+fn sweep(cache_folder: &Path, digests: &[String]) -> io::Result<()> {
     let list = cache_folder.join("images");
     let text = fs::read_to_string(&list).unwrap_or_default();
     let known: Vec<&str> = text.lines().collect();
-    if known.first() == Some(&digest) {
+    let mut newest: Vec<&str> = Vec::new();
+    for digest in digests {
+        if !newest.contains(&digest.as_str()) {
+            newest.push(digest);
+        }
+    }
+    if known.starts_with(&newest) {
         return Ok(());
     }
-    let recent: Vec<&str> = std::iter::once(digest)
-        .chain(known.into_iter().filter(|other| *other != digest))
-        .take(KEPT)
+    let others = known.iter().filter(|other| !newest.contains(other));
+    let recent: Vec<&str> = newest
+        .iter()
+        .chain(others)
+        .copied()
+        .take(KEPT * newest.len())
         .collect();
     let coming = cache_folder.join("images.new");
     fs::write(&coming, recent.join("\n"))?;
@@ -77,7 +86,7 @@ mod tests {
             let (_, config) = put(&format!("config {number}"));
             let manifest = ImageManifest::new(config, vec![shared_layer.clone(), layer]).to_vec();
             let digest = store.put_bytes(&manifest).unwrap();
-            keep_recent(folder.path(), &digest.to_string());
+            keep_recent(folder.path(), &[digest.to_string()]);
             first.get_or_insert((own, digest));
         }
         let (own, manifest) = first.unwrap();

@@ -37,6 +37,9 @@ pub struct Report {
     /// What is in the image, where it was made here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_report: Option<ImageReport>,
+    /// The services beside `app`, and `app` once it serves with them; nothing for a release of one service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceRecord>,
     /// What was done, in order.
     pub steps: Vec<StepRecord>,
     /// Why it failed.
@@ -53,6 +56,32 @@ pub struct Previous {
     pub tag: Option<String>,
     /// Its digest.
     pub digest: String,
+}
+
+/// A service of a release. What is not known yet is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ServiceRecord {
+    /// Its name.
+    pub name: String,
+    /// The image by tag.
+    pub image: Option<String>,
+    /// The image's digest.
+    pub digest: Option<String>,
+    /// What is in the image, where it was made or copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_report: Option<ImageReport>,
+    /// How it is, as the platform says: `serving`, `done`.
+    pub state: Option<String>,
+    /// The deployment that has started it: an older one where it runs on.
+    pub deployment: Option<u64>,
+    /// How many instances it should have.
+    pub replicas: Option<u32>,
+    /// How many of them serve.
+    pub serving: Option<usize>,
+    /// Where everybody reaches it, if everybody does.
+    pub public_url: Option<String>,
+    /// Where the other services reach it, if it listens.
+    pub internal_url: Option<String>,
 }
 
 /// What is in an image.

@@ -20,7 +20,7 @@ pub(crate) mod signature;
 use deploy_config::Settings;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, Plan};
+use deploy_plan::plan::{Attach, Image, Plan};
 use oci::{Client, ClientError, Descriptor};
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ impl<'a> About<'a> {
     /// An image that was made here.
     pub(crate) fn made(made: &'a Made) -> Self {
         Self {
-            manifest: Descriptor::of(made.manifest.media_type(), &made.manifest.to_vec()),
+            manifest: Descriptor::of(made.manifest.media_type(), &made.bytes),
             programs: &made.programs,
             bases: &made.bases,
             docker: None,
@@ -67,6 +67,7 @@ pub struct Papers<'a> {
     pub(crate) again: bool,
     plan: &'a Plan,
     image: &'a Image,
+    attach: Attach,
     key: Option<&'a SigningKey>,
 }
 
@@ -77,13 +78,22 @@ impl<'a> Papers<'a> {
             again: execution.plan.rollout.force,
             plan: execution.plan,
             image,
+            attach: image.attach,
             key: execution.found.signing_key.as_ref(),
+        }
+    }
+
+    /// A signature alone: what was made elsewhere has its papers there.
+    pub(crate) fn of_copy(self) -> Self {
+        Self {
+            attach: Attach::default(),
+            ..self
         }
     }
 
     /// Whether anything is to be sent at all.
     pub(crate) fn wanted(&self) -> bool {
-        self.image.attach.sbom || self.image.attach.provenance || self.key.is_some()
+        self.attach.sbom || self.attach.provenance || self.key.is_some()
     }
 
     /// Whether the image is to be signed.
@@ -101,10 +111,10 @@ impl<'a> Papers<'a> {
         about: &About<'_>,
     ) -> Result<(), Failure> {
         let mut documents = Vec::new();
-        if self.image.attach.sbom && is_told(run, about) {
+        if self.attach.sbom && is_told(run, about) {
             documents.push(("list of parts (SBOM)", self.sbom(destination, about)));
         }
-        if self.image.attach.provenance {
+        if self.attach.provenance {
             documents.push(("provenance", self.provenance(destination, about)));
         }
         for (name, document) in documents {

@@ -55,6 +55,9 @@ pub(crate) enum BaseError {
         #[source]
         source: LookError,
     },
+    /// What was kept of it is there no more.
+    #[error("what is known of {image} cannot be read")]
+    Unknown { image: String },
     #[error("cannot keep {image}")]
     Store {
         image: String,
@@ -96,7 +99,7 @@ impl BaseError {
             Self::Manifest { .. } | Self::Configuration { .. } | Self::Look { .. } => {
                 ("base_broken", Exit::Other)
             }
-            Self::Store { .. } => ("store_failed", Exit::Build),
+            Self::Store { .. } | Self::Unknown { .. } => ("store_failed", Exit::Build),
         }
     }
 
@@ -115,9 +118,9 @@ impl BaseError {
                 ClientError::RootCertificates(_) => {
                     "correct SSL_CERT_FILE: a file with certificates in PEM".into()
                 }
-                _ => {
-                    "check the network, then run the same command again; or use --base host".into()
-                }
+                _ => "check the network, then run the same command again; an application's image \
+                      can stand on --base host instead"
+                    .into(),
             },
             Self::NoPlatform { .. } | Self::OtherPlatform { .. } => {
                 "choose another base, or set image.platform to one that it has".into()
@@ -139,7 +142,9 @@ impl BaseError {
             Self::Look { .. } => {
                 "choose another base image, or set image.check_libraries = false".into()
             }
-            Self::Store { .. } => "make .systemprompt/cache/ writable, or remove it".into(),
+            Self::Store { .. } | Self::Unknown { .. } => {
+                "make .systemprompt/cache/ writable, or remove it".into()
+            }
         }
     }
 

@@ -1,44 +1,76 @@
 //! The Dockerfile, as far as the plan needs it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use deploy_image::{Context, Dockerfile, Ignore, Options, Outline, finds_anything};
 use deploy_plan::config::Config;
 use deploy_plan::observed::{self, Copy, NeedsEngine};
-use deploy_plan::plan::artifact_name;
+use deploy_plan::plan::{Recipe, artifact_name, recipe};
 use deploy_plan::preflight::profile_folder;
 
 use super::Observation;
 
+/// That of `app`, and those of services that have an image of their own made.
 pub(super) fn observe(root: &Path, config: &Config, found: &mut Observation) {
-    let path = root.join(&config.image.dockerfile);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => {
-            found.observed.dockerfile = observed::Dockerfile::Invalid(vec![error.to_string()]);
-            return;
+    let of_app = Recipe {
+        dockerfile: config.image.dockerfile.clone(),
+        text: None,
+    };
+    found.observed.dockerfile = look(root, config, found, &of_app);
+    for (name, service) in &config.services.others {
+        let recipe = recipe(name.as_str(), service, config, &found.observed.dockerfile);
+        if let Some(recipe) = recipe {
+            let dockerfile = look(root, config, found, &recipe);
+            let dockerfiles = &mut found.observed.dockerfiles;
+            dockerfiles.insert(name.to_string(), dockerfile);
         }
+    }
+}
+
+fn look(
+    root: &Path,
+    config: &Config,
+    found: &Observation,
+    recipe: &Recipe,
+) -> observed::Dockerfile {
+    let text = match &recipe.text {
+        Some(text) => Ok(text.clone()),
+        None => std::fs::read_to_string(root.join(&recipe.dockerfile)),
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return observed::Dockerfile::Missing;
+        }
+        Err(error) => return observed::Dockerfile::Invalid(vec![error.to_string()]),
     };
     let options = Options {
         build_arguments: config.image.build_args.clone(),
         ..Options::default()
     };
-    found.observed.dockerfile = match read(config, &text, &options) {
+    let mut dockerfile = match read(&recipe.dockerfile, &text, &options) {
         Ok(dockerfile) => dockerfile,
-        Err(error) => observed::Dockerfile::Invalid(vec![crate::control::with_causes(&error)]),
+        Err(error) => {
+            return observed::Dockerfile::Invalid(vec![crate::control::with_causes(&error)]);
+        }
     };
-    present(root, config, found);
+    if let observed::Dockerfile::Read {
+        copies, present, ..
+    } = &mut dockerfile
+    {
+        *present = sources_there(root, config, found, recipe, copies);
+    }
+    dockerfile
 }
 
 fn read(
-    config: &Config,
+    path: &Path,
     text: &str,
     options: &Options,
 ) -> Result<observed::Dockerfile, deploy_image::DockerfileError> {
-    let name = config.image.dockerfile.display().to_string();
-    let dockerfile = Dockerfile::parse(&name, text)?;
+    let dockerfile = Dockerfile::parse(&path.display().to_string(), text)?;
     let copies = deploy_image::copies(&dockerfile, options)?
         .into_iter()
         .filter(|copy| copy.from.is_none())
@@ -60,28 +92,31 @@ fn read(
     let from = outline.base_image().unwrap_or("scratch").to_owned();
     Ok(observed::Dockerfile::Read {
         copies,
+        present: BTreeSet::new(),
         needs_engine,
         from,
     })
 }
 
-/// Notes which `COPY` sources match something that is not hidden from the image. A binary may lie
-/// where cargo's target folder really is instead of where the Dockerfile names it.
-fn present(root: &Path, config: &Config, found: &mut Observation) {
-    let observed::Dockerfile::Read { copies, .. } = &found.observed.dockerfile else {
-        return;
-    };
+/// Which `COPY` sources match something that is not hidden from the image. A binary may lie where cargo's target folder
+/// really is instead of where the Dockerfile names it.
+fn sources_there(
+    root: &Path,
+    config: &Config,
+    found: &Observation,
+    recipe: &Recipe,
+    copies: &[Copy],
+) -> BTreeSet<String> {
     let folder = root.join(&config.image.context);
     // An ignore file that cannot be read is told by the plan of the image.
-    let ignore = Ignore::find(&folder, &root.join(&config.image.dockerfile)).unwrap_or_default();
+    let ignore = Ignore::find(&folder, &root.join(&recipe.dockerfile)).unwrap_or_default();
     let context = Context::new(folder, ignore);
-    let present = copies
+    copies
         .iter()
         .flat_map(|copy| &copy.sources)
         .filter(|source| finds_anything(&context, source) || is_built(source, config, found))
         .cloned()
-        .collect();
-    found.observed.present = present;
+        .collect()
 }
 
 fn is_built(source: &str, config: &Config, found: &Observation) -> bool {

@@ -1,0 +1,342 @@
+//! The images of a release: made, copied or found, and all of them in the tenant's repository before anything is asked for.
+
+use std::collections::BTreeMap;
+
+use deploy_plan::config::APP;
+use deploy_plan::failure::{Failure, Step};
+use deploy_plan::plan::Tag as PlannedTag;
+use deploy_plan::plan::{Copied, Image, ImageBuilder, Plan, ServiceImage};
+use oci::{Client, Digest, Tag};
+
+use crate::attest::Papers;
+use crate::build::Binaries;
+use crate::control::Control;
+use crate::deploy::Execution;
+use crate::docker;
+use crate::image::{self, Made, Maker};
+use crate::push::{self, Delivery, Destination, Sent};
+use crate::run::Run;
+
+/// The images of a release in a registry.
+pub(crate) struct Release {
+    /// That of `app`.
+    pub(crate) destination: Destination,
+    /// Its digest, where it is known.
+    pub(crate) digest: Option<Digest>,
+    /// Those of the other services, by name.
+    pub(crate) services: BTreeMap<String, InRegistry>,
+}
+
+/// An image in a registry.
+#[derive(Debug, Clone)]
+pub(crate) struct InRegistry {
+    /// `registry/repository:tag`
+    pub(crate) image: String,
+    pub(crate) digest: Option<Digest>,
+}
+
+/// A service whose image is not that of another one.
+struct Part<'a> {
+    name: &'a str,
+    from: From<'a>,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    Native(&'a Image),
+    Docker(&'a Image),
+    Copied(&'a Copied),
+    There,
+}
+
+/// An image that is here, and on its way.
+struct Ready<'p, 'c> {
+    part: &'p Part<'p>,
+    made: Made,
+    delivery: Delivery<'c>,
+}
+
+pub(crate) fn ship(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    control: &Control,
+    binaries: &Binaries,
+) -> Result<Release, Failure> {
+    let parts = parts(execution.plan);
+    let mut digests = BTreeMap::new();
+    let Some(of_app) = &execution.plan.image else {
+        run.skip(Step::Image, "--skip-push");
+        let destination = token(run, execution, control)?;
+        find(run, execution, &parts, &destination, &mut digests)?;
+        return Ok(note_release(run, execution.plan, destination, &digests));
+    };
+    // Before the images, because their first layers are sent while the last ones are compressed.
+    let mut destination = token(run, execution, control)?;
+    let (by_docker, ours): (Vec<_>, Vec<_>) = parts
+        .iter()
+        .partition(|part| matches!(part.from, From::Docker(_)));
+    if !ours.is_empty() {
+        let client = push::sender(run, &destination, execution)?;
+        let ready = make_all(
+            run,
+            execution,
+            of_app,
+            &ours,
+            binaries,
+            &client,
+            &destination,
+        )?;
+        digests.extend(
+            ready
+                .iter()
+                .map(|ready| (ready.part.name, ready.made.digest)),
+        );
+        if by_docker.is_empty() {
+            reuse_live_tag(execution.plan, &digests, &mut destination);
+        }
+        push_all(run, execution, of_app, ready, &client, &destination)?;
+    }
+    for part in by_docker {
+        if let From::Docker(image) = part.from {
+            let to = destination_of(part.name, &destination)?;
+            let digest = docker::build_and_push(run, execution, image, binaries, &to)
+                .map_err(|failure| of_service(part.name, failure))?;
+            digests.extend(digest.map(|digest| (part.name, digest)));
+        }
+    }
+    Ok(note_release(run, execution.plan, destination, &digests))
+}
+
+/// `app`, and every service with an image of its own.
+fn parts(plan: &Plan) -> Vec<Part<'_>> {
+    let from = |image: &'_ Image| image.builder == ImageBuilder::Docker;
+    let made = |image| {
+        if from(image) {
+            From::Docker(image)
+        } else {
+            From::Native(image)
+        }
+    };
+    let of_app = Part {
+        name: APP,
+        from: plan.image.as_ref().map_or(From::There, made),
+    };
+    let others = plan.services.iter().filter_map(|service| {
+        let from = match &service.image {
+            ServiceImage::OfApp => return None,
+            ServiceImage::Made(image) => made(image),
+            ServiceImage::Copied(copied) => From::Copied(copied),
+            ServiceImage::There => From::There,
+        };
+        Some(Part {
+            name: &service.name,
+            from,
+        })
+    });
+    std::iter::once(of_app).chain(others).collect()
+}
+
+/// Makes sure that all images are in the repository that nobody makes here.
+fn find<'p>(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    parts: &[Part<'p>],
+    destination: &Destination,
+    digests: &mut BTreeMap<&'p str, Digest>,
+) -> Result<(), Failure> {
+    run.step(Step::Push, |run| {
+        for part in parts {
+            let to = destination_of(part.name, destination)?;
+            let digest = push::verify(run, &to, execution.settings)
+                .map_err(|failure| of_service(part.name, failure))?;
+            digests.insert(part.name, digest);
+        }
+        let summary = match parts.len() {
+            1 => format!("{} is there", destination.image()),
+            many => format!(
+                "{} is there, and {} images of services",
+                destination.image(),
+                many - 1
+            ),
+        };
+        Ok(((), summary))
+    })
+}
+
+/// Makes the images, one after the other: each uses all processors, and what they share is made once.
+fn make_all<'p, 'c>(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    of_app: &Image,
+    parts: &[&'p Part<'p>],
+    binaries: &Binaries,
+    client: &'c Client,
+    destination: &Destination,
+) -> Result<Vec<Ready<'p, 'c>>, Failure> {
+    let cache = execution.state().join("cache");
+    let live = execution.plan.live.as_ref();
+    run.step(Step::Image, |run| {
+        let store = image::store(execution.settings)?;
+        let mut maker = Maker::new(run, execution, &store, of_app);
+        let mut all = Vec::new();
+        for part in parts {
+            run.stop_if_interrupted(Step::Image)?;
+            let live = live.and_then(|live| match part.name {
+                APP => Some(live.digest.as_str()),
+                name => live.services.get(name).map(String::as_str),
+            });
+            let delivery = Delivery::begin(client, destination, &cache);
+            let made = match part.from {
+                From::Native(image) => maker.make(run, image, binaries, &delivery, live),
+                From::Copied(copied) => maker.copy(copied, live),
+                From::Docker(_) | From::There => continue,
+            };
+            let made = made.map_err(|failure| of_service(part.name, failure))?;
+            all.push(Ready {
+                part,
+                made,
+                delivery,
+            });
+        }
+        maker.finish(run);
+        for ready in &all {
+            run.outcome.note_image(ready.part.name, &ready.made.report);
+        }
+        let summary = match all.as_slice() {
+            [only] => only.made.summary(),
+            many => {
+                let told = many.iter();
+                let told =
+                    told.map(|ready| format!("{}: {}", ready.part.name, ready.made.summary()));
+                told.collect::<Vec<_>>().join("\n")
+            }
+        };
+        Ok((all, summary))
+    })
+}
+
+fn push_all(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    of_app: &Image,
+    ready: Vec<Ready<'_, '_>>,
+    client: &Client,
+    destination: &Destination,
+) -> Result<(), Failure> {
+    run.step(Step::Push, |run| {
+        let images = ready.len();
+        let mut sent = Sent::default();
+        for Ready {
+            part,
+            made,
+            delivery,
+        } in ready
+        {
+            let papers = match part.from {
+                From::Native(image) | From::Docker(image) => Papers::of(execution, image),
+                From::Copied(_) | From::There => Papers::of(execution, of_app).of_copy(),
+            };
+            let to = destination_of(part.name, destination)?;
+            let pushed = push::push(run, &to, &made, &papers, delivery)
+                .map_err(|failure| of_service(part.name, failure))?;
+            sent.add(&pushed);
+        }
+        // What is counted on the way belongs to the one client that they share.
+        sent.count(client);
+        Ok(((), sent.summary(&destination.image(), images)))
+    })
+}
+
+/// The very images that serve already keep their tags: a second deploy without changes sends nothing. Where one of them
+/// has changed, all get new ones: a tag stands for a whole release.
+fn reuse_live_tag(plan: &Plan, made: &BTreeMap<&str, Digest>, destination: &mut Destination) {
+    let PlannedTag::Generated(_) = plan.tag else {
+        return;
+    };
+    let Some(live) = &plan.live else {
+        return;
+    };
+    let serves = |name: &str| match name {
+        APP => Some(&live.digest),
+        name => live.services.get(name),
+    };
+    let mut made = made.iter();
+    if made.all(|(name, digest)| serves(name) == Some(&digest.to_string()))
+        && let Some(tag) = live.tag.as_ref().and_then(|tag| tag.parse().ok())
+    {
+        destination.tag = tag;
+    }
+}
+
+/// Where the image of a service goes, that of `app` going to `destination`.
+fn destination_of(name: &str, destination: &Destination) -> Result<Destination, Failure> {
+    if name == APP {
+        return Ok(destination.tagged(destination.tag.clone()));
+    }
+    let text = format!("{name}-{}", destination.tag);
+    let tag: Tag = text.parse().map_err(|e| {
+        Failure::new(
+            Step::Push,
+            "image_name_invalid",
+            deploy_plan::exit::Exit::Configuration,
+            format!("{text} is not a tag: {e}"),
+            "use a shorter --tag: the names of services come in front of it",
+        )
+    })?;
+    Ok(destination.tagged(tag))
+}
+
+/// Says whose image it was.
+fn of_service(name: &str, mut failure: Failure) -> Failure {
+    if name != APP {
+        failure.details = format!("services.{name}: {}", failure.details);
+    }
+    failure
+}
+
+fn note_release(
+    run: &mut Run<'_>,
+    plan: &Plan,
+    destination: Destination,
+    digests: &BTreeMap<&str, Digest>,
+) -> Release {
+    let of_app = InRegistry {
+        image: destination.image(),
+        digest: digests.get(APP).copied(),
+    };
+    let services = plan.services.iter().map(|service| {
+        let own = service.tag(destination.tag.as_str()).map(|tag| InRegistry {
+            image: format!("{}/{}:{tag}", destination.registry, destination.repository),
+            digest: digests.get(service.name.as_str()).copied(),
+        });
+        (service.name.clone(), own.unwrap_or_else(|| of_app.clone()))
+    });
+    let services: BTreeMap<_, _> = services.collect();
+    run.outcome.image = Some(of_app.image);
+    run.outcome.tag = Some(destination.tag.to_string());
+    run.outcome.digest = of_app.digest.map(|digest| digest.to_string());
+    for (name, service) in &services {
+        let digest = service.digest.map(|digest| digest.to_string());
+        run.outcome
+            .services
+            .note_pushed(name, &service.image, digest);
+    }
+    Release {
+        digest: of_app.digest,
+        destination,
+        services,
+    }
+}
+
+fn token(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    control: &Control,
+) -> Result<Destination, Failure> {
+    run.step(Step::Token, |run| {
+        let destination = push::destination(run, control, execution.plan)?;
+        let summary = format!("for {}/{}", destination.registry, destination.repository);
+        Ok((destination, summary))
+    })
+}
