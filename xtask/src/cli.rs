@@ -232,6 +232,9 @@ pub(crate) struct Logs {
     /// Go on until interrupted.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Only lines of this service; `app` is the one that the other sections of the configuration describe.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
     /// Only lines since then: `10m`, `2h`, or an RFC 3339 time.
     #[arg(long)]
     pub(crate) since: Option<String>,

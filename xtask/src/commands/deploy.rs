@@ -1,22 +1,25 @@
 //! `cargo xtask deploy`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use deploy_pipeline::deploy::{Execution, execute};
-use deploy_pipeline::image::{self, LayerPreview};
-use deploy_pipeline::locking::{Pinned, pinned};
+use deploy_pipeline::image;
+use deploy_pipeline::locking::{Pinned, pinned, pinned_copy};
 use deploy_pipeline::observe::{Observation, Observer};
 use deploy_pipeline::outcome::{End, Outcome};
 use deploy_pipeline::redact::Redacting;
 use deploy_pipeline::run::Run;
+use deploy_plan::config::APP;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::Failure;
-use deploy_plan::plan::{ImageBuilder, Plan, Request, plan};
+use deploy_plan::plan::{Image, ImageBuilder, Plan, Request, ServiceImage, plan};
 
 use crate::cli::{Deploy, Output};
 use crate::context::{Context, deploy_overrides};
 use crate::render;
+use crate::render::plan::Previews;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
     let output = flags.target.output;
@@ -38,13 +41,13 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
         reporter: reporter.as_ref(),
     }
     .everything(&request);
-    let (plan, mut layers) = match planned(&request, &context, &found) {
+    let (plan, mut previews) = match planned(&request, &context, &found) {
         Ok(planned) => planned,
         Err(failures) => return conclude(&failed(&request.environment, failures), output),
     };
     if flags.dry_run {
-        image::compare(&context.settings, &plan, &found.target_folder, &mut layers);
-        return dry_run(&context, &plan, &layers, output);
+        compare(&context, &plan, &found, &mut previews);
+        return dry_run(&context, &plan, &previews, output);
     }
     let outcome = perform(&context, &plan, found, &reporter);
     conclude(&outcome, output)
@@ -67,7 +70,7 @@ fn planned(
     request: &Request,
     context: &Context,
     found: &Observation,
-) -> Result<(Plan, Vec<LayerPreview>), Vec<Failure>> {
+) -> Result<(Plan, Previews), Vec<Failure>> {
     let planned = plan(request, &context.settings.config, &found.observed);
     let mut failures = found.failures.clone();
     let plan = match planned {
@@ -78,9 +81,68 @@ fn planned(
             return Err(clean(failures, context));
         }
     };
-    match image::preview(&context.settings, &plan, &found.target_folder) {
-        Ok(layers) => Ok((plan, layers)),
-        Err(failure) => Err(clean(vec![failure], context)),
+    match previews(context, &plan, found) {
+        Ok(previews) => Ok((plan, previews)),
+        Err(failures) => Err(clean(failures, context)),
+    }
+}
+
+/// What is known of all images, or everything that is wrong with any.
+fn previews(context: &Context, plan: &Plan, found: &Observation) -> Result<Previews, Vec<Failure>> {
+    let settings = &context.settings;
+    let mut previews = Previews::default();
+    let mut failures = Vec::new();
+    for (name, image) in made(plan) {
+        match image::preview(settings, plan, image, &found.target_folder) {
+            Ok(layers) if name == APP => previews.app = layers,
+            Ok(layers) => _ = previews.services.insert(name.to_owned(), layers),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    for service in &plan.services {
+        if let ServiceImage::Copied(copied) = &service.image
+            && let Some(report) = image::known_copy(settings, copied)
+        {
+            previews.copies.insert(service.name.clone(), report);
+        }
+    }
+    if failures.is_empty() {
+        Ok(previews)
+    } else {
+        Err(failures)
+    }
+}
+
+/// The images that would be made, by the names of their services.
+fn made(plan: &Plan) -> impl Iterator<Item = (&str, &Image)> {
+    let of_app = plan.image.iter().map(|image| (APP, image));
+    let others = plan.services.iter();
+    of_app.chain(others.filter_map(|service| match &service.image {
+        ServiceImage::Made(image) => Some((service.name.as_str(), image.as_ref())),
+        ServiceImage::OfApp | ServiceImage::Copied(_) | ServiceImage::There => None,
+    }))
+}
+
+/// Notes which layers serve already.
+fn compare(context: &Context, plan: &Plan, found: &Observation, previews: &mut Previews) {
+    let Some(live) = &plan.live else {
+        return;
+    };
+    for (name, image) in made(plan) {
+        let (digest, layers) = if name == APP {
+            (Some(&live.digest), Some(&mut previews.app))
+        } else {
+            (live.services.get(name), previews.services.get_mut(name))
+        };
+        if let (Some(digest), Some(layers)) = (digest, layers) {
+            image::compare(
+                &context.settings,
+                image,
+                digest,
+                &found.target_folder,
+                layers,
+            );
+        }
     }
 }
 
@@ -89,7 +151,7 @@ fn clean(failures: Vec<Failure>, context: &Context) -> Vec<Failure> {
     failures.into_iter().map(clean).collect()
 }
 
-fn dry_run(context: &Context, plan: &Plan, layers: &[LayerPreview], output: Output) -> Exit {
+fn dry_run(context: &Context, plan: &Plan, previews: &Previews, output: Output) -> Exit {
     let bases = match bases(context, plan) {
         Ok(bases) => bases,
         Err(failure) => {
@@ -99,7 +161,7 @@ fn dry_run(context: &Context, plan: &Plan, layers: &[LayerPreview], output: Outp
             );
         }
     };
-    let document = render::plan::Document::new(plan, layers, &bases, &context.settings.config);
+    let document = render::plan::Document::new(plan, previews, &bases, &context.settings.config);
     match output {
         Output::Human => render::out(&document.text()),
         _ => render::result::document(&document, output),
@@ -107,12 +169,21 @@ fn dry_run(context: &Context, plan: &Plan, layers: &[LayerPreview], output: Outp
     Exit::Done
 }
 
-/// The base images of the plan, which Docker finds by itself.
-fn bases(context: &Context, plan: &Plan) -> Result<Vec<Pinned>, Failure> {
-    match &plan.image {
-        Some(image) if image.builder == ImageBuilder::Native => pinned(&context.settings, image),
-        _ => Ok(Vec::new()),
+/// The images of registries that the plan needs, by the names of services; bases Docker finds by itself.
+fn bases(context: &Context, plan: &Plan) -> Result<BTreeMap<String, Vec<Pinned>>, Failure> {
+    let mut bases = BTreeMap::new();
+    for (name, image) in made(plan) {
+        if image.builder == ImageBuilder::Native {
+            bases.insert(name.to_owned(), pinned(&context.settings, image)?);
+        }
     }
+    for service in &plan.services {
+        if let ServiceImage::Copied(copied) = &service.image {
+            let pinned = pinned_copy(&context.settings, copied)?;
+            bases.insert(service.name.clone(), vec![pinned]);
+        }
+    }
+    Ok(bases)
 }
 
 fn perform(

@@ -24,7 +24,7 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
     .map_err(|failure| vec![failure])?;
     let control = super::status::connect(&context)?;
     let query = LogQuery {
-        service: None,
+        service: flags.service.clone(),
         since: flags.since.clone(),
         filter: flags.filter.clone(),
         tail: flags.tail,
@@ -75,9 +75,12 @@ fn show_all(lines: &[LogLine], output: Output, context: &Context) {
 fn show(line: &LogLine, output: Output, context: &Context) {
     let text = if output == Output::Human {
         format!(
-            "{} {:>3} {}\n",
+            "{} {:>3} {}{}\n",
             line.at.format("%Y-%m-%dT%H:%M:%S%.3fZ"),
             line.deployment,
+            line.service
+                .as_deref()
+                .map_or_else(String::new, |service| format!("{service} | ")),
             line.line
         )
     } else {

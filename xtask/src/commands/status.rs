@@ -16,6 +16,7 @@ use super::Failures;
 use crate::cli::{Output, Target};
 use crate::context::{Context, target_overrides};
 use crate::render;
+use crate::render::services::{self, Row};
 
 pub(crate) fn run(project: Option<&Path>, target: &Target) -> Result<(), Failures> {
     let context = Context::load(project, |overrides| {
@@ -112,7 +113,12 @@ fn text(context: &Context, control: &Control, status: &TenantStatus) -> String {
     if let Some(url) = &status.app_url {
         lines.push(format!("url          {url}"));
     }
-    format!("{}\n", lines.join("\n"))
+    let mut text = format!("{}\n", lines.join("\n"));
+    if status.services.len() > 1 {
+        let services = status.services.iter().map(Row::of_status);
+        text.push_str(&services::table(services));
+    }
+    text
 }
 
 fn release(deployment: &Deployment) -> String {

@@ -1,14 +1,30 @@
 //! A plan as people and programs see it: what `--dry-run` prints.
 
+mod service;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use deploy_pipeline::image::LayerPreview;
 use deploy_pipeline::locking::Pinned;
-use deploy_plan::config::{Config, ControlPlane, Health, HealthKind};
-use deploy_plan::plan::{ImageBuilder, Plan, Tag};
+use deploy_plan::config::{APP, AppService, Config, ControlPlane, Health};
+use deploy_plan::plan::{self, ImageBuilder, Plan, Tag};
+use deploy_plan::report::ImageReport;
 use serde::Serialize;
 
 use super::bytes;
+use service::{Limits, Service};
+
+/// What is known of images before any is made.
+#[derive(Default)]
+pub(crate) struct Previews {
+    /// The layers of that of `app`.
+    pub(crate) app: Vec<LayerPreview>,
+    /// Those of services that have one made here, by name.
+    pub(crate) services: BTreeMap<String, Vec<LayerPreview>>,
+    /// What is in those that are copied, where that is known here.
+    pub(crate) copies: BTreeMap<String, ImageReport>,
+}
 
 /// The plan as a record with a version of its own.
 #[derive(Serialize)]
@@ -21,6 +37,12 @@ pub(crate) struct Document {
     build: Option<Build>,
     image: Option<Image>,
     rollout: Rollout,
+    /// What `app` has besides, where it is one of several services.
+    app: Option<AppService>,
+    /// The services beside `app`, in the order in which they start.
+    services: Vec<Service>,
+    /// All services in that order; nothing for a release of one.
+    order: Vec<String>,
     changes: Vec<String>,
     warnings: Vec<String>,
 }
@@ -76,6 +98,56 @@ struct Layer {
     live: Option<bool>,
 }
 
+impl Image {
+    fn new(image: &plan::Image, layers: &[LayerPreview], bases: &[Pinned]) -> Self {
+        Self {
+            builder: image.builder,
+            dockerfile: image.dockerfile.display().to_string(),
+            base: image.base.to_string(),
+            bases: bases.iter().map(base_image).collect(),
+            layers: layers.iter().map(layer).collect(),
+        }
+    }
+
+    /// Of its layers, where all are known; those of its base come on top.
+    fn bytes(&self) -> Option<u64> {
+        let sizes = self.layers.iter().map(|layer| layer.bytes);
+        sizes.sum::<Option<u64>>().filter(|sum| *sum > 0)
+    }
+
+    /// What it stands on, and what it is made of.
+    fn write_parts(&self, text: &mut String) {
+        for base in &self.bases {
+            let BaseImage {
+                reference,
+                platform,
+                digest,
+            } = base;
+            let pinned = match digest {
+                Some(digest) => format!("pinned to {digest}"),
+                None => "not in deploy.lock yet: it would be looked up and pinned".to_owned(),
+            };
+            let _ = writeln!(text, "  base       {reference} {platform}, {pinned}");
+        }
+        for layer in &self.layers {
+            let _ = writeln!(
+                text,
+                "  line {:>3}   {} ({})",
+                layer.line,
+                layer.instruction,
+                layer.state()
+            );
+            for file in layer.files.iter().take(FILES_SHOWN) {
+                let _ = writeln!(text, "             {file}");
+            }
+            if layer.files.len() > FILES_SHOWN {
+                let more = layer.files.len() - FILES_SHOWN;
+                let _ = writeln!(text, "             and {more} more");
+            }
+        }
+    }
+}
+
 impl Layer {
     /// Its size, and what it would change.
     fn state(&self) -> String {
@@ -99,6 +171,7 @@ struct Rollout {
     wait: bool,
     force: bool,
     health: String,
+    limits: Limits,
     env: Vec<String>,
 }
 
@@ -127,10 +200,14 @@ impl Rollout {
 impl Document {
     pub(crate) fn new(
         plan: &Plan,
-        layers: &[LayerPreview],
-        bases: &[Pinned],
+        previews: &Previews,
+        bases: &BTreeMap<String, Vec<Pinned>>,
         config: &Config,
     ) -> Self {
+        let tag = tag(&plan.tag);
+        let of_app = bases.get(APP).map_or(&[][..], Vec::as_slice);
+        let services = service::services(plan, config, &tag.value, previews, bases);
+        let several = !config.services.is_empty();
         Self {
             schema: "deploy-plan/1",
             status: "planned",
@@ -141,15 +218,12 @@ impl Document {
                 tenant: plan.target.tenant.clone(),
                 repository: plan.target.repository.clone(),
             },
-            tag: tag(&plan.tag),
+            tag,
             build: plan.build.as_ref().map(build),
-            image: plan.image.as_ref().map(|image| Image {
-                builder: image.builder,
-                dockerfile: image.dockerfile.display().to_string(),
-                base: image.base.to_string(),
-                bases: bases.iter().map(base_image).collect(),
-                layers: layers.iter().map(layer).collect(),
-            }),
+            image: plan
+                .image
+                .as_ref()
+                .map(|image| Image::new(image, &previews.app, of_app)),
             rollout: Rollout {
                 strategy: plan.rollout.strategy.to_string(),
                 replicas: plan.rollout.replicas,
@@ -157,8 +231,16 @@ impl Document {
                 watched_seconds: plan.rollout.watched_seconds,
                 wait: plan.rollout.wait,
                 force: plan.rollout.force,
-                health: health(&config.health),
+                health: check_text(config.health.kind.as_str(), &config.health),
+                limits: Limits::of(&config.resources),
                 env: plan.rollout.env.clone(),
+            },
+            app: config.services.app.clone().filter(|_| several),
+            services,
+            order: if several {
+                plan.order.clone()
+            } else {
+                Vec::new()
             },
             changes: changes(plan),
             warnings: plan.warnings.clone(),
@@ -187,9 +269,11 @@ impl Document {
         self.build_text(&mut text);
         self.image_text(&mut text);
         let _ = writeln!(text, "rollout      {}", self.rollout.text());
+        let _ = writeln!(text, "limits       {}", self.rollout.limits.text());
         if !self.rollout.env.is_empty() {
             let _ = writeln!(text, "env          {}", self.rollout.env.join(", "));
         }
+        self.services_text(&mut text);
         for change in &self.changes {
             let _ = writeln!(text, "change       {change}");
         }
@@ -230,34 +314,31 @@ impl Document {
             "image        {}, base {}, {builder}",
             image.dockerfile, image.base
         );
-        for base in &image.bases {
-            let BaseImage {
-                reference,
-                platform,
-                digest,
-            } = base;
-            let pinned = match digest {
-                Some(digest) => format!("pinned to {digest}"),
-                None => "not in deploy.lock yet: it would be looked up and pinned".to_owned(),
-            };
-            let _ = writeln!(text, "  base       {reference} {platform}, {pinned}");
+        image.write_parts(text);
+    }
+
+    fn services_text(&self, text: &mut String) {
+        if self.order.is_empty() {
+            return;
         }
-        for layer in &image.layers {
-            let _ = writeln!(
-                text,
-                "  line {:>3}   {} ({})",
-                layer.line,
-                layer.instruction,
-                layer.state()
-            );
-            for file in layer.files.iter().take(FILES_SHOWN) {
-                let _ = writeln!(text, "             {file}");
-            }
-            if layer.files.len() > FILES_SHOWN {
-                let more = layer.files.len() - FILES_SHOWN;
-                let _ = writeln!(text, "             and {more} more");
-            }
+        let app = self.app.clone().unwrap_or_default();
+        if !app.command.is_empty() {
+            let _ = writeln!(text, "command      {}", app.command.join(" "));
         }
+        let routes = match app.routes {
+            None => "all that are for no other service".to_owned(),
+            Some(routes) if routes.is_empty() => "none".to_owned(),
+            Some(routes) => routes
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let _ = writeln!(text, "routes       {routes}");
+        for service in &self.services {
+            service.write(text);
+        }
+        let _ = writeln!(text, "order        {}", self.order.join(", "));
     }
 }
 
@@ -315,12 +396,13 @@ fn layer(preview: &LayerPreview) -> Layer {
     }
 }
 
-fn health(check: &Health) -> String {
-    match check.kind {
-        HealthKind::Http => format!("GET {} -> {}", check.path, check.status),
-        HealthKind::Tcp => "a connection to PORT".to_owned(),
-        HealthKind::Command => format!("`{}` -> 0", check.command.join(" ")),
-        HealthKind::Image => "the image's HEALTHCHECK".to_owned(),
+/// What a health check of a kind asks.
+fn check_text<K>(kind: &str, check: &Health<K>) -> String {
+    match kind {
+        "tcp" => "a connection to PORT".to_owned(),
+        "command" => format!("`{}` -> 0", check.command.join(" ")),
+        "image" => "the image's HEALTHCHECK".to_owned(),
+        _ => format!("GET {} -> {}", check.path, check.status),
     }
 }
 

@@ -5,6 +5,7 @@ use deploy_plan::failure::Failure;
 use saphyr::{LoadableYamlNode as _, Yaml, YamlEmitter};
 use serde::Serialize;
 
+use super::services::{Row, table};
 use super::{err, github, out};
 use crate::cli::Output;
 
@@ -14,6 +15,8 @@ pub(crate) fn outcome(outcome: &Outcome, output: Output) {
     github::publish(&report);
     if output == Output::Human {
         if outcome.failures.is_empty() {
+            // Programs read the one URL on standard output; the services are part of the story.
+            err(&table(report.services.iter().filter_map(Row::of_record)));
             if let Some(url) = &outcome.url {
                 out(&format!("{url}\n"));
             }

@@ -9,4 +9,5 @@ mod itself;
 mod load;
 mod machine;
 mod releases;
+mod services;
 mod survival;

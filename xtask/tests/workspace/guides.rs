@@ -40,16 +40,53 @@ fn keys() -> String {
     for (name, property) in properties(&schema["$defs"]["Config"]) {
         let described = resolve(&schema, property);
         if described.get("properties").is_some() {
-            let what = described["description"].as_str().unwrap_or_default();
-            let _ = write!(text, "\n### `{name}`\n\n{}\n\n{HEAD}", line(what));
-            for (key, property) in properties(described) {
-                text.push_str(&row(&schema, &format!("{name}.{key}"), property));
-            }
+            section(&mut text, &schema, name, property);
         } else {
             alone.push_str(&row(&schema, name, property));
         }
     }
     format!("\n{HEAD}{alone}{text}\n")
+}
+
+/// A section with its keys and the sections below it. One that is the same elsewhere is not told twice.
+fn section(text: &mut String, schema: &Value, name: &str, property: &Value) {
+    let described = resolve(schema, property);
+    let what = described["description"].as_str().unwrap_or_default();
+    let _ = write!(text, "\n### `{name}`\n\n{}\n", line(what));
+    let mut below = Vec::new();
+    let mut rows = String::new();
+    for (key, property) in properties(described) {
+        let path = format!("{name}.{key}");
+        let top = &schema["$defs"]["Config"]["properties"][key];
+        let is_section = resolve(schema, property).get("properties").is_some();
+        if !is_section {
+            rows.push_str(&row(schema, &path, property));
+        } else if top["$ref"] == property["$ref"] {
+            let what = property["description"].as_str().unwrap_or_default();
+            let variable = variable(&path);
+            let _ = writeln!(
+                rows,
+                "| `{path}.KEY` |  | `SYSTEMPROMPT_{variable}_KEY` | {} The keys of [`{key}`](#{key}). |",
+                line(what)
+            );
+        } else {
+            below.push((path, property));
+        }
+    }
+    if !rows.is_empty() {
+        let _ = write!(text, "\n{HEAD}{rows}");
+    }
+    for (path, property) in below {
+        section(text, schema, &path, property);
+    }
+    let chosen = described["patternProperties"].as_object();
+    for (_, property) in chosen.into_iter().flatten() {
+        section(text, schema, &format!("{name}.NAME"), property);
+    }
+}
+
+fn variable(key: &str) -> String {
+    key.replace('.', "_").to_uppercase()
 }
 
 const HEAD: &str = "| key | default | variable | |\n| --- | --- | --- | --- |\n";
@@ -69,9 +106,11 @@ fn resolve<'s>(schema: &'s Value, property: &'s Value) -> &'s Value {
 }
 
 fn row(schema: &Value, key: &str, property: &Value) -> String {
-    let variable = key.replace('.', "_").to_uppercase();
+    let variable = variable(key);
     let map = property.get("additionalProperties").is_some();
-    let (key, variable) = if map {
+    let (key, variable) = if map && key.contains(".NAME.") {
+        (format!("{key}.VARIABLE"), format!("{variable}_VARIABLE"))
+    } else if map {
         (format!("{key}.NAME"), format!("{variable}_NAME"))
     } else {
         (key.to_owned(), variable)

@@ -182,6 +182,16 @@ pub fn preview(
     Ok(layers.collect())
 }
 
+/// What is in an image that would be copied, where that is known here. Asks nobody.
+#[must_use]
+pub fn known_copy(settings: &Settings, copied: &Copied) -> Option<ImageReport> {
+    let platform = platform_of(copied.platform.as_ref());
+    let bases = Bases::known(state(settings));
+    let image = bases.finished(&copied.reference, &platform).ok()?;
+    let (reference, manifest) = (&copied.reference, &image.manifest);
+    Some(layers::report_of_copy(reference, manifest, false))
+}
+
 /// Notes on each layer whether the image that serves now has it, as far as that image, which has the digest `live`, is in
 /// the local store. Reads files that have changed since an image was made last; writes nothing.
 pub fn compare(

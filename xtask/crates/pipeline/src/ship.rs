@@ -13,6 +13,7 @@ use crate::build::Binaries;
 use crate::control::Control;
 use crate::deploy::Execution;
 use crate::docker;
+use crate::events::Event;
 use crate::image::{self, Made, Maker};
 use crate::push::{self, Delivery, Destination, Sent};
 use crate::run::Run;
@@ -203,17 +204,27 @@ fn make_all<'p, 'c>(
         for ready in &all {
             run.outcome.note_image(ready.part.name, &ready.made.report);
         }
-        let summary = match all.as_slice() {
-            [only] => only.made.summary(),
-            many => {
-                let told = many.iter();
-                let told =
-                    told.map(|ready| format!("{}: {}", ready.part.name, ready.made.summary()));
-                told.collect::<Vec<_>>().join("\n")
-            }
-        };
+        let summary = told(run, &all);
         Ok((all, summary))
     })
+}
+
+/// What was made, in words; of several images each in a line of its own before.
+fn told(run: &Run<'_>, all: &[Ready<'_, '_>]) -> String {
+    if let [only] = all {
+        return only.made.summary();
+    }
+    for Ready { part, made, .. } in all {
+        let line = format!("        {}: {}", part.name, made.summary());
+        run.reporter.event(Event::Output(line));
+    }
+    let sum = |of: fn(&Made) -> u64| all.iter().map(|ready| of(&ready.made)).sum::<u64>();
+    let (size, new) = (sum(|made| made.report.size), sum(|made| made.report.new));
+    let (images, size) = (all.len(), image::megabytes(size));
+    match new {
+        0 => format!("{images} images, {size}; all of it serves already"),
+        new => format!("{images} images, {size}, {} new", image::megabytes(new)),
+    }
 }
 
 fn push_all(
