@@ -16,5 +16,6 @@ mod papers;
 mod preflight;
 mod registry_faults;
 mod seed_errors;
+mod services;
 mod success;
 mod world;

@@ -45,6 +45,38 @@ fn a_copy_of_what_no_package_builds() {
 }
 
 #[test]
+fn services_on_a_platform_that_runs_one() {
+    let layout = Layout::configured("[services.worker]\ncommand = [\"work\"]\n");
+    let world = World::laid_out(Variant::Current, &layout);
+    let finished = world.deploy(&[]);
+    let failed = assert_failed(&finished, 3, "preflight", "not_offered");
+    assert!(
+        failed.details.contains("does not offer [services]"),
+        "{finished}"
+    );
+    assert!(
+        !world.workspace.exists("target/release"),
+        "nothing is built"
+    );
+}
+
+#[test]
+fn services_that_cannot_be_meant() {
+    let layout = Layout::configured(
+        "[services.api]\nbinary = \"zebra\"\ndepends_on = [\"worker\"]\nroutes = [\"/\"]\n\
+         [services.worker]\ndepends_on = [\"api\"]\n",
+    );
+    let world = World::laid_out(Variant::Services, &layout);
+    let failed = failed(&world.deploy(&[]));
+    assert_eq!(failed.code, "services_circular");
+    assert_eq!(failed.others, ["route_taken", "binary_unknown"]);
+    assert!(
+        !world.workspace.exists("target/release"),
+        "nothing is built"
+    );
+}
+
+#[test]
 fn every_problem_is_found_at_once() {
     let layout = Layout {
         defects: vec![

@@ -63,6 +63,15 @@ impl World {
         Self::of(&Layout::default(), registry, proxy, api)
     }
 
+    /// A project as described, whose registry lets everybody in.
+    pub(crate) fn open(variant: Variant, layout: &Layout) -> Self {
+        let registry = DockerRegistry::open();
+        let proxy = FaultProxy::before(registry.address());
+        let access = registry.access_through(&proxy.host());
+        let api = ManagementApi::start(variant, access, registry.looks_up());
+        Self::of(layout, registry, proxy, api)
+    }
+
     /// A project whose images go to a registry of this name, which is reached over TLS.
     pub(crate) fn with_registry_named(variant: Variant, name: &str) -> Self {
         let password = testkit::management::token_that_ends(std::time::SystemTime::now());

@@ -195,7 +195,7 @@ impl Sources {
         overrides: &Overrides,
     ) -> (Self, Vec<Diagnostic>) {
         let named = named_sections(&file, environment);
-        let shape = Shape::of::<Config>().with_named(named.iter().map(Vec::as_slice));
+        let shape = Shape::of::<Config>().with_named(&named);
         let mut diagnostics = std::mem::take(&mut file.diagnostics);
         let (variables, wrong) = variables::entries(&overrides.variables, &shape);
         diagnostics.extend(wrong);

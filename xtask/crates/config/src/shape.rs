@@ -91,12 +91,9 @@ impl Shape {
 
     /// The same with the sections that a user has named, at these paths, among the known ones; no further ones may be named
     /// beside them. What is not a section of a chosen name is left alone.
-    pub(crate) fn with_named<'p>(
-        mut self,
-        paths: impl Iterator<Item = &'p [String]> + Clone,
-    ) -> Self {
+    pub(crate) fn with_named(mut self, paths: &[KeyPath]) -> Self {
         if let Self::Section(section) = &mut self {
-            section.name(&mut Vec::new(), &paths);
+            section.name(&mut Vec::new(), paths);
         }
         self
     }
@@ -133,9 +130,9 @@ impl Shape {
 }
 
 impl Section {
-    fn name<'p>(&mut self, at: &mut KeyPath, paths: &(impl Iterator<Item = &'p [String]> + Clone)) {
+    fn name(&mut self, at: &mut KeyPath, paths: &[KeyPath]) {
         if let Some(Shape::Section(inner)) = self.others.as_deref() {
-            for path in paths.clone() {
+            for path in paths {
                 let Some([name]) = path.strip_prefix(at.as_slice()) else {
                     continue;
                 };

@@ -18,6 +18,9 @@ use crate::image::{self, Made, Maker};
 use crate::push::{self, Delivery, Destination, Sent};
 use crate::run::Run;
 
+const RELEASE_TAG: &str =
+    "name the tag of a release with all its services, or deploy without --skip-push";
+
 /// The images of a release in a registry.
 pub(crate) struct Release {
     /// That of `app`.
@@ -111,14 +114,12 @@ pub(crate) fn ship(
 
 /// `app`, and every service with an image of its own.
 fn parts(plan: &Plan) -> Vec<Part<'_>> {
-    let from = |image: &'_ Image| image.builder == ImageBuilder::Docker;
-    let made = |image| {
-        if from(image) {
-            From::Docker(image)
-        } else {
-            From::Native(image)
+    fn made(image: &Image) -> From<'_> {
+        match image.builder {
+            ImageBuilder::Native => From::Native(image),
+            ImageBuilder::Docker => From::Docker(image),
         }
-    };
+    }
     let of_app = Part {
         name: APP,
         from: plan.image.as_ref().map_or(From::There, made),
@@ -149,8 +150,12 @@ fn find<'p>(
     run.step(Step::Push, |run| {
         for part in parts {
             let to = destination_of(part.name, destination)?;
-            let digest = push::verify(run, &to, execution.settings)
-                .map_err(|failure| of_service(part.name, failure))?;
+            let digest = push::verify(run, &to, execution.settings).map_err(|mut failure| {
+                if part.name != APP && failure.code == "tag_not_found" {
+                    RELEASE_TAG.clone_into(&mut failure.resolution);
+                }
+                of_service(part.name, failure)
+            })?;
             digests.insert(part.name, digest);
         }
         let summary = match parts.len() {

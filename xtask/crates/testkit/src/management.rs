@@ -36,17 +36,20 @@ pub enum Variant {
     ServerTag,
     /// `token`, no repository, `app_url`, the operator's token as it is.
     Current,
+    /// As [`Variant::Current`], and it announces that it runs releases of several services: what nobody in the field does yet
+    /// but our own platform, which has a registry of its own.
+    Services,
 }
 
 impl Variant {
-    /// All of them.
+    /// All of the field.
     pub const ALL: [Self; 3] = [Self::SeedEra, Self::ServerTag, Self::Current];
 
     /// The repository that a client must push to.
     #[must_use]
     pub fn repository(self) -> &'static str {
         match self {
-            Self::Current => APP_ID,
+            Self::Current | Self::Services => APP_ID,
             Self::SeedEra | Self::ServerTag => REPOSITORY,
         }
     }
@@ -55,7 +58,7 @@ impl Variant {
         match self {
             Self::SeedEra => &["deploying", "ready"],
             Self::ServerTag => &["pending", "deploying", "active"],
-            Self::Current => &["deploying", "deployed"],
+            Self::Current | Self::Services => &["deploying", "deployed"],
         }
     }
 }
@@ -97,6 +100,7 @@ struct State {
     /// Position in `statuses`; `None` before the first deployment.
     position: Option<usize>,
     images: Vec<String>,
+    requests: Vec<Value>,
     exchanged: Vec<String>,
     exchanges: usize,
     tags: usize,
@@ -226,12 +230,19 @@ impl ManagementApi {
         self.api.count(method, path)
     }
 
+    /// The bodies of the requests to deploy that were accepted.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Value> {
+        self.core.lock().requests.clone()
+    }
+
     /// Forgets requests and deployments, keeps variant and statuses.
     pub fn forget(&self) {
         self.api.forget();
         self.app.forget();
         let mut state = self.core.lock();
         state.images.clear();
+        state.requests.clear();
         state.position = None;
     }
 
@@ -259,6 +270,7 @@ impl Core {
         match (request.method.as_str(), segments.as_slice()) {
             ("GET", ["api", "v1", "health"]) => Response::json(200, &json!({"status": "healthy"})),
             ("POST", ["api", "v1", "core", "oauth", "token"]) => self.exchange(request),
+            ("GET", ["api", "v1", "capabilities"]) => self.capabilities(),
             ("GET", ["api", "v1", "auth", "me"]) => self.as_operator(request, Self::me),
             ("GET", ["api", "v1", "tenants"]) => self.as_operator(request, |_| Self::tenants()),
             (method, ["api", "v1", "tenants", tenant, rest @ ..]) => {

@@ -154,10 +154,12 @@ impl Service {
             let _ = writeln!(text, "  env        {}", self.env.join(", "));
         }
         if !self.secrets.is_empty() {
-            let told = self.secrets.iter();
-            let told = told.map(|(variable, secret)| match variable == secret {
-                true => variable.clone(),
-                false => format!("{variable} ({secret})"),
+            let told = self.secrets.iter().map(|(variable, secret)| {
+                if variable == secret {
+                    variable.clone()
+                } else {
+                    format!("{variable} ({secret})")
+                }
             });
             let told: Vec<_> = told.collect();
             let _ = writeln!(text, "  secrets    {}", told.join(", "));

@@ -126,7 +126,7 @@ fn dependencies(config: &Config) -> Vec<Failure> {
     for (name, on) in &edges {
         for unknown in on.iter().filter(|on| !edges.contains_key(*on)) {
             failures.push(unknown_service(
-                format!("services.{name}.depends_on names {unknown}"),
+                &format!("services.{name}.depends_on names {unknown}"),
                 unknown,
                 config,
             ));
@@ -142,7 +142,7 @@ fn dependencies(config: &Config) -> Vec<Failure> {
     failures
 }
 
-fn unknown_service(what: String, unknown: &str, config: &Config) -> Failure {
+fn unknown_service(what: &str, unknown: &str, config: &Config) -> Failure {
     let names: Vec<&str> = std::iter::once(APP)
         .chain(services(config).map(|(name, _)| name))
         .collect();
@@ -217,7 +217,7 @@ fn references_of(section: &str, env: &Variables, config: &Config) -> Vec<Failure
             let what = format!("{section}.{variable} names ${{services.{name}.{output}}}");
             let service = services(config).find(|(known, _)| *known == name);
             if service.is_none() && name != APP {
-                failures.push(unknown_service(what, name, config));
+                failures.push(unknown_service(&what, name, config));
             } else if !OUTPUTS.contains(&output) {
                 failures.push(invalid(
                     format!("{what}, and a service has {}", OUTPUTS.join(", ")),

@@ -67,7 +67,7 @@ impl Core {
                 put("repository", REPOSITORY);
                 put("tag", &self.next_tag());
             }
-            Variant::Current => {
+            Variant::Current | Variant::Services => {
                 put("token", &self.registry.password);
             }
         }
@@ -86,10 +86,17 @@ impl Core {
         let Some(image) = body.get("image").and_then(Value::as_str) else {
             return error(422, "invalid_request", "image is missing");
         };
-        if let Some(field) = unknown_field(&body) {
+        if self.variant != Variant::Services
+            && let Some(field) = unknown_field(&body)
+        {
             return error(422, "invalid_request", &format!("unknown field {field}"));
         }
-        if !(self.image_exists)(image) {
+        let services = body["services"].as_object().into_iter().flatten();
+        let services = services.filter_map(|(_, service)| service["image"].as_str());
+        if !services
+            .chain([image])
+            .all(|image| (self.image_exists)(image))
+        {
             return error(
                 404,
                 "image_not_found",
@@ -98,6 +105,7 @@ impl Core {
         }
         let mut state = self.lock();
         state.images.push(image.to_owned());
+        state.requests.push(body.clone());
         state.position = Some(0);
         let url_field = match self.variant {
             Variant::SeedEra => "url",
@@ -127,6 +135,20 @@ impl Core {
         if self.variant != Variant::SeedEra {
             data["secrets_url"] = json!(format!("{}/secrets", self.app_url));
         }
+        Response::json(200, &json!({"data": data}))
+    }
+
+    pub(super) fn capabilities(&self) -> Response {
+        if self.variant != Variant::Services {
+            return self.not_found();
+        }
+        let data = json!({
+            "product": "double",
+            "version": "1",
+            "features": ["services"],
+            "strategies": ["rolling"],
+            "engine": {"name": "none"},
+        });
         Response::json(200, &json!({"data": data}))
     }
 

@@ -1,0 +1,183 @@
+//! The images of several services in a registry of somebody else: copies of finished ones, and what is asked for it.
+
+use serde_json::Value;
+use testkit::base::{BaseImage, Files, push_index};
+use testkit::management::Variant;
+use testkit::workspace::Layout;
+use testkit::{DockerRegistry, FaultProxy, Finished};
+
+use crate::world::{World, assert_failed};
+
+const DATABASE: &str = "library/db";
+
+/// A finished image of two layers.
+fn database() -> BaseImage {
+    BaseImage::default()
+        .layer(&Files::default().file("etc/db.conf", "port = 1\n"))
+        .plain_layer(&Files::default().file("db", vec![7; 100_000]))
+}
+
+/// A project with a worker in the image of `app`, one with a binary of its own, and a database from `registry`.
+fn shop(registry: &str) -> Layout {
+    Layout::configured(&format!(
+        "[services.worker]\ncommand = [\"work\"]\n\
+         [services.tools]\nbinary = \"system-tools\"\nprotocol = \"http\"\nreplicas = 2\n\
+         resources.memory = \"64M\"\n\
+         [services.db]\nimage = \"{registry}/{DATABASE}:1\"\nprotocol = \"tcp\"\n\
+         secrets = {{ PASSWORD = \"DB_PASSWORD\" }}\nhealth.interval = \"2s\"\n"
+    ))
+}
+
+fn digest_in(registry: &DockerRegistry, repository: &str, reference: &str) -> String {
+    let (bytes, _) = registry.manifest_bytes(repository, reference);
+    testkit::base::digest(&bytes)
+}
+
+/// The methods and paths of blobs and manifests that a registry was asked for.
+fn asked(proxy: &FaultProxy, method: &str) -> usize {
+    let exchanges = proxy.exchanges();
+    exchanges
+        .iter()
+        .filter(|e| e.request.method == method)
+        .count()
+}
+
+fn tag(finished: &Finished) -> String {
+    finished.json()["tag"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_finished_image_goes_from_registry_to_registry_as_it_is() {
+    let source = DockerRegistry::open();
+    let before = FaultProxy::before(source.address());
+    let world = World::laid_out(Variant::Services, &shop(&before.host()));
+    let ours = database();
+    push_index(
+        &source,
+        DATABASE,
+        "1",
+        &[ours.clone().for_architecture("s390x"), ours.clone()],
+    );
+    let wanted = digest_in(&source, DATABASE, &format!("for-{}", ours.architecture()));
+
+    let deployed = world.deploy(&[]);
+    deployed.expect_success().expect_stderr("is pinned to");
+    let repository = world.variant.repository();
+    let copy = format!("db-{}", tag(&deployed));
+    assert_eq!(digest_in(&world.registry, repository, &copy), wanted);
+    for layer in ours.layer_digests() {
+        let (there, here) = (
+            source.blob(DATABASE, &layer),
+            world.registry.blob(repository, &layer),
+        );
+        assert_eq!(there, here);
+    }
+
+    let request = world.api.requests().pop().unwrap();
+    let image = |name: &str| {
+        request["services"][name]["image"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(image("worker"), request["image"].as_str().unwrap());
+    assert!(image("tools").ends_with(&format!(":tools-{}", tag(&deployed))));
+    assert!(image("db").ends_with(&format!(":{copy}")));
+    let db = &request["services"]["db"];
+    assert_eq!(db["digest"], Value::from(wanted.as_str()));
+    assert_eq!(db["secrets"]["PASSWORD"], "DB_PASSWORD");
+    assert_eq!(
+        (&db["health"]["kind"], &db["health"]["interval_ms"]),
+        (&"tcp".into(), &2000.into())
+    );
+    let tools = &request["services"]["tools"];
+    assert_eq!(
+        (&tools["replicas"], &tools["resources"]["memory_bytes"]),
+        (&2.into(), &(64 << 20).into())
+    );
+    assert_eq!(
+        tools["health"],
+        Value::Null,
+        "the platform knows what it speaks"
+    );
+
+    // With the same tag, nothing is sent: a look at each of the three images, whose source is asked nothing.
+    before.forget();
+    world.proxy.forget();
+    let again = world.deploy(&["--tag", &tag(&deployed)]);
+    again.expect_success().expect_stderr("nothing sent");
+    assert!(before.exchanges().is_empty());
+    let heads = world.proxy.exchanges();
+    let manifests = heads
+        .iter()
+        .filter(|e| e.request.path().contains("/manifests/"));
+    assert_eq!(manifests.count(), 3, "{again}");
+    assert_eq!(asked(&world.proxy, "PUT") + asked(&world.proxy, "POST"), 0);
+
+    // Without a push, all have to be there.
+    let there = world.deploy(&["--skip-push", "--tag", &tag(&deployed)]);
+    there
+        .expect_success()
+        .expect_stderr("and 2 images of services");
+    let failed = assert_failed(
+        &world.deploy(&["--skip-push", "--tag", &copy]),
+        6,
+        "push",
+        "tag_not_found",
+    );
+    assert!(
+        failed.resolution.contains("all its services"),
+        "{}",
+        failed.resolution
+    );
+    assert!(
+        failed.details.contains("services.db: ") || failed.details.contains("services.tools: ")
+    );
+    world.assert_nothing_leaked();
+}
+
+#[test]
+fn within_a_registry_its_layers_are_mounted() {
+    let world = World::open(Variant::Services, &Layout::default());
+    let ours = database();
+    push_index(&world.registry, DATABASE, "1", std::slice::from_ref(&ours));
+    world.workspace.write(
+        ".systemprompt/deploy.toml",
+        &shop(&world.proxy.host()).configuration,
+    );
+    world.deploy(&[]).expect_success();
+    let put = world.blobs_put();
+    for layer in ours.layer_digests() {
+        assert!(!put.contains(&layer), "{layer} was sent");
+    }
+}
+
+#[test]
+fn a_finished_image_that_is_not_there_is_told_with_its_service() {
+    let source = DockerRegistry::open();
+    let world = World::laid_out(Variant::Services, &shop(&source.host()));
+    let failed = assert_failed(&world.deploy(&[]), 3, "image", "base_not_found");
+    assert!(
+        failed.details.starts_with("services.db: "),
+        "{}",
+        failed.details
+    );
+    assert!(world.api.requests().is_empty());
+    // As CI has it: nobody has pinned it.
+    let image = database();
+    push_index(&source, DATABASE, "1", std::slice::from_ref(&image));
+    assert_failed(&world.deploy(&["--locked"]), 3, "image", "base_not_locked");
+    let locked = world.run(&["lock", "-e", "production"]);
+    locked.expect_success();
+    assert!(locked.stdout.contains("library/db:1"), "{locked}");
+    world.deploy(&["--locked"]).expect_success();
+    // What a service stands on is no pin that nobody needs.
+    let kept = world.run(&["lock"]);
+    kept.expect_success();
+    assert!(
+        world
+            .workspace
+            .read(".systemprompt/deploy.lock")
+            .contains("library/db:1")
+    );
+}
