@@ -156,7 +156,11 @@ fn within_a_registry_its_layers_are_mounted() {
 fn a_finished_image_that_is_not_there_is_told_with_its_service() {
     let source = DockerRegistry::open();
     let world = World::laid_out(Variant::Services, &shop(&source.host()));
-    let failed = assert_failed(&world.deploy(&[]), 3, "image", "base_not_found");
+    let failed = assert_failed(&world.deploy(&[]), 3, "preflight", "base_not_found");
+    assert!(
+        !world.workspace.exists("target/release"),
+        "nothing is built"
+    );
     assert!(
         failed.details.starts_with("services.db: "),
         "{}",
@@ -166,7 +170,12 @@ fn a_finished_image_that_is_not_there_is_told_with_its_service() {
     // As CI has it: nobody has pinned it.
     let image = database();
     push_index(&source, DATABASE, "1", std::slice::from_ref(&image));
-    assert_failed(&world.deploy(&["--locked"]), 3, "image", "base_not_locked");
+    assert_failed(
+        &world.deploy(&["--locked"]),
+        3,
+        "preflight",
+        "base_not_locked",
+    );
     let locked = world.run(&["lock", "-e", "production"]);
     locked.expect_success();
     assert!(locked.stdout.contains("library/db:1"), "{locked}");

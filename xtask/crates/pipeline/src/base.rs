@@ -11,6 +11,7 @@ mod registry;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use deploy_image::{Accounts, BaseFacts, BaseImage, BaseSource, Look, Looked};
@@ -39,8 +40,12 @@ pub(crate) struct Bases<'a> {
     replacement: Option<String>,
     /// The images given, by their manifests.
     given: RefCell<BTreeMap<Digest, Given>>,
-    registries: RefCell<BTreeMap<String, Arc<Registry>>>,
+    registries: Registries,
 }
+
+/// The registries that were asked, by name: one connection and one look for credentials for all images of a deployment.
+#[derive(Clone, Default)]
+pub(crate) struct Registries(Rc<RefCell<BTreeMap<String, Arc<Registry>>>>);
 
 /// What it takes to ask registries.
 pub(crate) struct Online<'a> {
@@ -113,14 +118,15 @@ impl<'a> Bases<'a> {
             online: None,
             replacement: None,
             given: RefCell::default(),
-            registries: RefCell::default(),
+            registries: Registries::default(),
         }
     }
 
     /// Those that are known, and all others from their registries.
-    pub(crate) fn online(folder: PathBuf, online: Online<'a>) -> Self {
+    pub(crate) fn online(folder: PathBuf, online: Online<'a>, registries: &Registries) -> Self {
         Self {
             online: Some(online),
+            registries: registries.clone(),
             ..Self::known(folder)
         }
     }
@@ -340,9 +346,8 @@ impl<'a> Bases<'a> {
         }))
     }
 
-    /// The registry of this name: one connection and one look for credentials for all images.
     fn registry(&self, online: &Online<'_>, name: &str) -> Arc<Registry> {
-        let mut registries = self.registries.borrow_mut();
+        let mut registries = self.registries.0.borrow_mut();
         let registry = registries
             .entry(name.to_owned())
             .or_insert_with(|| Arc::new(Registry::new(name, online.access.clone())));

@@ -13,6 +13,7 @@ use deploy_plan::report::Previous;
 use management_api::types::DeployAnswer;
 use oci::Store;
 
+use crate::base::Registries;
 use crate::build::{self, Binaries};
 use crate::control::{self, Access, Control};
 use crate::events::Event;
@@ -22,7 +23,7 @@ use crate::outcome::End;
 use crate::platform::{Running, Start};
 use crate::request::{key, offered, request};
 use crate::run::Run;
-use crate::ship::{Release, ship};
+use crate::ship::{Release, look_for_copies, ship};
 use crate::wait;
 
 /// Reports from the threads of a push, which outlive no step but cannot borrow one.
@@ -63,11 +64,13 @@ pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Fa
     if let Some(control) = &execution.found.control {
         offered(execution.config(), control)?;
     }
+    let registries = Registries::default();
+    look_for_copies(run, &execution, &registries)?;
     let binaries = build(run, &execution)?;
     let control = control(run, &mut execution, &binaries)?;
     offered(execution.config(), &control)?;
     run.outcome.tenant = Some(control.tenant.clone());
-    let release = ship(run, &execution, &control, &binaries)?;
+    let release = ship(run, &execution, &control, &binaries, &registries)?;
     let end = release_it(run, &execution, &control, &release);
     keep_in_journal(run, &execution, &control, &release);
     end

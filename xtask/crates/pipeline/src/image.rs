@@ -24,7 +24,7 @@ use oci::{
 };
 
 use crate::authorities;
-use crate::base::{Access, BaseError, Bases, Holder, Online, UsedBase};
+use crate::base::{Access, BaseError, Bases, Holder, Online, Registries, UsedBase};
 use crate::build::Binaries;
 use crate::control::with_causes;
 use crate::deploy::Execution;
@@ -258,6 +258,7 @@ impl<'a> Maker<'a> {
         execution: &'a Execution<'a>,
         store: &'a Store,
         of_app: &Image,
+        registries: &Registries,
     ) -> Self {
         let settings = execution.settings;
         let online = Online {
@@ -268,7 +269,8 @@ impl<'a> Maker<'a> {
         Self {
             execution,
             store,
-            bases: Bases::online(state(settings), online).in_place_of_all(replacement(of_app)),
+            bases: Bases::online(state(settings), online, registries)
+                .in_place_of_all(replacement(of_app)),
             cache: if of_app.verify {
                 Cache::none()
             } else {

@@ -9,6 +9,7 @@ use deploy_plan::plan::{Copied, Image, ImageBuilder, Plan, ServiceImage};
 use oci::{Client, Digest, Tag};
 
 use crate::attest::Papers;
+use crate::base::Registries;
 use crate::build::Binaries;
 use crate::control::Control;
 use crate::deploy::Execution;
@@ -61,11 +62,47 @@ struct Ready<'p, 'c> {
     delivery: Delivery<'c>,
 }
 
+/// Asks registries for the finished images, before anything is built: their layers are fetched when they are sent.
+pub(crate) fn look_for_copies(
+    run: &Run<'_>,
+    execution: &Execution<'_>,
+    registries: &Registries,
+) -> Result<(), Failure> {
+    let parts = parts(execution.plan);
+    let mut copies = parts.iter().filter_map(|part| match part.from {
+        From::Copied(copied) => Some((part.name, copied)),
+        From::Native(_) | From::Docker(_) | From::There => None,
+    });
+    let (Some(of_app), Some(first)) = (&execution.plan.image, copies.next()) else {
+        return Ok(());
+    };
+    let store = image::store(execution.settings)?;
+    let maker = Maker::new(run, execution, &store, of_app, registries);
+    for (name, copied) in std::iter::once(first).chain(copies) {
+        maker.copy(copied, None).map_err(|failure| {
+            let step = Step::Preflight;
+            of_service(name, Failure { step, ..failure })
+        })?;
+    }
+    Ok(())
+}
+
+/// What making images takes.
+struct Making<'a, 'c> {
+    execution: &'a Execution<'a>,
+    of_app: &'a Image,
+    binaries: &'a Binaries,
+    client: &'c Client,
+    destination: &'a Destination,
+    registries: &'a Registries,
+}
+
 pub(crate) fn ship(
     run: &mut Run<'_>,
     execution: &Execution<'_>,
     control: &Control,
     binaries: &Binaries,
+    registries: &Registries,
 ) -> Result<Release, Failure> {
     let parts = parts(execution.plan);
     let mut digests = BTreeMap::new();
@@ -82,15 +119,15 @@ pub(crate) fn ship(
         .partition(|part| matches!(part.from, From::Docker(_)));
     if !ours.is_empty() {
         let client = push::sender(run, &destination, execution)?;
-        let ready = make_all(
-            run,
+        let making = Making {
             execution,
             of_app,
-            &ours,
             binaries,
-            &client,
-            &destination,
-        )?;
+            client: &client,
+            destination: &destination,
+            registries,
+        };
+        let ready = make_all(run, &making, &ours)?;
         digests.extend(
             ready
                 .iter()
@@ -173,18 +210,22 @@ fn find<'p>(
 /// Makes the images, one after the other: each uses all processors, and what they share is made once.
 fn make_all<'p, 'c>(
     run: &mut Run<'_>,
-    execution: &Execution<'_>,
-    of_app: &Image,
+    making: &Making<'_, 'c>,
     parts: &[&'p Part<'p>],
-    binaries: &Binaries,
-    client: &'c Client,
-    destination: &Destination,
 ) -> Result<Vec<Ready<'p, 'c>>, Failure> {
+    let &Making {
+        execution,
+        of_app,
+        binaries,
+        client,
+        destination,
+        registries,
+    } = making;
     let cache = execution.state().join("cache");
     let live = execution.plan.live.as_ref();
     run.step(Step::Image, |run| {
         let store = image::store(execution.settings)?;
-        let mut maker = Maker::new(run, execution, &store, of_app);
+        let mut maker = Maker::new(run, execution, &store, of_app, registries);
         let mut all = Vec::new();
         for part in parts {
             run.stop_if_interrupted(Step::Image)?;
