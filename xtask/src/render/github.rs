@@ -88,6 +88,20 @@ fn summary(report: &Report) -> String {
             step.name, step.status, step.seconds
         );
     }
+    if !report.services.is_empty() {
+        text.push_str("\n| service | state | image | |\n| --- | --- | --- | --- |\n");
+    }
+    for service in &report.services {
+        let cell = |text: &Option<String>| text.clone().unwrap_or_default().replace('|', "\\|");
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            service.name,
+            cell(&service.state),
+            cell(&service.image),
+            cell(&service.public_url)
+        );
+    }
     if let Some(error) = &report.error {
         let _ = writeln!(
             text,

@@ -4,8 +4,9 @@ use serde_json::Value;
 use testkit::base::{BaseImage, Files, push_index};
 use testkit::management::Variant;
 use testkit::workspace::Layout;
-use testkit::{DockerRegistry, FaultProxy, Finished};
+use testkit::{DockerEngine, DockerRegistry, FaultProxy, Finished};
 
+use crate::papers::{KEY, Keys, documents};
 use crate::world::{World, assert_failed};
 
 const DATABASE: &str = "library/db";
@@ -189,4 +190,93 @@ fn a_finished_image_that_is_not_there_is_told_with_its_service() {
             .read(".systemprompt/deploy.lock")
             .contains("library/db:1")
     );
+}
+
+#[test]
+fn what_is_made_has_its_papers_and_a_copy_only_a_signature() {
+    let source = DockerRegistry::open();
+    let world = World::laid_out(Variant::Services, &shop(&source.host()));
+    let image = database();
+    push_index(&source, DATABASE, "1", std::slice::from_ref(&image));
+    let keys = Keys::new();
+    let deployed = world.run_with(
+        &["deploy", "-e", "production", "--output", "json"],
+        &[(KEY, &keys.private())],
+    );
+    deployed.expect_success();
+    let tag = tag(&deployed);
+    for tag in [tag.clone(), format!("tools-{tag}"), format!("db-{tag}")] {
+        assert!(keys.have_signed(&world, &tag), "{tag}: {deployed}");
+    }
+    let of = |name: &str| {
+        let repository = world.variant.repository();
+        digest_in(&world.registry, repository, &format!("{name}-{tag}"))
+    };
+    let papers = documents(&world, &of("tools"));
+    assert_eq!(papers.len(), 2, "a list of parts and a provenance");
+    assert!(
+        !world.has_tag(&of("db").replace(':', "-")),
+        "a copy has none"
+    );
+}
+
+#[test]
+fn an_own_dockerfile_is_built_as_that_of_app_is() {
+    let engine = DockerEngine::get();
+    let world = World::laid_out(
+        Variant::Services,
+        &Layout::configured(
+            "[services.admin]\ndockerfile = \"admin/Dockerfile\"\nprotocol = \"http\"\n\
+             [services.tools]\nbinary = \"system-tools\"\nprotocol = \"http\"\n",
+        ),
+    );
+    world.workspace.write(
+        "admin/Dockerfile",
+        "FROM scratch\nCOPY services/ /app/services/\nCOPY target/release/systemprompt-admin /app/bin/mcp/\n\
+         ENTRYPOINT [\"/app/bin/mcp/systemprompt-admin\"]\n",
+    );
+    let native = world.deploy(&["--builder", "native", "--tag", "native"]);
+    native.expect_success();
+    let repository = world.variant.repository();
+    let layers = |tag: &str| {
+        let (manifest, _) = world.registry.manifest(repository, tag);
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| layer["digest"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let of_app = layers("native");
+    let shared = layers("admin-native")
+        .into_iter()
+        .filter(|layer| of_app.contains(layer));
+    assert_eq!(
+        shared.count(),
+        2,
+        "the same folder and the same program are the same layers"
+    );
+
+    let arguments = [
+        "deploy",
+        "-e",
+        "production",
+        "--output",
+        "json",
+        "--builder",
+        "docker",
+        "--tag",
+        "built",
+    ];
+    let built = world.run_with(&arguments, &[("DOCKER_HOST", engine.host())]);
+    built.expect_success();
+    let request = world.api.requests().pop().unwrap();
+    for (name, tag) in [("admin", "admin-built"), ("tools", "tools-built")] {
+        let digest = digest_in(&world.registry, repository, tag);
+        assert_eq!(request["services"][name]["digest"], Value::from(digest));
+    }
+    assert_eq!(
+        layers("tools-built"),
+        layers("tools-native"),
+        "nobody but us makes that one"
+    );
+    assert_ne!(layers("admin-built"), layers("admin-native"));
 }

@@ -14,6 +14,7 @@ use super::{
 /// The services of a release. `app` is the one that the rest of the file describes; every other name is a service beside it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(extend("additionalProperties" = false))]
 pub struct Services {
     /// What `app` has besides, being one of several services.
     #[serde(skip_serializing_if = "Option::is_none")]
