@@ -77,3 +77,41 @@ pub(crate) fn table<'a>(services: impl Iterator<Item = Row<'a>>) -> String {
         rows,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_each_with_where_it_is_reached() {
+        let service = |name: &str, public: Option<&str>, internal: Option<&str>| ServiceRecord {
+            name: name.to_owned(),
+            state: Some("serving".to_owned()),
+            deployment: Some(3),
+            replicas: Some(2),
+            serving: Some(1),
+            public_url: public.map(str::to_owned),
+            internal_url: internal.map(str::to_owned),
+            ..ServiceRecord::default()
+        };
+        let unknown = ServiceRecord {
+            name: "unknown".to_owned(),
+            ..ServiceRecord::default()
+        };
+        let services = [
+            service("api", Some("http://a/api"), Some("http://b")),
+            service("db", None, Some("tcp://c")),
+            service("worker", None, None),
+            unknown,
+        ];
+        let text = table(services.iter().filter_map(Row::of_record));
+        assert_eq!(
+            text,
+            "SERVICE  STATE    INSTANCES  DEPLOYMENT  URL\n\
+             api      serving  1 of 2     3           http://a/api\n\
+             db       serving  1 of 2     3           tcp://c (for the other services)\n\
+             worker   serving  1 of 2     3\n"
+        );
+        assert_eq!(table(std::iter::empty()), "");
+    }
+}

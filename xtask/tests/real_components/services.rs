@@ -21,7 +21,7 @@ fn database() -> BaseImage {
 /// A project with a worker in the image of `app`, one with a binary of its own, and a database from `registry`.
 fn shop(registry: &str) -> Layout {
     Layout::configured(&format!(
-        "[services.worker]\ncommand = [\"work\"]\n\
+        "[services.worker]\ncommand = [\"work\"]\nhealth.retries = 5\n\
          [services.tools]\nbinary = \"system-tools\"\nprotocol = \"http\"\nreplicas = 2\n\
          resources.memory = \"64M\"\n\
          [services.db]\nimage = \"{registry}/{DATABASE}:1\"\nprotocol = \"tcp\"\n\
@@ -84,6 +84,13 @@ fn a_finished_image_goes_from_registry_to_registry_as_it_is() {
     assert_eq!(image("worker"), request["image"].as_str().unwrap());
     assert!(image("tools").ends_with(&format!(":tools-{}", tag(&deployed))));
     assert!(image("db").ends_with(&format!(":{copy}")));
+    let health = &request["services"]["worker"]["health"];
+    let said = [
+        &health["kind"],
+        &health["retries"],
+        &health["start_period_ms"],
+    ];
+    assert_eq!(said, [&Value::from("process"), &5.into(), &2000.into()]);
     let db = &request["services"]["db"];
     assert_eq!(db["digest"], Value::from(wanted.as_str()));
     assert_eq!(db["secrets"]["PASSWORD"], "DB_PASSWORD");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use deploy_config::Settings;
 use deploy_plan::config::{
     self, Config, HealthKind, LivenessKind, Memory, Restart, ServiceHealthKind, Strategy, Variables,
 };
@@ -15,6 +16,9 @@ use management_api::types::{
 use crate::control::Control;
 use crate::deploy::Execution;
 use crate::ship::{InRegistry, Release};
+
+/// As the platform has it for a service that says nothing of its health.
+const PROCESS_PROOF: config::Duration = config::Duration::from_secs(2);
 
 /// A platform that does not know a setting would ignore it: a release without its migration, for instance.
 pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure> {
@@ -123,7 +127,7 @@ pub(crate) fn request(
         command: app.command,
         depends_on: app.depends_on,
         routes: app.routes.map(|routes| routes.iter().map(route).collect()),
-        services: services(config, release),
+        services: services(execution.settings, release),
         timeout_seconds: Some(execution.plan.rollout.timeout_seconds),
         source: execution.found.observed.git.as_ref().map(|git| Source {
             git_sha: git.sha.clone(),
@@ -172,23 +176,29 @@ fn rollout_settings(config: &Config) -> RolloutSettings {
 }
 
 /// The services beside `app`, each with the image that it has in the registry.
-fn services(config: &Config, release: &Release) -> BTreeMap<String, Service> {
-    let services = config.services.others.iter();
+fn services(settings: &Settings, release: &Release) -> BTreeMap<String, Service> {
+    let services = settings.config.services.others.iter();
     let services = services.filter_map(|(name, service)| {
         let pushed = release.services.get(name.as_str())?;
-        Some((name.to_string(), service_of(service, pushed)))
+        let period = settings.origin(&format!("services.{name}.health.start_period"));
+        let health = health_of(service, period.is_some());
+        Some((name.to_string(), service_of(service, health, pushed)))
     });
     services.collect()
 }
 
-fn service_of(service: &config::Service, pushed: &InRegistry) -> Service {
+fn service_of(
+    service: &config::Service,
+    health: Option<HealthCheck>,
+    pushed: &InRegistry,
+) -> Service {
     Service {
         image: pushed.image.clone(),
         digest: pushed.digest.as_ref().map(ToString::to_string),
         command: service.command.clone(),
         env: env(&service.env),
         secrets: service.secrets.clone(),
-        health: health_of(service),
+        health,
         replicas: Some(service.replicas),
         resources: resources(&service.resources),
         restart: restart(service.restart),
@@ -202,8 +212,9 @@ fn service_of(service: &config::Service, pushed: &InRegistry) -> Service {
     }
 }
 
-/// Nothing where nothing is said: the platform knows the image, and what the service speaks.
-fn health_of(service: &config::Service) -> Option<HealthCheck> {
+/// Nothing where nothing is said: the platform knows the image, and what the service speaks. The start period of what only has
+/// to run is no time that it may take, but one that it has to last: unless it is said, a short one is enough.
+fn health_of(service: &config::Service, says_period: bool) -> Option<HealthCheck> {
     let asked = service.health.clone();
     let is_asked = asked.is_some() || service.liveness.kind != LivenessKind::None;
     is_asked.then(|| {
@@ -218,7 +229,10 @@ fn health_of(service: &config::Service) -> Option<HealthCheck> {
             Some(ServiceHealthKind::Process) => ProbeKind::Process,
             Some(ServiceHealthKind::Http | ServiceHealthKind::Auto) | None => ProbeKind::Http,
         };
-        let said = with_health.health.unwrap_or_default();
+        let mut said = with_health.health.unwrap_or_default();
+        if kind == ProbeKind::Process && !says_period {
+            said.start_period = PROCESS_PROOF;
+        }
         health(&said, kind, &service.liveness)
     })
 }

@@ -276,3 +276,26 @@ impl Limits {
         parts.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_in_words() {
+        let text = |resources: &Resources| Limits::of(resources).text();
+        assert_eq!(text(&Resources::default()), "none");
+        let limited = Resources {
+            memory: Some("512M".parse().unwrap()),
+            cpus: serde_json::from_str("1.5").unwrap(),
+            pids: 100,
+            read_only: true,
+            best_effort: true,
+        };
+        assert_eq!(
+            text(&limited),
+            "512M of memory, 1.5 processors, 100 processes, nothing of the image can be written to, as far as the platform \
+             can enforce them"
+        );
+    }
+}

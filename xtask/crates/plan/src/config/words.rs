@@ -142,7 +142,7 @@ words! {
         Command = "command",
         /// The image's own `HEALTHCHECK`, at its own times where it has some.
         Image = "image",
-        /// Not at all: its program has to run, for the start period at first.
+        /// Not at all: its program has to run, for the start period at first, which is `2s` here unless it is said.
         Process = "process",
     }
 }
