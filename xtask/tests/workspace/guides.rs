@@ -215,7 +215,8 @@ fn is_code(word: &str) -> bool {
 #[test]
 fn every_promise_names_tests_that_are_there() {
     let text = read(&root().join("docs/guarantees.md"));
-    let sources = files(&root().join("core"), "rs");
+    let folders = ["core", "xtask"].map(|folder| files(&root().join(folder), "rs"));
+    let sources = folders.concat();
     let mut count = 0;
     for named in text.split('`').skip(1).step_by(2) {
         let Some((module, test)) = named.split_once("::") else {
