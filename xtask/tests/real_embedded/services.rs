@@ -265,7 +265,7 @@ fn one_that_fails_returns_all_and_is_named() {
         .edit("core/src/main.rs", "\"one\"", "\"two\"");
     shop.config(
         "command = [\"work\"]",
-        "command = [\"fail\"]\nrestart = \"never\"",
+        "command = [\"fail\"]\nrestart = \"never\"\nenv.WORK_TOKEN = \"swordfish-of-the-worker\"",
     );
     let (code, second) = machine.deploy(&[]);
     assert_eq!(
@@ -275,10 +275,13 @@ fn one_that_fails_returns_all_and_is_named() {
     );
     let details = second["error"]["details"].as_str().unwrap();
     assert!(details.contains("worker: "), "{details}");
-    assert!(
-        second["error"].to_string().contains("nothing to work on"),
-        "{second:#}"
-    );
+    let logs = machine.xtask(&["logs", "--service", "worker"]);
+    for told in [&second.to_string(), &logs.stdout] {
+        assert!(
+            told.contains("nothing to work on with [redacted]"),
+            "{told}"
+        );
+    }
     assert_eq!(body(&first["url"], "/"), "one / ");
     let status = machine.xtask(&["status", "--output", "json"]);
     assert_eq!(

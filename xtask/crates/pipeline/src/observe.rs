@@ -210,7 +210,10 @@ impl Observer<'_> {
         if let Some(text) = self.variables.get(docker_config::VARIABLE) {
             docker_config::learn(self.redactor, text);
         }
-        for (name, value) in self.config().env.iter() {
+        let config = self.config();
+        let of_services = config.services.others.values().map(|service| &service.env);
+        let environments = std::iter::once(&config.env).chain(of_services);
+        for (name, value) in environments.flat_map(deploy_plan::config::Variables::iter) {
             if deploy_plan::config::redact_value(name, value) != value {
                 self.redactor.learn_text(value);
             }
