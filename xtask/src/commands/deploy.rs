@@ -99,9 +99,13 @@ fn previews(context: &Context, plan: &Plan, found: &Observation) -> Result<Previ
             Err(failure) => failures.push(failure),
         }
     }
+    let live = |name: &str| {
+        let digest = plan.live.as_ref()?.services.get(name)?;
+        Some(digest.as_str())
+    };
     for service in &plan.services {
         if let ServiceImage::Copied(copied) = &service.image
-            && let Some(report) = image::known_copy(settings, copied)
+            && let Some(report) = image::known_copy(settings, copied, live(&service.name))
         {
             previews.copies.insert(service.name.clone(), report);
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use deploy_pipeline::observe::Observer;
-use deploy_plan::config::ControlPlane;
+use deploy_plan::config::{APP, ControlPlane, ServiceName};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::Failure;
 use deploy_plan::observed::{Dockerfile, Observed};
@@ -107,6 +107,11 @@ fn facts(context: &Context, observed: &Observed) -> Vec<Finding> {
             "dockerfile",
             format!("FROM {from}, {} COPY lines", copies.len()),
         ));
+    }
+    let others = config.services.others.keys();
+    let others: Vec<&str> = others.map(ServiceName::as_str).collect();
+    if !others.is_empty() {
+        facts.push(good("services", format!("{APP}, {}", others.join(", "))));
     }
     let enabled = observed.extensions.iter().filter(|e| e.enabled).count();
     facts.push(good("extensions", format!("{enabled} enabled")));

@@ -95,9 +95,12 @@ impl Made {
             layers_cached,
             ..
         } = self.counters;
+        let layers = match self.manifest.layers.len() {
+            1 => "1 layer".to_owned(),
+            many => format!("{many} layers"),
+        };
         let made = format!(
-            "{} layers, {}, {layers_cached} unchanged, {layers_built} made, {}",
-            self.manifest.layers.len(),
+            "{layers}, {}, {layers_cached} unchanged, {layers_built} made, {}",
             megabytes(self.report.size),
             crate::push::short(&self.digest)
         );
@@ -182,14 +185,16 @@ pub fn preview(
     Ok(layers.collect())
 }
 
-/// What is in an image that would be copied, where that is known here. Asks nobody.
+/// What is in an image that would be copied, where that is known here; `live` is the digest of what serves in its place. Asks
+/// nobody.
 #[must_use]
-pub fn known_copy(settings: &Settings, copied: &Copied) -> Option<ImageReport> {
+pub fn known_copy(settings: &Settings, copied: &Copied, live: Option<&str>) -> Option<ImageReport> {
     let platform = platform_of(copied.platform.as_ref());
     let bases = Bases::known(state(settings));
     let image = bases.finished(&copied.reference, &platform).ok()?;
     let (reference, manifest) = (&copied.reference, &image.manifest);
-    Some(layers::report_of_copy(reference, manifest, false))
+    let serves = live == Some(image.digest.to_string().as_str());
+    Some(layers::report_of_copy(reference, manifest, serves))
 }
 
 /// Notes on each layer whether the image that serves now has it, as far as that image, which has the digest `live`, is in

@@ -121,9 +121,12 @@ impl Service {
         let Self { name, .. } = self;
         let _ = writeln!(text, "service      {name}: {}", self.what());
         if let Some(tag) = &self.tag {
-            let bytes = self
-                .bytes
-                .map_or_else(String::new, |size| format!(", {}", bytes(size)));
+            let live = self.copy.as_ref().is_some_and(|copy| copy.new == 0);
+            let bytes = match self.bytes {
+                Some(size) if live => format!(", {}, the same as live", bytes(size)),
+                Some(size) => format!(", {}", bytes(size)),
+                None => String::new(),
+            };
             let digest = match &self.digest {
                 Some(digest) => format!(", pinned to {digest}"),
                 None if self.source.kind == "image" => {
