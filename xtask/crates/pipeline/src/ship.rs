@@ -43,12 +43,12 @@ pub(crate) struct InRegistry {
 /// A service whose image is not that of another one.
 struct Part<'a> {
     name: &'a str,
-    from: From<'a>,
+    from: Source<'a>,
 }
 
 /// Where an image comes from.
 #[derive(Clone, Copy)]
-enum From<'a> {
+enum Source<'a> {
     Native(&'a Image),
     Docker(&'a Image),
     Copied(&'a Copied),
@@ -70,8 +70,8 @@ pub(crate) fn look_for_copies(
 ) -> Result<(), Failure> {
     let parts = parts(execution.plan);
     let mut copies = parts.iter().filter_map(|part| match part.from {
-        From::Copied(copied) => Some((part.name, copied)),
-        From::Native(_) | From::Docker(_) | From::There => None,
+        Source::Copied(copied) => Some((part.name, copied)),
+        Source::Native(_) | Source::Docker(_) | Source::There => None,
     });
     let (Some(of_app), Some(first)) = (&execution.plan.image, copies.next()) else {
         return Ok(());
@@ -116,7 +116,7 @@ pub(crate) fn ship(
     let mut destination = token(run, execution, control)?;
     let (by_docker, ours): (Vec<_>, Vec<_>) = parts
         .iter()
-        .partition(|part| matches!(part.from, From::Docker(_)));
+        .partition(|part| matches!(part.from, Source::Docker(_)));
     if !ours.is_empty() {
         let client = push::sender(run, &destination, execution)?;
         let making = Making {
@@ -139,7 +139,7 @@ pub(crate) fn ship(
         push_all(run, execution, of_app, ready, &client, &destination)?;
     }
     for part in by_docker {
-        if let From::Docker(image) = part.from {
+        if let Source::Docker(image) = part.from {
             let to = destination_of(part.name, &destination)?;
             let digest = docker::build_and_push(run, execution, image, binaries, &to)
                 .map_err(|failure| of_service(part.name, failure))?;
@@ -151,22 +151,22 @@ pub(crate) fn ship(
 
 /// `app`, and every service with an image of its own.
 fn parts(plan: &Plan) -> Vec<Part<'_>> {
-    fn made(image: &Image) -> From<'_> {
+    fn made(image: &Image) -> Source<'_> {
         match image.builder {
-            ImageBuilder::Native => From::Native(image),
-            ImageBuilder::Docker => From::Docker(image),
+            ImageBuilder::Native => Source::Native(image),
+            ImageBuilder::Docker => Source::Docker(image),
         }
     }
     let of_app = Part {
         name: APP,
-        from: plan.image.as_ref().map_or(From::There, made),
+        from: plan.image.as_ref().map_or(Source::There, made),
     };
     let others = plan.services.iter().filter_map(|service| {
         let from = match &service.image {
             ServiceImage::OfApp => return None,
             ServiceImage::Made(image) => made(image),
-            ServiceImage::Copied(copied) => From::Copied(copied),
-            ServiceImage::There => From::There,
+            ServiceImage::Copied(copied) => Source::Copied(copied),
+            ServiceImage::There => Source::There,
         };
         Some(Part {
             name: &service.name,
@@ -235,9 +235,9 @@ fn make_all<'p, 'c>(
             });
             let delivery = Delivery::begin(client, destination, &cache);
             let made = match part.from {
-                From::Native(image) => maker.make(run, image, binaries, &delivery, live),
-                From::Copied(copied) => maker.copy(copied, live),
-                From::Docker(_) | From::There => continue,
+                Source::Native(image) => maker.make(run, image, binaries, &delivery, live),
+                Source::Copied(copied) => maker.copy(copied, live),
+                Source::Docker(_) | Source::There => continue,
             };
             let made = made.map_err(|failure| of_service(part.name, failure))?;
             all.push(Ready {
@@ -291,8 +291,8 @@ fn push_all(
         } in ready
         {
             let papers = match part.from {
-                From::Native(image) | From::Docker(image) => Papers::of(execution, image),
-                From::Copied(_) | From::There => Papers::of(execution, of_app).of_copy(),
+                Source::Native(image) | Source::Docker(image) => Papers::of(execution, image),
+                Source::Copied(_) | Source::There => Papers::of(execution, of_app).of_copy(),
             };
             let to = destination_of(part.name, destination)?;
             let pushed = push::push(run, &to, &made, &papers, delivery)
