@@ -325,6 +325,9 @@ impl Document {
         if !app.command.is_empty() {
             let _ = writeln!(text, "command      {}", app.command.join(" "));
         }
+        for (volume, path) in &app.volumes {
+            let _ = writeln!(text, "volume       {volume} at {path}");
+        }
         let routes = match app.routes {
             None => "all that are for no other service".to_owned(),
             Some(routes) if routes.is_empty() => "none".to_owned(),

@@ -25,7 +25,8 @@ fn shop(registry: &str) -> Layout {
          [services.tools]\nbinary = \"system-tools\"\nprotocol = \"http\"\nreplicas = 2\n\
          resources.memory = \"64M\"\n\
          [services.db]\nimage = \"{registry}/{DATABASE}:1\"\nprotocol = \"tcp\"\n\
-         secrets = {{ PASSWORD = \"DB_PASSWORD\" }}\nhealth.interval = \"2s\"\n"
+         secrets = {{ PASSWORD = \"DB_PASSWORD\" }}\nhealth.interval = \"2s\"\n\
+         volumes = {{ data = \"/var/lib/db\" }}\n"
     ))
 }
 
@@ -94,6 +95,7 @@ fn a_finished_image_goes_from_registry_to_registry_as_it_is() {
     let db = &request["services"]["db"];
     assert_eq!(db["digest"], Value::from(wanted.as_str()));
     assert_eq!(db["secrets"]["PASSWORD"], "DB_PASSWORD");
+    assert_eq!(db["volumes"]["data"], "/var/lib/db");
     assert_eq!(
         (&db["health"]["kind"], &db["health"]["interval_ms"]),
         (&"tcp".into(), &2000.into())

@@ -38,6 +38,7 @@ env.DB = "${services.db.INTERNAL_HOST}:${services.db.INTERNAL_PORT}"
 image = "DATABASE"
 protocol = "tcp"
 command = ["/db", "${PORT}"]
+volumes = { data = "/data" }
 "#;
 
 struct Shop {
@@ -152,6 +153,7 @@ fn four_services_from_one_command() {
         "limits       256M of memory, as far as the platform can enforce them\n",
         "service      api: routes /api\n  image      binary shop-api as api-deploy-",
         "service      db: tcp for the other services\n  image      a copy of ",
+        "  volume     data at /data\n",
         "service      worker: listens nowhere\n  image      that of app\n  command    work\n  after      db\n",
         "order        db, api, worker, app\n",
     ] {
@@ -247,11 +249,23 @@ fn what_has_not_changed_is_neither_sent_nor_started_again() {
         service(&third, "db")["digest"]
     );
 
+    // Started anew, it finds what it has written.
+    shop.config("volumes = {", "env.LEVEL = \"2\"\nvolumes = {");
+    let fourth = machine.deploy_well();
+    assert_eq!(service(&fourth, "db")["deployment"], 3);
+    assert!(body(&fourth["url"], "/api/db").ends_with(", start 2"));
+    let database = body(&fourth["url"], "/api/db");
+    machine
+        .workspace
+        .edit("shop/api/src/main.rs", "\"api two\"", "\"api three\"");
+    machine.workspace.commit_everything("a third interface");
+    machine.deploy_well();
+
     let back = machine.xtask(&["rollback", "--output", "json"]);
     back.expect_success();
-    assert_eq!(body(&third["url"], "/api/x"), "api one /api/x ");
+    assert_eq!(body(&third["url"], "/api/x"), "api two /api/x ");
     assert_eq!(body(&third["url"], "/api/db"), database);
-    assert_eq!(service(&back.json(), "api")["deployment"], 3);
+    assert_eq!(service(&back.json(), "api")["deployment"], 5);
 }
 
 #[test]

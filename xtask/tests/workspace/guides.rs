@@ -108,10 +108,13 @@ fn resolve<'s>(schema: &'s Value, property: &'s Value) -> &'s Value {
 fn row(schema: &Value, key: &str, property: &Value) -> String {
     let variable = variable(key);
     let map = property.get("additionalProperties").is_some();
-    let (key, variable) = if map && key.contains(".NAME.") {
-        (format!("{key}.VARIABLE"), format!("{variable}_VARIABLE"))
-    } else if map {
-        (format!("{key}.NAME"), format!("{variable}_NAME"))
+    let chosen = match key {
+        _ if key.ends_with(".volumes") => "VOLUME",
+        _ if key.contains(".NAME.") => "VARIABLE",
+        _ => "NAME",
+    };
+    let (key, variable) = if map {
+        (format!("{key}.{chosen}"), format!("{variable}_{chosen}"))
     } else {
         (key.to_owned(), variable)
     };

@@ -238,8 +238,9 @@ fn list(shape: &Shape) -> String {
 /// A key that the user chooses (of an environment, of a service, of a variable) follows the rules of its type.
 fn check_chosen_key(path: &[String], chosen: &Shape) -> Result<(), Fault> {
     match chosen {
-        // A value that every map of texts takes: the name of a secret is one that a variable may have.
-        Shape::Leaf(_) => reads_alone::<DeployFile>(path, &json!("A")),
+        // One of these is a value for every map of texts, whose keys hold names of secrets or paths.
+        Shape::Leaf(_) => reads_alone::<DeployFile>(path, &json!("A"))
+            .or_else(|fault| reads_alone::<DeployFile>(path, &json!("/A")).map_err(|_| fault)),
         Shape::Section(_) => reads_alone::<DeployFile>(path, &json!({})),
     }
 }

@@ -313,6 +313,7 @@ mod tests {
         env map
         services.app.command List
         services.app.depends_on List
+        services.app.volumes map
         services.app.routes List
         services map
         ");

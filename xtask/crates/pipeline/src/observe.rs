@@ -14,7 +14,7 @@ use deploy_config::credentials::{Credential, Validity};
 use deploy_config::extensions::Extensions;
 use deploy_config::tenants::Tenants;
 use deploy_config::{Settings, project};
-use deploy_plan::config::{Builder, Config, ControlPlane};
+use deploy_plan::config::{Builder, Config, ControlPlane, Variables};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::observed::{self, Extension, Live, Observed, Web};
@@ -126,14 +126,18 @@ impl Observer<'_> {
         found
     }
 
-    /// The names of the tenant's secrets, where a service asks for some. Who may not see them still deploys: the platform
+    /// The names of the tenant's secrets, where any is asked for. Who may not see them still deploys: the platform
     /// looks once more.
     fn secrets(&self, found: &mut Observation) {
-        let mut services = self.config().services.others.values();
+        let config = self.config();
+        let named = |env: &Variables| env.iter().any(|(_, value)| value.contains("${secrets."));
+        let mut services = config.services.others.values();
+        let wanted = named(&config.env)
+            || services.any(|service| !service.secrets.is_empty() || named(&service.env));
         let control = found.control.as_ref();
         let control = control.filter(|control| control.offers("secrets"));
         if let Some(control) = control
-            && services.any(|service| !service.secrets.is_empty())
+            && wanted
             && let Ok(Some(known)) = control.client.secrets(&control.tenant)
         {
             let names = known.into_iter().map(|secret| secret.name);
@@ -213,7 +217,7 @@ impl Observer<'_> {
         let config = self.config();
         let of_services = config.services.others.values().map(|service| &service.env);
         let environments = std::iter::once(&config.env).chain(of_services);
-        for (name, value) in environments.flat_map(deploy_plan::config::Variables::iter) {
+        for (name, value) in environments.flat_map(Variables::iter) {
             if deploy_plan::config::redact_value(name, value) != value {
                 self.redactor.learn_text(value);
             }

@@ -68,6 +68,10 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
             "[services]".to_owned(),
         ),
         (
+            config.services.has_volumes() && !control.offers("volumes"),
+            "volumes".to_owned(),
+        ),
+        (
             deploy.strategy != Strategy::Rolling && !known,
             format!("deploy.strategy = \"{strategy}\""),
         ),
@@ -126,6 +130,7 @@ pub(crate) fn request(
         env: env(&config.env),
         command: app.command,
         depends_on: app.depends_on,
+        volumes: app.volumes,
         routes: app.routes.map(|routes| routes.iter().map(route).collect()),
         services: services(execution.settings, release),
         timeout_seconds: Some(execution.plan.rollout.timeout_seconds),
@@ -198,6 +203,7 @@ fn service_of(
         command: service.command.clone(),
         env: env(&service.env),
         secrets: service.secrets.clone(),
+        volumes: service.volumes.clone(),
         health,
         replicas: Some(service.replicas),
         resources: resources(&service.resources),

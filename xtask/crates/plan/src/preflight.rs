@@ -22,6 +22,7 @@ pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
     failures.extend(tags(request));
     failures.extend(tree(config, observed));
     failures.extend(checks(config));
+    failures.extend(services::secrets_of_app(config, observed));
     failures.extend(services::check(request, config, observed));
     if !request.skip_push {
         let made = made(config, observed);

@@ -39,6 +39,7 @@ pub(super) struct Service {
     env: Vec<String>,
     /// Names of variables, each with the name of a secret.
     secrets: BTreeMap<String, String>,
+    volumes: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +115,7 @@ impl Service {
             limits: Limits::of(&said.resources),
             env: said.env.iter().map(|(name, _)| name.to_owned()).collect(),
             secrets: said.secrets.clone(),
+            volumes: said.volumes.clone(),
         }
     }
 
@@ -166,6 +168,9 @@ impl Service {
             });
             let told: Vec<_> = told.collect();
             let _ = writeln!(text, "  secrets    {}", told.join(", "));
+        }
+        for (volume, path) in &self.volumes {
+            let _ = writeln!(text, "  volume     {volume} at {path}");
         }
     }
 

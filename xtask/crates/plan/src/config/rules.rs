@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{Duration, variables};
+use super::{Duration, ServiceName, variables};
 
 pub(super) fn not_empty<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let text = String::deserialize(input)?;
@@ -66,6 +66,27 @@ pub(super) fn secret_names<'de, D: Deserializer<'de>>(
                  kept by `cargo xtask secrets set NAME`"
             ))
         })?;
+    }
+    Ok(map)
+}
+
+/// Volumes by name, with the paths at which they are found. The names follow the rule of those of services.
+pub(super) fn volumes<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = BTreeMap::<String, String>::deserialize(input)?;
+    for (name, path) in &map {
+        if name.parse::<ServiceName>().is_err() {
+            return Err(D::Error::custom(format!(
+                "`{name}` is no name of a volume: a lower-case letter, then at most 29 lower-case letters, digits and single \
+                 dashes between them"
+            )));
+        }
+        if !path.starts_with('/') || path.trim_end_matches('/').is_empty() {
+            return Err(D::Error::custom(format!(
+                "`{path}` is no place for a volume: an absolute path below `/`"
+            )));
+        }
     }
     Ok(map)
 }

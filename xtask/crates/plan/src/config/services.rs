@@ -26,6 +26,14 @@ pub struct Services {
 }
 
 impl Services {
+    /// Whether any service has a volume.
+    #[must_use]
+    pub fn has_volumes(&self) -> bool {
+        let of_app = self.app.iter().map(|app| &app.volumes);
+        let others = self.others.values().map(|service| &service.volumes);
+        of_app.chain(others).any(|volumes| !volumes.is_empty())
+    }
+
     /// Whether the release is `app` alone, as if nothing was said of services.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -42,6 +50,10 @@ pub struct AppService {
     pub command: Vec<String>,
     /// Services that have to serve before it is started.
     pub depends_on: Vec<String>,
+    /// Volumes that it has, by name, each with the absolute path at which it finds them. They are the tenant's and outlive
+    /// instances and releases; a service with one has one instance.
+    #[serde(deserialize_with = "rules::volumes")]
+    pub volumes: BTreeMap<String, String>,
     /// Requests on the tenant's URL that are for it, each a path, a host, or both. Not said: all that are for no other
     /// service. `[]`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,11 +101,16 @@ pub struct Service {
     /// Which of its instances are started again that have ended, as in `deploy.restart`.
     pub restart: Restart,
     /// Its environment variables. `${services.NAME.INTERNAL_URL}` in a value is the address of a service; so are
-    /// `INTERNAL_HOST`, `INTERNAL_PORT` and `PUBLIC_URL`.
+    /// `INTERNAL_HOST`, `INTERNAL_PORT` and `PUBLIC_URL`. `${secrets.NAME}` is a secret of the tenant, put in when an instance is
+    /// started.
     pub env: Variables,
     /// The tenant's secrets that it finds: names of variables, each with the name of a secret.
     #[serde(deserialize_with = "rules::secret_names")]
     pub secrets: BTreeMap<String, String>,
+    /// Volumes that it has, by name, each with the absolute path at which it finds them. They are the tenant's and outlive
+    /// instances and releases; a service with one has one instance.
+    #[serde(deserialize_with = "rules::volumes")]
+    pub volumes: BTreeMap<String, String>,
     /// What each of its instances may use of the machine.
     pub resources: Resources,
     /// How the platform decides that an instance of it is well. Where nothing is said of it: what its image says, else as it
@@ -119,6 +136,7 @@ impl Default for Service {
             restart: Restart::Always,
             env: Variables::default(),
             secrets: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             resources: Resources::default(),
             health: None,
             liveness: Liveness::default(),

@@ -30,6 +30,7 @@ pub(super) fn check(request: &Request, config: &Config, observed: &Observed) -> 
     failures.extend(dependencies(config));
     failures.extend(routes(config));
     failures.extend(references(config));
+    failures.extend(volumes(config));
     failures
 }
 
@@ -88,23 +89,52 @@ fn alone(name: &str, service: &Service) -> Vec<Failure> {
     failures
 }
 
+/// Secrets that a service is given, and those in the values of its variables.
 fn secrets(name: &str, service: &Service, observed: &Observed) -> Vec<Failure> {
+    let in_values = service
+        .env
+        .iter()
+        .flat_map(|(_, value)| named_secrets(value));
+    let wanted = service.secrets.values().map(String::as_str);
+    missing(
+        &format!("services.{name} needs"),
+        wanted.chain(in_values),
+        observed,
+    )
+}
+
+/// Secrets in the values of the variables of `app`.
+pub(super) fn secrets_of_app(config: &Config, observed: &Observed) -> Vec<Failure> {
+    let in_values = config
+        .env
+        .iter()
+        .flat_map(|(_, value)| named_secrets(value));
+    missing("[env] names", in_values, observed)
+}
+
+fn missing<'a>(
+    who: &str,
+    wanted: impl Iterator<Item = &'a str>,
+    observed: &Observed,
+) -> Vec<Failure> {
     let Some(known) = &observed.secrets else {
         return Vec::new();
     };
-    let missing = service
-        .secrets
-        .values()
-        .filter(|secret| !known.contains(*secret));
-    let missing: BTreeSet<_> = missing.collect();
+    let missing: BTreeSet<&str> = wanted.filter(|secret| !known.contains(*secret)).collect();
     let failures = missing.into_iter().map(|secret| {
         Failure::preflight(
             "secret_missing",
-            format!("services.{name} needs the secret {secret}, which the tenant does not have"),
+            format!("{who} the secret {secret}, which the tenant does not have"),
             format!("set it first: cargo xtask secrets set {secret}"),
         )
     });
     failures.collect()
+}
+
+/// The secrets that a value names.
+fn named_secrets(value: &str) -> impl Iterator<Item = &str> {
+    let references = value.split("${secrets.").skip(1);
+    references.filter_map(|rest| Some(rest.split_once('}')?.0))
 }
 
 /// The tag of the service's own image is longer than that of `app`.
@@ -193,6 +223,32 @@ fn routes(config: &Config) -> Vec<Failure> {
                     "give one of them another one".to_owned()
                 },
             ));
+        }
+    }
+    failures
+}
+
+/// No volume is for two, neither services nor instances.
+fn volumes(config: &Config) -> Vec<Failure> {
+    let of_app = config.services.app.iter();
+    let of_app = of_app.map(|app| (APP, config.deploy.replicas, &app.volumes));
+    let others = services(config).map(|(name, said)| (name, said.replicas, &said.volumes));
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (name, replicas, volumes) in of_app.chain(others) {
+        for volume in volumes.keys() {
+            if replicas > 1 {
+                failures.push(invalid(
+                    format!("services.{name} has the volume {volume} and {replicas} instances: one instance at a time may have it"),
+                    "set its replicas to 1, or take the volume away",
+                ));
+            }
+            if let Some(other) = taken.insert(volume, name) {
+                failures.push(invalid(
+                    format!("{other} and {name} both have the volume {volume}, which is for one service at a time"),
+                    "give one of them another",
+                ));
+            }
         }
     }
     failures

@@ -145,7 +145,7 @@ impl Core {
         let data = json!({
             "product": "double",
             "version": "1",
-            "features": ["services"],
+            "features": ["services", "volumes"],
             "strategies": ["rolling"],
             "engine": {"name": "none"},
         });

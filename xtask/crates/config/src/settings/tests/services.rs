@@ -229,3 +229,31 @@ strategy = "canary"
     }
     .check(), @r"variable SYSTEMPROMPT_SERVICES_API_REPLICAS: expected a whole number, found `many`");
 }
+
+#[test]
+fn volumes_have_names_and_places() {
+    insta::assert_snapshot!(check_file(
+        r#"
+[services.db]
+volumes = { Data = "/data", data = "data", more = "/more", root = "/" }
+"#
+    ), @r#"
+    `Data` is no name of a volume: a lower-case letter, then at most 29 lower-case letters, digits and single dashes between them
+     --> .systemprompt/deploy.toml:3:13
+      |
+    3 | volumes = { Data = "/data", data = "data", more = "/more", root = "/" }
+      |             ^^^^
+
+    `services.db.volumes.data`: `data` is no place for a volume: an absolute path below `/`
+     --> .systemprompt/deploy.toml:3:36
+      |
+    3 | volumes = { Data = "/data", data = "data", more = "/more", root = "/" }
+      |                                    ^^^^^^
+
+    `services.db.volumes.root`: `/` is no place for a volume: an absolute path below `/`
+     --> .systemprompt/deploy.toml:3:67
+      |
+    3 | volumes = { Data = "/data", data = "data", more = "/more", root = "/" }
+      |                                                                   ^^^
+    "#);
+}

@@ -116,7 +116,9 @@ fn what_each_says_alone() {
         "d": { "env": { "X": "1" }, "secrets": { "X": "KNOWN" } },
         "e": { "health": { "kind": "command" } },
         "f": { "binary": "zebra" },
-        "g": { "secrets": { "Y": "STRANGE", "Z": "KNOWN" } },
+        "g": { "secrets": { "Y": "STRANGE", "Z": "KNOWN" }, "env": { "URL": "x:${secrets.ODD}@${secrets.KNOWN}" } },
+        "h": { "replicas": 2, "volumes": { "data": "/data" } },
+        "i": { "volumes": { "data": "/data" } },
     }));
     assert_eq!(
         found,
@@ -126,7 +128,10 @@ fn what_each_says_alone() {
             "service_invalid: services.b has routes, which are for HTTP, and its protocol is tcp",
             "service_invalid: the health check of services.c asks on a port, and it listens on none: it has neither protocol nor routes",
             "service_invalid: X is in services.d.env and in services.d.secrets (KNOWN)",
+            "secret_missing: services.g needs the secret ODD, which the tenant does not have",
             "secret_missing: services.g needs the secret STRANGE, which the tenant does not have",
+            "service_invalid: services.h has the volume data and 2 instances: one instance at a time may have it",
+            "service_invalid: h and i both have the volume data, which is for one service at a time",
             "binary_unknown: services.f.binary: no package builds zebra; there are systemprompt, systemprompt-admin, xtask",
         ]
     );
