@@ -1,9 +1,25 @@
 //! Commands that are run beside the program of an instance.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::instance::Exit;
+
+/// What all that a command starts has in its environment, with the command's number.
+pub(crate) const MARK: &str = "SYSTEMPROMPT_COMMAND";
+
+/// The number of a new command. They begin with the time: those of an earlier server are other ones.
+pub(crate) fn number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or_default();
+    let next = |last: u64| Some(now.max(last + 1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    last.map_or(now, |last| now.max(last + 1))
+}
 
 /// A command to run inside an instance: as the same user, with the same files, in the same environment, within
 /// the same bounds.

@@ -24,6 +24,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -135,7 +137,8 @@ fn about(name: &str) -> std::io::Result<String> {
 
 /// What a release command does: `print` says so and ends well, `fail` ends with 9, `hang` never ends, `ask` ends well where a
 /// database answers, unless it is of the version in `REFUSES`. What a check does: `check PATH` asks the instance that it runs in, and ends with 1 and the answer's last line
-/// when that is not 200.
+/// when that is not 200; `leave NAME` leaves an orphan called so, in a group of its own, and ends well; `leave NAME hang` does not
+/// end then.
 fn once(command: &str) {
     if command == "check" {
         let path = env::args().nth(2).unwrap_or_default();
@@ -146,6 +149,9 @@ fn once(command: &str) {
         std::io::Read::read_to_string(&mut stream, &mut answer).expect("it answers");
         println!("{answer}");
         std::process::exit(i32::from(!answer.starts_with("HTTP/1.1 200 ")));
+    }
+    if command == "leave" {
+        return leave();
     }
     println!("running {command} for version {}", variable("VERSION", "none"));
     match command {
@@ -160,6 +166,24 @@ fn once(command: &str) {
         _ => loop {
             thread::sleep(Duration::from_secs(3600));
         },
+    }
+}
+
+fn leave() {
+    let own = env::current_exe().expect("a program has a file");
+    let name = env::args().nth(2).unwrap_or_default();
+    let begin = |words: &[&str]| {
+        let mut command = Command::new(&own);
+        command.args(words).process_group(0).spawn().expect("a program can be started")
+    };
+    match env::args().nth(3).as_deref() {
+        Some("parent") => drop(begin(&["orphan", &name])),
+        how => {
+            begin(&["leave", &name, "parent"]).wait().expect("a child ends");
+            if how == Some("hang") {
+                thread::sleep(Duration::from_secs(3600));
+            }
+        }
     }
 }
 

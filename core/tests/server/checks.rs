@@ -149,6 +149,43 @@ fn checked_by(words: &[&str]) -> impl FnOnce(&mut HealthCheck) {
 
 const CHECK: [&str; 3] = ["/app", "check", "/health"];
 
+/// How many processes of this machine have the name of a test as an argument.
+fn orphans(name: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let words = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let is_one = |words: &Vec<u8>| words.ends_with(format!("orphan\0{name}\0").as_bytes());
+    words.filter(is_one).count()
+}
+
+#[test]
+pub(crate) fn nothing_that_a_check_starts_outlives_it() {
+    let server = Server::start();
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    let name = format!("of-{}", std::process::id());
+    let none_left = |what: &str| until(what, || (orphans(&name) == 0).then_some(()));
+    let done = server.deploy(&with(&server, "one", checked_by(&["/app", "leave", &name])));
+    assert_eq!(server.wait(done.deployment.unwrap()).state, "succeeded");
+    none_left("what a check has left goes with it");
+    // One that takes too long leaves one each time it is asked.
+    let number = server
+        .deploy(&with(&server, "one", |check| {
+            check.probe = command(&["/app", "leave", &name, "hang"]);
+            check.timeout_ms = 500;
+            check.start_period_ms = 600_000;
+        }))
+        .deployment
+        .unwrap();
+    server.wait_for(number, |deployment| deployment.state == "provisioned");
+    until("a check has begun", || (orphans(&name) > 0).then_some(()));
+    none_left("what a late check has left goes with it");
+    assert_eq!(
+        server.client().deployment("local", number).unwrap().state,
+        "provisioned"
+    );
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "rolled_back");
+}
+
 fn check_commands(server: Server) {
     push(&server, "local", "one", &[("VERSION", "one")]);
     push(&server, "local", "sick", &[("MODE", "unhealthy")]);

@@ -14,6 +14,7 @@ macro_rules! conformance {
             checks: [
                 a_command_inside_the_instance_decides,
                 a_command_may_say_that_an_instance_cannot_be_helped,
+                nothing_that_a_check_starts_outlives_it,
                 the_check_of_the_image_is_used_where_it_is_asked_for,
             ],
             deploy: [

@@ -1,18 +1,19 @@
 //! Commands beside the program of a container, by `exec`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::models::ExecInspectResponse;
 use futures_util::StreamExt as _;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::time::{Instant, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::errors::{failed, reason};
 use super::instance::exit_by_code;
-use crate::command::{Command, CommandOutcome};
+use crate::command::{Command, CommandOutcome, MARK, number};
 use crate::error::EngineError;
 use crate::process::proc;
 
@@ -22,15 +23,23 @@ const OUTPUT: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at that.
 const LOOK: Duration = Duration::from_millis(50);
+const KILL_PAUSE: Duration = Duration::from_millis(2);
 
-/// Runs a command in a container and waits until nothing of it is left.
+/// Runs a command in a container, whose first process the machine knows as `init`, and waits until nothing of it is left.
 pub(super) async fn run(
     docker: &Docker,
-    container: &str,
+    (container, init): (&str, u32),
     command: Command,
 ) -> Result<CommandOutcome, EngineError> {
-    let Command { words, env, limit } = command;
+    let Command {
+        words,
+        mut env,
+        limit,
+    } = command;
     let program = words.first().cloned().unwrap_or_default();
+    let number = number().to_string();
+    let mark = format!("{MARK}={number}");
+    env.insert(MARK.to_owned(), number);
     let env = env
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"));
@@ -51,16 +60,28 @@ pub(super) async fn run(
     }
     let seen = docker.inspect_exec(&id).await;
     let seen = seen.map_err(failed("look at a command"))?;
-    let exit = if ended.is_ok() && seen.running != Some(true) {
+    let begun = Begun {
+        container: container.to_owned(),
+        init: i32::try_from(init).unwrap_or_default(),
+        pid: seen
+            .pid
+            .and_then(|pid| i32::try_from(pid).ok())
+            .unwrap_or_default(),
+        mark,
+    };
+    // What it has left may hold on to its output after its end.
+    let exit = if seen.running == Some(true) {
+        begun.end().await;
+        is_over(docker, &id).await?;
+        None
+    } else {
         let code = seen.exit_code.unwrap_or_default();
         let said = String::from_utf8_lossy(&output);
         if code >= 126 && said.starts_with("OCI runtime exec failed") {
             return Err(explain(program, said.into_owned()));
         }
+        begun.end().await;
         Some(exit_by_code(code))
-    } else {
-        end(docker, container, &id, &seen).await?;
-        None
     };
     Ok(CommandOutcome {
         exit,
@@ -89,21 +110,65 @@ async fn attend(
     Ok(())
 }
 
-/// Docker cannot end what it runs so: that is done past it, by the numbers that the machine has for the processes.
-async fn end(
-    docker: &Docker,
-    container: &str,
-    id: &str,
-    seen: &ExecInspectResponse,
-) -> Result<(), EngineError> {
-    let pid = seen.pid.and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.filter(|pid| *pid > 0 && proc::is_in_group(*pid, container));
-    if let Some(pid) = pid {
-        for process in [pid].into_iter().chain(proc::descendants(pid)) {
-            // One that has ended meanwhile is as wanted; one that may not be ended shows below.
-            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+/// A command that was begun, and how its processes are known again.
+struct Begun {
+    container: String,
+    /// The first process of the container, to which those come whose parents have ended.
+    init: i32,
+    /// The command's own process, which has a session and a group of its own; 0 if it was never there.
+    pid: i32,
+    /// What it and all that it starts have in the environment.
+    mark: String,
+}
+
+impl Begun {
+    /// Docker cannot end what it runs so: that is done past it, by the numbers that the machine has for the processes. One that
+    /// may not be ended, because this server is not root, stays until its container ends.
+    async fn end(self) {
+        let container = self.container.clone();
+        let all = spawn_blocking(move || self.kill()).await;
+        if !all.unwrap_or(true) {
+            tracing::warn!(
+                container,
+                "what a command has left runs on: a server that is not root cannot end it"
+            );
         }
     }
+
+    /// Kills until none is left: new ones may be born meanwhile, hence the rounds. `false` when one stays.
+    fn kill(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.left();
+            if left.is_empty() {
+                return true;
+            }
+            for pid in left {
+                if kill(Pid::from_raw(pid), Signal::SIGKILL) == Err(Errno::EPERM) {
+                    return false;
+                }
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(KILL_PAUSE);
+        }
+    }
+
+    /// Numbers are used again, and a server that is not on the machine of the containers sees other processes under them.
+    fn left(&self) -> Vec<i32> {
+        let mut all = proc::marked(self.init, self.pid, &self.mark);
+        if self.pid > 0 && proc::Process::find(self.pid).is_some_and(|own| own.is_alive()) {
+            all.push(self.pid);
+            all.extend(proc::descendants(self.pid));
+        }
+        all.retain(|pid| proc::is_in_group(*pid, &self.container));
+        all
+    }
+}
+
+/// Waits until Docker knows of the end of a command that was ended.
+async fn is_over(docker: &Docker, id: &str) -> Result<(), EngineError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match docker.inspect_exec(id).await {

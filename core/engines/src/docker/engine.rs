@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerSummary, ContainerSummaryStateEnum, NetworkCreateRequest, SystemInfo,
+    ContainerSummary, ContainerSummaryStateEnum, IpamConfig, NetworkCreateRequest, SystemInfo,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -25,6 +25,7 @@ use super::images;
 use super::instance::{Monitor, Seen, Tended, remove};
 use super::logs::Log;
 use super::record::Records;
+use super::subnet::Subnet;
 use super::volumes::Volumes;
 use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
 use crate::error::EngineError;
@@ -521,20 +522,29 @@ async fn oldest(docker: &Docker, name: &str) -> Result<Option<String>, EngineErr
     Ok(first)
 }
 
-/// The machine's address in the network of instances: the gateway of that.
+/// The machine's address in the network of instances: the gateway of that. Docker knows of none where somebody has made the
+/// network with nothing but a subnet; there it is the address by which this machine is in it.
 async fn host(docker: &Docker, network: &Network, joined: &str) -> Result<IpAddr, EngineError> {
     let loopback = Ipv4Addr::LOCALHOST.into();
-    if *network == Network::Host {
+    let Network::Named(name) = network else {
         return Ok(loopback);
-    }
+    };
     let found = docker.inspect_network(joined, None).await;
     let found = found.map_err(failed("look at the network of instances"))?;
     let ranges = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let gateways = ranges.into_iter().filter_map(|range| range.gateway);
     // Written with the length of its prefix by some versions.
-    let mut addresses = gateways.filter_map(|text| text.split('/').next()?.parse().ok());
-    // One without a gateway leads nowhere.
-    Ok(addresses.next().unwrap_or(loopback))
+    let gateway = |range: &IpamConfig| range.gateway.as_ref()?.split('/').next()?.parse().ok();
+    let own = |range: &IpamConfig| Subnet::parse(range.subnet.as_ref()?)?.own_address();
+    let known = ranges.iter().find_map(gateway);
+    if let Some(address) = known.or_else(|| ranges.iter().find_map(own)) {
+        return Ok(address);
+    }
+    tracing::warn!(
+        network = name,
+        "this machine has no address in the network of instances: services do not reach each other; make it with `docker \
+         network create --gateway`"
+    );
+    Ok(loopback)
 }
 
 /// Docker tells in words why a container cannot be made or started.

@@ -82,10 +82,10 @@ impl Running for Tended {
     }
 
     fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>> {
-        let (docker, container) = (self.docker.clone(), self.container.clone());
+        let (docker, container, init) = (self.docker.clone(), self.container.clone(), self.pid);
         Box::pin(async move {
             // It comes to its end, or to its limit, whoever waits for it.
-            let running = async move { commands::run(&docker, &container, command).await };
+            let running = async move { commands::run(&docker, (&container, init), command).await };
             let ended = tokio::spawn(running).await;
             ended.unwrap_or(Err(EngineError::ShuttingDown))
         })

@@ -16,6 +16,7 @@ mod images;
 mod instance;
 mod logs;
 mod record;
+mod subnet;
 mod volumes;
 
 pub use engine::{DockerEngine, Network, Registry, Settings};

@@ -168,7 +168,7 @@ impl Found {
             guard,
             record,
             orders: queue,
-            commands: Commands::new(),
+            commands: Commands::default(),
             life: changed,
             place,
             volumes,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,7 +20,7 @@ use super::launch::protocol::{MAX_LINE, Order, Report};
 use super::place::Place;
 use super::proc::Process;
 use super::record::InstanceRecord;
-use crate::command::Command;
+use crate::command::{Command, number};
 use crate::instance::{Exit, Life};
 use crate::volumes::Hold;
 
@@ -126,28 +126,17 @@ pub(super) enum Request {
 }
 
 /// Commands that run in an instance, and who waits for them.
+#[derive(Default)]
 pub(super) struct Commands {
-    next: u64,
     waiting: HashMap<u64, oneshot::Sender<Ran>>,
 }
 
 impl Commands {
-    /// Numbers begin with the time: those of an earlier server are other ones.
-    pub(super) fn new() -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            next: u64::try_from(now.as_nanos()).unwrap_or_default(),
-            waiting: HashMap::new(),
-        }
-    }
-
     fn order(&mut self, command: &Command, answer: oneshot::Sender<Ran>) -> Order {
         self.waiting.retain(|_, answer| !answer.is_closed());
-        self.next += 1;
-        self.waiting.insert(self.next, answer);
-        Order::Run(Box::new(command::order(command, self.next)))
+        let number = number();
+        self.waiting.insert(number, answer);
+        Order::Run(Box::new(command::order(command, number)))
     }
 
     fn answer(&mut self, id: u64, ran: Ran) {

@@ -17,6 +17,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::protocol::{Command, CommandEnd, Confinement, Failure, Program, Report, Search};
 use super::spawn;
+use crate::command::MARK;
 use crate::process::outside::Outside;
 use crate::process::proc;
 use crate::process::user::User;
@@ -29,8 +30,6 @@ const CHUNK: usize = 64 << 10;
 const OUTPUT: usize = 4 << 10;
 /// How long the kernel may take to end what is killed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What all that a command starts has in its environment, with the command's number.
-const MARK: &str = "SYSTEMPROMPT_COMMAND";
 
 /// The commands of an instance.
 pub(super) struct Commands {
