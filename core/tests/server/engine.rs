@@ -21,12 +21,21 @@ thread_local! {
 #[derive(Clone)]
 pub(crate) enum Engine {
     Process,
-    Docker(Arc<Docker>),
+    Docker {
+        docker: Arc<Docker>,
+        network: &'static str,
+    },
 }
 
 impl Engine {
     pub(crate) fn docker() -> Self {
-        Self::Docker(Arc::new(Docker::start()))
+        Self::docker_in(Docker::start(), NETWORK)
+    }
+
+    /// With instances in another network.
+    pub(crate) fn docker_in(docker: Docker, network: &'static str) -> Self {
+        let docker = Arc::new(docker);
+        Self::Docker { docker, network }
     }
 
     /// What a server that is started now gets.
@@ -45,8 +54,8 @@ impl Engine {
     pub(crate) fn settings(&self) -> String {
         match self {
             Self::Process => String::new(),
-            Self::Docker(docker) => format!(
-                "\n[engine]\nkind = \"docker\"\n[engine.docker]\nsocket = {:?}\nnetwork = {NETWORK:?}\n",
+            Self::Docker { docker, network } => format!(
+                "\n[engine]\nkind = \"docker\"\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
                 docker.socket()
             ),
         }
@@ -56,13 +65,13 @@ impl Engine {
     pub(crate) fn instances(&self, data: &Path) -> BTreeMap<String, Value> {
         match self {
             Self::Process => recorded(data),
-            Self::Docker(docker) => containers(docker, data),
+            Self::Docker { docker, .. } => containers(docker, data),
         }
     }
 
     /// Ends what is left in Docker, and removes the volumes. Nothing says which data folder is gone but the test that had it.
     pub(crate) fn remove_containers(&self, data: &Path) {
-        if let Self::Docker(docker) = self {
+        if let Self::Docker { docker, .. } = self {
             let instances = containers(docker, data);
             let ids = instances
                 .values()

@@ -32,6 +32,7 @@ mod operations;
 mod operator;
 mod real_clients;
 mod real_database;
+mod real_network;
 mod real_postgres;
 mod real_schemathesis;
 mod real_standby;
