@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use management_api::types::{HealthCheck, Probe};
 use serde::Deserialize;
 
 use crate::deployments::{Refusal, RequestDefaults, check_health};
+use crate::ports;
 use crate::retention::{self, Rules};
 
 /// Name of the file within the services folder.
@@ -51,6 +53,12 @@ pub(crate) enum SettingsError {
     /// A server would lose it whenever the machine is busy.
     #[error("{}: [database] lease_seconds must be at least {SHORTEST_LEASE}", path.display())]
     Lease {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such port, or none between the two.
+    #[error("{}: [engine] instance_ports must be a first and a last port, from 1 on", path.display())]
+    Ports {
         /// The file.
         path: PathBuf,
     },
@@ -277,6 +285,8 @@ pub(crate) struct Engine {
     pub(crate) kind: EngineKind,
     /// How long instances go on without a server, for the next one to take them over. Those of Docker go on until then.
     pub(crate) orphan_seconds: u64,
+    /// The first and the last of the ports that instances get.
+    pub(crate) instance_ports: (u16, u16),
     pub(crate) docker: Docker,
 }
 
@@ -307,6 +317,7 @@ impl Default for Engine {
         Self {
             kind: EngineKind::Process,
             orphan_seconds: 300,
+            instance_ports: ports::INSTANCES.into_inner(),
             docker: Docker::default(),
         }
     }
@@ -336,6 +347,12 @@ impl Engine {
     /// How long instances go on without a server.
     pub(crate) fn orphan(&self) -> Duration {
         Duration::from_secs(self.orphan_seconds)
+    }
+
+    /// The ports that instances get.
+    pub(crate) fn instance_ports(&self) -> RangeInclusive<u16> {
+        let (first, last) = self.instance_ports;
+        first..=last
     }
 }
 
@@ -407,6 +424,10 @@ impl Settings {
         }
         if settings.database.lease_seconds < SHORTEST_LEASE {
             return Err(SettingsError::Lease { path });
+        }
+        let (first, last) = settings.engine.instance_ports;
+        if first == 0 || first > last {
+            return Err(SettingsError::Ports { path });
         }
         let telemetry = &settings.telemetry;
         let is_share = (0.0..=1.0).contains(&telemetry.sample_ratio);

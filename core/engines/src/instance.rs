@@ -91,8 +91,8 @@ pub trait Running: Send + Sync + 'static {
     /// Runs a command inside it, and leaves nothing of that.
     fn run(&self, command: Command) -> BoxFuture<'_, Result<CommandOutcome, EngineError>>;
 
-    /// The TCP ports that its processes listen on, as far as they can be seen.
-    fn listening_ports(&self) -> Vec<u16>;
+    /// The TCP ports that its processes listen on, if they can be seen.
+    fn listening_ports(&self) -> Option<Vec<u16>>;
 }
 
 /// Where an instance is in its life.
@@ -181,9 +181,9 @@ impl Instance {
         self.0.run(command).await
     }
 
-    /// The TCP ports that its processes listen on: for "listens on 9000, expected 8081".
+    /// The TCP ports that its processes listen on, if they can be seen: for "listens on 9000, expected 8081".
     #[must_use]
-    pub fn listening_ports(&self) -> Vec<u16> {
+    pub fn listening_ports(&self) -> Option<Vec<u16>> {
         self.0.listening_ports()
     }
 

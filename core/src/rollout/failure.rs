@@ -1,5 +1,6 @@
 //! Why a deployment failed, in the words of the contract.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use engines::{EngineError, Exit, Instance};
@@ -53,6 +54,29 @@ pub(super) fn ended(exit: Exit) -> Failure {
                 format!("the application was ended before it was healthy: {exit}"),
             )
         },
+    }
+}
+
+/// All ports that instances may have are taken.
+pub(super) fn no_port(range: &RangeInclusive<u16>) -> Failure {
+    let (first, last) = (range.start(), range.end());
+    let message = format!(
+        "no port from {first} to {last} is free; free one, or change `[engine] instance_ports` in platform.toml"
+    );
+    plain("no_port", message)
+}
+
+/// Another program of this machine was quicker.
+pub(super) fn port_taken(port: u16, exit: Option<Exit>) -> Failure {
+    let ended = exit.map(|exit| format!("; the application ended with {exit}"));
+    let message = format!(
+        "port {port} was free and is taken by another program of this machine by now{}; deploy again, and another port is given",
+        ended.unwrap_or_default()
+    );
+    Failure {
+        exit_code: exit.and_then(Exit::code),
+        signal: exit.and_then(Exit::signal),
+        ..plain("port_taken", message)
     }
 }
 

@@ -11,6 +11,7 @@ use super::failure;
 use super::probe::{Probed, ask_instance, probe, wrong};
 use super::restart::is_done;
 use crate::deployments::Service;
+use crate::ports;
 
 /// Between two checks until the first success: a start is noticed at once.
 const EAGER: Duration = Duration::from_millis(75);
@@ -35,6 +36,9 @@ pub(super) async fn until_healthy(
     let ended = |exit, began: Instant| {
         if is_done(service.restart, exit) {
             Ok(began.elapsed())
+        } else if is_taken(instance) {
+            let port = instance.address().port();
+            Err(failure::port_taken(port, Some(exit)))
         } else {
             Err(failure::ended(exit))
         }
@@ -45,7 +49,11 @@ pub(super) async fn until_healthy(
             probed = ask_instance(instance, &check.probe, wait.limit()) => probed,
         };
         match probed {
-            Probed::Good => return Ok(wait.started.elapsed()),
+            Probed::Good if !wait.is_anothers().await? => return Ok(wait.started.elapsed()),
+            Probed::Good => {
+                tokio::time::sleep(wait.eager()).await;
+                continue;
+            }
             Probed::Impossible(_) => return Err(wait.verdict(&probed)),
             _ => {}
         }
@@ -55,6 +63,12 @@ pub(super) async fn until_healthy(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Whether somebody listens on this machine where the instance is expected.
+fn is_taken(instance: &Instance) -> bool {
+    let address = instance.address();
+    address.ip().is_loopback() && !ports::is_free(address.port())
 }
 
 /// Nobody can be asked: to have run for a while is the answer.
@@ -89,6 +103,8 @@ struct Wait<'a> {
     failures: u32,
     /// Since when it listens on other ports only.
     elsewhere: Option<Instant>,
+    /// Since when another program answers in its place.
+    replaced: Option<Instant>,
     ports_read: Option<Instant>,
 }
 
@@ -100,6 +116,7 @@ impl<'a> Wait<'a> {
             started: Instant::now(),
             failures: 0,
             elsewhere: None,
+            replaced: None,
             ports_read: None,
         }
     }
@@ -134,6 +151,32 @@ impl<'a> Wait<'a> {
         Ok(Duration::from_millis(self.check.interval_ms))
     }
 
+    /// Whether the answer was that of another program on the instance's port; an error when it has been for a while. Where
+    /// ports cannot be seen, and in networks of the instances' own, an answer is the instance's.
+    async fn is_anothers(&mut self) -> Result<bool, Failure> {
+        let kind = self.check.probe.kind;
+        if !matches!(kind, ProbeKind::Http | ProbeKind::Tcp) {
+            return Ok(false);
+        }
+        let port = self.instance.address().port();
+        let ports = self.listening_ports().await;
+        if ports.is_none_or(|ports| ports.contains(&port)) || !is_taken(self.instance) {
+            self.replaced = None;
+            return Ok(false);
+        }
+        let since = *self.replaced.get_or_insert_with(Instant::now);
+        if since.elapsed() < WRONG_PORT_EVIDENCE {
+            return Ok(true);
+        }
+        Err(failure::port_taken(port, None))
+    }
+
+    async fn listening_ports(&self) -> Option<Vec<u16>> {
+        let instance = self.instance.clone();
+        let ports = tokio::task::spawn_blocking(move || instance.listening_ports());
+        ports.await.ok().flatten()
+    }
+
     async fn look_at_ports(&mut self) -> Result<(), Failure> {
         let read = self
             .ports_read
@@ -141,9 +184,7 @@ impl<'a> Wait<'a> {
         if read {
             return Ok(());
         }
-        let instance = self.instance.clone();
-        let ports = tokio::task::spawn_blocking(move || instance.listening_ports());
-        let ports = ports.await.unwrap_or_default();
+        let ports = self.listening_ports().await.unwrap_or_default();
         self.ports_read = Some(Instant::now());
         let expected = self.instance.address().port();
         if ports.is_empty() || ports.contains(&expected) {

@@ -164,8 +164,8 @@ async fn begin(
             format!("the tenant names no repository: {error}"),
         )
     })?;
-    let port = ports::for_instance()
-        .map_err(|error| failure::plain("start_failed", format!("no port is free: {error}")))?;
+    let range = platform.settings.engine.instance_ports();
+    let port = ports::for_instance(&range).ok_or_else(|| failure::no_port(&range))?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // Images of databases read no variable.
     let listens_on = |word: String| word.replace(PORT, &port.to_string());

@@ -3,9 +3,6 @@
 //!
 //! The tests are those of the engine of our own, which are written without it in mind. On another engine they run once
 //! more, for the real thing: a new engine is one more line at the end of this file.
-//!
-//! Not among them, because an engine cannot be made to fail at it from outside: two instances on one port. Ports are given
-//! out by the server, and in a network of Docker's each instance has all of them.
 
 /// Makes a module of tests for an engine.
 macro_rules! conformance {
@@ -16,6 +13,10 @@ macro_rules! conformance {
                 a_command_may_say_that_an_instance_cannot_be_helped,
                 nothing_that_a_check_starts_outlives_it,
                 the_check_of_the_image_is_used_where_it_is_asked_for,
+            ],
+            clash: [
+                a_port_that_another_program_has_is_not_given_out,
+                the_answer_of_another_program_is_not_taken_for_that_of_an_instance,
             ],
             deploy: [
                 an_image_is_deployed_and_serves_at_the_tenants_url,

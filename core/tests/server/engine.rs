@@ -50,12 +50,12 @@ impl Engine {
         CURRENT.set(Self::Process);
     }
 
-    /// For the settings of a server.
-    pub(crate) fn settings(&self) -> String {
+    /// For the settings of a server, behind those that a test has for the section `[engine]` if it has any.
+    pub(crate) fn settings(&self, engine: &str) -> String {
         match self {
-            Self::Process => String::new(),
+            Self::Process => format!("\n[engine]\n{engine}\n"),
             Self::Docker { docker, network } => format!(
-                "\n[engine]\nkind = \"docker\"\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
+                "\n[engine]\nkind = \"docker\"\n{engine}\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
                 docker.socket()
             ),
         }

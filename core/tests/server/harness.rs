@@ -41,7 +41,7 @@ impl Server {
         Self::start_with("")
     }
 
-    /// The same, with more in the section `[rollout]` of its settings, or behind it.
+    /// The same, with more in the section `[rollout]` of its settings, or behind it; `[engine]` comes last.
     pub(crate) fn start_with(settings: &str) -> Self {
         Self::start_as(&[], settings)
     }
@@ -407,7 +407,8 @@ pub(crate) fn command(data: &Path) -> Command {
 fn write_settings(data: &Path, rollout: &str) {
     let services = data.with_extension("services");
     fs::create_dir_all(&services).unwrap();
-    let engine = Engine::current().settings();
+    let (rollout, engine) = rollout.split_once("[engine]").unwrap_or((rollout, ""));
+    let engine = Engine::current().settings(engine);
     let settings =
         format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}{engine}");
     fs::write(services.join("platform.toml"), settings).unwrap();

@@ -11,6 +11,7 @@ mod app;
 mod audit;
 mod backup;
 mod checks;
+mod clash;
 #[path = "../../src/store/cluster.rs"]
 #[expect(dead_code, reason = "tests of the store use the rest of it")]
 mod cluster;

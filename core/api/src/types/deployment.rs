@@ -73,7 +73,7 @@ impl Deployment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// `exited`, `killed`, `wrong_port`, `health_timeout`, `unhealthy`, `image_not_found`,
-    /// `start_failed`, `secret_unreadable`, `interrupted`, `aborted`, `deadline`, `analysis_failed`,
+    /// `start_failed`, `no_port`, `port_taken`, `secret_unreadable`, `interrupted`, `aborted`, `deadline`, `analysis_failed`,
     /// `release_command_failed`, `internal`.
     pub code: String,
     /// For people.

@@ -91,13 +91,13 @@ impl Running for Tended {
         })
     }
 
-    fn listening_ports(&self) -> Vec<u16> {
+    fn listening_ports(&self) -> Option<Vec<u16>> {
         let pid = i32::try_from(self.pid).unwrap_or_default();
         if !proc::is_in_group(pid, &self.container) {
-            return Vec::new();
+            return None;
         }
         if self.own_network {
-            return proc::ports_of_network(self.pid);
+            return Some(proc::ports_of_network(self.pid));
         }
         proc::listening_ports(&proc::descendants(pid))
     }

@@ -83,8 +83,10 @@ impl Running for Tended {
         self.give(Order::Kill)
     }
 
-    fn listening_ports(&self) -> Vec<u16> {
-        proc::listening_ports(&proc::descendants(self.guard))
+    fn listening_ports(&self) -> Option<Vec<u16>> {
+        let below = proc::descendants(self.guard);
+        // The init comes first, and hides its files.
+        proc::listening_ports(below.get(1..).unwrap_or_default())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 
 /// A process at one time in its life. Ids are used again; the time of the start tells two
 /// processes of one id apart.
@@ -112,9 +113,10 @@ pub(crate) fn ports_of_network(pid: u32) -> Vec<u16> {
     ports
 }
 
-/// The TCP ports that any of `pids` listens on, in order.
-pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
-    let sockets: HashSet<u64> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
+/// The TCP ports that any of `pids` listens on, in order. `None` when one of them does not show its files.
+pub(crate) fn listening_ports(pids: &[i32]) -> Option<Vec<u16>> {
+    let sockets: Option<Vec<Vec<u64>>> = pids.iter().map(|pid| sockets(*pid)).collect();
+    let sockets: HashSet<u64> = sockets?.into_iter().flatten().collect();
     let mut ports: Vec<u16> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
@@ -124,7 +126,7 @@ pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
         .collect();
     ports.sort_unstable();
     ports.dedup();
-    ports
+    Some(ports)
 }
 
 fn all() -> Vec<(i32, Stat)> {
@@ -149,9 +151,12 @@ fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
-fn sockets(pid: i32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return Vec::new();
+/// One that has ended has none.
+fn sockets(pid: i32) -> Option<Vec<u64>> {
+    let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        Err(_) => return Some(Vec::new()),
     };
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     let inode = |target: std::path::PathBuf| {
@@ -162,7 +167,7 @@ fn sockets(pid: i32) -> Vec<u64> {
             .parse()
             .ok()
     };
-    targets.filter_map(inode).collect()
+    Some(targets.filter_map(inode).collect())
 }
 
 /// A socket that takes connections.
@@ -248,7 +253,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(listening_ports(&[own]).contains(&port));
-        assert!(!listening_ports(&[]).contains(&port));
+        assert!(listening_ports(&[own]).unwrap().contains(&port));
+        assert_eq!(listening_ports(&[]), Some(Vec::new()));
     }
 }

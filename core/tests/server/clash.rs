@@ -1,0 +1,118 @@
+//! Two programs that want one port: an instance, and one that the server knows nothing of.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+
+use management_api::types::Deployment;
+
+use crate::engine::Engine;
+use crate::harness::{Server, get};
+use crate::image::push;
+
+/// Two ports that are free and beside each other, below those that others choose from.
+fn two_ports() -> [u16; 2] {
+    let own = u16::try_from(std::process::id() % 2000).unwrap();
+    let bases = (0..2000).map(|turn| 4000 + (own + turn) % 2000 * 2);
+    let both = bases.map(|base| [base, base + 1]);
+    let mut free = both.filter(|ports| ports.iter().all(|port| hold(*port).is_some()));
+    free.next().unwrap()
+}
+
+fn hold(port: u16) -> Option<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+}
+
+fn start_with(ports: [u16; 2]) -> Server {
+    Server::start_with(&format!("[engine]\ninstance_ports = {ports:?}\n"))
+}
+
+/// Answers that all is well, whatever it is asked.
+fn answer(listener: TcpListener) {
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // One that hangs up is asked no more.
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+}
+
+/// Deploys a release that listens late, and lets `other` have its port before.
+fn deploy_late(server: &Server, ports: [u16; 2], other: impl FnOnce(TcpListener)) -> Deployment {
+    push(server, "local", "good", &[("VERSION", "good")]);
+    assert_eq!(server.deploy_and_wait("good").state, "succeeded");
+    let own = get(&format!("{}/env/PORT", server.app_url())).unwrap();
+    let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "4000")];
+    push(server, "local", "late", &env);
+    let mut request = server.request("late");
+    if let Some(health) = &mut request.health {
+        health.start_period_ms = 600_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    server.wait_for(number, |deployment| deployment.state == "provisioned");
+    let wanted = ports.into_iter().find(|port| port.to_string() != own);
+    other(hold(wanted.unwrap()).unwrap());
+    server.wait(number)
+}
+
+#[test]
+pub(crate) fn a_port_that_another_program_has_is_not_given_out() {
+    let ports = two_ports();
+    let _other = hold(ports[0]).unwrap();
+    let server = start_with(ports);
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    push(&server, "local", "two", &[("VERSION", "two")]);
+    assert_eq!(server.deploy_and_wait("one").state, "succeeded");
+    let given = get(&format!("{}/env/PORT", server.app_url()));
+    assert_eq!(given, Some(ports[1].to_string()));
+    // Where it is not the instance that has it already, which is enough.
+    let _rest = hold(ports[1]);
+    let done = server.deploy_and_wait("two");
+    let failure = done.failure.unwrap();
+    assert_eq!(
+        (done.state.as_str(), failure.code.as_str()),
+        ("rolled_back", "no_port")
+    );
+    let [first, last] = ports;
+    let why = format!("no port from {first} to {last} is free");
+    assert!(failure.message.starts_with(&why), "{failure:?}");
+    assert_eq!(server.version().as_deref(), Some("one"));
+}
+
+/// In a network of Docker's each instance has all ports.
+#[test]
+pub(crate) fn the_answer_of_another_program_is_not_taken_for_that_of_an_instance() {
+    let ports = two_ports();
+    let server = start_with(ports);
+    let done = deploy_late(&server, ports, answer);
+    if matches!(Engine::current(), Engine::Docker { .. }) {
+        assert_eq!(done.state, "succeeded", "{done:?}");
+        assert_eq!(server.version().as_deref(), Some("late"));
+        return;
+    }
+    let failure = done.failure.unwrap();
+    assert_eq!(
+        (done.state.as_str(), failure.code.as_str()),
+        ("rolled_back", "port_taken")
+    );
+    assert!(failure.message.contains("another program"), "{failure:?}");
+    assert_eq!(server.version().as_deref(), Some("good"));
+}
+
+#[test]
+fn an_application_that_ends_because_its_port_is_taken_is_told_as_such() {
+    let ports = two_ports();
+    let server = start_with(ports);
+    let mut held = None;
+    let done = deploy_late(&server, ports, |listener| held = Some(listener));
+    let failure = done.failure.unwrap();
+    assert_eq!(
+        (failure.code.as_str(), failure.exit_code),
+        ("port_taken", Some(101)),
+        "{failure:?}"
+    );
+    let log = failure.log_tail.join("\n");
+    assert!(log.contains("the port can be had"), "{log}");
+    assert_eq!(server.version().as_deref(), Some("good"));
+}
