@@ -1,5 +1,5 @@
-//! A program for the images that the tests of this crate run. The standard library alone, so that
-//! the images stay small.
+//! A program for the images that the tests of this crate run. Little more than the standard library, so
+//! that the images stay small.
 
 #![expect(
     clippy::print_stdout,
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         ["spawn", count] => spawn(count),
         ["burn", milliseconds] => burn(milliseconds),
         ["leave", seconds] => leave(seconds),
+        ["leave", seconds, "hidden"] => leave_hidden(seconds),
+        ["session", seconds] => session(seconds),
         ["answer", socket, line] => answer(socket, line),
         _ => return ExitCode::from(64),
     }
@@ -73,6 +75,21 @@ fn leave(seconds: &str) {
     let mut sleep = Command::new("/bin/sleep");
     sleep.arg(seconds).process_group(0);
     sleep.spawn().expect("it starts");
+}
+
+/// Leaves a process behind that has a session of its own, works elsewhere and knows of nothing.
+#[expect(clippy::zombie_processes, reason = "what is tested is who ends it")]
+fn leave_hidden(seconds: &str) {
+    let own = std::env::current_exe().expect("a program has a file");
+    let mut child = Command::new(own);
+    child.args(["session", seconds]).env_clear();
+    child.current_dir("/").spawn().expect("it starts");
+}
+
+fn session(seconds: &str) {
+    nix::unistd::setsid().expect("it leads no group yet");
+    let error = Command::new("/bin/sleep").arg(seconds).exec();
+    panic!("it sleeps: {error}");
 }
 
 /// Is busy for so long, and prints for how long of that it had a processor.

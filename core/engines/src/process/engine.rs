@@ -11,7 +11,7 @@ use oci::{Digest, Store};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::adopt::{self, Greeted};
-use super::cgroup::{Cgroups, Groups};
+use super::cgroup::{Cgroups, Groups, Hold};
 use super::image::{Images, PreparedImage};
 use super::instance::{self, Found};
 use super::isolation::{self, Isolation, IsolationMode, Level};
@@ -283,6 +283,13 @@ impl ProcessEngine {
             let mounted = mounted.collect::<Result<_, EngineError>>()?;
             let launch = plan::launch(&spec, &image, &place, &isolation, mounted)?;
             let groups = cgroups.create(&spec.id, &spec.resources);
+            let launch = plan::launch(&spec, &image, &place, &isolation)?;
+            let hold = if isolation.has_namespaces() {
+                Hold::Bounded
+            } else {
+                Hold::Always
+            };
+            let groups = cgroups.create(&spec.id, &spec.resources, hold);
             let groups = groups
                 .map_err(|error| EngineError::launch(&spec.id, "make its control groups", error))?;
             let supervision = Some(Supervision {

@@ -22,6 +22,11 @@ impl Process {
         })
     }
 
+    /// What all that an instance starts has in its environment, if this is its guard.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}-{}", self.pid, self.started)
+    }
+
     /// Whether it still runs. One that has ended and waits to be reaped does not.
     pub(crate) fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended)
@@ -55,21 +60,28 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
 /// The processes below `ancestor` that are in the process group `group` or have `mark` in their environment,
 /// and all below those.
 pub(crate) fn marked(ancestor: i32, group: i32, mark: &str) -> Vec<i32> {
-    let has_mark = |pid: i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|pair| pair == mark.as_bytes())
-    };
     let mut found: Vec<i32> = Vec::new();
     // parents come before their children
     for pid in descendants(ancestor) {
         let Some(stat) = stat(pid) else { continue };
-        if stat.group == group || found.contains(&stat.parent) || has_mark(pid) {
+        if stat.group == group || found.contains(&stat.parent) || has_mark(pid, mark) {
             found.push(pid);
         }
     }
     found
+}
+
+/// All running processes of this machine that have `mark` in their environment.
+pub(crate) fn marked_anywhere(mark: &str) -> Vec<i32> {
+    let running = all().into_iter().filter(|(_, stat)| !stat.ended);
+    let marked = running.filter(|(pid, _)| has_mark(*pid, mark));
+    marked.map(|(pid, _)| pid).collect()
+}
+
+fn has_mark(pid: i32, mark: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut pairs = environment.split(|byte| *byte == 0);
+    pairs.any(|pair| pair == mark.as_bytes())
 }
 
 /// All running processes of a session.

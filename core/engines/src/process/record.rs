@@ -19,6 +19,8 @@ use crate::folder::FolderId;
 use crate::volumes::VolumeId;
 
 const FILE: &str = "instance.json";
+/// What all that an instance without a pid namespace starts has in its environment, with the mark of its guard.
+pub(crate) const MARK: &str = "SYSTEMPROMPT_INSTANCE";
 /// Records of other versions name processes to end; those of this one, instances to take over.
 const VERSION: u32 = 2;
 /// How long killed processes may take to be gone.
@@ -51,6 +53,9 @@ pub(crate) struct InstanceRecord {
     /// Those that it has.
     #[serde(default)]
     pub(crate) volumes: Vec<VolumeId>,
+    /// Whether no namespace holds its processes.
+    #[serde(default)]
+    is_grouped: bool,
 }
 
 /// Where the record of an instance's directory is.
@@ -80,6 +85,7 @@ impl InstanceRecord {
             stop_signal: stop_signal as i32,
             groups: groups.clone(),
             volumes: spec.volume_ids().collect(),
+            is_grouped: place.copy().exists(),
         })
     }
 
@@ -127,6 +133,7 @@ impl InstanceRecord {
     /// Ends what is left of the instance, waits for it and removes its control groups. `false` when
     /// something is still there.
     pub(crate) fn kill(&self) -> bool {
+        self.groups.kill();
         let gone = self.kill_all();
         self.groups.remove();
         gone
@@ -149,7 +156,8 @@ impl InstanceRecord {
         }
     }
 
-    /// What was recorded, what descends from it, and whoever is in a session that it opened.
+    /// What was recorded, what descends from it, whoever is in a session that it opened, and, where no namespace holds
+    /// them, whoever has its mark. Of those whose guard and init are gone nothing else is known.
     fn alive(&self) -> Vec<Process> {
         let recorded = [self.guard].into_iter().chain(self.others.iter().copied());
         let roots: Vec<Process> = recorded.filter(Process::is_alive).collect();
@@ -159,6 +167,10 @@ impl InstanceRecord {
                 .into_iter()
                 .chain(proc::session(root.pid));
             all.extend(below.filter_map(Process::find).filter(Process::is_alive));
+        }
+        if self.is_grouped {
+            let marked = proc::marked_anywhere(&format!("{MARK}={}", self.guard.mark()));
+            all.extend(marked.into_iter().filter_map(Process::find));
         }
         all
     }

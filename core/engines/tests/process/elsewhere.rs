@@ -16,6 +16,7 @@ const EVERYWHERE: [&str; 11] = [
     "commands::it_",
     "commands::nothing_of",
     "commands::the_next",
+    "guards::orphans",
     "isolation::",
     "launch::it_serves",
     "launch::the_environment",
@@ -67,6 +68,49 @@ fn check(owner: u32, wrapper: &[&str], expected: &str, tests: &[&str], least: us
     check_empty(&work);
 }
 
+/// Runs a command as an ordinary user who may make no namespaces.
+const ORDINARY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all -- \
+     unshare --user --map-user=65534 --map-group=65534 --keep-caps -- sh -ec '
+         for kind in user pid mnt; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done
+         exec setpriv --ambient-caps=-all --inh-caps=-all -- \"$@\"' sh";
+
+#[test]
+fn an_ordinary_user_without_namespaces_leaves_no_orphans_either() {
+    let script = format!("ENGINES_HELD=false; export ENGINES_HELD; {ORDINARY} \"$@\"");
+    let wrapper = ["sh", "-ec", &script, "sh"];
+    check(USER, &wrapper, "Group/Copy", &EVERYWHERE, 18);
+}
+
+#[test]
+fn an_ordinary_user_with_a_control_group_of_his_own_holds_what_hides() {
+    if !is_root() {
+        // this run is itself one of those elsewhere
+        return;
+    }
+    let group = own_group();
+    let script = format!(
+        "mkdir {group}; chown -R {USER} {group}; echo $$ > {group}/cgroup.procs
+         ENGINES_HELD=true; export ENGINES_HELD; {ORDINARY} \"$@\""
+    );
+    let wrapper = ["sh", "-ec", &script, "sh"];
+    check(USER, &wrapper, "Group/Copy", &EVERYWHERE, 18);
+    // it is empty once all has ended
+    fs::remove_dir(&group).unwrap();
+}
+
+/// A group of version 2 that is not there yet.
+fn own_group() -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        after
+            .starts_with("cgroup2 ")
+            .then(|| before.split(' ').nth(4))?
+    });
+    let mount = mount.expect("a mounted hierarchy of control groups of version 2");
+    format!("{mount}/engines-test-{}", std::process::id())
+}
+
 fn check_empty(work: &Path) {
     let left: Vec<_> = fs::read_dir(work).unwrap().collect();
     assert!(left.is_empty(), "files are left: {left:?}");
@@ -88,13 +132,13 @@ fn a_root_without_capabilities_uses_a_user_namespace() {
         "--inh-caps=-sys_admin",
         "--",
     ];
-    check(0, &wrapper, "UserNamespaces/Overlay", &EVERYWHERE, 17);
+    check(0, &wrapper, "UserNamespaces/Overlay", &EVERYWHERE, 18);
 }
 
 #[test]
 fn a_root_of_a_user_namespace_has_namespaces() {
     let wrapper = ["unshare", "--user", "--map-root-user", "--"];
-    check(0, &wrapper, "Namespaces/Overlay", &EVERYWHERE, 17);
+    check(0, &wrapper, "Namespaces/Overlay", &EVERYWHERE, 18);
 }
 
 #[test]
@@ -111,7 +155,7 @@ fn processes_are_grouped_where_there_are_no_namespaces() {
         script,
         "sh",
     ];
-    check(0, &wrapper, "Group/Copy", &EVERYWHERE, 17);
+    check(0, &wrapper, "Group/Copy", &EVERYWHERE, 18);
 }
 
 #[test]
@@ -121,5 +165,5 @@ fn images_are_read_only_where_they_cannot_be_overlaid() {
                   mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
                   TMPDIR=$TMPDIR/root; cd root; exec \"$@\"";
     let wrapper = ["unshare", "--mount", "--", "sh", "-ec", script, "sh"];
-    check(0, &wrapper, "Namespaces/ReadOnly", &EVERYWHERE, 17);
+    check(0, &wrapper, "Namespaces/ReadOnly", &EVERYWHERE, 18);
 }

@@ -11,6 +11,7 @@ use engines::Exit;
 use engines::process::{IsolationMode, ProcessEngine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use oci::RunConfig;
 use serde_json::Value;
 
 use crate::images::command;
@@ -66,6 +67,20 @@ async fn a_copied_directory_ends_nothing_of_the_original() {
     }
 }
 
+/// Kills guard and init so that neither sees the end of the other.
+fn kill_above(record: &Value) {
+    let program = &record["program"];
+    let mut above = vec![record["guard"].clone()];
+    let others = record["others"].as_array().unwrap().iter();
+    above.extend(others.filter(|other| *other != program).take(1).cloned());
+    assert_eq!(above.len(), 2, "guard and init: {record}");
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for process in &above {
+            let _ = kill(pid(process), signal);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_guard_and_init_are_killed_does_not_run_on() {
     for mode in MODES {
@@ -73,21 +88,66 @@ async fn a_program_whose_guard_and_init_are_killed_does_not_run_on() {
         let image = bench.app(command(&["/bin/sleep", "600"]));
         let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
         let record = record(&bench.root());
-        let program = &record["program"];
-        let mut above = vec![record["guard"].clone()];
-        let others = record["others"].as_array().unwrap().iter();
-        above.extend(others.filter(|other| *other != program).take(1).cloned());
-        assert_eq!(above.len(), 2, "guard and init: {record}");
-        // neither may see the end of the other
-        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-            for process in &above {
-                let _ = kill(pid(process), signal);
-            }
-        }
+        kill_above(&record);
         let ended = tokio::time::timeout(PATIENCE, instance.wait()).await;
         assert_eq!(ended.unwrap(), Exit::Signal(9));
-        assert!(!runs(program), "{mode:?}");
+        assert!(!runs(&record["program"]), "{mode:?}");
         instance.stop(Duration::ZERO).await;
+        bench.check_nothing_left();
+    }
+}
+
+/// The processes that sleep for so many seconds.
+fn sleepers(seconds: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let sleeps = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.ends_with(format!("sleep\0{seconds}\0").as_bytes())
+    };
+    pids.filter(sleeps).collect()
+}
+
+/// Orphans with sessions of their own, one of which keeps nothing of what it was given. Where there are neither namespaces nor
+/// control groups, nothing is known of that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_whose_guard_and_init_are_killed_do_not_run_on() {
+    for mode in MODES {
+        let bench = Bench::new(mode);
+        // a number that no other test has
+        let seconds = format!("9{:07}", std::process::id());
+        let script = format!(
+            "./fixture leave {seconds}0; ./fixture leave {seconds}1 hidden; echo ready; \
+             while :; do sleep 0.05; done"
+        );
+        let image = bench.app(RunConfig {
+            working_dir: Some("/app".to_owned()),
+            ..command(&["/bin/sh", "-c", &script])
+        });
+        let instance = bench.engine.start(bench.spec("one", image)).await.unwrap();
+        let [known, hidden] = ["0", "1"].map(|last| format!("{seconds}{last}"));
+        until("both orphans run", || {
+            [&known, &hidden].iter().all(|one| sleepers(one).len() == 1)
+        })
+        .await;
+        let record = record(&bench.root());
+        let in_group = !record["groups"].as_array().unwrap().is_empty();
+        if let Ok(expected) = std::env::var("ENGINES_HELD")
+            && !bench.engine.isolation().has_namespaces()
+        {
+            assert_eq!(in_group.to_string(), expected, "{record}");
+        }
+        kill_above(&record);
+        let ended = tokio::time::timeout(PATIENCE, instance.wait()).await;
+        assert_eq!(ended.unwrap(), Exit::Signal(9));
+        instance.stop(Duration::ZERO).await;
+        assert_eq!(sleepers(&known), Vec::<i32>::new(), "{mode:?}");
+        let left = sleepers(&hidden);
+        let is_held = in_group || bench.engine.isolation().has_namespaces();
+        assert!(left.is_empty() || !is_held, "{mode:?}");
+        for pid in left {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
         bench.check_nothing_left();
     }
 }

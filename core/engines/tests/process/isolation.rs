@@ -8,7 +8,7 @@ use engines::process::{IsolationMode, Level, RootDirectory};
 use oci::RunConfig;
 
 use crate::images::{PROGRAM, command};
-use crate::setup::Bench;
+use crate::setup::{Bench, is_root};
 
 fn value<'a>(log: &'a [String], start: &str) -> &'a str {
     let found = log.iter().find_map(|line| line.strip_prefix(start));
@@ -133,7 +133,7 @@ async fn it_is_told_what_is_missing() {
     let isolation = bench.engine.isolation();
     let notes = isolation.notes.join("\n");
     let found = format!("{:?}/{:?}", isolation.level, isolation.root);
-    let usual = if nix::unistd::geteuid().is_root() {
+    let usual = if is_root() {
         "Namespaces/Overlay"
     } else {
         "UserNamespaces/Overlay"
@@ -144,7 +144,8 @@ async fn it_is_told_what_is_missing() {
         (Level::Namespaces, RootDirectory::Overlay) => "",
         (Level::Namespaces, _) => "overlay file system: not allowed here (overlay the image: E",
         (Level::UserNamespaces, _) => "whatever USER their image names",
-        (Level::Group, _) => "namespaces: not allowed here (pid namespace: E",
+        (Level::Group, _) if is_root() => "namespaces: not allowed here (pid namespace: E",
+        (Level::Group, _) => "namespaces: not allowed here (user namespace: E",
     };
     assert!(
         notes.contains(wanted) && notes.is_empty() == wanted.is_empty(),

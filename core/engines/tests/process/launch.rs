@@ -30,7 +30,10 @@ async fn it_serves_where_it_is_told_to() {
         let instance = bench.engine.start(spec).await.unwrap();
         assert_eq!(instance.id(), "web");
         assert_eq!(instance.address().to_string(), format!("127.0.0.1:{port}"));
-        until("it listens", || instance.listening_ports().unwrap() == [port]).await;
+        until("it listens", || {
+            instance.listening_ports().unwrap() == [port]
+        })
+        .await;
         let mut client = TcpStream::connect(instance.address()).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = [0; 15];
@@ -55,7 +58,10 @@ async fn another_port_is_told() {
         let wrong = crate::setup::free_port();
         let image = bench.app(command(&[PROGRAM, "listen", &wrong.to_string()]));
         let instance = bench.engine.start(bench.spec("web", image)).await.unwrap();
-        until("it listens", || !instance.listening_ports().unwrap().is_empty()).await;
+        until("it listens", || {
+            !instance.listening_ports().unwrap().is_empty()
+        })
+        .await;
         assert_eq!(instance.listening_ports().unwrap(), [wrong]);
         instance.stop(Duration::from_secs(10)).await;
         bench.check_nothing_left();
@@ -96,9 +102,13 @@ async fn the_environment_is_the_images_then_the_callers_then_ours() {
         assert!(has(&log, &format!("env PORT={port}")));
         assert!(value(&log, "env CONFIG=").ends_with("/app/config.toml"));
         assert!(value(&log, "cwd ").ends_with("/app"));
-        let expected = [
+        let mut expected = vec![
             "A", "B", "C", "CONFIG", "HOME", "HOST", "MARK", "PATH", "PORT",
         ];
+        if !bench.engine.isolation().has_namespaces() {
+            // by which its processes are found
+            expected.push("SYSTEMPROMPT_INSTANCE");
+        }
         let mut names: Vec<_> = log
             .iter()
             .filter_map(|line| line.strip_prefix("env "))

@@ -17,7 +17,7 @@ pub(super) fn hierarchies() -> BTreeMap<Controller, Result<Hierarchy, String>> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut found = named(&groups, &mounts);
-    let Some(own) = unified(&groups, &mounts) else {
+    let Some(own) = unified(&groups, &mounts).map(above_server) else {
         return found;
     };
     let offered = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
@@ -30,11 +30,6 @@ pub(super) fn hierarchies() -> BTreeMap<Controller, Result<Hierarchy, String>> {
     if missing.is_empty() {
         return found;
     }
-    let own = match own.file_name() {
-        // a server before this one, or this one, has moved there
-        Some(name) if name == SERVER => own.parent().unwrap_or(&own).to_owned(),
-        _ => own,
-    };
     let ready =
         make_room(&own).map_err(|error| format!("control group {}: {error}", own.display()));
     for controller in missing {
@@ -45,6 +40,23 @@ pub(super) fn hierarchies() -> BTreeMap<Controller, Result<Hierarchy, String>> {
         found.insert(controller, hierarchy);
     }
     found
+}
+
+/// The version 2 group that ours are made in, whatever its controllers.
+pub(super) fn unified_group() -> Option<Hierarchy> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let own = above_server(unified(&groups, &mounts)?);
+    let version = Version::V2;
+    Some(Hierarchy { version, own })
+}
+
+/// A server before this one, or this one, may have moved to a group of its own.
+fn above_server(own: PathBuf) -> PathBuf {
+    match own.file_name() {
+        Some(name) if name == SERVER => own.parent().unwrap_or(&own).to_owned(),
+        _ => own,
+    }
 }
 
 /// Hands all controllers of a version 2 group that we need down to the groups in it.

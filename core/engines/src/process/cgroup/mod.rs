@@ -2,7 +2,8 @@
 //!
 //! Version 1 has a hierarchy of groups for each controller, version 2 one for all; a machine may
 //! have both. Groups are made below the one that the server itself is in, so that whatever bounds
-//! the server bounds its instances too, and only for instances that ask for bounds. A group that is
+//! the server bounds its instances too, and only for instances that ask for bounds or that no
+//! namespace holds: what runs in a group is found there, wherever it has gone. A group that is
 //! there after its instance is removed by whoever finds it: the guard, the server, the next server.
 
 mod find;
@@ -10,7 +11,7 @@ mod find;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ struct Hierarchy {
 pub(crate) struct Cgroups {
     /// For each controller where its groups are, or why there are none.
     hierarchies: BTreeMap<Controller, Result<Hierarchy, String>>,
+    /// Where groups that bound nothing are, if there can be any.
+    holding: Option<Hierarchy>,
     /// The group of this engine, below the server's.
     name: String,
 }
@@ -92,12 +95,28 @@ impl Cgroups {
         let hash = Digest::of(root.as_os_str().as_encoded_bytes()).hex();
         let mut cgroups = Self {
             hierarchies: find::hierarchies(),
+            holding: None,
             name: format!("systemprompt-{}", &hash[..8]),
         };
         for controller in Controller::ALL {
             cgroups.rehearse(controller);
         }
+        let bounding = cgroups.hierarchies.values().flatten().cloned();
+        let unified = find::unified_group();
+        let mut all = unified.into_iter().chain(bounding);
+        cgroups.holding = all.find(|hierarchy| cgroups.can_hold(hierarchy));
         cgroups
+    }
+
+    /// Whether processes can be moved out of our own group into one that is made there.
+    fn can_hold(&self, hierarchy: &Hierarchy) -> bool {
+        let group = hierarchy.own.join(&self.name);
+        let own = fs::OpenOptions::new()
+            .write(true)
+            .open(hierarchy.own.join("cgroup.procs"));
+        let can = own.is_ok() && make(hierarchy, &group).is_ok();
+        let _ = fs::remove_dir(&group);
+        can
     }
 
     fn rehearse(&mut self, controller: Controller) {
@@ -133,11 +152,18 @@ impl Cgroups {
         lacking.collect()
     }
 
-    /// Makes the groups of instance `id` with those of the bounds that can be enforced. Returns them; none
-    /// is left when that fails.
-    pub(crate) fn create(&self, id: &str, resources: &Resources) -> io::Result<Groups> {
+    /// Makes the groups of instance `id` with those of the bounds that can be enforced, and one in any case where
+    /// `Hold::Always` is said and there can be one. Returns them; none is left when that fails.
+    pub(crate) fn create(&self, id: &str, resources: &Resources, hold: Hold) -> io::Result<Groups> {
         let mut made = Groups(Vec::new());
-        let created = self.create_into(&mut made, id, resources);
+        let mut created = self.create_into(&mut made, id, resources);
+        let holding = self.holding.as_ref();
+        let holding = holding.filter(|_| hold == Hold::Always && made.0.is_empty());
+        if let (Ok(()), Some(hierarchy)) = (&created, holding) {
+            let group = hierarchy.own.join(&self.name).join(id);
+            created = make_instances(hierarchy, &group);
+            made.0.push(group);
+        }
         if created.is_err() {
             made.remove();
         }
@@ -170,7 +196,8 @@ impl Cgroups {
 
     /// Ends and removes the groups of instances that are not among `known`.
     pub(crate) fn sweep(&self, known: impl Fn(&str) -> bool) {
-        for hierarchy in self.hierarchies.values().flatten() {
+        let bounding = self.hierarchies.values().flatten();
+        for hierarchy in bounding.chain(&self.holding) {
             let base = hierarchy.own.join(&self.name);
             for entry in fs::read_dir(&base).into_iter().flatten().flatten() {
                 let is_group = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -183,6 +210,15 @@ impl Cgroups {
             let _ = fs::remove_dir(&base);
         }
     }
+}
+
+/// Which instances have a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Those with bounds: a namespace holds the processes of the others.
+    Bounded,
+    /// All.
+    Always,
 }
 
 /// The groups of one instance: one, or one a controller.
@@ -230,8 +266,18 @@ impl Groups {
         }
     }
 
-    fn kill(&self) {
+    /// Ends all that is in them, also what is born meanwhile, and waits for that.
+    pub(crate) fn kill(&self) {
         let deadline = Instant::now() + PATIENCE;
+        for group in &self.0 {
+            // all at one moment, where the kernel can (version 2, Linux 5.14)
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(group.join("cgroup.kill"));
+            if let Ok(mut file) = file {
+                let _ = file.write_all(b"1");
+            }
+        }
         loop {
             let pids = self.0.iter().flat_map(|group| {
                 let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();

@@ -52,7 +52,12 @@ fn hierarchy(version: Version) -> (tempfile::TempDir, Cgroups) {
         .collect();
     hierarchies.insert(Controller::Pids, Err("not here".to_owned()));
     let name = "systemprompt-test".to_owned();
-    (own, Cgroups { hierarchies, name })
+    let cgroups = Cgroups {
+        hierarchies,
+        holding: None,
+        name,
+    };
+    (own, cgroups)
 }
 
 fn all() -> Resources {
@@ -82,7 +87,7 @@ fn bounds_are_written_as_each_version_has_them() {
     ];
     for (version, files) in expected {
         let (own, cgroups) = hierarchy(version);
-        let groups = cgroups.create("one", &all()).unwrap();
+        let groups = cgroups.create("one", &all(), Hold::Bounded).unwrap();
         let group = own.path().join("systemprompt-test/one");
         assert_eq!(groups.0, std::slice::from_ref(&group));
         for (file, value) in files {
@@ -106,6 +111,7 @@ fn what_cannot_be_enforced_is_named() {
     assert!(cgroups.lacks(&Resources::default()).is_empty());
     let nothing = Cgroups {
         hierarchies: BTreeMap::new(),
+        holding: None,
         name: String::new(),
     };
     assert_eq!(nothing.lacks(&all()).len(), 3);

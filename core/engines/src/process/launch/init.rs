@@ -8,13 +8,15 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, chdir, setsid};
+use nix::unistd::{Pid, chdir, getppid, setsid};
 
 use super::channel::Channel;
 use super::commands::Commands;
 use super::events::{self, Signals, Source};
 use super::protocol::{Confinement, Failure, Launch, Order, Report};
 use super::{BROKEN, capabilities, identity, mounts, namespaces, spawn, sweep};
+use crate::process::proc::Process;
+use crate::process::record::MARK;
 
 pub(super) fn run() -> ExitCode {
     let Ok(mut guard) = Channel::stdin() else {
@@ -55,9 +57,15 @@ struct Started {
 fn start(launch: Launch, guard: &mut Channel) -> Result<Option<Started>, Failure> {
     setsid().map_err(Failure::at("open a session"))?;
     confine(&launch.confinement)?;
-    let Some(program) = launch.program else {
+    let Some(mut program) = launch.program else {
         return Ok(None);
     };
+    if matches!(launch.confinement, Confinement::Group { .. })
+        && let Some(guard) = Process::find(getppid().as_raw())
+    {
+        let mark = (MARK.to_owned(), guard.mark());
+        program.environment.extend([mark]);
+    }
     let user = identity::find(&launch.confinement, &program)?;
     enter_directory(&program.directory)?;
     give_up_powers()?;
