@@ -3,6 +3,7 @@
 //! Everything comes from the package registries that `apt-get`, `npm` and `pip` are configured
 //! for. Nothing is installed outside the target folder except Debian packages.
 
+mod kernel;
 pub(crate) mod newer;
 
 use std::fmt::Write as _;
@@ -38,6 +39,8 @@ enum Found {
     PythonModule(&'static str),
     /// A file below the tools.
     Tool(&'static str),
+    /// A kernel for a virtual machine.
+    Kernel,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +48,8 @@ enum Source {
     Debian(&'static [&'static str]),
     /// Packages of the Debian that the newer engine is from, unpacked among the tools.
     NewerDebian(&'static [&'static str]),
+    /// The kernel that Debian or Ubuntu have for virtual machines, unpacked among the tools.
+    Kernel,
     Npm(&'static str),
     Pip(&'static str),
 }
@@ -114,6 +119,18 @@ const COMPONENTS: &[Component] = &[
         purpose: "keeps the state of servers, one or several",
         found: Found::Postgres("initdb"),
         source: Source::Debian(&["postgresql"]),
+    },
+    Component {
+        name: "QEMU",
+        purpose: "is a machine whose control groups are of version 2 alone",
+        found: Found::Program("qemu-system-x86_64"),
+        source: Source::Debian(&["qemu-system-x86"]),
+    },
+    Component {
+        name: "Linux",
+        purpose: "runs on that machine",
+        found: Found::Kernel,
+        source: Source::Kernel,
     },
     Component {
         name: "ssh-keygen",
@@ -210,6 +227,7 @@ impl Component {
             Found::Postgres(name) => postgres_has(name),
             Found::Tool(path) => tools(root).join(path).exists(),
             Found::PythonModule(name) => python_has(name),
+            Found::Kernel => kernel::find(root).is_some(),
         }
     }
 
@@ -218,6 +236,7 @@ impl Component {
         match self.source {
             Source::Debian(packages) => format!("apt-get install {}", packages.join(" ")),
             Source::NewerDebian(packages) => newer::command(packages),
+            Source::Kernel => kernel::command(),
             Source::Npm(package) => format!("npm install --prefix target/{TOOLS}/npm {package}"),
             Source::Pip(_) => {
                 let all = pip_packages().join(" ");
@@ -265,18 +284,23 @@ pub(crate) fn install(root: &Path, missing: &[Component]) -> Result<()> {
     let mut unpacked = Vec::new();
     let mut npm = Vec::new();
     let mut pip = Vec::new();
+    let mut kernel = false;
     for component in missing {
         match component.source {
             Source::Debian(packages) => debian.extend_from_slice(packages),
             Source::NewerDebian(packages) => unpacked.extend_from_slice(packages),
             Source::Npm(package) => npm.push(package),
             Source::Pip(_) => pip = pip_packages(),
+            Source::Kernel => kernel = true,
         }
     }
     debian.sort_unstable();
     debian.dedup();
     install_debian(&shell, &debian)?;
     newer::install(&shell, root, &unpacked)?;
+    if kernel {
+        kernel::install(&shell, root)?;
+    }
     install_npm(&shell, root, &npm)?;
     install_pip(&shell, root, &pip)
 }

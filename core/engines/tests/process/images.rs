@@ -176,7 +176,7 @@ pub(crate) fn command(words: &[&str]) -> RunConfig {
 }
 
 /// The loader and libraries of a program, as the machine's own loader lists them.
-fn closure(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn closure(program: &Path) -> Vec<PathBuf> {
     let listed = Command::new("ldd")
         .arg(program)
         .output()

@@ -17,6 +17,7 @@ mod launch;
 mod layers;
 mod limits;
 mod logs;
+mod machine;
 mod server;
 mod server_death;
 mod setup;

@@ -130,3 +130,45 @@ fn processes_that_ran_out_of_memory_are_counted_in_both_versions() {
     fs::remove_file(folder.path().join("memory.oom_control")).unwrap();
     assert_eq!(groups.out_of_memory(), 1);
 }
+
+/// With the kernel's own files. Ordinary users have them where `elsewhere`, of the tests of the engine, gives them a group.
+#[test]
+fn a_group_of_version_2_holds_whoever_comes_from_what_entered_it_until_all_are_ended() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let cgroups = Cgroups::find(root.path());
+    let version = cgroups.holding.as_ref().map(|holding| holding.version);
+    assert_eq!(version, Some(Version::V2), "is /sys/fs/cgroup writable?");
+    let nothing = Resources::default();
+    let bounded = cgroups.create("one", &nothing, Hold::Bounded).unwrap();
+    assert!(bounded.0.is_empty(), "there is nothing to bound");
+    let groups = cgroups.create("one", &nothing, Hold::Always).unwrap();
+    let [group] = &groups.0[..] else {
+        panic!("one group: {groups:?}")
+    };
+    let script = "read go; (setsid sleep 600 &); sleep 600 & wait";
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", script])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    groups.enter(i32::try_from(shell.id()).unwrap()).unwrap();
+    shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while read("cgroup.procs").lines().count() < 3 {
+        assert!(Instant::now() < deadline, "{}", read("cgroup.procs"));
+        std::thread::sleep(LOOK);
+    }
+    assert!(read("cgroup.events").contains("populated 1"));
+    groups.kill();
+    shell.wait().unwrap();
+    groups.remove();
+    let base = group.parent().unwrap();
+    assert!(!group.exists() && !base.exists(), "{}", base.display());
+    // ended and removed once more, by somebody who does not know of it
+    groups.kill();
+    groups.remove();
+}
