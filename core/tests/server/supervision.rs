@@ -43,7 +43,7 @@ pub(crate) fn a_crash_loop_hurts_neither_the_server_nor_the_next_release() {
         &server,
         "local",
         "crash",
-        &[("MODE", "crash"), ("CRASH_MS", "700")],
+        &[("MODE", "crash"), ("CRASH_MS", "2000")],
     );
     push(&server, "local", "good", &[("VERSION", "good")]);
     let first = server.deploy_and_wait("crash");

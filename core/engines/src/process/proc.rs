@@ -1,8 +1,8 @@
 //! What `/proc` tells about processes and their sockets.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader};
 
 /// A process at one time in its life. Ids are used again; the time of the start tells two
 /// processes of one id apart.
@@ -111,12 +111,7 @@ pub(crate) fn is_in_group(pid: i32, name: &str) -> bool {
 /// The TCP ports that are listened on in the network of a process, wherever it is to be found on this machine, in order.
 /// Without those that only it can reach itself.
 pub(crate) fn ports_of_network(pid: u32) -> Vec<u16> {
-    let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{pid}/net/{table}"));
-    let tables = tables
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok());
-    let mut ports: Vec<u16> = tables
-        .flat_map(|table| listeners(&table))
+    let mut ports: Vec<u16> = listeners(&format!("/proc/{pid}/net"))
         .filter(|listener| !listener.loopback)
         .map(|listener| listener.port)
         .collect();
@@ -129,10 +124,7 @@ pub(crate) fn ports_of_network(pid: u32) -> Vec<u16> {
 pub(crate) fn listening_ports(pids: &[i32]) -> Option<Vec<u16>> {
     let sockets: Option<Vec<Vec<u64>>> = pids.iter().map(|pid| sockets(*pid)).collect();
     let sockets: HashSet<u64> = sockets?.into_iter().flatten().collect();
-    let mut ports: Vec<u16> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|table| listeners(&table))
+    let mut ports: Vec<u16> = listeners("/proc/net")
         .filter(|listener| sockets.contains(&listener.inode))
         .map(|listener| listener.port)
         .collect();
@@ -190,19 +182,25 @@ struct Listener {
     loopback: bool,
 }
 
-/// The sockets in state `0A`, listening.
-fn listeners(table: &str) -> Vec<Listener> {
-    let line = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (address, port) = fields.get(1)?.rsplit_once(':')?;
-        let listening = *fields.get(3)? == "0A";
-        listening.then_some(Listener {
-            port: u16::from_str_radix(port, 16).ok()?,
-            inode: fields.get(9)?.parse().ok()?,
-            loopback: is_loopback(address)?,
-        })
-    };
-    table.lines().skip(1).filter_map(line).collect()
+/// The sockets in state `0A`, listening, in a folder of tables. They are the first of each table (`tcp_get_idx` of Linux): the
+/// others, of which a busy machine has very many, are not read.
+fn listeners(folder: &str) -> impl Iterator<Item = Listener> {
+    let tables = ["tcp", "tcp6"].map(|table| File::open(format!("{folder}/{table}")));
+    tables.into_iter().flatten().flat_map(|table| {
+        let lines = BufReader::new(table).lines().map_while(Result::ok);
+        lines.skip(1).map_while(|line| listener(&line))
+    })
+}
+
+fn listener(line: &str) -> Option<Listener> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (address, port) = fields.get(1)?.rsplit_once(':')?;
+    let listening = *fields.get(3)? == "0A";
+    listening.then_some(Listener {
+        port: u16::from_str_radix(port, 16).ok()?,
+        inode: fields.get(9)?.parse().ok()?,
+        loopback: is_loopback(address)?,
+    })
 }
 
 /// Addresses are words of four bytes, each as the processor writes it.
