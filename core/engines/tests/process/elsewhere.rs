@@ -87,7 +87,8 @@ fn an_ordinary_user_with_a_control_group_of_his_own_holds_what_hides() {
         // this run is itself one of those elsewhere
         return;
     }
-    let group = own_group();
+    let own = OwnGroup(own_group());
+    let group = &own.0;
     let script = format!(
         "mkdir {group}; chown -R {USER} {group}; echo $$ > {group}/cgroup.procs
          ENGINES_HELD=true; export ENGINES_HELD; {ORDINARY} \"$@\""
@@ -95,7 +96,16 @@ fn an_ordinary_user_with_a_control_group_of_his_own_holds_what_hides() {
     let wrapper = ["sh", "-ec", &script, "sh"];
     check(USER, &wrapper, "Group/Copy", &EVERYWHERE, 18);
     // it is empty once all has ended
-    fs::remove_dir(&group).unwrap();
+    fs::remove_dir(group).unwrap();
+}
+
+/// Goes when the test has failed, too.
+struct OwnGroup(String);
+
+impl Drop for OwnGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 /// A group of version 2 that is not there yet.
