@@ -282,8 +282,6 @@ impl ProcessEngine {
             });
             let mounted = mounted.collect::<Result<_, EngineError>>()?;
             let launch = plan::launch(&spec, &image, &place, &isolation, mounted)?;
-            let groups = cgroups.create(&spec.id, &spec.resources);
-            let launch = plan::launch(&spec, &image, &place, &isolation)?;
             let hold = if isolation.has_namespaces() {
                 Hold::Bounded
             } else {

@@ -12,7 +12,7 @@ use crate::setup::{is_root, open_up, program};
 const USER: u32 = 65534;
 
 /// What holds on any machine, whatever it allows.
-const EVERYWHERE: [&str; 11] = [
+const EVERYWHERE: [&str; 12] = [
     "commands::it_",
     "commands::nothing_of",
     "commands::the_next",
