@@ -1,12 +1,38 @@
-//! Lets tests end the process at a point that no signal from outside hits reliably. Not in release builds.
+//! Lets tests end the process, or stop it for a while, at a point that no signal from outside hits reliably. Not in release builds.
 
-/// Names the point at which to end.
+use std::process::Command;
+
+/// Names the point at which to end; with [`STOP`] before it, at which to stop.
 const VARIABLE: &str = "SYSTEMPROMPT_DIE_AT";
+/// Whoever stops goes on when it is sent SIGCONT.
+const STOP: &str = "stop:";
 
-/// Ends the process if the point that was named is this one.
+/// Ends or stops the process if the point that was named is this one.
 pub(crate) fn die_if(is_told: impl FnOnce(&str) -> bool) {
-    if cfg!(debug_assertions) && std::env::var(VARIABLE).is_ok_and(|wanted| is_told(&wanted)) {
-        // No destructor runs, no buffer is flushed: like a kill.
-        std::process::abort();
+    if !cfg!(debug_assertions) {
+        return;
     }
+    let Ok(wanted) = std::env::var(VARIABLE) else {
+        return;
+    };
+    let (stops, wanted) = match wanted.strip_prefix(STOP) {
+        Some(wanted) => (true, wanted),
+        None => (false, wanted.as_str()),
+    };
+    match is_told(wanted) {
+        true if stops => stop(),
+        // No destructor runs, no buffer is flushed: like a kill.
+        true => std::process::abort(),
+        false => {}
+    }
+}
+
+/// All threads, until SIGCONT comes: what is around the process changes, and it sees none of it.
+fn stop() {
+    let pid = std::process::id().to_string();
+    let sent = Command::new("kill").args(["-s", "STOP", &pid]).status();
+    assert!(
+        sent.is_ok_and(|sent| sent.success()),
+        "it cannot be stopped"
+    );
 }

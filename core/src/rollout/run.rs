@@ -532,9 +532,9 @@ fn in_state(state: State) -> Span {
     tracing::info_span!("deployment state", otel.name = state.as_str())
 }
 
-/// Lets tests end the server right after a state was written: a certain one, or the nth that this server writes.
+/// Lets tests end or stop the server right after a state was written: a certain one, the nth that this server writes, or each.
 fn die_if_told(state: State) {
     static WRITTEN: AtomicU32 = AtomicU32::new(1);
     let nth = WRITTEN.fetch_add(1, Ordering::Relaxed).to_string();
-    die_if(|wanted| wanted == state.as_str() || wanted == nth);
+    die_if(|wanted| wanted == state.as_str() || wanted == nth || wanted == "each");
 }

@@ -44,7 +44,7 @@ impl Engine {
     }
 
     /// Runs a test all of whose servers use this engine.
-    pub(crate) fn run(self, test: fn()) {
+    pub(crate) fn run(self, test: impl FnOnce()) {
         CURRENT.set(self);
         test();
         CURRENT.set(Self::Process);

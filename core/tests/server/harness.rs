@@ -158,6 +158,22 @@ impl Server {
         assert!(!status.success(), "{status}");
     }
 
+    /// Whether all of it stands still.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let mut tasks = tasks.into_iter().flatten().flatten();
+        tasks.all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat"));
+            // A name may hold anything; the state stands behind the last parenthesis.
+            let is = |stat: String| {
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(" T"))
+            };
+            stat.is_ok_and(is)
+        })
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_died(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

@@ -25,6 +25,7 @@ mod failing;
 mod harness;
 mod idempotency;
 mod image;
+mod instance_deaths;
 mod life;
 mod limits;
 mod load;

@@ -7,31 +7,28 @@ use crate::harness::{Server, until};
 use crate::image::push;
 
 /// More records than any deployment writes.
-const RECORDS: u32 = 40;
-const REPLICAS: u32 = 2;
+pub(crate) const RECORDS: u32 = 40;
+pub(crate) const REPLICAS: u32 = 2;
 
-/// How a deployment goes on that a server's death has stopped.
-struct Case {
-    strategy: &'static str,
+/// A deployment, and how it goes where nobody dies.
+pub(crate) struct Case {
+    pub(crate) strategy: &'static str,
     rollout: RolloutSettings,
     release_command: &'static [&'static str],
     /// What the new release is like.
     env: &'static [(&'static str, &'static str)],
-    /// How it ends where nobody dies.
-    end: &'static str,
+    /// How it ends.
+    pub(crate) end: &'static str,
     /// Why it fails, if it does.
     failure: Option<&'static str>,
     /// How many records there are at least.
-    records: u32,
+    pub(crate) records: u32,
 }
 
 impl Case {
     fn check(&self) {
         let server = Server::start();
-        push(&server, "local", "one", &[("VERSION", "one")]);
-        let mut env = self.env.to_vec();
-        env.push(("VERSION", "two"));
-        push(&server, "local", "two", &env);
+        self.push(&server);
         let first = DeployRequest {
             replicas: Some(REPLICAS),
             ..server.request("one")
@@ -50,19 +47,31 @@ impl Case {
         panic!("more than {RECORDS} records");
     }
 
+    /// Both releases.
+    pub(crate) fn push(&self, server: &Server) {
+        push(server, "local", "one", &[("VERSION", "one")]);
+        let mut env = self.env.to_vec();
+        env.push(("VERSION", "two"));
+        push(server, "local", "two", &env);
+    }
+
+    pub(crate) fn request(&self, server: &Server, version: &str) -> DeployRequest {
+        DeployRequest {
+            replicas: Some(REPLICAS),
+            strategy: Some(self.strategy.to_owned()),
+            rollout: self.rollout.clone(),
+            release_command: self.release_command.iter().map(|w| (*w).into()).collect(),
+            ..server.request(version)
+        }
+    }
+
     /// Deploys with a server that dies at a record; returns the one after it, on which version `one` serves again,
     /// and whether it came to that.
     fn die_at(&self, server: Server, record: u32) -> (Server, bool) {
         let wanted = record.to_string();
         let mut server = server.restart_with(&[("SYSTEMPROMPT_DIE_AT", &wanted)]);
         until("the first release serves", || one_serves(&server, "one"));
-        let request = DeployRequest {
-            replicas: Some(REPLICAS),
-            strategy: Some(self.strategy.to_owned()),
-            rollout: self.rollout.clone(),
-            release_command: self.release_command.iter().map(|w| (*w).into()).collect(),
-            ..server.request("two")
-        };
+        let request = self.request(&server, "two");
         let died = server.dies_deploying(&request);
         let server = server.restart_with(&[]);
         let last = server.last_deployment();
@@ -108,7 +117,7 @@ fn leaves_nothing(server: &Server) {
 }
 
 /// Whether this version answers every request, of as many that each instance has its turn.
-fn one_serves(server: &Server, version: &str) -> Option<()> {
+pub(crate) fn one_serves(server: &Server, version: &str) -> Option<()> {
     let all = (0..6).all(|_| server.version().as_deref() == Some(version));
     all.then_some(())
 }
@@ -123,103 +132,124 @@ fn canary() -> RolloutSettings {
     }
 }
 
+/// Every strategy, each way that it goes.
+impl Case {
+    pub(crate) fn rolling_with_a_release_command() -> Self {
+        Self {
+            strategy: "rolling",
+            rollout: RolloutSettings::default(),
+            release_command: &["print"],
+            env: &[],
+            end: "succeeded",
+            failure: None,
+            records: 7,
+        }
+    }
+
+    pub(crate) fn blue_green() -> Self {
+        Self {
+            strategy: "blue-green",
+            rollout: RolloutSettings {
+                bake_ms: Some(100),
+                ..RolloutSettings::default()
+            },
+            release_command: &[],
+            env: &[],
+            end: "succeeded",
+            failure: None,
+            records: 6,
+        }
+    }
+
+    pub(crate) fn canary_that_passes() -> Self {
+        Self {
+            strategy: "canary",
+            rollout: RolloutSettings {
+                // A busy machine makes any release slower than the one before.
+                analysis: Some(AnalysisSettings {
+                    max_p95_ratio: Some(1000.0),
+                    max_p95_ms: Some(60_000),
+                    ..AnalysisSettings::default()
+                }),
+                ..canary()
+            },
+            release_command: &[],
+            env: &[],
+            end: "succeeded",
+            failure: None,
+            records: 7,
+        }
+    }
+
+    pub(crate) fn canary_that_fails() -> Self {
+        Self {
+            strategy: "canary",
+            rollout: RolloutSettings {
+                analysis: Some(AnalysisSettings {
+                    log_patterns: Some(vec!["version two".to_owned()]),
+                    ..AnalysisSettings::default()
+                }),
+                ..canary()
+            },
+            release_command: &[],
+            env: &[],
+            end: "rolled_back",
+            failure: Some("analysis_failed"),
+            records: 4,
+        }
+    }
+
+    pub(crate) fn recreate() -> Self {
+        Self {
+            strategy: "recreate",
+            rollout: RolloutSettings::default(),
+            release_command: &[],
+            env: &[],
+            end: "succeeded",
+            failure: None,
+            records: 5,
+        }
+    }
+
+    pub(crate) fn recreate_that_fails() -> Self {
+        Self {
+            strategy: "recreate",
+            rollout: RolloutSettings::default(),
+            release_command: &[],
+            env: &[("MODE", "exit")],
+            end: "rolled_back",
+            failure: Some("exited"),
+            records: 3,
+        }
+    }
+}
+
 #[test]
 pub(crate) fn rolling_with_a_release_command() {
-    let case = Case {
-        strategy: "rolling",
-        rollout: RolloutSettings::default(),
-        release_command: &["print"],
-        env: &[],
-        end: "succeeded",
-        failure: None,
-        records: 7,
-    };
-    case.check();
+    Case::rolling_with_a_release_command().check();
 }
 
 #[test]
 pub(crate) fn blue_green() {
-    let case = Case {
-        strategy: "blue-green",
-        rollout: RolloutSettings {
-            bake_ms: Some(100),
-            ..RolloutSettings::default()
-        },
-        release_command: &[],
-        env: &[],
-        end: "succeeded",
-        failure: None,
-        records: 6,
-    };
-    case.check();
+    Case::blue_green().check();
 }
 
 #[test]
 pub(crate) fn canary_that_passes() {
-    let case = Case {
-        strategy: "canary",
-        rollout: RolloutSettings {
-            // A busy machine makes any release slower than the one before.
-            analysis: Some(AnalysisSettings {
-                max_p95_ratio: Some(1000.0),
-                max_p95_ms: Some(60_000),
-                ..AnalysisSettings::default()
-            }),
-            ..canary()
-        },
-        release_command: &[],
-        env: &[],
-        end: "succeeded",
-        failure: None,
-        records: 7,
-    };
-    case.check();
+    Case::canary_that_passes().check();
 }
 
 #[test]
 pub(crate) fn canary_that_fails() {
-    let case = Case {
-        strategy: "canary",
-        rollout: RolloutSettings {
-            analysis: Some(AnalysisSettings {
-                log_patterns: Some(vec!["version two".to_owned()]),
-                ..AnalysisSettings::default()
-            }),
-            ..canary()
-        },
-        release_command: &[],
-        env: &[],
-        end: "rolled_back",
-        failure: Some("analysis_failed"),
-        records: 4,
-    };
-    case.check();
+    Case::canary_that_fails().check();
 }
 
 #[test]
 pub(crate) fn recreate() {
-    let case = Case {
-        strategy: "recreate",
-        rollout: RolloutSettings::default(),
-        release_command: &[],
-        env: &[],
-        end: "succeeded",
-        failure: None,
-        records: 5,
-    };
-    case.check();
+    Case::recreate().check();
 }
 
 #[test]
 pub(crate) fn recreate_that_fails() {
-    let case = Case {
-        strategy: "recreate",
-        rollout: RolloutSettings::default(),
-        release_command: &[],
-        env: &[("MODE", "exit")],
-        end: "rolled_back",
-        failure: Some("exited"),
-        records: 3,
-    };
-    case.check();
+    Case::recreate_that_fails().check();
 }

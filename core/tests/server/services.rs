@@ -75,7 +75,7 @@ fn running() -> HealthCheck {
 }
 
 /// An application with an interface and a worker behind it, all of one version.
-fn shop(server: &Server, version: &str) -> DeployRequest {
+pub(crate) fn shop(server: &Server, version: &str) -> DeployRequest {
     let mut request = server.request("it");
     request.env = env(&[("VERSION", version)]);
     request.depends_on = names(&["api"]);
@@ -813,7 +813,7 @@ fn dies_at_every_record(strategy: &str, records: u32) {
 }
 
 /// Whether everything that is asked is of this version, and the worker too.
-fn serves(server: &Server, version: &str) -> Option<()> {
+pub(crate) fn serves(server: &Server, version: &str) -> Option<()> {
     let outside = (0..4).all(|_| server.version().as_deref() == Some(version));
     let inside = (0..4).all(|_| asked_inside(server).as_deref() == Some(version));
     let status = services(server).remove("worker")?;
