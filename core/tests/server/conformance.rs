@@ -51,6 +51,9 @@ macro_rules! conformance {
                 canary_that_fails,
                 blue_green,
             ],
+            instance_deaths: [
+                of_blue_green,
+            ],
             release_command: [
                 it_runs_in_the_new_image_before_anything_is_started,
                 its_failure_is_told_with_its_last_lines_and_changes_nothing,
