@@ -12,6 +12,8 @@ pub(crate) fn die_if(is_told: impl FnOnce(&str) -> bool) {
     if !cfg!(debug_assertions) {
         return;
     }
+    #[cfg(test)]
+    simulated::pass();
     let Ok(wanted) = std::env::var(VARIABLE) else {
         return;
     };
@@ -35,4 +37,33 @@ fn stop() {
         sent.is_ok_and(|sent| sent.success()),
         "it cannot be stopped"
     );
+}
+
+/// For simulations, which cannot do without their own process.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Lets what this thread runs die at the nth point from now on, or at none.
+    pub(crate) fn die_at(point: Option<u32>) {
+        LEFT.set(point);
+    }
+
+    /// Whether it has come to that: everything else that this thread runs is to go too.
+    pub(crate) fn has_died() -> bool {
+        LEFT.get() == Some(0)
+    }
+
+    pub(super) fn pass() {
+        let Some(left) = LEFT.get() else { return };
+        LEFT.set(Some(left.saturating_sub(1)));
+        if has_died() {
+            // The task ends here, and nobody is told of a panic.
+            std::panic::resume_unwind(Box::new("died"));
+        }
+    }
 }

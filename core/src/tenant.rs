@@ -184,6 +184,18 @@ impl Tenant {
         self.inner().traffic.set_targets(service, number, targets)
     }
 
+    /// See [`Traffic::public`].
+    #[cfg(test)]
+    pub(crate) fn public_traffic(&self) -> (Vec<Rule>, BTreeMap<String, Vec<Part>>) {
+        self.inner().traffic.public()
+    }
+
+    /// Number of the deployment that a rollout carries out.
+    #[cfg(test)]
+    pub(crate) fn rollout(&self) -> Option<u64> {
+        self.inner().rollout.as_ref().map(|rollout| rollout.number)
+    }
+
     /// Whether instances of a service get what it is asked.
     pub(crate) fn serves(&self, service: &str) -> bool {
         let inner = self.inner();

@@ -213,6 +213,14 @@ impl Traffic {
         self.services.contains_key(service)
     }
 
+    /// What leads from the tenant's URL to services, and who has which part of each.
+    #[cfg(test)]
+    pub(crate) fn public(&self) -> (Vec<Rule>, BTreeMap<String, Vec<Part>>) {
+        let public = self.services.iter().filter(|(_, has)| has.public);
+        let services = public.map(|(name, has)| (name.clone(), has.parts.clone()));
+        (self.rules.clone(), services.collect())
+    }
+
     fn direct(&self) -> Vec<Retired> {
         let mut retired = Vec::new();
         if let Some(proxy) = &self.proxy {

@@ -22,6 +22,6 @@ pub use command::{Command, CommandOutcome};
 pub use engine::{BoxFuture, Engine, InstanceSpec};
 pub use error::EngineError;
 pub use folder::FolderId;
-pub use instance::{Exit, Instance, Running};
+pub use instance::{Exit, Instance, Life, Running};
 pub use resources::Resources;
 pub use volumes::{Mounted, VolumeId, VolumeInfo};

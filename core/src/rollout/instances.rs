@@ -27,10 +27,10 @@ const PORT: &str = "${PORT}";
 
 /// What an instance's id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Name<'a> {
+pub(super) struct Name<'a> {
     tenant: &'a str,
-    service: &'a str,
-    deployment: u64,
+    pub(super) service: &'a str,
+    pub(super) deployment: u64,
     count: u64,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Name<'_> {
 }
 
 impl<'a> Name<'a> {
-    fn of(id: &'a str) -> Option<Self> {
+    pub(super) fn of(id: &'a str) -> Option<Self> {
         let (rest, count) = id.rsplit_once('-')?;
         let (rest, deployment) = rest.rsplit_once('-')?;
         let (tenant, service) = rest.split_once(SERVICE).unwrap_or((rest, APP));

@@ -5,6 +5,9 @@
 //! sockets are missing: what serves is what the last record says. That the records are followed is for the tests in
 //! `core/tests/server/records.rs`, which kill a real server at each of them.
 
+mod machine;
+mod services;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -238,50 +241,53 @@ impl World {
 
     /// What must be true after everything that may happen.
     async fn check(&mut self) {
-        let live = self.store.tenant(TENANT).await.unwrap().unwrap().live;
-        assert_eq!(
-            live, self.committed,
-            "the release that serves is the last that was committed"
-        );
-        let rows = self.store.deployments(TENANT, 1000).await.unwrap();
-        let unfinished = rows.iter().filter(|row| row.finished_at.is_none());
-        let unfinished: Vec<_> = unfinished.collect();
-        assert!(unfinished.len() <= 1, "{unfinished:?}");
-        for row in &unfinished {
-            let owned = self
-                .running
-                .as_ref()
-                .is_some_and(|e| e.row.number == row.number);
-            assert!(
-                owned || row.state == State::NeedsOperator,
-                "a lock without an owner: {row:?}"
-            );
-        }
-        assert_eq!(
-            rows.iter().filter(|row| row.live).count(),
-            usize::from(live.is_some())
-        );
-        let numbers = rows.iter().rev().map(|row| row.number);
-        assert!(numbers.eq(1..=rows.len() as u64), "a deployment is missing");
-        for row in &rows {
-            let events = self
-                .store
-                .events_after(TENANT, row.number, 0)
-                .await
-                .unwrap();
-            let known = self.records.insert(row.number, events.len()).unwrap_or(1);
-            assert!(
-                events.len() >= known,
-                "a record of deployment {} is lost",
-                row.number
-            );
-            assert_eq!(
-                events.last().map(|event| event.state.as_str()),
-                Some(row.state.as_str())
-            );
-        }
-        self.store.check_chain(None).await.unwrap();
+        let running = self.running.as_ref().map(|executor| executor.row.number);
+        check_history(&self.store, running, self.committed, &mut self.records).await;
     }
+}
+
+/// What is written of a tenant's deployments, of which one may be carried out, and one was committed last.
+async fn check_history(
+    store: &Store,
+    running: Option<u64>,
+    committed: Option<u64>,
+    records: &mut BTreeMap<u64, usize>,
+) {
+    let live = store.tenant(TENANT).await.unwrap().unwrap().live;
+    assert_eq!(
+        live, committed,
+        "the release that serves is the last that was committed"
+    );
+    let rows = store.deployments(TENANT, 1000).await.unwrap();
+    let unfinished = rows.iter().filter(|row| row.finished_at.is_none());
+    let unfinished: Vec<_> = unfinished.collect();
+    assert!(unfinished.len() <= 1, "{unfinished:?}");
+    for row in &unfinished {
+        assert!(
+            running == Some(row.number) || row.state == State::NeedsOperator,
+            "a lock without an owner: {row:?}"
+        );
+    }
+    assert_eq!(
+        rows.iter().filter(|row| row.live).count(),
+        usize::from(live.is_some())
+    );
+    let numbers = rows.iter().rev().map(|row| row.number);
+    assert!(numbers.eq(1..=rows.len() as u64), "a deployment is missing");
+    for row in &rows {
+        let events = store.events_after(TENANT, row.number, 0).await.unwrap();
+        let known = records.insert(row.number, events.len()).unwrap_or(1);
+        assert!(
+            events.len() >= known,
+            "a record of deployment {} is lost",
+            row.number
+        );
+        assert_eq!(
+            events.last().map(|event| event.state.as_str()),
+            Some(row.state.as_str())
+        );
+    }
+    store.check_chain(None).await.unwrap();
 }
 
 fn capsule(image: u8) -> Capsule {
