@@ -49,6 +49,9 @@ pub(super) async fn deploy(
         if !force && let Some(live) = unchanged(&app, &new).await? {
             return Ok(already_live(&app, &live));
         }
+        if !force && let Some(running) = on_its_way(&app, &new).await? {
+            return Ok(already_asked(&app, &running));
+        }
         let unchanged = if force {
             Unchanged::Restarts
         } else {
@@ -238,6 +241,21 @@ async fn unchanged(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRo
     Ok(live.filter(|live| live.live && same(live)))
 }
 
+/// The running deployment, when it is of the very same release in the same way, and is not being undone: whoever has asked for it
+/// may have died since, and asks again.
+async fn on_its_way(app: &App, new: &NewDeployment) -> Result<Option<DeploymentRow>, ApiError> {
+    let running = app.store.running(&new.tenant).await?;
+    let same = |running: &DeploymentRow| {
+        running.kind == new.kind
+            && running.capsule == new.capsule
+            && running.release_command == new.release_command
+            && (running.strategy, &running.rollout) == (new.strategy, &new.rollout)
+    };
+    let goes_on =
+        |running: &DeploymentRow| running.state.may_be_aborted() || running.state.is_committed();
+    Ok(running.filter(|running| same(running) && goes_on(running)))
+}
+
 async fn check_is_kept(app: &App, target: &DeploymentRow) -> Result<(), ApiError> {
     let kept = restorable(app, &target.tenant, std::slice::from_ref(target)).await?;
     if kept.holds(target) {
@@ -329,10 +347,25 @@ fn needs_operator(number: u64) -> ApiError {
 }
 
 fn accepted(tenant: &str, number: u64, app_url: Option<String>) -> StoredAnswer {
+    deploying(tenant, number, app_url, None)
+}
+
+fn already_asked(app: &App, running: &DeploymentRow) -> StoredAnswer {
+    let (tenant, number) = (&running.tenant, running.number);
+    let message = "this very release was on its way already".to_owned();
+    deploying(tenant, number, app.tenants.url(tenant), Some(message))
+}
+
+fn deploying(
+    tenant: &str,
+    number: u64,
+    app_url: Option<String>,
+    message: Option<String>,
+) -> StoredAnswer {
     let answer = DeployAnswer {
         status: "deploying".to_owned(),
         app_url,
-        message: None,
+        message,
         deployment: Some(number),
         unchanged: false,
     };

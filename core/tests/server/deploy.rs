@@ -209,6 +209,43 @@ fn one_deployment_of_a_tenant_runs_at_a_time() {
 }
 
 #[test]
+fn whoever_asks_again_for_what_is_in_progress_is_told_of_it() {
+    let server = Server::start();
+    push(
+        &server,
+        "local",
+        "slow",
+        &[("MODE", "slow"), ("START_MS", "1500")],
+    );
+    let request = server.request("slow");
+    let first = server.deploy(&request);
+    let again = server.deploy(&request);
+    assert_eq!(
+        (again.deployment, again.unchanged),
+        (first.deployment, false)
+    );
+    let message = again.message.unwrap();
+    assert!(message.contains("on its way already"), "{message}");
+    // In another way it is another deployment.
+    let mut other = request.clone();
+    other.strategy = Some("recreate".to_owned());
+    let mut forced = request.clone();
+    forced.force = true;
+    for another in [other, forced] {
+        let refused = server.client().deploy("local", &another, &key(), false);
+        let text = format!("{:?}", refused.unwrap_err());
+        assert!(text.contains("deployment_in_progress"), "{text}");
+    }
+    // What is being undone is nothing to wait for.
+    let number = first.deployment.unwrap();
+    server.client().abort("local", number).unwrap();
+    server.wait(number);
+    let anew = server.deploy(&request).deployment.unwrap();
+    assert_eq!(anew, number + 1);
+    assert_eq!(server.wait(anew).state, "succeeded");
+}
+
+#[test]
 pub(crate) fn tenants_have_urls_images_and_histories_of_their_own() {
     let server = Server::start();
     let client = server.client();

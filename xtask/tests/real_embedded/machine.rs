@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,7 +14,8 @@ const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 pub(crate) struct Machine {
     pub(crate) workspace: Workspace,
-    server: PathBuf,
+    /// For each run of the tool.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Machine {
@@ -22,18 +24,42 @@ impl Machine {
     }
 
     pub(crate) fn laid_out(layout: &Layout) -> Self {
+        let server = server().to_str().expect("a path that is text").to_owned();
         Self {
             workspace: Workspace::laid_out(layout),
-            server: server(),
+            variables: vec![("SYSTEMPROMPT_LOCAL_SERVER", server)],
         }
+    }
+
+    /// A project that is deployed to a platform elsewhere.
+    pub(crate) fn of(url: &str, token: &str, tenant: &str) -> Self {
+        let mut machine = Self::new();
+        machine.variables.extend([
+            ("SYSTEMPROMPT_API_URL", url.to_owned()),
+            ("SYSTEMPROMPT_API_TOKEN", token.to_owned()),
+            ("SYSTEMPROMPT_TENANT_ID", tenant.to_owned()),
+        ]);
+        machine
     }
 
     /// Runs the tool in the project. The project's own `systemprompt` is an application: the
     /// platform is the real one.
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Finished {
-        let server = self.server.to_str().expect("a path that is text");
-        self.workspace
-            .xtask(XTASK, arguments, &[("SYSTEMPROMPT_LOCAL_SERVER", server)])
+        let variables = self.variables.iter();
+        let variables: Vec<_> = variables
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        self.workspace.xtask(XTASK, arguments, &variables)
+    }
+
+    /// The tool in the project, with every step in a group of lines.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.workspace.command(XTASK);
+        command
+            .args(arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .env("GITHUB_ACTIONS", "true");
+        command
     }
 
     /// Deploys and returns the result document.

@@ -6,6 +6,7 @@
 mod failing;
 mod history;
 mod itself;
+mod killed;
 mod load;
 mod machine;
 mod releases;

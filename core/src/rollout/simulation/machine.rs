@@ -62,6 +62,8 @@ pub(super) struct Machine {
     releases: Mutex<BTreeMap<u64, (Capsule, Strategy)>>,
     /// What should never have happened.
     breaches: Mutex<Vec<String>>,
+    /// Whether instances have ended by themselves since everything was whole.
+    hurt: AtomicBool,
     /// Decides how long things take.
     dice: AtomicU64,
 }
@@ -91,7 +93,7 @@ impl Program {
         self.runs() && self.answers.load(Ordering::Relaxed)
     }
 
-    pub(super) fn end(&self, exit: Exit) {
+    fn end(&self, exit: Exit) {
         self.life.send_if_modified(|life| {
             let runs = *life == Life::Running;
             if runs {
@@ -140,11 +142,21 @@ impl Machine {
         programs.values().cloned().collect()
     }
 
+    /// Everything is whole.
+    pub(super) fn is_whole(&self) {
+        self.hurt.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn kill(&self, program: &Program) {
+        self.hurt.store(true, Ordering::Relaxed);
+        program.end(Exit::Signal(9));
+    }
+
     pub(super) fn breaches(&self) -> Vec<String> {
         std::mem::take(&mut locked(&self.breaches))
     }
 
-    pub(super) fn breach(&self, what: String) {
+    fn breach(&self, what: String) {
         locked(&self.breaches).push(what);
     }
 
@@ -170,7 +182,9 @@ impl Machine {
         for needed in &service.depends_on {
             let is_there =
                 |one: &Arc<Program>| one.service == *needed && one.proved.load(Ordering::Relaxed);
-            if !programs.iter().any(is_there) {
+            // What it needs may end while it starts.
+            let is_hurt = self.hurt.load(Ordering::Relaxed);
+            if !is_hurt && !programs.iter().any(is_there) {
                 self.breach(format!(
                     "{name} is started, and nothing of {needed} has proved itself"
                 ));
@@ -224,6 +238,7 @@ impl Machine {
                 let program = Arc::clone(&program);
                 tokio::spawn(async move {
                     sleep(LIFE).await;
+                    self.hurt.store(true, Ordering::Relaxed);
                     program.end(Exit::Code(4));
                 });
             }

@@ -375,7 +375,7 @@ impl World {
         if programs.is_empty() {
             return;
         }
-        programs[which % programs.len()].end(engines::Exit::Signal(9));
+        self.machine.kill(&programs[which % programs.len()]);
         self.unhurt = false;
         self.before = None;
     }
@@ -576,6 +576,9 @@ impl World {
             &programs,
         );
         self.unhurt = is_whole;
+        if is_whole {
+            self.machine.is_whole();
+        }
         self.look();
     }
 

@@ -24,7 +24,7 @@ use crate::platform::{Running, Start};
 use crate::request::{key, offered, request};
 use crate::run::Run;
 use crate::ship::{Release, look_for_copies, ship};
-use crate::wait;
+use crate::{sweep, wait};
 
 /// Reports from the threads of a push, which outlive no step but cannot borrow one.
 pub type SharedReporter = Arc<dyn Fn(Event) + Send + Sync>;
@@ -60,6 +60,7 @@ impl Execution<'_> {
 
 /// Runs the plan to its end. What came out is in `run.outcome`, also when it failed.
 pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Failure> {
+    sweep::abandoned(&execution.state());
     note_live(run, &execution);
     if let Some(control) = &execution.found.control {
         offered(execution.config(), control)?;
@@ -265,6 +266,9 @@ fn accepted(answer: &DeployAnswer) -> String {
     match (answer.unchanged, answer.deployment) {
         (true, Some(number)) => format!("unchanged: deployment {number} serves it"),
         (true, None) => "unchanged".to_owned(),
+        (false, Some(number)) if let Some(message) = &answer.message => {
+            format!("deployment {number}: {message}")
+        }
         (false, Some(number)) => format!("deployment {number} accepted ({})", answer.status),
         (false, None) => format!("accepted ({})", answer.status),
     }

@@ -29,6 +29,8 @@ use crate::image;
 use crate::push::Destination;
 use crate::run::{Run, interrupted};
 
+/// What folders with credentials for Docker are called, before the process that they are of.
+pub(crate) const FOLDER: &str = "systemprompt-docker-";
 /// An engine that is asked about something it has answers at once.
 const QUESTION: Duration = Duration::from_mins(1);
 
@@ -238,11 +240,7 @@ struct Configuration {
 
 impl Configuration {
     fn new() -> io::Result<Self> {
-        let name = format!(
-            "systemprompt-docker-{}-{}",
-            std::process::id(),
-            crate::request::key()
-        );
+        let name = format!("{FOLDER}{}-{}", std::process::id(), crate::request::key());
         let folder = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self {
