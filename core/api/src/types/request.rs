@@ -226,7 +226,7 @@ pub struct DeployAnswer {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// *Ours*: number of the deployment that was begun (or is already live).
+    /// *Ours*: number of the deployment that was begun (or was on its way, or is already live).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<u64>,
     /// *Ours*: the very same release is live and healthy; nothing was begun.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use engines::{
     BoxFuture, Command, CommandOutcome, Engine, EngineError, Exit, Instance, InstanceSpec, Life,
-    Resources, Running,
+    Resources, Running, VolumeId, VolumeInfo,
 };
 use oci::Digest;
 use tokio::sync::watch;
@@ -190,14 +190,20 @@ impl Machine {
                 ));
             }
         }
-        let last = self.newest().and_then(|last| self.release(last));
-        if last.is_some_and(|(_, strategy)| strategy == Strategy::Recreate) {
-            let other = |one: &&Arc<Program>| {
-                one.service == name.service && one.deployment != name.deployment && one.runs()
-            };
-            if let Some(other) = programs.iter().find(other) {
-                self.breach(format!("{name} is started while {} runs", other.id));
-            }
+        let Some(newest) = self.newest() else { return };
+        let is_alone = self
+            .release(newest)
+            .is_some_and(|(_, strategy)| strategy == Strategy::Recreate);
+        // Others may run beside each other, whatever comes after them.
+        let clashes = |one: &&Arc<Program>| {
+            let newest_is_one = [one.deployment, name.deployment].contains(&newest);
+            newest_is_one
+                && one.service == name.service
+                && one.deployment != name.deployment
+                && one.runs()
+        };
+        if let Some(other) = programs.iter().find(clashes).filter(|_| is_alone) {
+            self.breach(format!("{name} is started while {} runs", other.id));
         }
     }
 
@@ -283,6 +289,18 @@ impl Engine for Simulated {
 
     fn end_all(&self) -> BoxFuture<'_, Result<(), EngineError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn lacks_volumes(&self) -> Option<String> {
+        Some("nothing here has a disk".to_owned())
+    }
+
+    fn volumes(&self, _: String) -> BoxFuture<'_, Result<Vec<VolumeInfo>, EngineError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn remove_volume(&self, _: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
+        Box::pin(async { Ok(false) })
     }
 
     fn retain(&self, _: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {

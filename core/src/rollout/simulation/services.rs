@@ -788,7 +788,8 @@ fn health() -> HealthCheck {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    // Each of them takes long, because all of it is real but the machine and the clock.
+    #![proptest_config(ProptestConfig { cases: cases() / 4, ..ProptestConfig::default() })]
 
     #[test]
     fn services_of_a_release_change_together_or_not_at_all(
