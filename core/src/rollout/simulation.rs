@@ -5,7 +5,9 @@
 //! sockets are missing: what serves is what the last record says. That the records are followed is for the tests in
 //! `core/tests/server/records.rs`, which kill a real server at each of them.
 
+mod checks;
 mod machine;
+mod scene;
 mod services;
 
 use std::collections::BTreeMap;

@@ -84,7 +84,7 @@ impl Scene<'_> {
                 let expected = if next == "two" { self.end } else { "succeeded" };
                 assert_eq!(end.state, expected, "{what}");
                 assert!(record > self.records, "only {record} records");
-                self.has_whole_history(&server, record);
+                has_whole_history(&server, record);
                 return;
             }
             if live != next && victims != Victims::New {
@@ -148,17 +148,18 @@ impl Scene<'_> {
         let status = server.client().status("local").unwrap();
         assert!(status.running.is_none(), "{what}");
     }
+}
 
-    fn has_whole_history(&self, server: &Server, deployed: u32) {
-        let history = server.client().deployments("local").unwrap().unwrap();
-        let numbers: Vec<u64> = history.iter().rev().map(|row| row.number).collect();
-        assert!(
-            numbers.iter().copied().eq(1..=u64::from(deployed) + 1),
-            "{numbers:?}"
-        );
-        assert_eq!(history.iter().filter(|row| row.live).count(), 1);
-        outcome(&program(&["verify"], server.data())).unwrap();
-    }
+/// Every deployment is there, one of them lives, and nothing of what was written has been changed.
+fn has_whole_history(server: &Server, deployed: u32) {
+    let history = server.client().deployments("local").unwrap().unwrap();
+    let numbers: Vec<u64> = history.iter().rev().map(|row| row.number).collect();
+    assert!(
+        numbers.iter().copied().eq(1..=u64::from(deployed) + 1),
+        "{numbers:?}"
+    );
+    assert_eq!(history.iter().filter(|row| row.live).count(), 1);
+    outcome(&program(&["verify"], server.data())).unwrap();
 }
 
 /// Deploys to the end; how many records were written since it was asked for, of which none is missing.
