@@ -354,8 +354,8 @@ impl Running for Handle {
         })
     }
 
-    fn listening_ports(&self) -> Vec<u16> {
-        Vec::new()
+    fn listening_ports(&self) -> Option<Vec<u16>> {
+        None
     }
 }
 
