@@ -1,6 +1,7 @@
 //! The way back: everything as it was before the deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::deployments::State;
 use crate::platform::App;
 use crate::store::{Advance, DeploymentRow, StoreError};
 use crate::tenant::Tenant;
+use crate::traffic::{self, Weight};
 
 /// Between two looks whether a release that is to come back is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -57,11 +59,12 @@ impl Rollout {
 
     /// The old release still runs, or some of it.
     async fn return_to(&self, old: Arc<Live>, new_has_traffic: bool) -> (State, String) {
-        self.refill(&old, new_has_traffic).await;
         let number = old.number;
-        // Asked itself: what is known of it may be as old as its checks are rare.
+        let is_back = self.refill(&old, new_has_traffic).await;
+        // Asked itself: what is known of it may be as old as its checks are rare. Not a second time, though: what ends right
+        // behind an answer is started again, and nobody has to decide anything for that.
         let wanted = self.wanted(&old, |_| 1);
-        let serves = !old.serving().is_empty() && old.answers(&wanted).await;
+        let serves = is_back || (!old.serving().is_empty() && old.answers(&wanted).await);
         let lost = !serves && self.is_lost(&old);
         if lost && new_has_traffic {
             self.stand_in(old).await;
@@ -90,8 +93,9 @@ impl Rollout {
         }
     }
 
-    /// Old instances that made room, or are down, come back before the new ones go that have traffic.
-    async fn refill(&self, old: &Live, new_has_traffic: bool) {
+    /// Old instances that made room, or are down, come back before the new ones go that have traffic. Whether they are known
+    /// to be back.
+    async fn refill(&self, old: &Live, new_has_traffic: bool) -> bool {
         let mut missing = BTreeSet::new();
         for kept in old.services() {
             let lacking = kept.missing();
@@ -101,7 +105,7 @@ impl Rollout {
             }
         }
         if !new_has_traffic && missing.is_empty() && self.old_served.is_empty() {
-            return;
+            return false;
         }
         let enough = |kept: &Kept| {
             if missing.contains(&kept.name) {
@@ -110,12 +114,47 @@ impl Rollout {
                 1
             }
         };
-        if !self.is_back(old, &self.wanted(old, enough)).await {
+        let wanted = self.wanted(old, enough);
+        let is_back = tokio::select! {
+            is_back = self.is_back(old, &wanted) => is_back,
+            never = self.give_back_the_dead(old), if new_has_traffic => match never {},
+        };
+        if !is_back {
             tracing::warn!(
                 tenant = self.tenant.id,
                 deployment = old.number,
                 "not all instances of the old release serve again yet"
             );
+        }
+        is_back
+    }
+
+    /// Services of which no new instance lives have their traffic back at once: nobody loses anything, and what else of the old
+    /// release is to come back may wait for them.
+    async fn give_back_the_dead(&self, old: &Live) -> Infallible {
+        let mut given = BTreeSet::new();
+        loop {
+            for part in &self.parts {
+                let new = part.new.all();
+                let is_dead = new.iter().all(|instance| instance.exited().is_some());
+                let kept = old.service(&part.name).filter(|_| is_dead);
+                if let Some(kept) = kept
+                    && given.insert(part.name.clone())
+                {
+                    // No keeper names other instances in between.
+                    let held = kept.hold();
+                    let back = traffic::Part {
+                        number: kept.row.number,
+                        weight: Weight::Each,
+                        targets: held.targets(),
+                    };
+                    let back = BTreeMap::from([(part.name.clone(), vec![back])]);
+                    drop(self.tenant.split_traffic(back));
+                    drop(held);
+                    self.tenant.changed();
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 
