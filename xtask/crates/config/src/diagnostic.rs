@@ -48,10 +48,11 @@ impl Line {
     /// first.
     pub(crate) fn of(path: &Path, source: &str, span: Range<usize>) -> Self {
         let mut line = Self::raw(path, source, span.clone());
-        line.text = if is_inside_text(&source[..begin_of_line(source, span.start)]) {
+        let before = &source[..begin_of_line(source, span.start)];
+        line.text = if is_inside_text(before) {
             REDACTED.to_owned()
         } else {
-            without_secrets(&line.text)
+            without_secrets(&line.text, is_among_secrets(before))
         };
         line
     }
@@ -114,15 +115,29 @@ fn blank(character: char) -> char {
     if character == '\t' { '\t' } else { ' ' }
 }
 
-/// A line of a file is shown in an error only without the value of a key that looks secret.
-fn without_secrets(line: &str) -> String {
+/// Whether the section that is open at the end of this piece holds names of secrets: people write the secrets themselves there.
+fn is_among_secrets(before: &str) -> bool {
+    let lines = before.lines().rev().map(str::trim_start);
+    let header = lines
+        .filter_map(|line| line.strip_prefix('['))
+        .find_map(|line| line.split(']').next());
+    header.is_some_and(|header| header.rsplit('.').next().is_some_and(is_secrets))
+}
+
+fn is_secrets(word: &str) -> bool {
+    word.trim_matches([' ', '\t', '"', '\'']) == "secrets"
+}
+
+/// A line of a file is shown in an error only without the value of a key that looks secret, or of any where `all` are.
+fn without_secrets(line: &str, all: bool) -> String {
     for (equals, _) in line.match_indices('=') {
         let before = line[..equals].trim_end();
         let key = before
             .rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '-')
             .find(|word| !word.is_empty())
             .unwrap_or_default();
-        if is_secret_name(key) {
+        let dotted = before.rsplit(['{', ',']).next().unwrap_or_default();
+        if all || is_secret_name(key) || dotted.split('.').any(is_secrets) {
             return format!("{} {REDACTED}", &line[..=equals]);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::check::{Fault, fits, from_text};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::entry::{Entry, KeyPath};
+use crate::entry::{Entry, KeyPath, dotted};
 use crate::origin::Origin;
 use crate::shape::{Leaf, Shape};
 
@@ -69,7 +69,29 @@ pub(crate) fn entries(
             take(variable, path, leaf, text);
         }
     }
+    diagnostics.extend(ambiguous(&found));
     (found, diagnostics)
+}
+
+/// Names that a file chooses can make one variable mean two keys: `env.LEVEL` of a service `api`, and `level` of one `api-env`.
+fn ambiguous(entries: &[Entry]) -> Vec<Diagnostic> {
+    let mut meant: BTreeMap<&str, &KeyPath> = BTreeMap::new();
+    let mut found = Vec::new();
+    for entry in entries {
+        let Origin::Variable(variable) = &entry.origin else {
+            continue;
+        };
+        if let Some(other) = meant.insert(variable, &entry.path) {
+            let (one, two) = (dotted(other), dotted(&entry.path));
+            let mut fault = Fault::new(format!("it means both `{one}` and `{two}`"));
+            fault.help = Some(
+                "set them in .systemprompt/deploy.toml, or give one of the services another name"
+                    .to_owned(),
+            );
+            found.push(diagnostic(variable, fault));
+        }
+    }
+    found
 }
 
 /// The value of a variable that is there and not empty.

@@ -246,15 +246,17 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
     })
 }
 
-/// The pauses that the strategy makes, all together.
+/// The pauses that the strategy makes, all together. The platform rolls public services one after the other; it watches all of
+/// them at once with the other strategies.
 fn watched(config: &Config) -> std::time::Duration {
     let rollout = &config.rollout;
     match config.deploy.strategy {
         Strategy::Recreate => std::time::Duration::ZERO,
         Strategy::Rolling => {
             let batch = (rollout.max_surge + rollout.max_unavailable).max(1);
-            let batches = config.deploy.replicas.div_ceil(batch);
-            rollout.batch_pause.as_std().saturating_mul(batches)
+            let batches =
+                services::public_replicas(config).map(|replicas| replicas.div_ceil(batch));
+            rollout.batch_pause.as_std().saturating_mul(batches.sum())
         }
         Strategy::BlueGreen => rollout.bake.as_std(),
         Strategy::Canary => {

@@ -87,6 +87,16 @@ pub(super) fn volumes<'de, D: Deserializer<'de>>(
                 "`{path}` is no place for a volume: an absolute path below `/`"
             )));
         }
+        let mut words = path.split('/').filter(|word| !word.is_empty());
+        let of_system = words
+            .clone()
+            .next()
+            .is_some_and(|first| matches!(first, "proc" | "sys" | "dev"));
+        if of_system || words.any(|word| matches!(word, "." | "..")) {
+            return Err(D::Error::custom(format!(
+                "`{path}` is no place for a volume: it is not below `/proc`, `/sys` or `/dev`, and holds neither `.` nor `..`"
+            )));
+        }
     }
     Ok(map)
 }

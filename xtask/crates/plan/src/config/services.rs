@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Health, Liveness, Protocol, Resources, Restart, Route, ServiceHealthKind, ServiceName,
-    Variables, rules,
+    Health, Liveness, LivenessKind, Protocol, Resources, Restart, Route, ServiceHealthKind,
+    ServiceName, Variables, rules,
 };
 
 /// The services of a release. `app` is the one that the rest of the file describes; every other name is a service beside it.
@@ -145,6 +145,12 @@ impl Default for Service {
 }
 
 impl Service {
+    /// Whether its image is another one than that of `app`.
+    #[must_use]
+    pub fn has_own_image(&self) -> bool {
+        self.binary.is_some() || self.dockerfile.is_some() || self.image.is_some()
+    }
+
     /// What it speaks, if it listens: one with routes speaks HTTP without saying so.
     #[must_use]
     pub fn speaks(&self) -> Protocol {
@@ -154,10 +160,17 @@ impl Service {
         }
     }
 
-    /// How its health is asked, where anything is said of it.
+    /// Its health check, where anything is said of it or of its liveness: the platform takes both together.
+    #[must_use]
+    pub fn asked_health(&self) -> Option<Health<ServiceHealthKind>> {
+        let alone = || (self.liveness.kind != LivenessKind::None).then(Health::default);
+        self.health.clone().or_else(alone)
+    }
+
+    /// How its health is asked, where it is said.
     #[must_use]
     pub fn health_kind(&self) -> Option<ServiceHealthKind> {
-        let said = self.health.as_ref()?.kind;
+        let said = self.asked_health()?.kind;
         Some(match (said, self.speaks()) {
             (ServiceHealthKind::Auto, Protocol::Http) => ServiceHealthKind::Http,
             (ServiceHealthKind::Auto, Protocol::Tcp) => ServiceHealthKind::Tcp,

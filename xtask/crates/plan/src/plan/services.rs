@@ -121,6 +121,19 @@ pub(super) fn services(request: &Request, config: &Config, observed: &Observed) 
     services.collect()
 }
 
+/// How many instances each service has that gets requests on the tenant's URL.
+pub(super) fn public_replicas(config: &Config) -> impl Iterator<Item = u32> {
+    let app = config.services.app.as_ref();
+    let routes = app.and_then(|app| app.routes.as_ref());
+    let of_app = routes.is_none_or(|routes| !routes.is_empty());
+    let of_app = of_app.then_some(config.deploy.replicas);
+    let others = config.services.others.values();
+    let others = others.filter(|service| !service.routes.is_empty());
+    of_app
+        .into_iter()
+        .chain(others.map(|service| service.replicas))
+}
+
 /// All services by name, `app` among them, each with those that it depends on.
 pub(crate) fn dependencies(config: &Config) -> BTreeMap<&str, BTreeSet<&str>> {
     fn names(depends_on: &[String]) -> BTreeSet<&str> {

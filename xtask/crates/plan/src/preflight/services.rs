@@ -1,8 +1,11 @@
 //! What services say of each other and of what is not there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use crate::config::{APP, Config, Protocol, Route, Service, ServiceHealthKind, Variables};
+use crate::config::{
+    APP, Config, LivenessKind, Protocol, Restart, Route, Service, ServiceHealthKind, Variables,
+};
 use crate::failure::Failure;
 use crate::observed::Observed;
 use crate::plan::{Request, in_order, producer};
@@ -16,6 +19,9 @@ const OUTPUTS: [&str; 4] = [
     "INTERNAL_PORT",
 ];
 
+/// Set by the platform, another one for each instance.
+const PORT: &str = "PORT";
+
 /// Everything that speaks against the services of a release, whatever becomes of their images.
 pub(super) fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
     if config.services.is_empty() {
@@ -24,9 +30,10 @@ pub(super) fn check(request: &Request, config: &Config, observed: &Observed) -> 
     let mut failures = Vec::new();
     for (name, service) in services(config) {
         failures.extend(alone(name, service));
+        failures.extend(checks(name, service));
         failures.extend(secrets(name, service, observed));
-        failures.extend(tag_of(name, request));
     }
+    failures.extend(tags(request, config));
     failures.extend(dependencies(config));
     failures.extend(routes(config));
     failures.extend(references(config));
@@ -68,13 +75,16 @@ fn alone(name: &str, service: &Service) -> Vec<Failure> {
             format!("take either of them out of [services.{name}]"),
         ));
     }
-    let kind = service.health_kind();
-    let asks_a_port = matches!(kind, Some(ServiceHealthKind::Http | ServiceHealthKind::Tcp));
-    if asks_a_port && service.speaks() == Protocol::None {
-        failures.push(invalid(
-            format!("the health check of services.{name} asks on a port, and it listens on none: it has neither protocol nor routes"),
-            format!("set services.{name}.protocol, or services.{name}.health.kind to process, command or image"),
-        ));
+    for (section, is_set) in [
+        ("env", service.env.get(PORT).is_some()),
+        ("secrets", service.secrets.contains_key(PORT)),
+    ] {
+        if is_set {
+            failures.push(invalid(
+                format!("services.{name}.{section} sets {PORT}, which the platform sets"),
+                format!("take it out of services.{name}.{section}"),
+            ));
+        }
     }
     for (variable, secret) in &service.secrets {
         if service.env.get(variable).is_some() {
@@ -85,6 +95,42 @@ fn alone(name: &str, service: &Service) -> Vec<Failure> {
                 "take it out of one of them",
             ));
         }
+    }
+    failures
+}
+
+/// Checks that a service cannot have as it is.
+fn checks(name: &str, service: &Service) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let (health, liveness) = (service.health_kind(), service.liveness.kind);
+    let asks_a_port = [
+        (
+            "health",
+            matches!(
+                health,
+                Some(ServiceHealthKind::Http | ServiceHealthKind::Tcp)
+            ),
+            "process, command or image",
+        ),
+        (
+            "liveness",
+            matches!(liveness, LivenessKind::Http | LivenessKind::Tcp),
+            "command or none",
+        ),
+    ];
+    for (section, asks_a_port, others) in asks_a_port {
+        if asks_a_port && service.speaks() == Protocol::None {
+            failures.push(invalid(
+                format!("the {section} check of services.{name} asks on a port, and it listens on none: it has neither protocol nor routes"),
+                format!("set services.{name}.protocol, or services.{name}.{section}.kind to {others}"),
+            ));
+        }
+    }
+    if service.restart == Restart::Never && liveness != LivenessKind::None {
+        failures.push(invalid(
+            format!("services.{name}.liveness says when an instance is started again, and services.{name}.restart is never"),
+            format!("take either of them out of [services.{name}]"),
+        ));
     }
     failures
 }
@@ -137,17 +183,39 @@ fn named_secrets(value: &str) -> impl Iterator<Item = &str> {
     references.filter_map(|rest| Some(rest.split_once('}')?.0))
 }
 
-/// The tag of the service's own image is longer than that of `app`.
-fn tag_of(name: &str, request: &Request) -> Option<Failure> {
-    let of_app = request.tag.as_ref().filter(|tag| tag::is_valid(tag))?;
-    let of_service = format!("{name}-{of_app}");
-    (!tag::is_valid(&of_service)).then(|| {
-        Failure::preflight(
-            "tag_invalid",
-            format!("`{of_service}`, the tag of services.{name}, is longer than registries accept"),
-            "choose a shorter --tag: with the name and a dash in front it may have 128 characters",
-        )
-    })
+/// The tags of services with an image of their own, which are longer than that of `app`, and must not be those that others have in
+/// another release: it would run the wrong image when it is deployed once more.
+fn tags(request: &Request, config: &Config) -> Vec<Failure> {
+    let Some(of_app) = request.tag.as_deref().filter(|tag| tag::is_valid(tag)) else {
+        return Vec::new();
+    };
+    let names = services(config).filter(|(_, service)| service.has_own_image());
+    let names: Vec<&str> = names.map(|(name, _)| name).collect();
+    let mut failures = Vec::new();
+    let own = names.iter().map(|name| format!("{name}-"));
+    for begin in std::iter::once(String::new()).chain(own) {
+        let tag = format!("{begin}{of_app}");
+        if !tag::is_valid(&tag) {
+            failures.push(Failure::preflight(
+                "tag_invalid",
+                format!("`{tag}`, the tag of services.{}, is longer than registries accept", begin.trim_end_matches('-')),
+                "choose a shorter --tag: with the name and a dash in front it may have 128 characters",
+            ));
+        }
+        let others = names.iter().filter(|name| name.len() >= begin.len());
+        let taken =
+            others.filter_map(|name| Some((name, tag.strip_prefix(*name)?.strip_prefix('-')?)));
+        // Without a push no tag gets another image.
+        let taken = taken.filter(|(_, release)| tag::is_valid(release) && !request.skip_push);
+        for (other, release) in taken {
+            failures.push(Failure::preflight(
+                "tag_invalid",
+                format!("`{tag}` is the tag of services.{other} in a release with the tag `{release}`"),
+                "choose another --tag: one that does not begin with the name of a service and a dash",
+            ));
+        }
+    }
+    failures
 }
 
 fn dependencies(config: &Config) -> Vec<Failure> {
@@ -243,6 +311,19 @@ fn volumes(config: &Config) -> Vec<Failure> {
                     "set its replicas to 1, or take the volume away",
                 ));
             }
+            let path = Path::new(&volumes[volume]);
+            let outer = volumes
+                .iter()
+                .find(|(other, outer)| *other != volume && path.starts_with(outer));
+            if let Some((other, outer)) = outer {
+                failures.push(invalid(
+                    format!(
+                        "services.{name}.volumes.{volume} is at {}, within {outer}, where the volume {other} is",
+                        path.display()
+                    ),
+                    "give one of them another path",
+                ));
+            }
             if let Some(other) = taken.insert(volume, name) {
                 failures.push(invalid(
                     format!("{other} and {name} both have the volume {volume}, which is for one service at a time"),
@@ -279,9 +360,10 @@ fn references_of(section: &str, env: &Variables, config: &Config) -> Vec<Failure
                     format!("{what}, and a service has {}", OUTPUTS.join(", ")),
                     format!("correct {section}.{variable}"),
                 ));
-            } else if let Some((_, service)) = service
-                && let Some(lacks) = lacks(service, output)
-            {
+            } else if let Some(lacks) = service.map_or_else(
+                || app_lacks(config, output),
+                |(_, service)| lacks(service, output),
+            ) {
                 failures.push(invalid(
                     format!("{what}, and {name} has no {lacks}"),
                     format!("give services.{name} one, or correct {section}.{variable}"),
@@ -293,16 +375,24 @@ fn references_of(section: &str, env: &Variables, config: &Config) -> Vec<Failure
 }
 
 fn lacks(service: &Service, output: &str) -> Option<&'static str> {
+    match output {
+        "PUBLIC_URL" => lacks_a_public_route(&service.routes),
+        _ => (service.speaks() == Protocol::None).then_some("protocol"),
+    }
+}
+
+/// It listens, and has a public address unless its routes say otherwise.
+fn app_lacks(config: &Config, output: &str) -> Option<&'static str> {
+    let routes = config.services.app.as_ref()?.routes.as_ref()?;
+    (output == "PUBLIC_URL").then(|| lacks_a_public_route(routes))?
+}
+
+fn lacks_a_public_route(routes: &[Route]) -> Option<&'static str> {
     let names_a_host = |route: &Route| {
         let host = route.host.as_deref();
         host.is_none_or(|host| !host.starts_with("*."))
     };
-    match output {
-        "PUBLIC_URL" => {
-            (!service.routes.iter().any(names_a_host)).then_some("route without a wildcard")
-        }
-        _ => (service.speaks() == Protocol::None).then_some("protocol"),
-    }
+    (!routes.iter().any(names_a_host)).then_some("route without a wildcard")
 }
 
 /// The services and outputs that a value names.
@@ -320,6 +410,15 @@ pub(super) fn binaries(config: &Config, observed: &Observed) -> Vec<Failure> {
         services(config).filter_map(|(name, service)| Some((name, service.binary.as_ref()?)));
     let missing = wanted.filter(|(_, binary)| producer(binary, config, observed).is_none());
     let failures = missing.map(|(name, binary)| {
+        let mut packages = observed.packages.iter();
+        if let Some(package) = packages.find(|package| package.binaries.contains(binary)) {
+            let package = &package.name;
+            return Failure::preflight(
+                "binary_unknown",
+                format!("services.{name}.binary: {binary} is of the package {package}, which build.packages leaves out"),
+                format!("add {package} to build.packages"),
+            );
+        }
         let known = observed
             .packages
             .iter()

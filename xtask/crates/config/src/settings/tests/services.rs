@@ -257,3 +257,53 @@ volumes = { Data = "/data", data = "data", more = "/more", root = "/" }
       |                                                                   ^^^
     "#);
 }
+
+#[test]
+fn a_variable_that_means_two_keys_is_refused() {
+    insta::assert_snapshot!(Case {
+        file: Some("[services.api]\n[services.api-env]\n"),
+        variables: &[
+            ("SYSTEMPROMPT_SERVICES_API_ENV_BINARY", "shop-api"),
+            ("SYSTEMPROMPT_SERVICES_API_BINARY", "shop-api"),
+        ],
+        ..Case::default()
+    }
+    .check(), @r"
+    variable SYSTEMPROMPT_SERVICES_API_ENV_BINARY: it means both `services.api.env.BINARY` and `services.api-env.binary`
+      help: set them in .systemprompt/deploy.toml, or give one of the services another name
+    ");
+}
+
+#[test]
+fn a_volume_is_at_no_place_of_the_system() {
+    for path in ["/proc", "//sys/fs", "/dev/shm", "/data/../etc", "/./data"] {
+        let said = check_file(&format!("[services.db.volumes]\ndata = \"{path}\"\n"));
+        assert!(
+            said.contains("is no place for a volume: it is not"),
+            "{said}"
+        );
+    }
+    let sound = check_file("[services.db.volumes]\ndata = \"/var/lib/..data/dev\"\n");
+    assert!(sound.contains("services.db.volumes.data"), "{sound}");
+    assert!(!sound.contains("no place"), "{sound}");
+}
+
+/// Where the name of a secret belongs, people write the secret itself, in every way that TOML has.
+#[test]
+fn a_secret_in_the_place_of_its_name_is_not_shown() {
+    for wrong in [
+        "[services.db.secrets]\nDATABASE_URL = \"hunter 2\"\n",
+        "[services.db.secrets]\n# which is\n\nPIN = 2222222\n",
+        "[services.db.secrets]\nPIN = hunter 2\n",
+        "[services.db]\nsecrets.PIN = \"hunter 2\"\n",
+        "[services.db]\nsecrets . \"PIN\" = \"hunter 2\"\n",
+        "[services]\ndb = { image = \"db:1\", secrets.PIN = \"hunter 2\" }\n",
+        "[environments.production.services.db.secrets]\nPIN = \"hunter 2\"\n",
+    ] {
+        let said = check_file(wrong);
+        assert!(said.contains(" --> .systemprompt/deploy.toml:"), "{said}");
+        assert!(!said.contains("hunter") && !said.contains("2222"), "{said}");
+    }
+    let other = check_file("[services.db.secrets]\nA = \"B\"\n[services.db.env]\nLEVEL = 5\n");
+    assert!(other.contains("4 | LEVEL = 5"), "{other}");
+}

@@ -197,14 +197,111 @@ fn an_own_dockerfile_is_checked_like_that_of_app() {
     assert!(build.invocations[0].packages.contains(&"xtask".to_owned()));
 }
 
+/// What the platform refuses as well, when everything is built and sent.
+#[test]
+fn what_the_platform_refuses_of_one_is_found_before() {
+    let found = refused(serde_json::json!({
+        "app": { "routes": [] },
+        "a": { "liveness": { "kind": "http" } },
+        "b": { "protocol": "tcp", "liveness": { "kind": "tcp" }, "restart": "never" },
+        "c": { "env": { "PORT": "1" } },
+        "d": { "secrets": { "PORT": "KNOWN" } },
+        "e": { "env": { "HERE": "${services.app.INTERNAL_URL}", "OUTSIDE": "${services.app.PUBLIC_URL}" } },
+        "f": { "volumes": { "all": "/data/", "part": "/data//part", "other": "/database" } },
+    }));
+    assert_eq!(
+        found,
+        [
+            "service_invalid: the liveness check of services.a asks on a port, and it listens on none: it has neither protocol nor routes",
+            "service_invalid: services.b.liveness says when an instance is started again, and services.b.restart is never",
+            "service_invalid: services.c.env sets PORT, which the platform sets",
+            "service_invalid: services.d.secrets sets PORT, which the platform sets",
+            "service_invalid: services.e.env.OUTSIDE names ${services.app.PUBLIC_URL}, and app has no route without a wildcard",
+            "service_invalid: services.f.volumes.part is at /data//part, within /data/, where the volume all is",
+        ]
+    );
+}
+
+#[test]
+fn a_binary_that_the_build_leaves_out_is_told_with_its_package() {
+    let (mut config, observed) = with(serde_json::json!({ "tools": { "binary": "xtask" } }));
+    config.build.packages = vec!["systemprompt".into(), "admin".into()];
+    let failures = plan(&request(), &config, &observed).unwrap_err();
+    assert_eq!(failures[0].code, "binary_unknown");
+    assert_eq!(failures[0].resolution, "add xtask to build.packages");
+}
+
+#[test]
+fn public_services_are_rolled_and_watched_one_after_the_other() {
+    let watched = |services, strategy| {
+        let (mut config, observed) = with(services);
+        config.deploy.replicas = 2;
+        config.deploy.strategy = strategy;
+        config.rollout.batch_pause = crate::config::Duration::from_secs(10);
+        config.rollout.bake = crate::config::Duration::from_secs(7);
+        let plan = plan(&request(), &config, &observed).unwrap();
+        plan.rollout.watched_seconds
+    };
+    let services = || {
+        serde_json::json!({
+            "api": { "routes": ["/api"], "replicas": 5 },
+            "db": { "protocol": "tcp", "replicas": 9 },
+        })
+    };
+    assert_eq!(watched(serde_json::json!({}), Strategy::Rolling), 20);
+    assert_eq!(watched(services(), Strategy::Rolling), 70);
+    assert_eq!(watched(services(), Strategy::BlueGreen), 7);
+    let mut hidden = services();
+    hidden["app"] = serde_json::json!({ "routes": [] });
+    assert_eq!(watched(hidden, Strategy::Rolling), 50);
+}
+
+#[test]
+fn no_service_gets_the_tag_that_another_has_in_another_release() {
+    let (config, observed) = with(serde_json::json!({
+        "api": { "binary": "systemprompt-admin" },
+        "api-docs": { "image": "docs:1" },
+        "worker": {},
+    }));
+    let found = |tag: &str, skip_push| {
+        let request = Request {
+            tag: Some(tag.to_owned()),
+            skip_push,
+            ..request()
+        };
+        let failures = plan(&request, &config, &observed).err().unwrap_or_default();
+        let told = failures.into_iter();
+        told.map(|failure| format!("{}: {}", failure.code, failure.details))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        found("api-v1", false),
+        ["tag_invalid: `api-v1` is the tag of services.api in a release with the tag `v1`"]
+    );
+    assert_eq!(
+        found("docs-v1", false),
+        [
+            "tag_invalid: `api-docs-v1` is the tag of services.api-docs in a release with the tag `v1`"
+        ]
+    );
+    for sound in ["v1", "api", "apiv1", "worker-v1", "deploy-1-a1b2c3d"] {
+        assert_eq!(found(sound, false), [""; 0], "{sound}");
+    }
+    assert_eq!(found("api-v1", true), [""; 0]);
+}
+
 #[test]
 fn the_tag_of_a_service_fits_too() {
-    let (config, observed) = with(serde_json::json!({ "a-long-name-of-a-service": {} }));
+    let (config, observed) = with(serde_json::json!({
+        "a-long-name-of-a-service": { "image": "postgres:16" },
+        "a-long-name-of-another-one": {},
+    }));
     let request = Request {
         tag: Some("v".repeat(120)),
         ..request()
     };
     let failures = plan(&request, &config, &observed).unwrap_err();
+    assert_eq!(failures.len(), 1, "{failures:?}");
     assert_eq!(failures[0].code, "tag_invalid");
     let name: ServiceName = "a-long-name-of-a-service".parse().unwrap();
     assert!(failures[0].details.contains(name.as_str()));
