@@ -13,12 +13,15 @@ use super::owner;
 
 /// What the system counts the size of files in.
 const BLOCK: u64 = 512;
+/// How far below what is removed a directory may be to be emptied there; one that is deeper is moved up first. So many names of
+/// the longest kind are half of the longest path that Linux takes, and programs nest deeper than that.
+const DEEPEST: usize = 8;
 
 /// Removes `path` and all below it. Absent is fine. Directories that their owner may not write to
 /// (images have them) are opened up first, which is why this is not `remove_dir_all`.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => remove_directory(path, &found),
+        Ok(found) if found.is_dir() => Removal::of(path).run(&found),
         Ok(_) => absent_is_fine(fs::remove_file(path)),
         Err(error) => absent_is_fine(Err(error)),
     }
@@ -37,16 +40,22 @@ pub(crate) fn make_open(path: &Path) -> io::Result<()> {
 }
 
 /// Bytes that a tree takes on disk, as far as it is to be seen; `None` where it has more than so many entries.
-pub(crate) fn used(path: &Path, entries: &mut usize) -> Option<u64> {
-    *entries = entries.checked_sub(1)?;
-    // what goes meanwhile takes nothing
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Some(0);
-    };
-    let mut total = found.blocks() * BLOCK;
-    if found.is_dir() {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            total += used(&entry.path(), entries)?;
+pub(crate) fn used(path: &Path, most: usize) -> Option<u64> {
+    let mut entries = most.checked_sub(1)?;
+    let mut total = 0;
+    // not by calling itself: whoever nests deep would use up the stack
+    let mut pending = vec![path.to_owned()];
+    while let Some(path) = pending.pop() {
+        // what goes meanwhile takes nothing
+        let Ok(found) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        total += found.blocks() * BLOCK;
+        if found.is_dir() {
+            for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+                entries = entries.checked_sub(1)?;
+                pending.push(entry.path());
+            }
         }
     }
     Some(total)
@@ -116,14 +125,68 @@ pub(crate) fn imitate(from: &Path, to: &Path) -> io::Result<()> {
     keep_facts(to, &fs::symlink_metadata(from)?)
 }
 
-fn remove_directory(path: &Path, found: &Metadata) -> io::Result<()> {
-    if found.mode() & 0o700 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+/// The removal of a directory.
+struct Removal<'a> {
+    top: &'a Path,
+    /// How many directories were moved up into it.
+    moved: u64,
+}
+
+impl<'a> Removal<'a> {
+    fn of(top: &'a Path) -> Self {
+        Self { top, moved: 0 }
     }
-    for entry in fs::read_dir(path)? {
-        remove(&entry?.path())?;
+
+    fn run(mut self, found: &Metadata) -> io::Result<()> {
+        loop {
+            let before = self.moved;
+            self.empty(self.top, found, 0)?;
+            // each round takes levels away
+            if self.moved == before {
+                return absent_is_fine(fs::remove_dir(self.top));
+            }
+        }
     }
-    absent_is_fine(fs::remove_dir(path))
+
+    fn empty(&mut self, path: &Path, found: &Metadata, depth: usize) -> io::Result<()> {
+        open_up(path, found)?;
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() && depth == DEEPEST => self.move_up(&path, &found)?,
+                Ok(found) if found.is_dir() => {
+                    self.empty(&path, &found, depth + 1)?;
+                    absent_is_fine(fs::remove_dir(&path))?;
+                }
+                Ok(_) => absent_is_fine(fs::remove_file(&path))?,
+                Err(error) => absent_is_fine(Err(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn move_up(&mut self, path: &Path, found: &Metadata) -> io::Result<()> {
+        // a directory that may not be written to cannot be moved
+        open_up(path, found)?;
+        loop {
+            self.moved += 1;
+            let place = self.top.join(format!(".moved-{}", self.moved));
+            match fs::symlink_metadata(&place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return fs::rename(path, place);
+                }
+                // of a removal that was cut off
+                other => other.map(drop)?,
+            }
+        }
+    }
+}
+
+fn open_up(path: &Path, found: &Metadata) -> io::Result<()> {
+    if found.mode() & 0o700 == 0o700 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
 /// The outcome of a removal of what need not be there.
@@ -167,11 +230,29 @@ mod tests {
             Path::new("nowhere")
         );
         assert_eq!(unshared_size(&to).unwrap(), 9);
-        assert!(used(&to, &mut 6).is_some_and(|bytes| bytes >= 9));
-        assert_eq!(used(&to, &mut 5), None);
+        assert!(used(&to, 6).is_some_and(|bytes| bytes >= 9));
+        assert_eq!(used(&to, 5), None);
         remove(&from).unwrap();
         remove(&to).unwrap();
         assert!(!from.exists() && !to.exists());
+    }
+
+    #[test]
+    fn what_is_nested_deeper_than_a_path_may_be_long_is_measured_and_removed() {
+        const LEVELS: usize = 5000;
+        let dir = tempfile::tempdir().unwrap();
+        let mut inner = dir.path().join("0");
+        fs::create_dir(&inner).unwrap();
+        for level in 1..=LEVELS {
+            let outer = dir.path().join(level.to_string());
+            fs::create_dir(&outer).unwrap();
+            fs::rename(&inner, outer.join("d")).unwrap();
+            fs::write(outer.join(".moved-1"), b"").unwrap();
+            inner = outer;
+        }
+        assert!(used(&inner, 2 * LEVELS + 1).is_some());
+        remove(&inner).unwrap();
+        assert!(!inner.exists());
     }
 
     #[test]

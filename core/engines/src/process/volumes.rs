@@ -49,13 +49,13 @@ impl Volumes {
         image: &PreparedImage,
     ) -> Result<PathBuf, EngineError> {
         let place = self.place(&mounted.volume);
-        if place.is_dir() {
-            return Ok(place);
-        }
-        let made = self.make(&mounted.volume, &place, |new| {
-            self.fill(new, &mounted.path, image)
+        let prepared = find_in(image, &mounted.path).and_then(|from| {
+            if place.is_dir() {
+                return Ok(());
+            }
+            self.make(&mounted.volume, &place, |new| self.fill(new, &from, image))
         });
-        made.map_err(|error| EngineError::Volume {
+        prepared.map_err(|error| EngineError::Volume {
             volume: mounted.volume.clone(),
             path: mounted.path.clone(),
             reason: error.to_string(),
@@ -82,7 +82,7 @@ impl Volumes {
             found.push(VolumeInfo {
                 name,
                 created_at: created.ok().map(Into::into),
-                bytes: tree::used(&entry.path(), &mut { MEASURED_FILES }),
+                bytes: tree::used(&entry.path(), MEASURED_FILES),
                 in_use_by: None,
             });
         }
@@ -133,12 +133,9 @@ impl Volumes {
         File::open(&self.directory)?.sync_all()
     }
 
-    fn fill(&self, new: &Path, path: &Path, image: &PreparedImage) -> io::Result<()> {
-        let from =
-            rootpath::resolve(&image.rootfs, path, Last::Follow).map_err(io::Error::other)?;
-        check_place(&image.rootfs, &from)?;
-        match fs::metadata(&from) {
-            Ok(found) if found.is_dir() => return tree::copy(&from, new),
+    fn fill(&self, new: &Path, from: &Path, image: &PreparedImage) -> io::Result<()> {
+        match fs::metadata(from) {
+            Ok(found) if found.is_dir() => return tree::copy(from, new),
             Ok(_) => return Err(io::Error::other("the image has a file there")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -169,6 +166,13 @@ impl Volumes {
     }
 }
 
+/// Where the image has a path. Each image is asked, not only that which a volume is filled from: the next one may have a link there.
+fn find_in(image: &PreparedImage, path: &Path) -> io::Result<PathBuf> {
+    let place = rootpath::resolve(&image.rootfs, path, Last::Follow).map_err(io::Error::other)?;
+    check_place(&image.rootfs, &place)?;
+    Ok(place)
+}
+
 /// A link of the image must not lead to where the instance has something of the system.
 fn check_place(rootfs: &Path, place: &Path) -> io::Result<()> {
     let inside = place.strip_prefix(rootfs).unwrap_or(place);
@@ -186,6 +190,10 @@ fn check_place(rootfs: &Path, place: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
+    use oci::{Digest, RunConfig};
+
     use super::*;
 
     fn volume(name: &str) -> VolumeId {
@@ -225,6 +233,34 @@ mod tests {
         assert!(volumes.remove(&data).unwrap());
         assert!(!volumes.remove(&data).unwrap());
         assert!(volumes.list("shop").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_volume_that_is_there_is_led_nowhere_by_a_later_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(&folder.path().join("volumes"), false).unwrap();
+        let image = |name: &str| {
+            let rootfs = folder.path().join(name);
+            fs::create_dir(&rootfs).unwrap();
+            PreparedImage {
+                digest: Digest::of(name.as_bytes()),
+                config: RunConfig::default(),
+                bytes: 0,
+                rootfs,
+            }
+        };
+        let mounted = Mounted {
+            volume: volume("data"),
+            path: PathBuf::from("/data"),
+        };
+        volumes.prepare(&mounted, &image("first")).unwrap();
+        let next = image("next");
+        symlink("/proc", next.rootfs.join("data")).unwrap();
+        let refused = volumes.prepare(&mounted, &next).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("a link of the image leads to /proc"),
+            "{refused}"
+        );
     }
 
     #[test]
