@@ -196,13 +196,7 @@ impl Birth {
         match self.converse(&mut guard.socket, launch).await {
             Ok(inner_pid) => self.live(guard, record, inner_pid).await,
             Err(error) => {
-                guard.reap().await;
-                // a guard that did not hear has ended nothing
-                if !spawn_blocking(move || record.kill()).await.unwrap_or(false) {
-                    self.volumes.never_free();
-                    return Err(error);
-                }
-                self.abandon().await;
+                self.give_up(guard, record).await;
                 Err(error)
             }
         }
@@ -217,8 +211,7 @@ impl Birth {
         let pid = record.started(inner_pid);
         if let Err(error) = record.write(&self.place.directory) {
             let error = EngineError::files("record", &self.place.directory)(error);
-            guard.reap().await;
-            self.abandon().await;
+            self.give_up(guard, record).await;
             return Err(error);
         }
         let found = Found {
@@ -231,6 +224,16 @@ impl Birth {
             volumes: self.volumes,
         };
         Ok(found.attach(pid))
+    }
+
+    /// Ends what was started. What does not end keeps its volumes: a guard that did not hear has ended nothing.
+    async fn give_up(self, guard: Guard, record: InstanceRecord) {
+        guard.reap().await;
+        if spawn_blocking(move || record.kill()).await.unwrap_or(false) {
+            self.abandon().await;
+        } else {
+            self.volumes.never_free();
+        }
     }
 
     /// Removes what was made for an instance that has not come to life.

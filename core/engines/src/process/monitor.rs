@@ -170,21 +170,21 @@ impl Monitor {
         } = self;
         let status = guard.reap().await;
         // a guard that was killed with its init has ended nothing; namespaces would have
-        if spawn_blocking(move || record.kill()).await.unwrap_or(false) {
-            drop(volumes);
-        } else {
-            tracing::warn!(path = %place.directory.display(), "processes of an instance do not end");
-            volumes.never_free();
-        }
+        let ended = spawn_blocking(move || record.kill()).await.unwrap_or(false);
         let exit = reported.unwrap_or(status);
-        life.send_replace(Life::Exited(exit));
-        let shown = place.directory.clone();
-        match spawn_blocking(move || place.remove()).await {
-            Ok(Ok(())) | Err(_) => {}
+        let path = place.directory.clone();
+        if ended {
+            drop(volumes);
+            life.send_replace(Life::Exited(exit));
             // the next sweep tries again
-            Ok(Err(error)) => {
-                tracing::warn!(%error, path = %shown.display(), "remove an instance's directory");
+            if let Ok(Err(error)) = spawn_blocking(move || place.remove()).await {
+                tracing::warn!(%error, path = %path.display(), "remove an instance's directory");
             }
+        } else {
+            // its directory says to the next server what is to be ended; and whoever runs in it could put a link where something is removed
+            tracing::warn!(path = %path.display(), "processes of an instance do not end");
+            volumes.never_free();
+            life.send_replace(Life::Exited(exit));
         }
         drop(kept);
         life.send_replace(Life::Gone(exit));
