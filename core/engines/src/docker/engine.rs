@@ -153,6 +153,7 @@ impl DockerEngine {
             spec.image,
         )
         .await?;
+        inner.volumes().check_image(&image, &spec.volumes).await?;
         let id = inner.create(&spec, &image).await?;
         let started = inner
             .docker

@@ -1,6 +1,7 @@
 //! Volumes of Docker's, one for each of ours. A label says whose they are.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use bollard::Docker;
 use bollard::models::{ContainerSummary, Mount, MountType, Volume, VolumeCreateRequest};
@@ -53,6 +54,32 @@ impl Volumes<'_> {
         Ok(mounts)
     }
 
+    /// Refuses an image of which Docker would put a volume of no name over what is within one of ours: what is written there would
+    /// go with the container.
+    pub(super) async fn check_image(
+        &self,
+        image: &str,
+        mounted: &[Mounted],
+    ) -> Result<(), EngineError> {
+        if mounted.is_empty() {
+            return Ok(());
+        }
+        let found = self.docker.inspect_image(image).await;
+        let found = found.map_err(failed("look at an image"))?;
+        let own = found.config.and_then(|config| config.volumes);
+        let Some((outer, inner)) = covered(mounted, &own.unwrap_or_default()) else {
+            return Ok(());
+        };
+        let inner = inner.display();
+        Err(EngineError::Volume {
+            volume: outer.volume.clone(),
+            path: outer.path.clone(),
+            reason: format!(
+                "the image says `VOLUME {inner}`, and Docker removes what is written there with the container: have it at {inner}"
+            ),
+        })
+    }
+
     /// The containers that have a volume, running or not.
     pub(super) async fn users(
         &self,
@@ -103,6 +130,16 @@ impl Volumes<'_> {
     }
 }
 
+/// The first of the paths of an image's own volumes that is within one of ours, and which one that is.
+fn covered<'a>(mounted: &'a [Mounted], own: &[String]) -> Option<(&'a Mounted, PathBuf)> {
+    let own = own.iter().map(|path| Path::new("/").join(path));
+    let mut own = own.filter(|path| mounted.iter().all(|ours| ours.path != *path));
+    own.find_map(|path| {
+        let outer = mounted.iter().find(|ours| path.starts_with(&ours.path))?;
+        Some((outer, path))
+    })
+}
+
 fn info(volume: &Volume) -> Option<VolumeInfo> {
     let created = volume.created_at.as_deref();
     let created = created.and_then(|at| DateTime::parse_from_rfc3339(at).ok());
@@ -113,4 +150,33 @@ fn info(volume: &Volume) -> Option<VolumeInfo> {
         bytes: None,
         in_use_by: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_has_within_a_volume_is_found() {
+        let ours = |path: &str| Mounted {
+            volume: VolumeId {
+                owner: "shop".to_owned(),
+                name: "data".to_owned(),
+            },
+            path: PathBuf::from(path),
+        };
+        let data = "/var/lib/postgresql/data";
+        for (at, own, found) in [
+            ("/var/lib/postgresql", data, true),
+            ("/var/lib/postgresql", "var/lib/postgresql/data/", true),
+            (data, data, false),
+            (data, "/var/lib/postgresql/data/", false),
+            (data, "/var/lib/postgresql", false),
+            ("/var/lib/post", data, false),
+        ] {
+            let mounted = [ours(at)];
+            let covered = covered(&mounted, &[own.to_owned()]);
+            assert_eq!(covered.is_some(), found, "{own} in {at}");
+        }
+    }
 }
