@@ -254,7 +254,7 @@ pub(crate) enum Local {
     Down,
     /// Say where it runs and what isolates its instances.
     Status,
-    /// Stop it and remove its state: images, history, tokens.
+    /// Stop it and remove its state: images, history, tokens, volumes with what is in them.
     Reset,
 }
 
