@@ -6,6 +6,7 @@ use testkit::management::Variant;
 use testkit::workspace::Layout;
 use testkit::{DockerEngine, DockerRegistry, FaultProxy, Finished};
 
+use crate::docker;
 use crate::papers::{KEY, Keys, documents};
 use crate::world::{World, assert_failed};
 
@@ -264,18 +265,7 @@ fn an_own_dockerfile_is_built_as_that_of_app_is() {
         "the same folder and the same program are the same layers"
     );
 
-    let arguments = [
-        "deploy",
-        "-e",
-        "production",
-        "--output",
-        "json",
-        "--builder",
-        "docker",
-        "--tag",
-        "built",
-    ];
-    let built = world.run_with(&arguments, &[("DOCKER_HOST", engine.host())]);
+    let built = world.run_with(&docker::DEPLOY, &[("DOCKER_HOST", engine.host())]);
     built.expect_success();
     let request = world.api.requests().pop().unwrap();
     for (name, tag) in [("admin", "admin-built"), ("tools", "tools-built")] {
