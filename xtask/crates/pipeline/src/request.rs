@@ -221,26 +221,18 @@ fn service_of(
 /// Nothing where nothing is said: the platform knows the image, and what the service speaks. The start period of what only has
 /// to run is no time that it may take, but one that it has to last: unless it is said, a short one is enough.
 fn health_of(service: &config::Service, says_period: bool) -> Option<HealthCheck> {
-    let asked = service.health.clone();
-    let is_asked = asked.is_some() || service.liveness.kind != LivenessKind::None;
-    is_asked.then(|| {
-        let with_health = config::Service {
-            health: Some(asked.unwrap_or_default()),
-            ..service.clone()
-        };
-        let kind = match with_health.health_kind() {
-            Some(ServiceHealthKind::Tcp) => ProbeKind::Tcp,
-            Some(ServiceHealthKind::Command) => ProbeKind::Command,
-            Some(ServiceHealthKind::Image) => ProbeKind::Image,
-            Some(ServiceHealthKind::Process) => ProbeKind::Process,
-            Some(ServiceHealthKind::Http | ServiceHealthKind::Auto) | None => ProbeKind::Http,
-        };
-        let mut said = with_health.health.unwrap_or_default();
-        if kind == ProbeKind::Process && !says_period {
-            said.start_period = PROCESS_PROOF;
-        }
-        health(&said, kind, &service.liveness)
-    })
+    let mut asked = service.asked_health()?;
+    let kind = match service.health_kind() {
+        Some(ServiceHealthKind::Tcp) => ProbeKind::Tcp,
+        Some(ServiceHealthKind::Command) => ProbeKind::Command,
+        Some(ServiceHealthKind::Image) => ProbeKind::Image,
+        Some(ServiceHealthKind::Process) => ProbeKind::Process,
+        Some(ServiceHealthKind::Http | ServiceHealthKind::Auto) | None => ProbeKind::Http,
+    };
+    if kind == ProbeKind::Process && !says_period {
+        asked.start_period = PROCESS_PROOF;
+    }
+    Some(health(&asked, kind, &service.liveness))
 }
 
 fn route(route: &config::Route) -> Route {

@@ -221,7 +221,7 @@ fn source(planned: &plan::Service, said: &config::Service) -> Source {
 }
 
 fn health(said: &config::Service) -> String {
-    let Some(check) = &said.health else {
+    let Some(check) = &said.asked_health() else {
         return "as its image says, else as it speaks".to_owned();
     };
     match said.health_kind() {
@@ -288,6 +288,25 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn health_in_words() {
+        let text = |service| health(&serde_json::from_value(service).unwrap());
+        assert_eq!(
+            text(serde_json::json!({ "protocol": "http" })),
+            "as its image says, else as it speaks"
+        );
+        // As it is asked for: the platform takes both together.
+        let lives = serde_json::json!({ "kind": "command", "command": ["true"] });
+        assert_eq!(
+            text(serde_json::json!({ "protocol": "http", "liveness": lives })),
+            "GET /api/v1/health -> 200"
+        );
+        assert_eq!(
+            text(serde_json::json!({ "liveness": lives })),
+            "its program runs"
+        );
+    }
 
     #[test]
     fn limits_in_words() {
