@@ -4,6 +4,7 @@
 //! makes no choices: those are in the plan. Types of other systems (cargo's messages, Docker's
 //! output, the Management API's wire types) stay in the module that talks to that system.
 
+pub mod aramb;
 pub mod attest;
 pub mod authorities;
 pub mod base;

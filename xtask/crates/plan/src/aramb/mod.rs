@@ -3,6 +3,7 @@
 //! The file itself is read elsewhere; the positions here are bytes of its text, for messages and edits.
 
 mod draw;
+mod flow;
 mod graph;
 mod reference;
 mod resolve;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 pub use draw::{mermaid, text};
+pub use flow::{FlowError, FlowStep};
 pub use graph::{Cycle, Edge, EdgeKind, Graph};
 pub use reference::{BadReference, OutputName, Reference, Target, references};
 pub use resolve::{Outputs, ResolveError, Resolver};
