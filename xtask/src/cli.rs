@@ -181,6 +181,46 @@ pub(crate) struct Deploy {
     /// What the image stands on: `dockerfile`, `host`, `scratch` or an image.
     #[arg(long)]
     pub(crate) base: Option<String>,
+    #[command(flatten)]
+    pub(crate) aramb: Aramb,
+}
+
+/// What belongs to an `aramb.toml` alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Deploying an aramb.toml")]
+pub(crate) struct Aramb {
+    /// Deploy what this file describes [default: the `aramb.toml` of the project, if it has no `.systemprompt/deploy.toml`].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What happens when something goes wrong.
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<Policy>,
+    /// Deploy these services alone.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "backend_services"
+    )]
+    pub(crate) services: Vec<String>,
+    /// Deploy these backends, and the databases that they take something from.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) backend_services: Vec<String>,
+    /// Push the images that are built to a registry as well.
+    #[arg(long)]
+    pub(crate) push_registry: bool,
+    /// Leave the images in the file.
+    #[arg(long)]
+    pub(crate) write_back: bool,
+}
+
+/// What happens when something goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// The command ends at once with 1, and everything stays as it is then [default].
+    Strict,
+    /// What has changed returns to what it was; independent images are built side by side, and unchanged ones not at all.
+    Guarded,
 }
 
 #[derive(Debug, Args)]
@@ -283,7 +323,11 @@ pub(crate) enum Config {
     /// Print the JSON Schema of `.systemprompt/deploy.toml`.
     Schema,
     /// Print the JSON Schema of the result document of `--output json`.
-    ReportSchema,
+    ReportSchema {
+        /// That of a deployment of an `aramb.toml`.
+        #[arg(long)]
+        aramb: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

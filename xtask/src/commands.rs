@@ -1,5 +1,6 @@
 //! The commands, one a module: settings, observe, plan, render, execute, exit.
 
+mod aramb;
 mod build_all;
 mod config;
 mod deploy;
@@ -32,7 +33,10 @@ type Failures = Vec<Failure>;
 pub(crate) fn run(cli: Cli) -> Exit {
     let project = cli.project_path.as_deref();
     match cli.command {
-        Command::Deploy(flags) => deploy::run(project, &flags),
+        Command::Deploy(flags) => match aramb::find(project, &flags.aramb) {
+            Some(file) => aramb::run(file, &flags),
+            None => deploy::run(project, &flags),
+        },
         Command::Rollback(flags) => rollback::run(project, &flags),
         Command::Promote(flags) => ended(
             flags.target.output,

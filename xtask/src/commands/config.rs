@@ -12,7 +12,7 @@ use crate::render::table::table;
 pub(crate) fn output(action: &Config) -> Output {
     match action {
         Config::Show { target, .. } => target.output,
-        Config::Schema | Config::ReportSchema => Output::Human,
+        Config::Schema | Config::ReportSchema { .. } => Output::Human,
     }
 }
 
@@ -20,8 +20,12 @@ pub(crate) fn run(project: Option<&Path>, action: &Config) -> Result<(), Failure
     match action {
         Config::Show { target, origin } => show(project, target, *origin)?,
         Config::Schema => render::out(&format!("{}\n", deploy_config::schema_json().trim_end())),
-        Config::ReportSchema => {
-            let schema = schemars::schema_for!(deploy_plan::report::Report);
+        Config::ReportSchema { aramb } => {
+            let schema = if *aramb {
+                schemars::schema_for!(deploy_plan::aramb::ArambReport)
+            } else {
+                schemars::schema_for!(deploy_plan::report::Report)
+            };
             render::result::document(&schema, Output::Json);
         }
     }

@@ -13,16 +13,19 @@ use deploy_pipeline::redact::Redacting;
 use deploy_pipeline::run::Run;
 use deploy_plan::config::APP;
 use deploy_plan::exit::Exit;
-use deploy_plan::failure::Failure;
+use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Image, ImageBuilder, Plan, Request, ServiceImage, plan};
 
-use crate::cli::{Deploy, Output};
+use crate::cli::{Aramb, Deploy, Output};
 use crate::context::{Context, deploy_overrides};
 use crate::render;
 use crate::render::plan::Previews;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
     let output = flags.target.output;
+    if flags.aramb != Aramb::default() {
+        return refused(output);
+    }
     let context = match Context::load(project, |overrides| {
         deploy_overrides(flags, overrides);
     }) {
@@ -51,6 +54,18 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
     }
     let outcome = perform(&context, &plan, found, &reporter);
     conclude(&outcome, output)
+}
+
+/// Flags for a file that is not there.
+fn refused(output: Output) -> Exit {
+    let failure = Failure::new(
+        Step::Settings,
+        "aramb_not_found",
+        Exit::Usage,
+        "--policy, --services, --backend-services, --push-registry and --write-back are for an aramb.toml, and this project goes by .systemprompt/deploy.toml",
+        "leave them out, or name the file: --config aramb.toml",
+    );
+    conclude(&failed("", vec![failure]), output)
 }
 
 fn request(flags: &Deploy, context: &Context) -> Request {

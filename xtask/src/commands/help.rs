@@ -50,6 +50,9 @@ SOURCE_DATE_EPOCH         time of everything in the image, in seconds since 1970
 SSL_CERT_FILE             root certificates in PEM, in place of the built-in ones
 DOCKER_AUTH_CONFIG        credentials for the registries of base images, as a config.json of Docker
 DOCKER_HOST               the Docker Engine for --builder docker
+APPLICATION_ID            the application of an aramb.toml that has builds
+ARAMB_API_TOKEN           token of its control plane
+BUILDKIT_HOST             where older versions of its command build images
 NO_COLOR                  no colour on the terminal
 ";
 

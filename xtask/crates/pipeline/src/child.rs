@@ -3,21 +3,29 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deploy_config::credentials::TOKEN_VARIABLE;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::interrupt::Interrupts;
 
 /// Variables that no other program gets.
-pub(crate) const PRIVATE: [&str; 3] = [
+pub(crate) const PRIVATE: [&str; 4] = [
     TOKEN_VARIABLE,
     crate::attest::key::VARIABLE,
     crate::docker_config::VARIABLE,
+    crate::aramb::TOKEN_VARIABLE,
 ];
+/// How long a group has to end by itself after it was asked to.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long what a program has left behind may hold its outputs open.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// A command that inherits none of them.
 pub(crate) fn without_secrets(command: xshell::Cmd<'_>) -> xshell::Cmd<'_> {
@@ -36,6 +44,8 @@ pub(crate) struct Program<'a> {
     pub(crate) input: Option<Vec<u8>>,
     /// It is ended when it takes longer.
     pub(crate) limit: Option<Duration>,
+    /// It gets a process group of its own, and whatever it has started ends with it.
+    pub(crate) is_group: bool,
 }
 
 impl<'a> Program<'a> {
@@ -47,7 +57,14 @@ impl<'a> Program<'a> {
             environment: Vec::new(),
             input: None,
             limit: None,
+            is_group: false,
         }
+    }
+
+    /// It and all that it starts is asked to end when it has to, and made to a little later; what it leaves behind is ended.
+    pub(crate) fn grouped(mut self) -> Self {
+        self.is_group = true;
+        self
     }
 
     pub(crate) fn arguments<I: IntoIterator<Item: Into<OsString>>>(mut self, more: I) -> Self {
@@ -122,27 +139,35 @@ impl<'a> Program<'a> {
         for name in PRIVATE {
             command = command.env_remove(name);
         }
+        if self.is_group {
+            command = command.before_spawn(|command| {
+                command.process_group(0);
+                Ok(())
+            });
+        }
         let limit = self.limit.map(|limit| (limit, Instant::now() + limit));
         let handle = command.start()?;
         // The expression holds the writing ends of both pipes: while it lives they have no end.
         drop(command);
         let (ended, late) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            scope.spawn(|| lines(errors, on_error));
+            let errors = scope.spawn(|| lines(errors, on_error));
             let watcher = scope.spawn(|| {
-                while !ended.load(Ordering::Acquire) {
+                let end = || {
                     let over = limit.is_some_and(|(_, end)| Instant::now() >= end);
                     late.store(over, Ordering::Release);
-                    if over || interrupts.any() {
-                        // Killing what has just ended is no error worth telling.
-                        let _ = handle.kill();
-                        return;
-                    }
-                    std::thread::park_timeout(Duration::from_millis(100));
+                    over || interrupts.any()
+                };
+                if self.is_group {
+                    end_group(&handle, &ended, end);
+                } else {
+                    end_one(&handle, &ended, end);
                 }
             });
             let taken = take(output);
             let status = handle.wait().map(|output| output.status);
+            // What it has left behind may hold either output open.
+            let _ = errors.join();
             ended.store(true, Ordering::Release);
             watcher.thread().unpark();
             match limit.filter(|_| late.load(Ordering::Acquire)) {
@@ -150,6 +175,45 @@ impl<'a> Program<'a> {
                 None => Ok((status?, taken)),
             }
         })
+    }
+}
+
+/// Ends a program when it has to.
+fn end_one(handle: &duct::Handle, ended: &AtomicBool, has_to_end: impl Fn() -> bool) {
+    while !ended.load(Ordering::Acquire) {
+        if has_to_end() {
+            // Killing what has just ended is no error worth telling.
+            let _ = handle.kill();
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Ends a group when it has to, and what is left of it when its first process has ended.
+fn end_group(handle: &duct::Handle, ended: &AtomicBool, has_to_end: impl Fn() -> bool) {
+    let group = handle.pids().first().copied().unwrap_or_default();
+    let Some(group) = i32::try_from(group).ok().filter(|group| *group > 1) else {
+        return;
+    };
+    // A group without processes is no error worth telling.
+    let signal = |signal| _ = killpg(Pid::from_raw(group), signal);
+    let (mut asked, mut gone) = (None::<Instant>, None::<Instant>);
+    while !ended.load(Ordering::Acquire) {
+        if asked.is_none() && has_to_end() {
+            signal(Signal::SIGTERM);
+            asked = Some(Instant::now());
+        }
+        if gone.is_none() && matches!(handle.try_wait(), Ok(Some(_))) {
+            gone = Some(Instant::now());
+        }
+        // The outputs are still open, so that somebody of the group is left and its number is nobody else's.
+        let overdue = asked.is_some_and(|at| at.elapsed() >= GRACE);
+        if overdue || gone.is_some_and(|at| at.elapsed() >= LINGER) {
+            signal(Signal::SIGKILL);
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
     }
 }
 
@@ -247,6 +311,33 @@ mod tests {
             .stream(&Interrupts::default(), |_| {}, |_| {})
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn what_a_group_leaves_behind_holds_nothing_up() {
+        let begun = Instant::now();
+        let status = shell("sleep 600 & sleep 600 >&2 & exit 0")
+            .grouped()
+            .stream(&Interrupts::default(), |_| {}, |_| {})
+            .unwrap();
+        assert!(status.success());
+        assert!(begun.elapsed() < Duration::from_mins(1));
+    }
+
+    #[test]
+    fn a_group_is_asked_before_it_is_made_to_end() {
+        let mut said = Vec::new();
+        let error = shell("trap 'echo asked; exit 1' TERM; sleep 600 & wait")
+            .grouped()
+            .within(Duration::from_millis(300))
+            .stream(
+                &Interrupts::default(),
+                |line| said.push(line.to_owned()),
+                |_| {},
+            )
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(said, ["asked"]);
     }
 
     #[test]

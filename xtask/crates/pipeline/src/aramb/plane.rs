@@ -27,6 +27,8 @@ pub struct Flow<'a> {
     pub graph: &'a Graph,
     /// How long the services may take until they are healthy.
     pub timeout: Duration,
+    /// Whether a control plane that does not answer is asked again.
+    pub is_patient: bool,
 }
 
 impl Flow<'_> {
@@ -165,6 +167,13 @@ pub trait ControlPlane {
 
     /// Waits until services are well or one is not, for as long as the flow allows.
     fn wait(&mut self, flow: &Flow<'_>, services: &[usize]) -> Waited;
+
+    /// How services are now, asked once.
+    fn look(&mut self, flow: &Flow<'_>, services: &[usize]) -> Waited;
+
+    /// Whether all services are one deployment that succeeds or returns as a whole. Then the file is not looked at again:
+    /// the images are in the [`Deployment`].
+    fn is_transaction(&self) -> bool;
 
     /// What must reach no sink and stands in the environment.
     fn secrets(&self) -> Vec<SecretString> {

@@ -5,8 +5,11 @@
 mod draw;
 mod flow;
 mod graph;
+mod images;
 mod reference;
+mod report;
 mod resolve;
+mod select;
 mod svg;
 
 use std::fmt;
@@ -15,8 +18,14 @@ use std::ops::Range;
 pub use draw::{mermaid, text};
 pub use flow::{FlowError, FlowStep};
 pub use graph::{Cycle, Edge, EdgeKind, Graph};
+pub use images::{Named, name_images};
 pub use reference::{BadReference, OutputName, Reference, Target, references};
+pub use report::{
+    ApplicationRecord, ArambReport, BuildRecord, BuildRecords, DeploymentRecord, FlowErrorRecord,
+    OutputsRecord, words,
+};
 pub use resolve::{Outputs, ResolveError, Resolver};
+pub use select::{SelectError, Selection, Wanted, select};
 pub use svg::svg;
 
 /// The number by which services name each other (`uniqueIdentifier`).

@@ -1,0 +1,273 @@
+//! Steps 7 to 9: the file names the images, the control plane gets it, the services tell where they are.
+
+use std::collections::BTreeMap;
+
+use deploy_plan::aramb::{FlowError, FlowStep, OutputName, Selection, ServiceType, name_images};
+use deploy_plan::exit::Exit;
+
+use super::{Policy, Steps};
+use crate::aramb::file::{FileError, Replaced, Restored};
+use crate::aramb::interrupted;
+use crate::aramb::plane::Deployment;
+use crate::aramb::state::State;
+use crate::aramb::undo::Good;
+
+/// By positions of builds.
+type Images = BTreeMap<usize, String>;
+
+impl<'a> Steps<'a, '_> {
+    pub(super) fn deploy(
+        &mut self,
+        selection: &Selection,
+        images: &Images,
+    ) -> Result<(), FlowError> {
+        if self.plane.is_transaction() {
+            self.roll_out(selection, images)?;
+            if self.request.write_back && !images.is_empty() {
+                self.write_images(selection, images)?;
+            }
+            return self.put_back(true);
+        }
+        if !images.is_empty() {
+            self.write_images(selection, images)?;
+        }
+        let result = self.with_way_back(selection, images);
+        let is_kept = result.is_ok() || self.request.policy == Policy::Strict;
+        result.and(self.put_back(is_kept))
+    }
+
+    /// Step 7.
+    fn write_images(&mut self, selection: &Selection, images: &Images) -> Result<(), FlowError> {
+        let file = self.flow.file;
+        let named = name_images(file, &selection.services, images);
+        let replaced = Replaced::with_images(self.kept_in()?, self.path, self.source, &named);
+        self.replaced = Some(replaced.map_err(|error| not_updated(&error))?);
+        for named in &named {
+            for &build in &named.builds {
+                self.progress.named.push((named.service, build));
+            }
+        }
+        self.progress.named.dedup();
+        for (build, image) in images {
+            let id = file.services[*build].id;
+            if self.progress.named.iter().any(|(_, named)| named == build) {
+                self.flow.say(format!(
+                    "✓ Updated aramb.toml: {id}.outputs.IMAGE_URL -> {image}"
+                ));
+            } else {
+                let name = &file.services[*build].name;
+                self.flow
+                    .say(format!("WARNING: nothing names the image of {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the file is kept while it is another one.
+    fn kept_in(&self) -> Result<&'a State, FlowError> {
+        self.state.ok_or_else(|| {
+            let message = "Failed to update aramb.toml";
+            FlowError::new(FlowStep::Update, "state_unwritable", Exit::Other, message).with(
+                "the file is kept in the repository's own folder first, and that cannot be written",
+            )
+        })
+    }
+
+    /// The end of step 7: the file as its owner had it, unless he wants the images.
+    fn put_back(&mut self, is_kept: bool) -> Result<(), FlowError> {
+        let Some(replaced) = self.replaced.take() else {
+            return Ok(());
+        };
+        if self.request.write_back && is_kept {
+            return replaced.keep().map_err(|error| not_updated(&error.into()));
+        }
+        match replaced.restore() {
+            Ok(Restored::Already | Restored::Whole) => {}
+            Ok(Restored::WithoutNotes) => self.flow.say(
+                "WARNING: the control plane has noted ids and slugs in aramb.toml, which are not kept: --write-back keeps them",
+            ),
+            Ok(Restored::ImagesAlone) => self.flow.say(
+                "WARNING: aramb.toml was changed meanwhile: only the images were taken out again",
+            ),
+            Err(error) => {
+                let message = "aramb.toml could not be put back";
+                return Err(FlowError::new(
+                    FlowStep::Update,
+                    "aramb_not_restored",
+                    Exit::Other,
+                    message,
+                )
+                .with(error.to_string())
+                .with("the next deployment tries it again; git restores it as well"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps 8 and 9; where the policy asks for it, with a return to what was well before.
+    fn with_way_back(&mut self, selection: &Selection, images: &Images) -> Result<(), FlowError> {
+        let result = self.roll_out(selection, images);
+        if self.request.policy == Policy::Strict {
+            return result;
+        }
+        match result {
+            Ok(()) => {
+                self.note_good(selection);
+                Ok(())
+            }
+            // The control plane goes on without us.
+            Err(error) if error.exit == Exit::Interrupted => Err(error),
+            Err(error) => Err(self.way_back(selection, error)),
+        }
+    }
+
+    fn roll_out(&mut self, selection: &Selection, images: &Images) -> Result<(), FlowError> {
+        self.progress.asked = Some(selection.services.clone());
+        let in_stages = self.request.policy == Policy::Guarded && !self.plane.is_transaction();
+        let file = self.flow.file;
+        let rank = |position: &usize| file.services[*position].kind.rank();
+        let stages: Vec<&[usize]> = if in_stages {
+            selection
+                .services
+                .chunk_by(|a, b| rank(a) == rank(b))
+                .collect()
+        } else {
+            vec![&selection.services]
+        };
+        let is_everything = selection.is_everything && stages.len() == 1;
+        for services in stages {
+            if self.flow.interrupts.any() {
+                return Err(interrupted(FlowStep::Deploy));
+            }
+            self.flow.say("Deploying services from aramb.toml...");
+            let deployment = Deployment {
+                services,
+                is_everything,
+                images,
+            };
+            self.plane.deploy(self.flow, &deployment)?;
+            self.flow.say("✓ Deployment initiated");
+            let waited = self.plane.wait(self.flow, services);
+            self.progress.deployed.extend(waited.services);
+            if let Some(error) = waited.error {
+                return Err(error);
+            }
+        }
+        self.tell_outputs();
+        Ok(())
+    }
+
+    /// Step 9: the addresses, or that there are none.
+    fn tell_outputs(&self) {
+        let file = self.flow.file;
+        let kinds = self
+            .progress
+            .deployed
+            .iter()
+            .map(|service| file.services[service.service].kind);
+        let has_backend = kinds.clone().any(|kind| kind == ServiceType::Backend);
+        if !has_backend {
+            self.flow
+                .say("WARNING: No backend service found for PUBLIC_URL extraction");
+        }
+        let Some(main) = self.progress.main(file) else {
+            return;
+        };
+        let name = &file.services[main.service].name;
+        match main.output(OutputName::PublicUrl) {
+            Some(url) => self.flow.say(format!("✓ {name} PUBLIC_URL: {url}")),
+            None if has_backend => self
+                .flow
+                .say("WARNING: PUBLIC_URL not found in backend deployment outputs"),
+            None => {}
+        }
+    }
+
+    /// What the control plane was given is what a later failure returns to.
+    fn note_good(&mut self, selection: &Selection) {
+        let Some(state) = self.state else {
+            return;
+        };
+        let text = self
+            .replaced
+            .as_ref()
+            .map_or(self.source, Replaced::written);
+        let mut good = Good::of(state);
+        let file = self.flow.file;
+        good.keep_only(|name| file.services.iter().any(|service| service.name == name));
+        let names = selection.services.iter();
+        good.note(
+            names.map(|position| file.services[*position].name.as_str()),
+            text,
+        );
+        if let Err(error) = good.keep(state) {
+            self.flow.say(format!(
+                "WARNING: what is deployed now could not be noted, and a later failure cannot return to it: {error}"
+            ));
+        }
+    }
+
+    /// Deploys what the services were when they were last well.
+    fn way_back(&mut self, selection: &Selection, mut error: FlowError) -> FlowError {
+        let file = self.flow.file;
+        let of = |position: &usize| file.services[*position].name.as_str();
+        let names: Vec<_> = selection.services.iter().map(of).collect();
+        let good = self.state.map(Good::of).unwrap_or_default();
+        let (groups, new) = good.before(&names);
+        if groups.is_empty() {
+            error.exit = Exit::Unverified;
+            return error
+                .with("nothing was deployed before from here: there is nothing to return to");
+        }
+        self.flow.say("Returning to what was deployed before...");
+        for (text, group) in groups {
+            let positions = selection.services.iter().copied();
+            let positions: Vec<_> = positions
+                .filter(|position| group.contains(&of(position)))
+                .collect();
+            if let Err(second) = self.return_to(text, &positions) {
+                error.exit = Exit::NeedsOperator;
+                error = error.with(format!(
+                    "the return of {} failed as well: {}",
+                    group.join(", "),
+                    second.message
+                ));
+                return second.details.into_iter().fold(error, FlowError::with);
+            }
+        }
+        self.progress.returned = true;
+        error.exit = Exit::RolledBack;
+        error = error.with("what was deployed before is deployed again");
+        if new.is_empty() {
+            return error;
+        }
+        error.with(format!(
+            "these were never deployed from here and stay as they are: {}",
+            new.join(", ")
+        ))
+    }
+
+    fn return_to(&mut self, text: &str, services: &[usize]) -> Result<(), FlowError> {
+        let text = text.to_owned();
+        let replaced = match self.replaced.take() {
+            Some(mut replaced) => replaced.again(text).map(|()| replaced),
+            None => Replaced::by(self.kept_in()?, self.path, self.source, text),
+        };
+        self.replaced = Some(replaced.map_err(|error| not_updated(&error))?);
+        let deployment = Deployment {
+            services,
+            is_everything: false,
+            images: &Images::new(),
+        };
+        self.plane.deploy(self.flow, &deployment)?;
+        let waited = self.plane.wait(self.flow, services);
+        waited.error.map_or(Ok(()), Err)
+    }
+}
+
+fn not_updated(error: &FileError) -> FlowError {
+    let message = "Failed to update aramb.toml";
+    FlowError::new(FlowStep::Update, "aramb_not_updated", Exit::Other, message)
+        .with(error.to_string())
+        .with("nobody else may change it during a deployment: deploy again")
+}

@@ -1,0 +1,234 @@
+//! What is kept from one deployment of a file to the next: beside the repository's own data, where no work tree sees it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use oci::Digest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xshell::{Shell, cmd};
+
+use crate::child::without_secrets;
+
+/// Below the folder that git keeps for a work tree.
+const FOLDER: &str = "systemprompt/aramb";
+/// Where there is no repository; nothing is replaced there, since builds need one.
+const WITHOUT_GIT: &str = ".systemprompt/aramb";
+const LOCK: &str = "lock";
+
+/// The folder of one file's state, held by this process alone.
+#[derive(Debug)]
+pub(super) struct State {
+    folder: PathBuf,
+    /// Let go when this process ends, however it does.
+    _lock: File,
+}
+
+/// Why there is no state.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StateError {
+    /// Another process deploys the file.
+    #[error("another deployment of this file is running")]
+    Locked,
+    /// It cannot be kept.
+    #[error("cannot keep state in {}: {source}", folder.display())]
+    Unwritable {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl State {
+    /// Takes the state of the file.
+    pub(super) fn of(file: &Path) -> Result<Self, StateError> {
+        let parent = file.parent().unwrap_or(Path::new("."));
+        let name = Digest::of(file.as_os_str().as_encoded_bytes()).hex();
+        let folder = git_folder(parent)
+            .map_or_else(|| parent.join(WITHOUT_GIT), |git| git.join(FOLDER))
+            .join(&name[..16]);
+        let unwritable = |source| StateError::Unwritable {
+            folder: folder.clone(),
+            source,
+        };
+        // What is kept here may have been written into a file with secrets.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(unwritable)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(folder.join(LOCK))
+            .map_err(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Locked),
+            Err(TryLockError::Error(error)) => return Err(unwritable(error)),
+        }
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// What was kept under a name, if it can be read: it only saves work.
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&self.bytes(name).ok()??).ok()
+    }
+
+    /// The bytes kept under a name.
+    pub(super) fn bytes(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.folder.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a value under a name.
+    pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+        self.write_bytes(name, &serde_json::to_vec(value)?)
+    }
+
+    /// Keeps bytes under a name: all of them, or what was there before.
+    pub(super) fn write_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let new = self.fresh(bytes, 0o600)?;
+        fs::rename(&new, self.folder.join(name))?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Forgets what was kept under a name.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces a file by other bytes in one step. Where the work tree is on the same file system as the repository, nothing
+    /// else is ever seen beside the file.
+    pub(super) fn replace(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+        let permissions = fs::metadata(file)?.permissions();
+        let new = self.fresh(bytes, 0o600)?;
+        fs::set_permissions(&new, permissions.clone())?;
+        match fs::rename(&new, file) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                fs::remove_file(&new)?;
+                let mut name = file.file_name().unwrap_or_default().to_owned();
+                name.push(".new");
+                let beside = file.with_file_name(name);
+                write_new(&beside, bytes, 0o600)?;
+                fs::set_permissions(&beside, permissions)?;
+                fs::rename(&beside, file)?;
+            }
+            other => other?,
+        }
+        File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    fn fresh(&self, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
+        // The lock is ours: nobody else writes here, and what is there was left by one that was killed.
+        let new = self.folder.join("new");
+        write_new(&new, bytes, mode)?;
+        Ok(new)
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Where git keeps what belongs to the work tree of a folder.
+fn git_folder(folder: &Path) -> Option<PathBuf> {
+    let shell = Shell::new().ok()?;
+    shell.change_dir(folder);
+    let path = cmd!(shell, "git rev-parse --absolute-git-dir");
+    let path = without_secrets(path).quiet().ignore_stderr().read().ok()?;
+    Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("aramb.toml");
+        fs::write(&file, "old").unwrap();
+        (folder, file)
+    }
+
+    #[test]
+    fn one_process_has_it_at_a_time() {
+        let (_folder, file) = folder();
+        let state = State::of(&file).unwrap();
+        assert!(matches!(State::of(&file), Err(StateError::Locked)));
+        drop(state);
+        State::of(&file).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_is_for_its_owner_alone() {
+        let (_folder, file) = folder();
+        let state = State::of(&file).unwrap();
+        assert_eq!(state.read::<u32>("n"), None);
+        state.write("n", &7).unwrap();
+        assert_eq!(state.read::<u32>("n"), Some(7));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state.folder), 0o700);
+        assert_eq!(mode(&state.folder.join("n")), 0o600);
+        state.remove("n").unwrap();
+        state.remove("n").unwrap();
+        assert_eq!(state.read::<u32>("n"), None);
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_nothing_stays_beside_it() {
+        let (folder, file) = folder();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let state = State::of(&file).unwrap();
+        state.replace(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".systemprompt", "aramb.toml"]);
+    }
+
+    #[test]
+    fn in_a_repository_it_is_where_no_work_tree_sees_it() {
+        let (folder, file) = folder();
+        let shell = Shell::new().unwrap();
+        shell.change_dir(folder.path());
+        cmd!(shell, "git init --quiet").run().unwrap();
+        let state = State::of(&file).unwrap();
+        state.write("n", &7).unwrap();
+        let seen = cmd!(shell, "git status --porcelain").read().unwrap();
+        assert_eq!(seen, "?? aramb.toml");
+    }
+}
