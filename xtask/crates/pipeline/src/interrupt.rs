@@ -40,6 +40,14 @@ impl Interrupts {
     /// As after one Ctrl-C.
     #[cfg(test)]
     pub(crate) fn raised() -> Self {
-        Self(Arc::new(AtomicUsize::new(1)))
+        let interrupts = Self::default();
+        interrupts.raise();
+        interrupts
+    }
+
+    /// Ctrl-C, while something runs.
+    #[cfg(test)]
+    pub(crate) fn raise(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }

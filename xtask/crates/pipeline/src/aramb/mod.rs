@@ -1,5 +1,6 @@
 //! Deploys what an `aramb.toml` describes.
 
+pub mod install;
 mod plane;
 
 pub use plane::{
