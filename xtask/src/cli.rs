@@ -212,6 +212,12 @@ pub(crate) struct Aramb {
     /// Leave the images in the file.
     #[arg(long)]
     pub(crate) write_back: bool,
+    /// Install the `aramb` command first, if it is not there.
+    #[arg(long)]
+    pub(crate) install_cli: bool,
+    /// The SHA-256 that the command to install must have [default: the one that its release names].
+    #[arg(long, value_name = "HEX", requires = "install_cli")]
+    pub(crate) cli_sha256: Option<String>,
 }
 
 /// What happens when something goes wrong.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deploy_config::aramb::ARAMB_TOML;
 use deploy_config::project::{DEPLOY_TOML, FOLDER};
+use deploy_pipeline::aramb::install::Install;
 use deploy_pipeline::aramb::{Cli, Finished, Policy, Request, deploy};
 use deploy_pipeline::interrupt::Interrupts;
 use deploy_plan::aramb::{FlowError, Wanted};
@@ -60,6 +61,9 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
         Policy::Guarded => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let mut plane = Cli::new(Cli::find("aramb", path), variables.clone(), jobs);
+    if flags.aramb.install_cli {
+        plane = plane.installing(Install::here(flags.aramb.cli_sha256.clone()));
+    }
     let reporter = render::reporter();
     let redactor = render::redactor();
     let finished = deploy(

@@ -62,7 +62,7 @@ fn refused(output: Output) -> Exit {
         Step::Settings,
         "aramb_not_found",
         Exit::Usage,
-        "--policy, --services, --backend-services, --push-registry and --write-back are for an aramb.toml, and this project goes by .systemprompt/deploy.toml",
+        "--policy, --services, --backend-services, --push-registry, --write-back and --install-cli are for an aramb.toml, and this project goes by .systemprompt/deploy.toml",
         "leave them out, or name the file: --config aramb.toml",
     );
     conclude(&failed("", vec![failure]), output)

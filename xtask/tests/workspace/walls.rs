@@ -54,6 +54,7 @@ const MAY: &[(&str, &[&str])] = &[
             "management-api",
             "oci",
             "trust",
+            "testkit",
         ],
     ),
     // Doubles written from the public contracts: they must not share our own types.

@@ -120,7 +120,8 @@ fn writer_of(name: &str) -> Option<Pid> {
     pid.parse().ok().map(Pid::from_raw)
 }
 
-fn is_gone(process: Pid) -> bool {
+/// Whether no process of this machine has the number.
+pub(crate) fn is_gone(process: Pid) -> bool {
     process.as_raw() > 0 && kill(process, None::<Signal>) == Err(Errno::ESRCH)
 }
 

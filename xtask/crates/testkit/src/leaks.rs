@@ -21,6 +21,7 @@ const PERIOD: Duration = Duration::from_millis(2);
 pub struct Watch {
     secrets: Vec<String>,
     allowed: Vec<PathBuf>,
+    trusted: Vec<String>,
     seen: Arc<Mutex<BTreeSet<String>>>,
     stop: Arc<AtomicBool>,
     sampling: Option<JoinHandle<()>>,
@@ -41,6 +42,7 @@ impl Watch {
         Self {
             secrets,
             allowed: Vec::new(),
+            trusted: Vec::new(),
             seen,
             stop,
             sampling: Some(sampling),
@@ -51,6 +53,13 @@ impl Watch {
     #[must_use]
     pub fn allowing(mut self, file: impl Into<PathBuf>) -> Self {
         self.allowed.push(file.into());
+        self
+    }
+
+    /// A program that is given the secret in its environment on purpose. On its command line it may be no more than elsewhere.
+    #[must_use]
+    pub fn given_to(mut self, program: &str) -> Self {
+        self.trusted.push(environment_of(program));
         self
     }
 
@@ -73,6 +82,7 @@ impl Watch {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *seen).into_iter().collect()
         };
+        found.retain(|sighting| !self.trusted.contains(sighting));
         for output in outputs {
             if let Some(line) = line_with(output, &needles) {
                 found.push(format!("an output: {line}"));
@@ -160,15 +170,19 @@ fn sighting(process: &Path, needles: &[String]) -> Option<String> {
             .iter()
             .any(|needle| contains(&text, needle.as_bytes()))
     };
-    let place = if holds("cmdline") {
-        "command line"
+    let sighting = if holds("cmdline") {
+        format!("the command line of {program}")
     } else if program != "xtask" && holds("environ") {
-        "environment"
+        environment_of(&program)
     } else {
         return None;
     };
     let unchanged = program_of(process).as_ref() == Some(&program);
-    unchanged.then(|| format!("the {place} of {program}"))
+    unchanged.then_some(sighting)
+}
+
+fn environment_of(program: &str) -> String {
+    format!("the environment of {program}")
 }
 
 fn program_of(process: &Path) -> Option<String> {
@@ -279,6 +293,18 @@ mod tests {
         let watch = Watch::over([secret.clone()]);
         holding(Command::new("cat").env("TOKEN", &secret), &watch);
         watch.assert_none([], &[]);
+    }
+
+    #[test]
+    fn a_program_that_is_given_it_may_not_show_it() {
+        let secret = secret();
+        let check = |command: &mut Command| {
+            let watch = Watch::over([secret.clone()]).given_to("cat");
+            holding(command, &watch);
+            thread::spawn(move || watch.assert_none([], &[])).join()
+        };
+        assert!(check(Command::new("cat").env("TOKEN", &secret)).is_ok());
+        assert!(check(Command::new("cat").args(["-", &secret])).is_err());
     }
 
     #[test]

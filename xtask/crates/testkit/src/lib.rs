@@ -12,6 +12,7 @@
 )]
 
 mod acceptor;
+pub mod aramb;
 pub mod base;
 pub mod docker;
 pub mod fault;

@@ -18,6 +18,7 @@ use crate::child::Program;
 use crate::interrupt::Interrupts;
 
 use super::TOKEN_VARIABLE;
+use super::install::{Install, install, install_command};
 use super::plane::{
     Application, Build, Built, ControlPlane, Deployed, Deployment, Flow, Missing, Waited,
 };
@@ -49,6 +50,8 @@ pub struct Cli {
     /// Nothing where it is not installed.
     command: Option<PathBuf>,
     variables: BTreeMap<String, String>,
+    /// What is done where it is not installed.
+    install: Option<Install>,
     flags: Option<Flags>,
     /// Names that the control plane has given to services, by their own.
     slugs: BTreeMap<String, String>,
@@ -63,10 +66,18 @@ impl Cli {
         Self {
             command,
             variables,
+            install: None,
             flags: None,
             slugs: BTreeMap::new(),
             jobs: jobs.max(1),
         }
+    }
+
+    /// Installs it first where it is not there.
+    #[must_use]
+    pub fn installing(mut self, install: Install) -> Self {
+        self.install = Some(install);
+        self
     }
 
     /// The command of a name in the folders of `PATH`.
@@ -223,9 +234,8 @@ impl ControlPlane for Cli {
     }
 
     fn reach(&mut self, flow: &Flow<'_>) -> Result<String, FlowError> {
-        let Some(command) = self.command.clone() else {
-            return Err(absent());
-        };
+        let new = self.install_absent(flow)?;
+        let command = self.command.clone().ok_or_else(absent)?;
         let version = self.ask(
             Call::new(flow.folder, &["--version"], ANSWER),
             flow.interrupts,
@@ -268,7 +278,11 @@ impl ControlPlane for Cli {
         } else {
             version
         };
-        Ok(format!("aramb-cli already installed ({version})"))
+        Ok(if new {
+            format!("aramb-cli installed successfully ({version})")
+        } else {
+            format!("aramb-cli already installed ({version})")
+        })
     }
 
     fn application(&mut self, flow: &Flow<'_>) -> Result<Application, FlowError> {
@@ -411,6 +425,17 @@ impl ControlPlane for Cli {
 }
 
 impl Cli {
+    /// Whether it was installed just now.
+    fn install_absent(&mut self, flow: &Flow<'_>) -> Result<bool, FlowError> {
+        let Some(wanted) = self.install.as_ref().filter(|_| self.command.is_none()) else {
+            return Ok(false);
+        };
+        flow.say("aramb-cli not found. Installing...");
+        let installed = install(wanted, flow.reporter, flow.interrupts)?;
+        self.command = Some(installed.path);
+        Ok(true)
+    }
+
     /// Builds that do not depend on each other; several at a time where that is allowed.
     fn build_level(
         &self,
@@ -605,13 +630,15 @@ impl Cli {
 /// It is not there.
 fn absent() -> FlowError {
     let message = "aramb-cli not found";
-    FlowError::new(
+    let error = FlowError::new(
         FlowStep::Install,
         "aramb_missing",
         Exit::Configuration,
         message,
-    )
-    .with("Install it: cargo xtask deploy --install-cli")
+    );
+    let lines = install_command();
+    let lines = lines.lines().map(str::to_owned);
+    lines.fold(error.with("install it:"), FlowError::with)
 }
 
 /// Waits for the time to come for another question, or for the user to want out.

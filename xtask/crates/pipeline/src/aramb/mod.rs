@@ -5,6 +5,7 @@ mod file;
 mod finish;
 mod flow;
 mod git;
+pub mod install;
 mod plane;
 mod reuse;
 mod state;
