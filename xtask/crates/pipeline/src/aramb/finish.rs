@@ -52,6 +52,8 @@ pub(super) struct Progress {
     pub(super) deployed: Vec<Deployed>,
     pub(super) returned: bool,
     pub(super) is_planned: bool,
+    /// Whether there is something to build.
+    pub(super) has_builds: bool,
 }
 
 impl Progress {
@@ -66,6 +68,7 @@ impl Progress {
             deployed: Vec::new(),
             returned: false,
             is_planned: false,
+            has_builds: false,
         }
     }
 
@@ -79,7 +82,7 @@ impl Progress {
             Some(_) if self.returned => "rolled_back",
             Some(_) => "failed",
         };
-        let has_builds = !self.builds.is_empty();
+        let was_built = !self.builds.is_empty();
         let report = ArambReport {
             status,
             application: self
@@ -89,9 +92,9 @@ impl Progress {
                     id: application.id.clone(),
                     slug: application.slug.clone(),
                 }),
-            build_skipped: self.application.is_none(),
-            images_built: self.application.is_none().then_some(0),
-            builds: has_builds.then(|| self.build_records(file)),
+            build_skipped: !self.has_builds,
+            images_built: (!self.has_builds).then_some(0),
+            builds: was_built.then(|| self.build_records(file)),
             deployments: self.deployments(file, status),
             total_time: words(self.begun.elapsed()),
             error: error

@@ -276,6 +276,7 @@ impl Steps<'_, '_> {
         }
         let builds = self.names(&selection.builds);
         let has_builds = !builds.is_empty() && !self.request.skip_build;
+        self.progress.has_builds = has_builds;
         if has_builds {
             self.flow
                 .say(format!("✓ Found build services: {}", builds.join(" ")));
@@ -379,15 +380,13 @@ impl Steps<'_, '_> {
         let builds = self.name_builds(selection, &application)?;
         self.progress.application = Some(application);
         let folder = self.flow.folder;
-        let mut known = match self.state {
-            Some(state) if self.request.policy == Policy::Guarded => Images::of(state),
-            _ => Images::default(),
-        };
+        let mut known = self.state.map(Images::of).unwrap_or_default();
+        let is_reused = self.request.policy == Policy::Guarded && !self.request.force;
         let mut built: BTreeMap<usize, Built> = BTreeMap::new();
         let mut open = Vec::new();
         for build in &builds {
-            let found = known.find(folder, self.service(build.service), build);
-            match found.filter(|_| !self.request.force) {
+            let found = is_reused.then(|| known.find(folder, self.service(build.service), build));
+            match found.flatten() {
                 Some(found) => {
                     self.flow.say(format!("✓ Unchanged: {}", found.image));
                     built.insert(build.service, found);
