@@ -98,6 +98,10 @@ fuzz *FLAGS:
 bench-image *FLAGS:
     @docs/tools/bench-image "$@"
 
+# How long an aramb.toml of many services takes; writes docs/benchmarks-aramb.md.
+bench-aramb *FLAGS:
+    @docs/tools/bench-aramb "$@"
+
 # The platform: its proxy beside nginx, deployments under load, a thousand tenants; writes docs/benchmarks-platform.md.
 bench-platform *FLAGS:
     @docs/tools/bench-platform "$@"
