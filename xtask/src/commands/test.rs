@@ -134,8 +134,10 @@ fn steps(run: &Run<'_>, arguments: &Test, summary: &mut Summary) {
 /// With nextest each test is a process of its own and a hanging one is named; without it the
 /// tests run all the same.
 fn tests(run: &Run<'_>, arguments: &Test) -> Ending {
+    let places = places();
     let mut words = if components::find_program(run.root, "cargo-nextest").is_some() {
         let mut words = vec!["nextest", "run", "--workspace", "--no-fail-fast"];
+        words.extend(["--test-threads", &places]);
         if arguments.unit {
             words.extend(["-E", UNIT]);
         }
@@ -158,6 +160,12 @@ fn tests(run: &Run<'_>, arguments: &Test) -> Ending {
     };
     words.extend(arguments.filter.iter().map(String::as_str));
     run.cargo(&words, TESTS)
+}
+
+/// Three for each processor: most tests take as many, those that only wait take fewer (`.config/nextest.toml`).
+fn places() -> String {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    (3 * processors).to_string()
 }
 
 fn conclude(
