@@ -1,5 +1,6 @@
 //! What has come of a deployment, gathered on the way.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use deploy_plan::aramb::{
@@ -46,7 +47,7 @@ pub(super) struct Progress {
     pub(super) application: Option<Application>,
     pub(super) builds: Vec<(Build, Built)>,
     /// Positions of the builds that the file names by their images.
-    pub(super) named: Vec<(usize, usize)>,
+    pub(super) named: BTreeSet<(usize, usize)>,
     /// Positions of services that it came to deploying.
     pub(super) asked: Option<Vec<usize>>,
     pub(super) deployed: Vec<Deployed>,
@@ -63,7 +64,7 @@ impl Progress {
             policy,
             application: None,
             builds: Vec::new(),
-            named: Vec::new(),
+            named: BTreeSet::new(),
             asked: None,
             deployed: Vec::new(),
             returned: false,

@@ -1,6 +1,6 @@
 //! Steps 7 to 9: the file names the images, the control plane gets it, the services tell where they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_plan::aramb::{FlowError, FlowStep, OutputName, Selection, ServiceType, name_images};
 use deploy_plan::exit::Exit;
@@ -44,10 +44,9 @@ impl<'a> Steps<'a, '_> {
         self.replaced = Some(replaced.map_err(|error| not_updated(&error))?);
         for named in &named {
             for &build in &named.builds {
-                self.progress.named.push((named.service, build));
+                self.progress.named.insert((named.service, build));
             }
         }
-        self.progress.named.dedup();
         for (build, image) in images {
             let id = file.services[*build].id;
             if self.progress.named.iter().any(|(_, named)| named == build) {
@@ -194,7 +193,12 @@ impl<'a> Steps<'a, '_> {
             .map_or(self.source, Replaced::written);
         let mut good = Good::of(state);
         let file = self.flow.file;
-        good.keep_only(|name| file.services.iter().any(|service| service.name == name));
+        let there: BTreeSet<_> = file
+            .services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
+        good.keep_only(|name| there.contains(name));
         let names = selection.services.iter();
         good.note(
             names.map(|position| file.services[*position].name.as_str()),
