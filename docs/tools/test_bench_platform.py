@@ -74,5 +74,13 @@ class DocumentTest(unittest.TestCase):
         self.assertEqual(found.groups(), ("blue-green", "200", "412", "7 requests, none failed"))
 
 
+class SectionsTest(unittest.TestCase):
+    def test_sections_are_known_by_their_headings(self):
+        text = "# Title\n\n## Machine\n\nx\n\n## The proxy beside nginx\n\na\n\n## 1000 tenants on one server\n\nb\n\n## 32 uploads at once\n\nc\n"
+        found = program().sections_of(text)
+        self.assertEqual(list(found), ["proxy", "tenants", "uploads"])
+        self.assertEqual(found["uploads"], "## 32 uploads at once\n\nc\n")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -15,9 +15,9 @@ use deploy_plan::aramb::{FlowError, FlowStep};
 use deploy_plan::exit::Exit;
 use secrecy::SecretString;
 
-use super::TOKEN_VARIABLE;
 use super::install::{Install, install, install_command};
 use super::plane::{Application, Build, Built, ControlPlane, Deployment, Flow, Missing, Waited};
+use super::{TOKEN_VARIABLE, interrupted};
 use building::levels;
 use call::Call;
 use help::{Flags, Generation};
@@ -207,9 +207,11 @@ impl ControlPlane for Cli {
             error.details = lines;
             error.with(format!("Command: {}", call.shown()))
         };
-        let said = self
-            .ask(call, flow.interrupts)
-            .map_err(|error| failed(vec![error]))?;
+        let said = self.ask(call, flow.interrupts);
+        if flow.interrupts.any() {
+            return Err(interrupted(FlowStep::Application));
+        }
+        let said = said.map_err(|error| failed(vec![error]))?;
         if !said.is_good {
             return Err(failed(said.words()));
         }
@@ -257,6 +259,9 @@ impl ControlPlane for Cli {
             ..Call::new(flow.folder, &arguments, ACCEPT)
         };
         let said = self.ask(call, flow.interrupts);
+        if flow.interrupts.any() {
+            return Err(interrupted_asking());
+        }
         let lines = match said {
             Ok(said) if said.is_good && !said.tells_failure() => {
                 self.learn_slugs(flow);
@@ -353,6 +358,13 @@ impl Cli {
             }
         }
     }
+}
+
+/// The user wants out while the control plane was taking the file.
+fn interrupted_asking() -> FlowError {
+    let message = "Interrupted while the control plane was given the file";
+    FlowError::new(FlowStep::Deploy, "interrupted", Exit::Interrupted, message)
+        .with("whether it has taken it is not known: aramb deploy history --limit 5")
 }
 
 /// It is not there.

@@ -77,11 +77,14 @@ pub fn deploy(
         sink: reporter,
     };
     let mut progress = Progress::new(request.policy);
-    let path = fs::canonicalize(&request.path).unwrap_or_else(|_| request.path.clone());
-    let state = State::of(&path);
+    let found = fs::canonicalize(&request.path);
+    let path = found.as_ref().unwrap_or(&request.path);
+    // Where there is no file, nothing is kept and no folder made.
+    let state = found.as_ref().ok().map(|path| State::of(path));
     let read = match &state {
-        Err(StateError::Locked) => Err(locked()),
-        _ => read(&path, state.as_ref().ok(), &clean),
+        Some(Err(StateError::Locked)) => Err(locked()),
+        Some(Ok(state)) => read(path, Some(state), &clean),
+        _ => read(path, None, &clean),
     };
     let (toml, source) = read.as_ref().map_or_else(
         |_| Default::default(),
@@ -102,9 +105,9 @@ pub fn deploy(
         request,
         plane,
         flow: &flow,
-        state: state.as_ref().ok(),
+        state: state.as_ref().and_then(|state| state.as_ref().ok()),
         replaced: None,
-        path: &path,
+        path,
         source: &source,
         progress: &mut progress,
     };
