@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use deploy_config::aramb::{self as reader, ArambToml};
-use deploy_plan::aramb::{ArambFile, FlowError, FlowStep, Selection, Service, Wanted, select};
+use deploy_plan::aramb::{
+    ArambFile, FlowError, FlowStep, Selection, Service, ServiceType, Wanted, select,
+};
 use deploy_plan::exit::Exit;
 
 use crate::events::{Event, Reporter};
@@ -271,7 +273,7 @@ impl Steps<'_, '_> {
                             Exit::Configuration,
                             error.to_string(),
                         );
-                        (error, "the services are: cargo xtask plan".to_owned())
+                        (error, self.running())
                     })),
                 }
             }
@@ -303,6 +305,20 @@ impl Steps<'_, '_> {
             self.check_needed(&selection)?;
         }
         all_of(wrong).map_or(Ok(selection), Err)
+    }
+
+    /// The services that can be named, if they are not too many to read.
+    fn running(&self) -> String {
+        let services = self.flow.file.services.iter();
+        let names: Vec<_> = services
+            .filter(|service| service.kind != ServiceType::Build)
+            .map(|service| service.name.as_str())
+            .collect();
+        match names.len() {
+            0 => "add one, as docs/guides/aramb.md describes".to_owned(),
+            1..=20 => format!("the file has {}", names.join(", ")),
+            count => format!("the file has {count} services: cargo xtask plan"),
+        }
     }
 
     /// A build takes a commit, and folders that are there.
