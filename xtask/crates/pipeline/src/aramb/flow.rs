@@ -1,6 +1,7 @@
 //! The steps, one after the other. Nothing is tried twice, and the first that fails is the last.
 
 mod deploying;
+mod way_back;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -109,6 +110,7 @@ pub fn deploy(
         flow: &flow,
         state: state.as_ref().and_then(|state| state.as_ref().ok()),
         replaced: None,
+        touched: Vec::new(),
         path,
         source: &source,
         progress: &mut progress,
@@ -209,6 +211,8 @@ struct Steps<'a, 'f> {
     flow: &'a Flow<'f>,
     state: Option<&'a State>,
     replaced: Option<Replaced<'a>>,
+    /// Positions of the services that the control plane was given.
+    touched: Vec<usize>,
     path: &'a Path,
     source: &'a str,
     progress: &'a mut Progress,

@@ -63,7 +63,7 @@ impl<'a> Steps<'a, '_> {
     }
 
     /// Where the file is kept while it is another one.
-    fn kept_in(&self) -> Result<&'a State, FlowError> {
+    pub(super) fn kept_in(&self) -> Result<&'a State, FlowError> {
         self.state.ok_or_else(|| {
             let message = "Failed to update aramb.toml";
             FlowError::new(FlowStep::Update, "state_unwritable", Exit::Other, message).with(
@@ -116,7 +116,7 @@ impl<'a> Steps<'a, '_> {
             }
             // The control plane goes on without us.
             Err(error) if error.exit == Exit::Interrupted => Err(error),
-            Err(error) => Err(self.way_back(selection, error)),
+            Err(error) => Err(self.way_back(error)),
         }
     }
 
@@ -144,6 +144,7 @@ impl<'a> Steps<'a, '_> {
                 is_everything,
                 images,
             };
+            self.touched.extend(services);
             self.plane.deploy(self.flow, &deployment)?;
             self.flow.say("✓ Deployment initiated");
             let waited = self.plane.wait(self.flow, services);
@@ -210,66 +211,9 @@ impl<'a> Steps<'a, '_> {
             ));
         }
     }
-
-    /// Deploys what the services were when they were last well.
-    fn way_back(&mut self, selection: &Selection, mut error: FlowError) -> FlowError {
-        let file = self.flow.file;
-        let of = |position: &usize| file.services[*position].name.as_str();
-        let names: Vec<_> = selection.services.iter().map(of).collect();
-        let good = self.state.map(Good::of).unwrap_or_default();
-        let (groups, new) = good.before(&names);
-        if groups.is_empty() {
-            error.exit = Exit::Unverified;
-            return error
-                .with("nothing was deployed before from here: there is nothing to return to");
-        }
-        self.flow.say("Returning to what was deployed before...");
-        for (text, group) in groups {
-            let positions = selection.services.iter().copied();
-            let positions: Vec<_> = positions
-                .filter(|position| group.contains(&of(position)))
-                .collect();
-            if let Err(second) = self.return_to(text, &positions) {
-                error.exit = Exit::NeedsOperator;
-                error = error.with(format!(
-                    "the return of {} failed as well: {}",
-                    group.join(", "),
-                    second.message
-                ));
-                return second.details.into_iter().fold(error, FlowError::with);
-            }
-        }
-        self.progress.returned = true;
-        error.exit = Exit::RolledBack;
-        error = error.with("what was deployed before is deployed again");
-        if new.is_empty() {
-            return error;
-        }
-        error.with(format!(
-            "these were never deployed from here and stay as they are: {}",
-            new.join(", ")
-        ))
-    }
-
-    fn return_to(&mut self, text: &str, services: &[usize]) -> Result<(), FlowError> {
-        let text = text.to_owned();
-        let replaced = match self.replaced.take() {
-            Some(mut replaced) => replaced.again(text).map(|()| replaced),
-            None => Replaced::by(self.kept_in()?, self.path, self.source, text),
-        };
-        self.replaced = Some(replaced.map_err(|error| not_updated(&error))?);
-        let deployment = Deployment {
-            services,
-            is_everything: false,
-            images: &Images::new(),
-        };
-        self.plane.deploy(self.flow, &deployment)?;
-        let waited = self.plane.wait(self.flow, services);
-        waited.error.map_or(Ok(()), Err)
-    }
 }
 
-fn not_updated(error: &FileError) -> FlowError {
+pub(super) fn not_updated(error: &FileError) -> FlowError {
     let message = "Failed to update aramb.toml";
     FlowError::new(FlowStep::Update, "aramb_not_updated", Exit::Other, message)
         .with(error.to_string())
