@@ -14,7 +14,7 @@ use deploy_pipeline::run::Run;
 use deploy_plan::config::APP;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
-use deploy_plan::plan::{Image, ImageBuilder, Plan, Request, ServiceImage, plan};
+use deploy_plan::plan::{AppImage, Copied, Image, ImageBuilder, Plan, Request, ServiceImage, plan};
 
 use crate::cli::{Aramb, Deploy, Output};
 use crate::context::{Context, deploy_overrides};
@@ -76,6 +76,7 @@ fn request(flags: &Deploy, context: &Context) -> Request {
         skip_build: flags.skip_build,
         force: flags.force,
         verify: flags.verify,
+        there: BTreeMap::new(),
     }
 }
 
@@ -115,14 +116,15 @@ fn previews(context: &Context, plan: &Plan, found: &Observation) -> Result<Previ
         }
     }
     let live = |name: &str| {
-        let digest = plan.live.as_ref()?.services.get(name)?;
-        Some(digest.as_str())
+        let live = plan.live.as_ref()?;
+        match name {
+            APP => Some(live.digest.as_str()),
+            name => live.services.get(name).map(String::as_str),
+        }
     };
-    for service in &plan.services {
-        if let ServiceImage::Copied(copied) = &service.image
-            && let Some(report) = image::known_copy(settings, copied, live(&service.name))
-        {
-            previews.copies.insert(service.name.clone(), report);
+    for (name, copied) in copied(plan) {
+        if let Some(report) = image::known_copy(settings, copied, live(name)) {
+            previews.copies.insert(name.to_owned(), report);
         }
     }
     if failures.is_empty() {
@@ -134,12 +136,31 @@ fn previews(context: &Context, plan: &Plan, found: &Observation) -> Result<Previ
 
 /// The images that would be made, by the names of their services.
 fn made(plan: &Plan) -> impl Iterator<Item = (&str, &Image)> {
-    let of_app = plan.image.iter().map(|image| (APP, image));
+    let of_app = plan.image.iter().filter(|_| plan.app == AppImage::Made);
+    let of_app = of_app.map(|image| (APP, image));
     let others = plan.services.iter();
     of_app.chain(others.filter_map(|service| match &service.image {
         ServiceImage::Made(image) => Some((service.name.as_str(), image.as_ref())),
-        ServiceImage::OfApp | ServiceImage::Copied(_) | ServiceImage::There => None,
+        ServiceImage::OfApp
+        | ServiceImage::Copied(_)
+        | ServiceImage::Kept(_)
+        | ServiceImage::There => None,
     }))
+}
+
+/// The finished images that would be copied, by the names of their services.
+fn copied(plan: &Plan) -> impl Iterator<Item = (&str, &Copied)> {
+    let of_app = match &plan.app {
+        AppImage::Copied(copied) => Some((APP, copied)),
+        AppImage::Made | AppImage::Kept(_) => None,
+    };
+    let others = plan.services.iter();
+    of_app
+        .into_iter()
+        .chain(others.filter_map(|service| match &service.image {
+            ServiceImage::Copied(copied) => Some((service.name.as_str(), copied)),
+            _ => None,
+        }))
 }
 
 /// Notes which layers serve already.
@@ -196,11 +217,9 @@ fn bases(context: &Context, plan: &Plan) -> Result<BTreeMap<String, Vec<Pinned>>
             bases.insert(name.to_owned(), pinned(&context.settings, image)?);
         }
     }
-    for service in &plan.services {
-        if let ServiceImage::Copied(copied) = &service.image {
-            let pinned = pinned_copy(&context.settings, copied)?;
-            bases.insert(service.name.clone(), vec![pinned]);
-        }
+    for (name, copied) in copied(plan) {
+        let pinned = pinned_copy(&context.settings, copied)?;
+        bases.insert(name.to_owned(), vec![pinned]);
     }
     Ok(bases)
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use deploy_pipeline::image::LayerPreview;
 use deploy_pipeline::locking::Pinned;
 use deploy_plan::config::{APP, AppService, Config, ControlPlane, Health};
-use deploy_plan::plan::{self, ImageBuilder, Plan, Tag};
+use deploy_plan::plan::{self, AppImage, ImageBuilder, Plan, Tag};
 use deploy_plan::report::ImageReport;
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ pub(crate) struct Document {
     tag: TagRecord,
     build: Option<Build>,
     image: Option<Image>,
+    /// In its place, the finished image that `app` runs.
+    copy: Option<BaseImage>,
     rollout: Rollout,
     /// What `app` has besides, where it is one of several services.
     app: Option<AppService>,
@@ -118,16 +120,7 @@ impl Image {
     /// What it stands on, and what it is made of.
     fn write_parts(&self, text: &mut String) {
         for base in &self.bases {
-            let BaseImage {
-                reference,
-                platform,
-                digest,
-            } = base;
-            let pinned = match digest {
-                Some(digest) => format!("pinned to {digest}"),
-                None => "not in deploy.lock yet: it would be looked up and pinned".to_owned(),
-            };
-            let _ = writeln!(text, "  base       {reference} {platform}, {pinned}");
+            let _ = writeln!(text, "  base       {}", base.text());
         }
         for layer in &self.layers {
             let _ = writeln!(
@@ -145,6 +138,21 @@ impl Image {
                 let _ = writeln!(text, "             and {more} more");
             }
         }
+    }
+}
+
+impl BaseImage {
+    fn text(&self) -> String {
+        let Self {
+            reference,
+            platform,
+            digest,
+        } = self;
+        let pinned = match digest {
+            Some(digest) => format!("pinned to {digest}"),
+            None => "not in deploy.lock yet: it would be looked up and pinned".to_owned(),
+        };
+        format!("{reference} {platform}, {pinned}")
     }
 }
 
@@ -223,7 +231,12 @@ impl Document {
             image: plan
                 .image
                 .as_ref()
+                .filter(|_| plan.app == AppImage::Made)
                 .map(|image| Image::new(image, &previews.app, of_app)),
+            copy: match plan.app {
+                AppImage::Copied(_) => of_app.first().map(base_image),
+                AppImage::Made | AppImage::Kept(_) => None,
+            },
             rollout: Rollout {
                 strategy: plan.rollout.strategy.to_string(),
                 replicas: plan.rollout.replicas,
@@ -301,6 +314,10 @@ impl Document {
     }
 
     fn image_text(&self, text: &mut String) {
+        if let Some(copy) = &self.copy {
+            let _ = writeln!(text, "image        a copy of {}", copy.text());
+            return;
+        }
         let Some(image) = &self.image else {
             text.push_str("image        the one in the registry\n");
             return;

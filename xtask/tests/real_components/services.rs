@@ -148,6 +148,38 @@ fn a_finished_image_goes_from_registry_to_registry_as_it_is() {
 }
 
 #[test]
+fn app_may_be_a_finished_image_alone() {
+    let source = DockerRegistry::open();
+    let world = World::laid_out(
+        Variant::Services,
+        &Layout::configured(&format!(
+            "[services.app]\nimage = \"{}/{DATABASE}:1\"\n",
+            source.host()
+        )),
+    );
+    let image = database();
+    push_index(&source, DATABASE, "1", std::slice::from_ref(&image));
+    let wanted = digest_in(&source, DATABASE, &format!("for-{}", image.architecture()));
+    let planned = world.run(&["deploy", "-e", "production", "--dry-run"]);
+    planned.expect_success();
+    assert!(
+        planned.stdout.contains("image        a copy of "),
+        "{planned}"
+    );
+    let deployed = world.deploy(&[]);
+    deployed.expect_success();
+    let request = world.api.requests().pop().unwrap();
+    assert_eq!(request["digest"], Value::from(wanted.as_str()));
+    let (repository, tag) = (world.variant.repository(), tag(&deployed));
+    assert_eq!(digest_in(&world.registry, repository, &tag), wanted);
+    assert!(
+        !world.workspace.exists("target/release"),
+        "nothing is built"
+    );
+    world.assert_nothing_leaked();
+}
+
+#[test]
 fn within_a_registry_its_layers_are_mounted() {
     let world = World::open(Variant::Services, &Layout::default());
     let ours = database();

@@ -2,6 +2,7 @@
 //! the page, and a database whose finished image comes from a registry of CNCF's distribution.
 
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -81,27 +82,8 @@ impl Shop {
         }
     }
 
-    /// Puts the database's image into its registry, for this machine and another one. The digest of this machine's.
     fn publish_database(&self) -> String {
-        let folder = tempfile::tempdir().unwrap();
-        let (source, program) = (folder.path().join("db.rs"), folder.path().join("db"));
-        std::fs::write(&source, DATABASE).unwrap();
-        let mut rustc = Command::new("rustc");
-        rustc.args(["-O", "-Ctarget-feature=+crt-static", "-o"]);
-        run(rustc.arg(&program).arg(&source), Duration::from_mins(2)).expect_success();
-        let image = || {
-            let files = Files::default().file("db", std::fs::read(&program).unwrap());
-            BaseImage::default().layer(&files)
-        };
-        let ours = image();
-        let both = [image().for_architecture("s390x"), ours.clone()];
-        push_index(&self.registry, "library/db", "1", &both);
-        let (index, _) = self.registry.manifest("library/db", "1");
-        let entries = index["manifests"].as_array().unwrap().iter();
-        let ours = entries
-            .filter(|entry| entry["platform"]["architecture"] == ours.architecture())
-            .find_map(|entry| entry["digest"].as_str());
-        ours.unwrap().to_owned()
+        publish_database(&self.registry)
     }
 
     fn config(&self, from: &str, to: &str) {
@@ -109,6 +91,39 @@ impl Shop {
         workspace.edit(".systemprompt/deploy.toml", from, to);
         workspace.commit_everything("change the services");
     }
+}
+
+/// The database: a program that needs nothing but `/data`.
+pub(crate) fn database_program() -> Vec<u8> {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    let compiled = || {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("db.rs"), folder.path().join("db"));
+        std::fs::write(&source, DATABASE).unwrap();
+        let mut rustc = Command::new("rustc");
+        rustc.args(["-O", "-Ctarget-feature=+crt-static", "-o"]);
+        run(rustc.arg(&program).arg(&source), Duration::from_mins(2)).expect_success();
+        std::fs::read(&program).unwrap()
+    };
+    PROGRAM.get_or_init(compiled).clone()
+}
+
+/// Puts the database's image into a registry, for this machine and another one. The digest of this machine's.
+pub(crate) fn publish_database(registry: &DockerRegistry) -> String {
+    let program = database_program();
+    let image = || {
+        let files = Files::default().file("db", program.clone());
+        BaseImage::default().layer(&files)
+    };
+    let ours = image();
+    let both = [image().for_architecture("s390x"), ours.clone()];
+    push_index(registry, "library/db", "1", &both);
+    let (index, _) = registry.manifest("library/db", "1");
+    let entries = index["manifests"].as_array().unwrap().iter();
+    let ours = entries
+        .filter(|entry| entry["platform"]["architecture"] == ours.architecture())
+        .find_map(|entry| entry["digest"].as_str());
+    ours.unwrap().to_owned()
 }
 
 /// What a report says of a service.

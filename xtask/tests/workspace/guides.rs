@@ -179,7 +179,13 @@ fn codes() -> BTreeSet<String> {
     {
         let text = read(&file);
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for made in ["Failure::new(", "Failure::preflight(", "failure("] {
+        for made in [
+            "Failure::new(",
+            "Failure::preflight(",
+            "failure(",
+            "Fault::new(",
+            "Fault::invalid(",
+        ] {
             let calls = text.split(made).skip(1);
             codes.extend(calls.filter_map(first_word));
         }

@@ -285,7 +285,7 @@ mod tests {
         resources.pids Integer { minimum: Some(0), maximum: Some(4000000) }
         resources.read_only Boolean
         resources.best_effort Boolean
-        health.kind http|tcp|command|image
+        health.kind http|tcp|command|image|process
         health.command List
         health.path Text
         health.interval Text
@@ -311,6 +311,8 @@ mod tests {
         local.listen Text
         local.insecure Boolean
         env map
+        services.app.binary Text
+        services.app.image Text
         services.app.command List
         services.app.depends_on List
         services.app.volumes map

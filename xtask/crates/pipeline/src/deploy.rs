@@ -60,24 +60,39 @@ impl Execution<'_> {
 
 /// Runs the plan to its end. What came out is in `run.outcome`, also when it failed.
 pub fn execute(run: &mut Run<'_>, mut execution: Execution<'_>) -> Result<(), Failure> {
-    sweep::abandoned(&execution.state());
     note_live(run, &execution);
-    if let Some(control) = &execution.found.control {
-        offered(execution.config(), control)?;
-    }
-    let registries = Registries::default();
-    look_for_copies(run, &execution, &registries)?;
-    let binaries = build(run, &execution)?;
-    let control = control(run, &mut execution, &binaries)?;
-    offered(execution.config(), &control)?;
-    run.outcome.tenant = Some(control.tenant.clone());
-    let release = ship(run, &execution, &control, &binaries, &registries)?;
+    let Prepared { control, release } = prepare(run, &mut execution)?;
     let end = release_it(run, &execution, &control, &release);
     keep_in_journal(run, &execution, &control, &release);
     end
 }
 
-fn note_live(run: &mut Run<'_>, execution: &Execution<'_>) {
+/// The control plane, and the images of a release in the tenant's repository.
+pub(crate) struct Prepared {
+    pub(crate) control: Control,
+    pub(crate) release: Release,
+}
+
+/// Does everything that a release takes but asking for it: builds, starts the embedded platform, and makes and sends the images.
+pub(crate) fn prepare(
+    run: &mut Run<'_>,
+    execution: &mut Execution<'_>,
+) -> Result<Prepared, Failure> {
+    sweep::abandoned(&execution.state());
+    if let Some(control) = &execution.found.control {
+        offered(execution.config(), control)?;
+    }
+    let registries = Registries::default();
+    look_for_copies(run, execution, &registries)?;
+    let binaries = build(run, execution)?;
+    let control = control(run, execution, &binaries)?;
+    offered(execution.config(), &control)?;
+    run.outcome.tenant = Some(control.tenant.clone());
+    let release = ship(run, execution, &control, &binaries, &registries)?;
+    Ok(Prepared { control, release })
+}
+
+pub(crate) fn note_live(run: &mut Run<'_>, execution: &Execution<'_>) {
     run.outcome.previous = execution.plan.live.as_ref().map(|live| Previous {
         deployment: live.deployment,
         tag: live.tag.clone(),
@@ -90,6 +105,10 @@ fn build(run: &mut Run<'_>, execution: &Execution<'_>) -> Result<Binaries, Failu
         run.skip(Step::Build, "the image or its binaries are there");
         return Ok(Binaries::new());
     };
+    if plan.web.is_none() && plan.invocations.is_empty() {
+        run.skip(Step::Build, "the image holds nothing that cargo builds");
+        return Ok(Binaries::new());
+    }
     build_packages(run, &execution.settings.root, plan)
 }
 
@@ -170,17 +189,8 @@ fn release_it(
     control: &Control,
     release: &Release,
 ) -> Result<(), Failure> {
-    let request = request(execution, control, release);
     let answer = run.step(Step::Deploy, |_| {
-        let answer = control
-            .client
-            .deploy(
-                &control.tenant,
-                &request,
-                &key(),
-                control.offers("idempotency"),
-            )
-            .map_err(|e| control::failure(Step::Deploy, &e))?;
+        let answer = ask(execution, control, release)?;
         let summary = accepted(&answer);
         Ok((answer, summary))
     })?;
@@ -193,7 +203,21 @@ fn release_it(
     )
 }
 
-fn timeout(execution: &Execution<'_>) -> Duration {
+/// Asks for the release.
+pub(crate) fn ask(
+    execution: &Execution<'_>,
+    control: &Control,
+    release: &Release,
+) -> Result<DeployAnswer, Failure> {
+    let request = request(execution, control, release);
+    let client = &control.client;
+    let idempotent = control.offers("idempotency");
+    let answer = client.deploy(&control.tenant, &request, &key(), idempotent);
+    answer.map_err(|e| control::failure(Step::Deploy, &e))
+}
+
+/// How long the release may take, the time in which it is watched included.
+pub(crate) fn timeout(execution: &Execution<'_>) -> Duration {
     let rollout = &execution.plan.rollout;
     Duration::from_secs(
         rollout
@@ -262,7 +286,7 @@ fn note_services(run: &mut Run<'_>, control: &Control) {
     }
 }
 
-fn accepted(answer: &DeployAnswer) -> String {
+pub(crate) fn accepted(answer: &DeployAnswer) -> String {
     match (answer.unchanged, answer.deployment) {
         (true, Some(number)) => format!("unchanged: deployment {number} serves it"),
         (true, None) => "unchanged".to_owned(),
@@ -275,7 +299,7 @@ fn accepted(answer: &DeployAnswer) -> String {
 }
 
 /// Where the platform keeps a history, ours would only repeat it.
-fn keep_in_journal(
+pub(crate) fn keep_in_journal(
     run: &mut Run<'_>,
     execution: &Execution<'_>,
     control: &Control,
@@ -290,9 +314,9 @@ fn keep_in_journal(
         environment: execution.plan.environment.clone(),
         api: control.client.base_url().to_owned(),
         tenant: control.tenant.clone(),
-        image: release.destination.image(),
+        image: release.app.image.clone(),
         tag: release.destination.tag.to_string(),
-        digest: release.digest.as_ref().map(ToString::to_string),
+        digest: release.app.digest.as_ref().map(ToString::to_string),
         status: match run.outcome.end {
             End::Succeeded => "succeeded",
             End::Started => "started",

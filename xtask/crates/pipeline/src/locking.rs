@@ -236,8 +236,14 @@ impl Wanted {
 /// What all images of a release stand on, and the finished ones among them.
 fn wanted_by_all(settings: &Settings) -> Result<Vec<Wanted>, Failure> {
     let image = planned(&settings.config);
-    let mut all = wanted(settings, &image)?;
-    for service in settings.config.services.others.values() {
+    let services = &settings.config.services;
+    let mut all = match (services.image_of_app(), services.binary_of_app()) {
+        (Some(reference), _) => vec![Wanted::of(reference, &platform(&image))?],
+        // Nothing but what the configuration names itself.
+        (None, Some(_)) if image.base == Base::Dockerfile => Vec::new(),
+        (None, _) => wanted(settings, &image)?,
+    };
+    for service in services.others.values() {
         if let Some(reference) = &service.image {
             all.push(Wanted::of(reference, &platform(&image))?);
         }

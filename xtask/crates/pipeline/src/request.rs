@@ -33,6 +33,7 @@ pub(crate) fn offered(config: &Config, control: &Control) -> Result<(), Failure>
         HealthKind::Http => true,
         HealthKind::Tcp => checks,
         HealthKind::Command | HealthKind::Image => commands,
+        HealthKind::Process => control.offers("services"),
     };
     let liveness_offered = match liveness {
         LivenessKind::None => true,
@@ -101,7 +102,7 @@ pub(crate) fn request(
     release: &Release,
 ) -> DeployRequest {
     let plain = DeployRequest {
-        image: release.destination.image(),
+        image: release.app.image.clone(),
         ..DeployRequest::default()
     };
     if control.capabilities.is_none() {
@@ -111,7 +112,7 @@ pub(crate) fn request(
     let app = config.services.app.clone().unwrap_or_default();
     let several = control.offers("replicas");
     DeployRequest {
-        digest: release.digest.as_ref().map(ToString::to_string),
+        digest: release.app.digest.as_ref().map(ToString::to_string),
         strategy: Some(execution.plan.rollout.strategy.to_string()),
         release_command: config.deploy.release_command.clone(),
         replicas: several.then_some(config.deploy.replicas),
@@ -273,6 +274,7 @@ fn of_app(kind: HealthKind) -> ProbeKind {
         HealthKind::Tcp => ProbeKind::Tcp,
         HealthKind::Command => ProbeKind::Command,
         HealthKind::Image => ProbeKind::Image,
+        HealthKind::Process => ProbeKind::Process,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use deploy_plan::config::APP;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Tag as PlannedTag;
-use deploy_plan::plan::{Copied, Image, ImageBuilder, Plan, ServiceImage};
+use deploy_plan::plan::{AppImage, Copied, Image, ImageBuilder, Plan, ServiceImage};
 use oci::{Client, Digest, Tag};
 
 use crate::attest::Papers;
@@ -24,10 +24,10 @@ const RELEASE_TAG: &str =
 
 /// The images of a release in a registry.
 pub(crate) struct Release {
-    /// That of `app`.
+    /// Where images of its tag go.
     pub(crate) destination: Destination,
-    /// Its digest, where it is known.
-    pub(crate) digest: Option<Digest>,
+    /// That of `app`.
+    pub(crate) app: InRegistry,
     /// Those of the other services, by name.
     pub(crate) services: BTreeMap<String, InRegistry>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Release {
 /// An image in a registry.
 #[derive(Debug, Clone)]
 pub(crate) struct InRegistry {
-    /// `registry/repository:tag`
+    /// `registry/repository:tag`, or the digest in place of the tag.
     pub(crate) image: String,
     pub(crate) digest: Option<Digest>,
 }
@@ -110,10 +110,14 @@ pub(crate) fn ship(
         run.skip(Step::Image, "--skip-push");
         let destination = token(run, execution, control)?;
         find(run, execution, &parts, &destination, &mut digests)?;
-        return Ok(note_release(run, execution.plan, destination, &digests));
+        return note_release(run, execution.plan, destination, &digests);
     };
     // Before the images, because their first layers are sent while the last ones are compressed.
     let mut destination = token(run, execution, control)?;
+    if parts.is_empty() {
+        run.skip(Step::Image, "all images are in the repository");
+        return note_release(run, execution.plan, destination, &digests);
+    }
     let (by_docker, ours): (Vec<_>, Vec<_>) = parts
         .iter()
         .partition(|part| matches!(part.from, Source::Docker(_)));
@@ -146,10 +150,10 @@ pub(crate) fn ship(
             digests.extend(digest.map(|digest| (part.name, digest)));
         }
     }
-    Ok(note_release(run, execution.plan, destination, &digests))
+    note_release(run, execution.plan, destination, &digests)
 }
 
-/// `app`, and every service with an image of its own.
+/// `app`, and every service with an image of its own, but for those whose images stay as they are.
 fn parts(plan: &Plan) -> Vec<Part<'_>> {
     fn made(image: &Image) -> Source<'_> {
         match image.builder {
@@ -157,13 +161,16 @@ fn parts(plan: &Plan) -> Vec<Part<'_>> {
             ImageBuilder::Docker => Source::Docker(image),
         }
     }
-    let of_app = Part {
-        name: APP,
-        from: plan.image.as_ref().map_or(Source::There, made),
+    let of_app = match (&plan.app, &plan.image) {
+        (AppImage::Kept(_), _) => None,
+        (_, None) => Some(Source::There),
+        (AppImage::Copied(copied), _) => Some(Source::Copied(copied)),
+        (AppImage::Made, Some(image)) => Some(made(image)),
     };
+    let of_app = of_app.map(|from| Part { name: APP, from });
     let others = plan.services.iter().filter_map(|service| {
         let from = match &service.image {
-            ServiceImage::OfApp => return None,
+            ServiceImage::OfApp | ServiceImage::Kept(_) => return None,
             ServiceImage::Made(image) => made(image),
             ServiceImage::Copied(copied) => Source::Copied(copied),
             ServiceImage::There => Source::There,
@@ -173,7 +180,7 @@ fn parts(plan: &Plan) -> Vec<Part<'_>> {
             from,
         })
     });
-    std::iter::once(of_app).chain(others).collect()
+    of_app.into_iter().chain(others).collect()
 }
 
 /// Makes sure that all images are in the repository that nobody makes here.
@@ -357,20 +364,26 @@ fn note_release(
     plan: &Plan,
     destination: Destination,
     digests: &BTreeMap<&str, Digest>,
-) -> Release {
-    let of_app = InRegistry {
-        image: destination.image(),
-        digest: digests.get(APP).copied(),
+) -> Result<Release, Failure> {
+    let of_app = match &plan.app {
+        AppImage::Kept(digest) => kept(&destination, digest)?,
+        AppImage::Made | AppImage::Copied(_) => InRegistry {
+            image: destination.image(),
+            digest: digests.get(APP).copied(),
+        },
     };
-    let services = plan.services.iter().map(|service| {
-        let own = service.tag(destination.tag.as_str()).map(|tag| InRegistry {
-            image: format!("{}/{}:{tag}", destination.registry, destination.repository),
-            digest: digests.get(service.name.as_str()).copied(),
-        });
-        (service.name.clone(), own.unwrap_or_else(|| of_app.clone()))
-    });
-    let services: BTreeMap<_, _> = services.collect();
-    run.outcome.image = Some(of_app.image);
+    let mut services = BTreeMap::new();
+    for service in &plan.services {
+        let own = match &service.image {
+            ServiceImage::Kept(digest) => Some(kept(&destination, digest)?),
+            _ => service.tag(destination.tag.as_str()).map(|tag| InRegistry {
+                image: format!("{}/{}:{tag}", destination.registry, destination.repository),
+                digest: digests.get(service.name.as_str()).copied(),
+            }),
+        };
+        services.insert(service.name.clone(), own.unwrap_or_else(|| of_app.clone()));
+    }
+    run.outcome.image = Some(of_app.image.clone());
     run.outcome.tag = Some(destination.tag.to_string());
     run.outcome.digest = of_app.digest.map(|digest| digest.to_string());
     for (name, service) in &services {
@@ -379,11 +392,33 @@ fn note_release(
             .services
             .note_pushed(name, &service.image, digest);
     }
-    Release {
-        digest: of_app.digest,
+    Ok(Release {
+        app: of_app,
         destination,
         services,
-    }
+    })
+}
+
+/// An image that is in the repository under whatever tag.
+fn kept(destination: &Destination, digest: &str) -> Result<InRegistry, Failure> {
+    let digest: Digest = digest.parse().map_err(|e| {
+        Failure::new(
+            Step::Push,
+            "image_name_invalid",
+            deploy_plan::exit::Exit::Other,
+            format!("{digest} is not a digest: {e}"),
+            "this is a fault of the platform or of the tool: please report it",
+        )
+    })?;
+    let Destination {
+        registry,
+        repository,
+        ..
+    } = destination;
+    Ok(InRegistry {
+        image: format!("{registry}/{repository}@{digest}"),
+        digest: Some(digest),
+    })
 }
 
 fn token(

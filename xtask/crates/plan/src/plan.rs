@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Base, Builder, Compression, Config, ControlPlane, Platform, Strategy};
+use crate::config::{APP, Base, Builder, Compression, Config, ControlPlane, Platform, Strategy};
 use crate::failure::Failure;
 use crate::observed::{Dockerfile, Live, Observed, Package};
 use crate::{preflight, tag};
 
-pub use services::{Copied, Recipe, Service, ServiceImage, recipe};
+pub use services::{AppImage, Copied, Recipe, Service, ServiceImage, recipe, recipe_of_app};
 pub(crate) use services::{dependencies, in_order};
 
 /// What the user asked for on this run, beside the configuration.
@@ -36,6 +36,9 @@ pub struct Request {
     pub force: bool,
     /// `--verify`: read every file again.
     pub verify: bool,
+    /// Images that the tenant's repository has and that are deployed as they are, whatever the configuration says of them: by
+    /// the service, with their digests.
+    pub there: BTreeMap<String, String>,
 }
 
 /// What would be done.
@@ -49,8 +52,11 @@ pub struct Plan {
     pub tag: Tag,
     /// What is built; nothing with `--skip-push` or `--skip-build`.
     pub build: Option<Build>,
-    /// How the image is made; not at all with `--skip-push`.
+    /// How the image is made; not at all with `--skip-push`. Where `app` has another image, this says how those of other
+    /// services are.
     pub image: Option<Image>,
+    /// Whether `app` has that image.
+    pub app: AppImage,
     /// The services beside `app`.
     pub services: Vec<Service>,
     /// The names of all services in an order in which they can be started.
@@ -228,8 +234,9 @@ pub fn plan(request: &Request, config: &Config, observed: &Observed) -> Result<P
                 observed.git.as_ref(),
             )),
         },
-        build: (makes_image && !request.skip_build).then(|| build(config, observed)),
+        build: (makes_image && !request.skip_build).then(|| build(request, config, observed)),
         image: makes_image.then(|| image(request, config, observed)),
+        app: services::of_app(request, config),
         services: services::services(request, config, observed),
         order: services::order(config),
         rollout: Rollout {
@@ -284,11 +291,11 @@ pub const EMBEDDED_TENANT: &str = "local";
 /// The binary of the platform server.
 pub const SERVER_BINARY: &str = "systemprompt";
 
-fn build(config: &Config, observed: &Observed) -> Build {
+fn build(request: &Request, config: &Config, observed: &Observed) -> Build {
     let wanted: Vec<&Package> = observed
         .packages
         .iter()
-        .filter(|package| is_wanted(package, config, observed))
+        .filter(|package| is_wanted(package, request, config, observed))
         .collect();
     let mut invocations: Vec<Invocation> = Vec::new();
     for package in wanted {
@@ -317,11 +324,15 @@ fn build(config: &Config, observed: &Observed) -> Build {
 
 /// Packages named by the configuration; where it names none, those that the image ships. The
 /// embedded platform is run from its binary too.
-fn is_wanted(package: &Package, config: &Config, observed: &Observed) -> bool {
+fn is_wanted(package: &Package, request: &Request, config: &Config, observed: &Observed) -> bool {
+    let is_made = |name: &str| !request.there.contains_key(name);
     let ships = || {
-        let dockerfiles = observed.dockerfiles.values();
-        std::iter::once(&observed.dockerfile)
-            .chain(dockerfiles)
+        let of_app = is_made(APP).then_some(&observed.dockerfile);
+        let others = observed.dockerfiles.iter();
+        let others = others.filter(|(name, _)| is_made(name));
+        of_app
+            .into_iter()
+            .chain(others.map(|(_, dockerfile)| dockerfile))
             .flat_map(|dockerfile| artifacts(dockerfile, config, observed).into_values())
             .any(|artifact| artifact.package == package.name)
     };
@@ -336,10 +347,10 @@ fn is_wanted(package: &Package, config: &Config, observed: &Observed) -> bool {
 }
 
 fn image(request: &Request, config: &Config, observed: &Observed) -> Image {
-    let recipe = Recipe {
+    let recipe = recipe_of_app(config).unwrap_or_else(|| Recipe {
         dockerfile: config.image.dockerfile.clone(),
         text: None,
-    };
+    });
     image_of(recipe, &observed.dockerfile, request, config, observed)
 }
 
@@ -356,7 +367,7 @@ fn image_of(
             Some(_) => ImageBuilder::Native,
             None => builder(config, dockerfile),
         },
-        base: config.image.base.clone(),
+        base: services::base_of(&recipe, config),
         platform: config.image.platform.clone(),
         check_libraries: config.image.check_libraries,
         locked: config.build.locked,

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    Builder, Compression, Config, ControlPlane, HealthKind, LivenessKind, ServiceHealthKind,
+    APP, Builder, Compression, Config, ControlPlane, HealthKind, LivenessKind, ServiceHealthKind,
 };
 use crate::exit::Exit;
 use crate::failure::{Failure, Step};
 use crate::observed::{Copy, Credential, Dockerfile, Extension, Observed};
-use crate::plan::{Recipe, Request, SERVER_BINARY, artifact_name, producer, recipe};
+use crate::plan::{Recipe, Request, SERVER_BINARY, artifact_name, producer, recipe, recipe_of_app};
 use crate::tag;
 
 /// Everything that speaks against the deployment, in the order in which it would have failed.
@@ -22,21 +22,22 @@ pub fn check(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
     failures.extend(tags(request));
     failures.extend(tree(config, observed));
     failures.extend(checks(config));
+    failures.extend(services::sources_of_app(config));
     failures.extend(services::secrets_of_app(config, observed));
     failures.extend(services::check(request, config, observed));
     if !request.skip_push {
-        let made = made(config, observed);
+        let made = made(request, config, observed);
         failures.extend(made.iter().flat_map(dockerfile));
         failures.extend(packages(observed));
         failures.extend(variables(request, config, observed));
-        failures.extend(services::binaries(config, observed));
+        failures.extend(services::binaries(request, config, observed));
         let sources = |made| sources(request, config, observed, made);
         failures.extend(made.iter().flat_map(sources));
-        failures.extend(extensions(config, observed));
+        failures.extend(extensions(config, observed, &made));
         failures.extend(engine(config, observed, &made));
         failures.extend(compression(config, observed));
         failures.extend(server(request, config, observed));
-        failures.extend(web(request, observed));
+        failures.extend(web(request, observed, &made));
     }
     failures
 }
@@ -122,6 +123,9 @@ fn tree(config: &Config, observed: &Observed) -> Option<Failure> {
     ))
 }
 
+/// The key that names the Dockerfile of `app`.
+const OF_APP: &str = "image.dockerfile";
+
 /// An image that is made here.
 struct Made<'a> {
     /// The key that names its Dockerfile.
@@ -134,14 +138,17 @@ struct Made<'a> {
 }
 
 /// All images that are made here, that of `app` first.
-fn made<'a>(config: &Config, observed: &'a Observed) -> Vec<Made<'a>> {
-    let of_app = Made {
-        key: "image.dockerfile".to_owned(),
-        path: config.image.dockerfile.clone(),
+fn made<'a>(request: &Request, config: &Config, observed: &'a Observed) -> Vec<Made<'a>> {
+    let is_made = |name: &str| !request.there.contains_key(name);
+    let of_app = recipe_of_app(config).filter(|_| is_made(APP));
+    let of_app = of_app.map(|recipe| Made {
+        key: OF_APP.to_owned(),
+        path: recipe.dockerfile,
         dockerfile: &observed.dockerfile,
-        generated: false,
-    };
+        generated: recipe.text.is_some(),
+    });
     let others = config.services.others.iter();
+    let others = others.filter(|(name, _)| is_made(name.as_str()));
     let others = others.filter_map(|(name, service)| {
         let Recipe { dockerfile, text } =
             recipe(name.as_str(), service, config, &observed.dockerfile)?;
@@ -152,7 +159,7 @@ fn made<'a>(config: &Config, observed: &'a Observed) -> Vec<Made<'a>> {
             generated: text.is_some(),
         })
     });
-    std::iter::once(of_app).chain(others).collect()
+    of_app.into_iter().chain(others).collect()
 }
 
 /// A command is said where it is run, and nowhere else: it would be ignored.
@@ -264,12 +271,11 @@ fn variables(request: &Request, config: &Config, observed: &Observed) -> Vec<Fai
         .collect()
 }
 
-/// The `COPY` lines of all Dockerfiles.
-fn copies(observed: &Observed) -> impl Iterator<Item = (&Dockerfile, &Copy)> {
-    let dockerfiles = std::iter::once(&observed.dockerfile).chain(observed.dockerfiles.values());
-    dockerfiles.flat_map(|dockerfile| {
-        let copies = dockerfile.copies().iter();
-        copies.map(move |copy| (dockerfile, copy))
+/// The `COPY` lines of all images.
+fn copies<'a>(made: &[Made<'a>]) -> impl Iterator<Item = (&'a Dockerfile, &'a Copy)> {
+    made.iter().flat_map(|made| {
+        let copies = made.dockerfile.copies().iter();
+        copies.map(|copy| (made.dockerfile, copy))
     })
 }
 
@@ -339,11 +345,14 @@ fn source_failure(
 }
 
 /// An enabled extension whose binary would not be in the image.
-fn extensions(config: &Config, observed: &Observed) -> Vec<Failure> {
-    if !matches!(observed.dockerfile, Dockerfile::Read { .. }) {
+fn extensions(config: &Config, observed: &Observed, made: &[Made<'_>]) -> Vec<Failure> {
+    let of_app = made
+        .iter()
+        .find(|made| made.key == OF_APP && !made.generated);
+    if !of_app.is_some_and(|made| matches!(made.dockerfile, Dockerfile::Read { .. })) {
         return Vec::new();
     }
-    let shipped: BTreeSet<&str> = copies(observed)
+    let shipped: BTreeSet<&str> = copies(made)
         .flat_map(|(_, copy)| &copy.sources)
         .filter_map(|source| artifact_name(source))
         .collect();
@@ -384,11 +393,13 @@ pub fn profile_folder(profile: &str) -> &str {
 }
 
 fn engine(config: &Config, observed: &Observed, made: &[Made<'_>]) -> Vec<Failure> {
-    if !matches!(observed.dockerfile, Dockerfile::Read { .. }) {
+    // What is wrong with that of `app` is told.
+    let unread = |made: &Made<'_>| !matches!(made.dockerfile, Dockerfile::Read { .. });
+    if made.first().is_none_or(unread) {
         return Vec::new();
     }
     if config.image.builder == Builder::Docker {
-        return if observed.docker {
+        return if observed.docker || made.iter().all(|made| made.generated) {
             Vec::new()
         } else {
             vec![Failure::preflight(
@@ -467,9 +478,9 @@ fn server(request: &Request, config: &Config, observed: &Observed) -> Option<Fai
     ))
 }
 
-fn web(request: &Request, observed: &Observed) -> Option<Failure> {
+fn web(request: &Request, observed: &Observed, made: &[Made<'_>]) -> Option<Failure> {
     let folder = observed.web.folder.display();
-    let missing = copies(observed).find_map(|(dockerfile, copy)| {
+    let missing = copies(made).find_map(|(dockerfile, copy)| {
         let source = copy.sources.iter().find(|source| {
             Path::new(source).starts_with(&observed.web.folder) && !dockerfile.finds(source)
         })?;

@@ -210,7 +210,7 @@ impl Source {
 fn source(planned: &plan::Service, said: &config::Service) -> Source {
     let (kind, name) = match &planned.image {
         ServiceImage::OfApp => ("app", None),
-        ServiceImage::There => ("registry", None),
+        ServiceImage::There | ServiceImage::Kept(_) => ("registry", None),
         ServiceImage::Copied(copied) => ("image", Some(copied.reference.clone())),
         ServiceImage::Made(image) => match &said.binary {
             Some(binary) => ("binary", Some(binary.clone())),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use deploy_config::aramb::{self as reader, ARAMB_TOML};
-use deploy_plan::aramb::{FlowError, FlowStep};
+use deploy_plan::aramb::{FlowError, FlowStep, Selection};
 use deploy_plan::exit::Exit;
 use secrecy::SecretString;
 
@@ -94,7 +94,8 @@ impl Cli {
 }
 
 impl ControlPlane for Cli {
-    fn missing(&mut self, _: &Flow<'_>, has_builds: bool) -> Vec<Missing> {
+    fn missing(&mut self, _: &Flow<'_>, selection: &Selection) -> Vec<Missing> {
+        let has_builds = !selection.builds.is_empty();
         let mut missing = Vec::new();
         let mut lacks = |step, code, exit, variable: &str, remedy: &str| {
             if !self.is_set(variable) {

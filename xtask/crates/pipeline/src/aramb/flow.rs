@@ -296,7 +296,11 @@ impl Steps<'_, '_> {
                 "ℹ Skipping the build phase (--skip-build)"
             });
         }
-        let missing = self.plane.missing(self.flow, has_builds);
+        let mut asked = selection.clone();
+        if !has_builds {
+            asked.builds.clear();
+        }
+        let missing = self.plane.missing(self.flow, &asked);
         wrong.extend(
             missing
                 .into_iter()

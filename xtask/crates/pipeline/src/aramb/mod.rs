@@ -7,6 +7,7 @@ mod flow;
 mod git;
 pub mod install;
 mod plane;
+mod platform;
 mod reuse;
 mod state;
 mod undo;
@@ -17,6 +18,7 @@ pub use flow::{Policy, Request, deploy};
 pub use plane::{
     Application, Build, Built, ControlPlane, Deployed, Deployment, Flow, Missing, Waited,
 };
+pub use platform::OwnPlatform;
 
 use deploy_plan::aramb::{FlowError, FlowStep};
 use deploy_plan::exit::Exit;

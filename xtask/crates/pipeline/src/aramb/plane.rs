@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use deploy_plan::aramb::{ArambFile, FlowError, Graph, OutputName};
+use deploy_plan::aramb::{ArambFile, FlowError, Graph, OutputName, Selection};
 use secrecy::SecretString;
 
 use crate::events::{Event, Reporter};
@@ -134,8 +134,8 @@ pub struct Waited {
 
 /// A control plane.
 pub trait ControlPlane {
-    /// Everything that the environment lacks, before anything is done. Changes nothing.
-    fn missing(&mut self, flow: &Flow<'_>, has_builds: bool) -> Vec<Missing>;
+    /// Everything that the environment lacks for what is built and deployed, before anything is done. Changes nothing.
+    fn missing(&mut self, flow: &Flow<'_>, selection: &Selection) -> Vec<Missing>;
 
     /// Finds the command or the server; in words which one.
     ///

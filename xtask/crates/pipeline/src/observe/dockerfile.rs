@@ -7,18 +7,16 @@ use std::path::Path;
 use deploy_image::{Context, Dockerfile, Ignore, Options, Outline, finds_anything};
 use deploy_plan::config::Config;
 use deploy_plan::observed::{self, Copy, NeedsEngine};
-use deploy_plan::plan::{Recipe, artifact_name, recipe};
+use deploy_plan::plan::{Recipe, artifact_name, recipe, recipe_of_app};
 use deploy_plan::preflight::profile_folder;
 
 use super::Observation;
 
 /// That of `app`, and those of services that have an image of their own made.
 pub(super) fn observe(root: &Path, config: &Config, found: &mut Observation) {
-    let of_app = Recipe {
-        dockerfile: config.image.dockerfile.clone(),
-        text: None,
-    };
-    found.observed.dockerfile = look(root, config, found, &of_app);
+    if let Some(of_app) = recipe_of_app(config) {
+        found.observed.dockerfile = look(root, config, found, &of_app);
+    }
     for (name, service) in &config.services.others {
         let recipe = recipe(name.as_str(), service, config, &found.observed.dockerfile);
         if let Some(recipe) = recipe {

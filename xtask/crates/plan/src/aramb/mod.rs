@@ -11,6 +11,7 @@ mod report;
 mod resolve;
 mod select;
 mod svg;
+pub mod translate;
 
 use std::fmt;
 use std::ops::Range;

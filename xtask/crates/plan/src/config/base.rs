@@ -51,7 +51,7 @@ impl FromStr for Base {
     }
 }
 
-pub(super) fn looks_like_a_reference(text: &str) -> bool {
+pub(crate) fn looks_like_a_reference(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && text

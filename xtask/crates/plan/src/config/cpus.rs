@@ -23,6 +23,12 @@ impl Cpus {
         (self.millis > 0).then_some(self.millis)
     }
 
+    /// So many, if they may be asked for: thousandths of one, 10 at least.
+    #[must_use]
+    pub fn from_millis(millis: u32) -> Option<Self> {
+        Self::of(f64::from(millis) / 1000.0)
+    }
+
     fn of(number: f64) -> Option<Self> {
         let thousandths = (number * 1000.0).round();
         let near = (number * 1000.0 - thousandths).abs() < 1e-6;

@@ -23,6 +23,12 @@ pub struct Memory {
 pub struct InvalidMemory(String);
 
 impl Memory {
+    /// So many, if they are whole kilobytes and any at all.
+    #[must_use]
+    pub fn from_bytes(bytes: u64) -> Option<Self> {
+        (bytes > 0 && bytes.is_multiple_of(1024)).then_some(Self { bytes })
+    }
+
     /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {

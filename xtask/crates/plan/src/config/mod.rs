@@ -24,6 +24,7 @@ mod variables;
 mod words;
 
 pub use api_url::{ApiUrl, InvalidApiUrl, PRODUCTION_API, SANDBOX_API};
+pub(crate) use base::looks_like_a_reference;
 pub use base::{Base, InvalidBase};
 pub use builtin::{BUILTIN_ENVIRONMENTS, BuiltinEnvironment, builtin_environment};
 pub use canary_step::{CanaryStep, InvalidCanaryStep};
@@ -39,6 +40,7 @@ pub use sections::{
 };
 pub use service_name::{APP, InvalidServiceName, ServiceName};
 pub use services::{AppService, Service, Services};
+pub(crate) use variables::is_variable_name;
 pub use variables::{REDACTED, Variables, is_secret_name, redact_value};
 pub use words::{
     Auth, Builder, Compression, ControlPlane, HealthKind, LivenessKind, Protocol, Restart,

@@ -34,10 +34,22 @@ impl Services {
         of_app.chain(others).any(|volumes| !volumes.is_empty())
     }
 
-    /// Whether the release is `app` alone, as if nothing was said of services.
+    /// Whether the release is `app` alone, as if nothing was said of services but where its image comes from.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.others.is_empty() && self.app.as_ref().is_none_or(AppService::is_empty)
+        self.others.is_empty() && self.app.as_ref().is_none_or(AppService::is_alone)
+    }
+
+    /// The binary that the image of `app` holds alone, where it is such an image.
+    #[must_use]
+    pub fn binary_of_app(&self) -> Option<&str> {
+        self.app.as_ref()?.binary.as_deref()
+    }
+
+    /// The finished image that `app` runs, where it does.
+    #[must_use]
+    pub fn image_of_app(&self) -> Option<&str> {
+        self.app.as_ref()?.image.as_deref()
     }
 }
 
@@ -45,6 +57,16 @@ impl Services {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppService {
+    /// A binary of the workspace: its image holds nothing else, on the base that `image.base` chooses, else on what it needs of
+    /// this machine. No Dockerfile is read then.
+    #[serde(with = "rules::optional")]
+    #[schemars(with = "String")]
+    pub binary: Option<String>,
+    /// A finished image of any registry, as in `docker.io/library/nginx:1`: it is pinned in `.systemprompt/deploy.lock` and
+    /// copied to the tenant's repository. No Dockerfile is read then.
+    #[serde(with = "rules::optional_reference")]
+    #[schemars(with = "String")]
+    pub image: Option<String>,
     /// What is run in place of the image's own command: arguments for its entrypoint. `${PORT}` in it is the port to listen
     /// on.
     pub command: Vec<String>,
@@ -62,8 +84,13 @@ pub struct AppService {
 }
 
 impl AppService {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
+    fn is_alone(&self) -> bool {
+        let from = Self {
+            binary: self.binary.clone(),
+            image: self.image.clone(),
+            ..Self::default()
+        };
+        *self == from
     }
 }
 

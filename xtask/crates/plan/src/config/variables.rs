@@ -86,6 +86,11 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Whether it is such a name.
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    check_name(name).is_ok()
+}
+
 /// Whether a variable of this name is taken to hold a secret. In doubt it is: hiding too much is
 /// the smaller fault.
 #[must_use]

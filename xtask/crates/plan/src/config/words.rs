@@ -125,6 +125,8 @@ words! {
         Command = "command",
         /// The image's own `HEALTHCHECK`, at its own times where it has some.
         Image = "image",
+        /// Not at all: its program has to run for the start period.
+        Process = "process",
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::{Image, Request, image_of};
-use crate::config::{self, APP, Config, Platform};
+use crate::config::{self, APP, Base, Config, Platform};
 use crate::observed::{Dockerfile, Observed};
 use crate::preflight::profile_folder;
 
@@ -22,7 +22,7 @@ impl Service {
     #[must_use]
     pub fn tag(&self, of_app: &str) -> Option<String> {
         match self.image {
-            ServiceImage::OfApp => None,
+            ServiceImage::OfApp | ServiceImage::Kept(_) => None,
             _ => Some(format!("{}-{of_app}", self.name)),
         }
     }
@@ -37,8 +37,22 @@ pub enum ServiceImage {
     Made(Box<Image>),
     /// It is copied from a registry.
     Copied(Copied),
+    /// It is in the tenant's repository, with this digest.
+    Kept(String),
     /// It is in the tenant's repository (`--skip-push`).
     There,
+}
+
+/// Where the image of `app` comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppImage {
+    /// It is made here, or in the tenant's repository (`--skip-push`).
+    #[default]
+    Made,
+    /// It is copied from a registry.
+    Copied(Copied),
+    /// It is in the tenant's repository, with this digest.
+    Kept(String),
 }
 
 /// A finished image of a registry.
@@ -80,26 +94,73 @@ pub fn recipe(
         Dockerfile::Read { from, .. } => from,
         Dockerfile::Missing | Dockerfile::Invalid(_) => "scratch",
     };
+    Some(of_binary(name, binary, from, config))
+}
+
+/// How the image of `app` is made; not at all where it is a finished one.
+#[must_use]
+pub fn recipe_of_app(config: &Config) -> Option<Recipe> {
+    if config.services.image_of_app().is_some() {
+        return None;
+    }
+    let Some(binary) = config.services.binary_of_app() else {
+        return Some(Recipe {
+            dockerfile: config.image.dockerfile.clone(),
+            text: None,
+        });
+    };
+    Some(of_binary(APP, binary, "scratch", config))
+}
+
+fn of_binary(name: &str, binary: &str, from: &str, config: &Config) -> Recipe {
     let profile = profile_folder(&config.build.profile);
-    Some(Recipe {
+    Recipe {
         dockerfile: PathBuf::from(format!("services.{name}.binary")),
         text: Some(format!(
             "FROM {from}\nCOPY target/{profile}/{binary} /app/bin/\nWORKDIR /app\nUSER 1000:1000\n\
              ENTRYPOINT [\"/app/bin/{binary}\"]\n"
         )),
-    })
+    }
+}
+
+/// What an image stands on. Where no Dockerfile says what a program needs, it is what it needs of this machine.
+pub(super) fn base_of(recipe: &Recipe, config: &Config) -> Base {
+    let services = &config.services;
+    let unsaid = services.binary_of_app().is_some() || services.image_of_app().is_some();
+    match &config.image.base {
+        Base::Dockerfile if recipe.text.is_some() && unsaid => Base::Host,
+        base => base.clone(),
+    }
+}
+
+pub(super) fn of_app(request: &Request, config: &Config) -> AppImage {
+    if let Some(digest) = request.there.get(APP) {
+        return AppImage::Kept(digest.clone());
+    }
+    match config.services.image_of_app() {
+        Some(reference) if !request.skip_push => AppImage::Copied(Copied::of(reference, config)),
+        _ => AppImage::Made,
+    }
+}
+
+impl Copied {
+    fn of(reference: &str, config: &Config) -> Self {
+        Self {
+            reference: reference.to_owned(),
+            platform: config.image.platform.clone(),
+            locked: config.build.locked,
+        }
+    }
 }
 
 pub(super) fn services(request: &Request, config: &Config, observed: &Observed) -> Vec<Service> {
     let services = config.services.others.iter().map(|(name, service)| {
-        let image = match &service.image {
-            Some(_) if request.skip_push => ServiceImage::There,
-            Some(reference) => ServiceImage::Copied(Copied {
-                reference: reference.clone(),
-                platform: config.image.platform.clone(),
-                locked: config.build.locked,
-            }),
-            None => {
+        let kept = request.there.get(name.as_str());
+        let image = match (kept, &service.image) {
+            (Some(digest), _) => ServiceImage::Kept(digest.clone()),
+            (None, Some(_)) if request.skip_push => ServiceImage::There,
+            (None, Some(reference)) => ServiceImage::Copied(Copied::of(reference, config)),
+            (None, None) => {
                 let recipe = recipe(name.as_str(), service, config, &observed.dockerfile);
                 let dockerfile = observed.dockerfiles.get(name.as_str());
                 match (recipe, dockerfile) {

@@ -50,6 +50,18 @@ fn invalid(details: impl Into<String>, resolution: impl Into<String>) -> Failure
     Failure::preflight("service_invalid", details, resolution)
 }
 
+/// Two images for `app`.
+pub(super) fn sources_of_app(config: &Config) -> Option<Failure> {
+    let services = &config.services;
+    let both = services.binary_of_app().is_some() && services.image_of_app().is_some();
+    both.then(|| {
+        invalid(
+            format!("services.{APP} has binary and image: its image comes from one of them"),
+            format!("keep one of them in [services.{APP}], or none for that of its Dockerfile"),
+        )
+    })
+}
+
 /// What a service says that cannot be meant together.
 fn alone(name: &str, service: &Service) -> Vec<Failure> {
     let mut failures = Vec::new();
@@ -405,13 +417,16 @@ fn named(value: &str) -> Vec<(&str, &str)> {
 }
 
 /// Binaries that no package builds.
-pub(super) fn binaries(config: &Config, observed: &Observed) -> Vec<Failure> {
-    let wanted =
-        services(config).filter_map(|(name, service)| Some((name, service.binary.as_ref()?)));
+pub(super) fn binaries(request: &Request, config: &Config, observed: &Observed) -> Vec<Failure> {
+    let of_app = config.services.binary_of_app().map(|binary| (APP, binary));
+    let others =
+        services(config).filter_map(|(name, service)| Some((name, service.binary.as_deref()?)));
+    let wanted = of_app.into_iter().chain(others);
+    let wanted = wanted.filter(|(name, _)| !request.there.contains_key(*name));
     let missing = wanted.filter(|(_, binary)| producer(binary, config, observed).is_none());
     let failures = missing.map(|(name, binary)| {
         let mut packages = observed.packages.iter();
-        if let Some(package) = packages.find(|package| package.binaries.contains(binary)) {
+        if let Some(package) = packages.find(|package| package.binaries.iter().any(|known| known == binary)) {
             let package = &package.name;
             return Failure::preflight(
                 "binary_unknown",

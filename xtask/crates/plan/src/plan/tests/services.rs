@@ -306,3 +306,72 @@ fn the_tag_of_a_service_fits_too() {
     let name: ServiceName = "a-long-name-of-a-service".parse().unwrap();
     assert!(failures[0].details.contains(name.as_str()));
 }
+
+#[test]
+fn app_may_be_one_binary_or_a_finished_image() {
+    let of = |app: serde_json::Value| {
+        let (config, mut observed) = with(serde_json::json!({
+            "app": app, "api": { "binary": "systemprompt-admin" },
+        }));
+        observed.dockerfile = config
+            .services
+            .binary_of_app()
+            .map_or(Dockerfile::Missing, |_| Dockerfile::Read {
+                copies: vec![copy(2, "target/release/systemprompt")],
+                present: BTreeSet::new(),
+                needs_engine: Vec::new(),
+                from: "scratch".into(),
+            });
+        plan(&request(), &config, &observed)
+    };
+    let binary = of(serde_json::json!({ "binary": "systemprompt" })).unwrap();
+    let image = binary.image.unwrap();
+    assert_eq!(binary.app, AppImage::Made);
+    assert_eq!(
+        image.base,
+        Base::Host,
+        "nothing else says what it stands on"
+    );
+    assert!(
+        image
+            .text
+            .unwrap()
+            .contains("ENTRYPOINT [\"/app/bin/systemprompt\"]")
+    );
+    let finished = of(serde_json::json!({ "image": "nginx:1" })).unwrap();
+    assert!(
+        matches!(&finished.app, AppImage::Copied(copied) if copied.reference == "nginx:1"),
+        "{:?}",
+        finished.app
+    );
+    assert_eq!(
+        finished.build.unwrap().invocations[0].packages,
+        ["systemprompt", "admin"]
+    );
+    let both = of(serde_json::json!({ "binary": "systemprompt", "image": "nginx:1" }));
+    assert_eq!(both.unwrap_err()[0].code, "service_invalid");
+}
+
+#[test]
+fn images_that_are_there_are_not_made() {
+    let (config, mut observed) = with(serde_json::json!({
+        "api": { "binary": "systemprompt-admin" }, "db": { "image": "postgres:16" },
+    }));
+    observed.dockerfile = Dockerfile::Missing;
+    observed.server_binary = true;
+    let there = ["app", "api"].map(|name| (name.to_owned(), format!("sha256:{name}")));
+    let request = Request {
+        there: there.into(),
+        ..request()
+    };
+    let plan = plan(&request, &config, &observed).unwrap();
+    assert_eq!(plan.app, AppImage::Kept("sha256:app".to_owned()));
+    assert_eq!(
+        plan.services[0].image,
+        ServiceImage::Kept("sha256:api".to_owned())
+    );
+    assert_eq!(plan.services[0].tag("v1"), None);
+    assert!(matches!(plan.services[1].image, ServiceImage::Copied(_)));
+    let packages = plan.build.unwrap().invocations;
+    assert_eq!(packages[0].packages, ["systemprompt"], "the platform");
+}
