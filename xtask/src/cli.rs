@@ -192,6 +192,10 @@ pub(crate) struct Aramb {
     /// Deploy what this file describes [default: the `aramb.toml` of the project, if it has no `.systemprompt/deploy.toml`].
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Where to [default: `platform` where an environment is named; else `aramb` where its command or one of its variables is
+    /// there; else `platform`, the one on this machine].
+    #[arg(long, value_enum)]
+    pub(crate) control_plane: Option<Plane>,
     /// What happens when something goes wrong.
     #[arg(long, value_enum)]
     pub(crate) policy: Option<Policy>,
@@ -218,6 +222,15 @@ pub(crate) struct Aramb {
     /// The SHA-256 that the command to install must have [default: the one that its release names].
     #[arg(long, value_name = "HEX", requires = "install_cli")]
     pub(crate) cli_sha256: Option<String>,
+}
+
+/// Where the services of an `aramb.toml` run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plane {
+    /// The control plane behind the `aramb` command.
+    Aramb,
+    /// The platform of `--environment`: embedded, self-hosted, or in the cloud.
+    Platform,
 }
 
 /// What happens when something goes wrong.

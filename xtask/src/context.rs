@@ -91,7 +91,7 @@ fn project_failure(details: String) -> Failure {
     )
 }
 
-fn settings_failure(error: &SettingsError) -> Failure {
+pub(crate) fn settings_failure(error: &SettingsError) -> Failure {
     Failure::new(
         Step::Settings,
         "settings_invalid",

@@ -1,19 +1,25 @@
 //! `cargo xtask deploy` for an `aramb.toml`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_config::aramb::ARAMB_TOML;
 use deploy_config::project::{DEPLOY_TOML, FOLDER};
+use deploy_config::{Overrides, Settings};
 use deploy_pipeline::aramb::install::Install;
-use deploy_pipeline::aramb::{Cli, Finished, Policy, Request, deploy};
+use deploy_pipeline::aramb::{Cli, ControlPlane, Finished, OwnPlatform, Policy, Request, deploy};
+use deploy_pipeline::events::Reporter;
 use deploy_pipeline::interrupt::Interrupts;
 use deploy_plan::aramb::{FlowError, Wanted};
 use deploy_plan::config;
 use deploy_plan::exit::Exit;
+use deploy_plan::failure::Failure;
+use deploy_plan::plan;
 
-use crate::cli::{self, Aramb, Deploy, Output};
-use crate::context::environment;
+use crate::cli::{self, Aramb, Deploy, Output, Plane};
+use crate::context::{deploy_overrides, environment, settings_failure};
 use crate::render::{self, err, out, table::table};
 
 /// How long services may take until they are healthy, where nothing is said.
@@ -40,7 +46,10 @@ pub(crate) fn find(project: Option<&Path>, flags: &Aramb) -> Option<PathBuf> {
 }
 
 pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
-    let request = match request(file, flags) {
+    let variables = environment();
+    let command = Cli::find("aramb", variables.get("PATH").map_or("", String::as_str));
+    let plane = chosen(flags, &variables, command.is_some());
+    let mut request = match request(file, flags, plane) {
         Ok(request) => request,
         Err(details) => {
             err(&format!("error: {details}\n"));
@@ -54,34 +63,107 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
             return Exit::Other;
         }
     };
-    let variables = environment();
-    let path = variables.get("PATH").map_or("", String::as_str);
-    let jobs = match request.policy {
-        Policy::Strict => 1,
-        Policy::Guarded => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let mut plane = Cli::new(Cli::find("aramb", path), variables.clone(), jobs);
-    if flags.aramb.install_cli {
-        plane = plane.installing(Install::here(flags.aramb.cli_sha256.clone()));
-    }
     let reporter = render::reporter();
     let redactor = render::redactor();
+    let mut plane: Box<dyn ControlPlane> = match plane {
+        Plane::Aramb => Box::new(aramb(command, variables, flags, request.policy)),
+        Plane::Platform => match settings(&request.path, &variables, flags) {
+            Ok(settings) => {
+                request.timeout = settings.config.deploy.timeout.as_std();
+                Box::new(platform(settings, variables, flags, &reporter))
+            }
+            Err(failure) => {
+                drop(reporter);
+                render::result::failed(std::slice::from_ref(&failure), flags.target.output);
+                return failure.exit;
+            }
+        },
+    };
     let finished = deploy(
         &request,
-        &mut plane,
+        plane.as_mut(),
         reporter.as_ref(),
         &redactor,
         &interrupts,
     );
     // A terminal's passing lines end before the result begins.
+    drop(plane);
     drop(reporter);
     conclude(&finished, flags.target.output);
     finished.exit
 }
 
-fn request(file: PathBuf, flags: &Deploy) -> Result<Request, String> {
+/// What was named; else what the command line or the environment is made for.
+fn chosen(flags: &Deploy, variables: &BTreeMap<String, String>, has_command: bool) -> Plane {
+    let is_set = |names: &[&str]| {
+        let mut names = names.iter();
+        names.any(|name| variables.get(*name).is_some_and(|value| !value.is_empty()))
+    };
+    let target = &flags.target;
+    let names_platform =
+        target.environment.is_some() || target.tenant.is_some() || target.api_url.is_some();
+    if let Some(plane) = flags.aramb.control_plane {
+        plane
+    } else if names_platform || is_set(&["SYSTEMPROMPT_ENVIRONMENT", "SYSTEMPROMPT_API_URL"]) {
+        Plane::Platform
+    } else if has_command
+        || flags.aramb.install_cli
+        || is_set(&["ARAMB_API_TOKEN", "APPLICATION_ID"])
+    {
+        Plane::Aramb
+    } else {
+        Plane::Platform
+    }
+}
+
+fn aramb(
+    command: Option<PathBuf>,
+    variables: BTreeMap<String, String>,
+    flags: &Deploy,
+    policy: Policy,
+) -> Cli {
+    let jobs = match policy {
+        Policy::Strict => 1,
+        Policy::Guarded => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let plane = Cli::new(command, variables, jobs);
+    if flags.aramb.install_cli {
+        return plane.installing(Install::here(flags.aramb.cli_sha256.clone()));
+    }
+    plane
+}
+
+/// The settings of the project that the file is in, if it is one: where to, and how.
+fn settings(
+    file: &Path,
+    variables: &BTreeMap<String, String>,
+    flags: &Deploy,
+) -> Result<Settings, Failure> {
+    let root = file.parent().unwrap_or(Path::new("."));
+    let mut overrides = Overrides::new(variables.clone());
+    deploy_overrides(flags, &mut overrides);
+    Settings::load(root, &overrides).map_err(|error| settings_failure(&error))
+}
+
+fn platform(
+    settings: Settings,
+    variables: BTreeMap<String, String>,
+    flags: &Deploy,
+    reporter: &Arc<dyn Reporter + Send + Sync>,
+) -> OwnPlatform {
+    let shared = Arc::clone(reporter);
+    let request = plan::Request {
+        force: flags.force,
+        verify: flags.verify,
+        ..plan::Request::default()
+    };
+    let shared = Arc::new(move |event| shared.event(event));
+    OwnPlatform::new(settings, variables, shared, &request)
+}
+
+fn request(file: PathBuf, flags: &Deploy, plane: Plane) -> Result<Request, String> {
     let aramb = &flags.aramb;
-    refuse_others(flags)?;
+    refuse_others(flags, plane)?;
     let timeout = match &flags.timeout {
         Some(text) => text
             .parse::<config::Duration>()
@@ -114,14 +196,16 @@ fn request(file: PathBuf, flags: &Deploy) -> Result<Request, String> {
 }
 
 /// A flag that is not heeded would be a lie.
-fn refuse_others(flags: &Deploy) -> Result<(), String> {
+fn refuse_others(flags: &Deploy, plane: Plane) -> Result<(), String> {
     let target = &flags.target;
-    let others = [
+    let never = [
         ("--tag", flags.tag.is_some()),
         ("--skip-push", flags.skip_push),
         ("--no-wait", flags.no_wait),
-        ("--strategy", flags.strategy.is_some()),
         ("--replicas", flags.replicas.is_some()),
+    ];
+    let by_aramb = [
+        ("--strategy", flags.strategy.is_some()),
         ("--verify", flags.verify),
         ("--profile", flags.build.profile.is_some()),
         ("--locked", flags.build.locked),
@@ -131,15 +215,24 @@ fn refuse_others(flags: &Deploy) -> Result<(), String> {
         ("--tenant", target.tenant.is_some()),
         ("--api-url", target.api_url.is_some()),
     ];
-    let given: Vec<_> = others
+    let by_platform = [
+        ("--push-registry", flags.aramb.push_registry),
+        ("--install-cli", flags.aramb.install_cli),
+    ];
+    let (of_plane, whose): (&[_], _) = match plane {
+        Plane::Aramb => (&by_aramb, "--control-plane aramb"),
+        Plane::Platform => (&by_platform, "--control-plane platform"),
+    };
+    let given: Vec<_> = never
         .iter()
+        .chain(of_plane)
         .filter_map(|(name, is_given)| is_given.then_some(*name))
         .collect();
     if given.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "{} is not for the control plane of an aramb.toml; see docs/guides/aramb.md",
+        "{} does not go with an aramb.toml and {whose}; see docs/guides/aramb.md",
         given.join(", ")
     ))
 }
