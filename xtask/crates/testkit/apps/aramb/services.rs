@@ -180,7 +180,11 @@ pub fn next_state(state: &State, service: &Service) -> String {
         Generation::New => "completed",
     };
     let states = state.setting_of(&service.name, "states");
-    let states = states.unwrap_or_else(|| format!("pending\nbuilding\ndeploying\n{end}"));
+    let before = match state.has("at-once") {
+        true => "",
+        false => "pending\nbuilding\ndeploying\n",
+    };
+    let states = states.unwrap_or_else(|| format!("{before}{end}"));
     let states: Vec<_> = states.lines().collect();
     let look = state.count(&of(&service.name, "looks"));
     states[(look - 1).min(states.len() - 1)].to_owned()

@@ -140,6 +140,11 @@ impl Double {
         self.set("knows-slugs-alone", "");
     }
 
+    /// Services are well when they are first looked at.
+    pub fn is_quick(&self) {
+        self.set("at-once", "");
+    }
+
     /// A service goes through these states, one a look, and stays in the last.
     pub fn goes_through(&self, service: &str, states: &[&str]) {
         self.set_of(service, "states", &states.join("\n"));
