@@ -177,6 +177,12 @@ fn a_return_that_fails_needs_somebody() {
     let shop = shop();
     deploy(&shop).0.expect_success();
     shop.double.goes_through("api", &["failed"]);
+    deploy(&shop)
+        .0
+        .expect_code(10)
+        .expect_stderr("the file says what it said when all was well");
+    shop.write("backend/main.c", "broken");
+    shop.commit("broken");
     let (told, document) = deploy(&shop);
     told.expect_code(9).expect_stderr("failed as well");
     assert_eq!(document["status"], "failed", "{told}");

@@ -254,9 +254,8 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
     let word = state.alone(|| services::next_state(state, service));
     let is_good = ["healthy", "completed"].contains(&&*word);
     let has_failed = word == "failed";
-    let reason = state
-        .setting_of(&service.name, "reason")
-        .unwrap_or_default();
+    let reason = state.setting_of(&service.name, "reason");
+    let reason = reason.filter(|_| has_failed).unwrap_or_default();
     let outputs = if is_good {
         services::outputs(state, service)
     } else {
@@ -269,7 +268,7 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
             format!("  \"status\": {}", quoted(&word)),
             format!("  \"deployment_id\": {}", quoted(&service.deployment)),
         ];
-        if has_failed {
+        if !reason.is_empty() {
             fields.push(format!("  \"error\": {}", quoted(&reason)));
         }
         let pairs = outputs.iter();
@@ -279,7 +278,7 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
         format!("{{\n{}\n}}", fields.join(",\n"))
     } else {
         let mut text = format!("Service: {}\nStatus: {}\n", service.name, titled(&word));
-        if has_failed {
+        if !reason.is_empty() {
             text.push_str(&format!("Reason: {reason}\n"));
         }
         for (name, value) in &outputs {

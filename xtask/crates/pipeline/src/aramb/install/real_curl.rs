@@ -359,4 +359,3 @@ fn the_first_folder_that_can_be_written_to_is_taken() {
     assert_eq!(error.code, "cli_install_failed");
     assert_eq!(fs::read_dir(world.folder()).unwrap().count(), 1);
 }
-
