@@ -110,7 +110,7 @@ fn there_is_no_commit() {
 #[test]
 fn a_build_fails() {
     for generation in Generation::ALL {
-        let shop = Shop::new(generation);
+        let shop = Shop::new(generation).watched();
         let words = "error: process \"/bin/sh -c npm ci\" did not complete successfully\n";
         shop.double
             .inject(&Mishap::at("build").complains(words).exits(1));

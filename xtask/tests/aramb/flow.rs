@@ -25,7 +25,7 @@ fn lines(shop: &Shop) -> Vec<String> {
 #[test]
 fn every_command_is_called_as_it_is_published() {
     for generation in Generation::ALL {
-        let shop = Shop::new(generation);
+        let shop = Shop::new(generation).watched();
         let finished = shop.deploy(&[]);
         finished.expect_success();
         let (flag, sha) = (generation.from_toml(), shop.sha());
@@ -300,7 +300,7 @@ fn what_the_control_plane_notes_in_the_file_is_taken_out_and_told() {
 
 #[test]
 fn a_dry_run_changes_nothing_and_asks_nobody() {
-    let shop = Shop::new(Generation::New);
+    let shop = Shop::new(Generation::New).watched();
     let told = shop.deploy(&["--dry-run"]);
     told.expect_success();
     told.expect_stderr("would build backend-build in ./backend");

@@ -68,7 +68,7 @@ fn at_a_time() -> usize {
 
 #[test]
 fn builds_run_side_by_side_and_stages_one_after_the_other() {
-    let shop = shop();
+    let shop = shop().watched();
     let gate = shop.double.gate("builds");
     shop.double
         .inject(&Mishap::at("build").always().waits_at(&gate));

@@ -25,7 +25,7 @@ struct Release {
 
 impl Release {
     fn new() -> Self {
-        let shop = Shop::new(Generation::Old);
+        let shop = Shop::new(Generation::Old).watched();
         let file = shop.double.bin().join("aramb");
         let program = fs::read(&file).unwrap();
         fs::remove_file(file).unwrap();

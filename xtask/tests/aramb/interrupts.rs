@@ -135,7 +135,7 @@ fn what_somebody_has_changed_in_a_killed_deployment_stays() {
 
 #[test]
 fn what_ignores_signals_is_killed_with_all_that_it_has_started() {
-    let shop = Shop::new(Generation::Old);
+    let shop = Shop::new(Generation::Old).watched();
     let stubborn = Mishap::at("build").leaves_a_child().hangs_stubbornly();
     shop.double.inject(&stubborn);
     let running = shop.start(&[], &[]);

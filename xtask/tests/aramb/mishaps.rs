@@ -105,7 +105,7 @@ fn a_command_that_does_not_run_is_none() {
 fn its_token_is_in_no_output() {
     // The shop looks for it in all that was said.
     for generation in Generation::ALL {
-        let shop = Shop::new(generation);
+        let shop = Shop::new(generation).watched();
         for command in [
             "--version",
             "applications get",

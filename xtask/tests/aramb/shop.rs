@@ -23,8 +23,8 @@ pub(crate) const FILE: &str = include_str!("../../crates/config/tests/aramb/seed
 /// The secret in it.
 const PASSWORD: &str = "change-me";
 
-/// A project in git, and the control plane that it is deployed to. A token in an output, a file, a command line or the
-/// environment of anything but `aramb` fails the test.
+/// A project in git, and the control plane that it is deployed to. A token in an output or a file fails the test; where processes
+/// are watched, so does one on a command line or in the environment of anything but `aramb`.
 pub(crate) struct Shop {
     folder: TempDir,
     pub(crate) double: Double,
@@ -53,7 +53,6 @@ impl Shop {
         let double = Double::new(generation);
         double.is_quick();
         let token = testkit::management::token_that_ends(std::time::SystemTime::now());
-        let watch = Watch::over([token.clone()]).given_to("aramb");
         let shop = Self {
             folder: tempfile::tempdir().unwrap(),
             path: RefCell::new(double.path_variable()),
@@ -61,7 +60,7 @@ impl Shop {
             token,
             without: RefCell::default(),
             outputs: RefCell::default(),
-            watch: Some(watch),
+            watch: None,
         };
         for folder in ["home", "tmp", "project/backend"] {
             fs::create_dir_all(shop.folder.path().join(folder)).unwrap();
@@ -69,6 +68,16 @@ impl Shop {
         shop.write("backend/Dockerfile", "FROM scratch\nCOPY . /\n");
         shop.write("aramb.toml", file);
         shop
+    }
+
+    /// With an eye on all processes of the machine, which costs a processor.
+    pub(crate) fn watched(mut self) -> Self {
+        self.watch = Some(self.watch());
+        self
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::over([self.token.clone()]).given_to("aramb")
     }
 
     /// The project's folder, without symbolic links on the way.
@@ -225,7 +234,7 @@ impl Drop for Shop {
         assert_eq!(password, None, "a secret of the file is in an output");
         let left = fs::read_dir(self.folder.path().join("tmp")).unwrap();
         assert_eq!(left.count(), 0, "temporary files are left");
-        let watch = self.watch.take().unwrap();
+        let watch = self.watch.take().unwrap_or_else(|| self.watch());
         let folders = [self.folder.path(), self.double.everything()];
         watch.assert_none(outputs.iter().map(String::as_str), &folders);
     }
