@@ -12,4 +12,5 @@ mod guarded;
 mod install;
 mod interrupts;
 mod mishaps;
+mod places;
 mod shop;
