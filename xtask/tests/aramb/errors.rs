@@ -170,6 +170,9 @@ fn the_deployment_is_refused() {
             deploy().complains("Error: quota exceeded\n").exits(1),
             // An older one ends well when services could not be made.
             deploy().answers("Service: backend-api\nStatus: Failed\nReason: quota exceeded\n"),
+            deploy().answers(
+                "postgres-db\n  Status: Created\nbackend-api\n  Status: Failed\n  quota exceeded\n",
+            ),
         ] {
             shop.double.heal();
             shop.double.forget();

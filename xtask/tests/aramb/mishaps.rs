@@ -147,6 +147,26 @@ fn answers_with_something_before_and_behind_are_read() {
 }
 
 #[test]
+fn a_status_in_other_clothes_is_one_all_the_same() {
+    let shop = Shop::new(Generation::New);
+    for answer in [
+        "{\"status\":\"COMPLETED\",\"outputs\":null}\n",
+        "{\"status\":\"healthy\"}",
+        "Checking...\n\n{\r\n  \"status\": \"completed\", \"outputs\": {\"PORT\": 80}\r\n}\r\nDone.\n",
+        "Service: backend-api\nStatus: Healthy\n",
+    ] {
+        shop.double.heal();
+        let status = Mishap::at("deploy status").with("backend-api").always();
+        shop.double.inject(&status.answers(answer));
+        let (told, document) = shop.deploy_as_json(&[]);
+        told.expect_success();
+        assert_eq!(document["status"], "success", "{answer}: {told}");
+        let url = &document["deployments"]["backend_outputs"]["PUBLIC_URL"];
+        assert_eq!(*url, serde_json::Value::Null, "{answer}: {told}");
+    }
+}
+
+#[test]
 fn much_output_is_neither_a_failure_nor_kept_up() {
     let shop = Shop::new(Generation::New);
     // More than is kept of an answer, and what counts comes behind it.
