@@ -128,6 +128,27 @@ fn its_token_is_in_no_output() {
 }
 
 #[test]
+fn secrets_of_the_file_are_in_no_output() {
+    let file = include_str!("corpus/secrets-everywhere.toml");
+    let shop = Shop::with(Generation::New, file);
+    // As a command does that was left in a verbose mode.
+    for command in ["build", "deploy", "deploy status"] {
+        shop.double
+            .inject(&Mishap::at(command).complains(file).prints(file));
+    }
+    let told = shop.deploy(&[]);
+    assert!(!told.to_string().contains("hunter"), "{told}");
+    let failing = Mishap::at("build").always().complains(file).exits(1);
+    shop.double.heal();
+    shop.double.inject(&failing);
+    for arguments in [&[][..], &["--output", "json"]] {
+        let told = shop.deploy(arguments);
+        told.expect_code(1);
+        assert!(!told.to_string().contains("hunter"), "{told}");
+    }
+}
+
+#[test]
 fn answers_with_something_before_and_behind_are_read() {
     let shop = Shop::new(Generation::New);
     let noise = |command| {

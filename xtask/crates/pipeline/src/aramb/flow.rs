@@ -145,6 +145,9 @@ fn learn_secrets(file: &ArambFile, redactor: &Redactor) {
         for part in secret.value.text.split("${") {
             let part = part.split_once('}').map_or(part, |(_, rest)| rest);
             redactor.learn_text(part);
+            // Output comes line by line: a key of several lines never stands in one.
+            part.lines()
+                .for_each(|line| redactor.learn_text(line.trim()));
         }
     }
 }
