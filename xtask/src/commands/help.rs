@@ -53,6 +53,8 @@ DOCKER_HOST               the Docker Engine for --builder docker
 APPLICATION_ID            the application of an aramb.toml that has builds
 ARAMB_API_TOKEN           token of its control plane
 BUILDKIT_HOST             where older versions of its command build images
+ARAMB_RELEASES_URL        where --install-cli finds its command, in place of GitHub
+ARAMB_INSTALL_DIR         where --install-cli puts it, in place of /usr/local/bin or ~/.local/bin
 NO_COLOR                  no colour on the terminal
 ";
 

@@ -24,10 +24,10 @@ use engine::Engine;
 use remains::Remains;
 use step::{Ending, Run, Summary};
 
-/// All but the tests that need a component which Rust does not bring, and the two suites that
-/// start whole servers and instances: they take longer than an inner loop may.
+/// All but the tests that need a component which Rust does not bring, and the suites that start
+/// whole servers, instances and deployments: they take longer than an inner loop may.
 const UNIT: &str = "not (binary(/^real_/) | test(/(^|::)real_/) | package(testkit) \
-     | (package(systemprompt) & binary(server)) | (package(engines) & binary(process)))";
+     | (package(xtask) & binary(aramb)) | (package(systemprompt) & binary(server)) | (package(engines) & binary(process)))";
 /// A hanging test must not hold a CI job for its whole hour.
 const TESTS: Duration = Duration::from_mins(40);
 const QUICK: Duration = Duration::from_mins(10);

@@ -145,6 +145,9 @@ fn learn_secrets(file: &ArambFile, redactor: &Redactor) {
         for part in secret.value.text.split("${") {
             let part = part.split_once('}').map_or(part, |(_, rest)| rest);
             redactor.learn_text(part);
+            // Output comes line by line: a key of several lines never stands in one.
+            part.lines()
+                .for_each(|line| redactor.learn_text(line.trim()));
         }
     }
 }
@@ -268,6 +271,7 @@ impl Steps<'_, '_> {
                     "✓ Found {}",
                     self.path.file_name().map_or(self.path, Path::new).display()
                 ));
+                wrong.extend(self.misnamed());
                 match select(self.flow.file, self.flow.graph, &self.request.wanted) {
                     Ok(selected) => selection = selected,
                     Err(unknown) => wrong.extend(unknown.into_iter().map(|error| {
@@ -327,6 +331,24 @@ impl Steps<'_, '_> {
             1..=20 => format!("the file has {}", names.join(", ")),
             count => format!("the file has {count} services: cargo xtask plan"),
         }
+    }
+
+    /// A control plane that is given a folder finds nothing but `aramb.toml` in it, which may be another file.
+    fn misnamed(&self) -> Option<(FlowError, String)> {
+        let name = self.path.file_name().unwrap_or_default();
+        if self.plane.is_transaction() || name == reader::ARAMB_TOML {
+            return None;
+        }
+        let message = format!("{} is not called aramb.toml", name.display());
+        let error = FlowError::new(
+            FlowStep::Read,
+            "aramb_misnamed",
+            Exit::Configuration,
+            message,
+        )
+        .with("the aramb command deploys the aramb.toml of its folder and no other file");
+        let remedy = "put it into a folder of its own under that name: --config FOLDER/aramb.toml";
+        Some((error, remedy.to_owned()))
     }
 
     /// A build takes a commit, and folders that are there.

@@ -94,7 +94,7 @@ pub fn commands(generation: Generation) -> Vec<Command> {
             place: None,
             about: "list the services of an application",
             flags: vec![
-                takes("--application", "ID", "of which application"),
+                short("-a", takes("--application", "ID", "of which application")),
                 takes("--filter", "KEY=VALUES", "only some of them"),
                 output(),
             ],
@@ -104,8 +104,8 @@ pub fn commands(generation: Generation) -> Vec<Command> {
             place: Some("PATH"),
             about: "build an image",
             flags: vec![
-                takes("--name", "NAME", "what the image is called"),
-                takes("--tag", "TAG", "its tag"),
+                short("-n", takes("--name", "NAME", "what the image is called")),
+                short("-t", takes("--tag", "TAG", "its tag")),
                 switch("--push", "push it to the registry as well"),
                 takes("--service", "SLUG", "for which service it is built"),
                 takes("--static-outdir", "FOLDER", "where a static site is built"),
@@ -116,9 +116,9 @@ pub fn commands(generation: Generation) -> Vec<Command> {
             place: None,
             about: "show how services are",
             flags: vec![
-                takes("--service", "NAME", "of which service"),
-                switch("--loop", "until it is well or has failed"),
-                takes("--interval", "SECONDS", "between two looks"),
+                short("-s", takes("--service", "NAME", "of which service")),
+                short("-l", switch("--loop", "until it is well or has failed")),
+                short("-i", takes("--interval", "SECONDS", "between two looks")),
                 output(),
             ],
         },
@@ -126,7 +126,10 @@ pub fn commands(generation: Generation) -> Vec<Command> {
             words: "deploy history",
             place: None,
             about: "list earlier deployments",
-            flags: vec![takes("--limit", "NUMBER", "how many at most"), output()],
+            flags: vec![
+                short("-l", takes("--limit", "NUMBER", "how many at most")),
+                output(),
+            ],
         },
         Command {
             words: "deploy",
@@ -139,7 +142,7 @@ pub fn commands(generation: Generation) -> Vec<Command> {
                     "NAMES",
                     "only these, with commas between them",
                 ),
-                switch("--yes", "do not ask"),
+                short("-y", switch("--yes", "do not ask")),
             ],
         },
     ]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::arguments::{Call, from_toml};
 use crate::services::{self, Service};
-use crate::state::{Generation, State, hexadecimal, quoted, quoted_all};
+use crate::state::{Generation, State, quoted, quoted_all};
 
 /// What a command says, and how it ends.
 #[derive(Default)]
@@ -104,9 +104,9 @@ fn list(state: &State, call: &Call, is_json: bool) -> Answer {
     let lines = services.iter().map(|service| {
         let (name, kind) = (&service.name, &service.kind);
         if is_json {
-            let id = quoted(&format!("svc-{}", hexadecimal(name)));
+            let (id, slug) = (quoted(&service.key()), quoted(&service.slug));
             let (name, kind) = (quoted(name), quoted(kind));
-            format!("{{\"id\":{id},\"slug\":{name},\"name\":{name},\"type\":{kind}}}")
+            format!("{{\"id\":{id},\"slug\":{slug},\"name\":{name},\"type\":{kind}}}")
         } else {
             format!("{name:<20}{kind}\n")
         }
@@ -120,10 +120,19 @@ fn list(state: &State, call: &Call, is_json: bool) -> Answer {
 }
 
 fn build(state: &State, call: &Call) -> Answer {
+    let is_old = state.generation() == Generation::Old;
+    if let Some(folder) = call.flags.get("--static-outdir").filter(|_| is_old) {
+        if ["--push", "--tag"]
+            .iter()
+            .any(|flag| call.flags.contains_key(flag))
+        {
+            return Answer::refuses("--static-outdir cannot be used with --push or --tag");
+        }
+        return Answer::says(format!("Static files are in {folder}\n"));
+    }
     let (Some(name), Some(tag)) = (call.flags.get("--name"), call.flags.get("--tag")) else {
         return Answer::refuses("required flags --name, --tag not set");
     };
-    let is_old = state.generation() == Generation::Old;
     if is_old && std::env::var_os("BUILDKIT_HOST").is_none_or(|host| host.is_empty()) {
         return Answer::fails("BUILDKIT_HOST is not set: no BuildKit to build with");
     }
@@ -214,7 +223,7 @@ fn status(state: &State, call: &Call, is_json: bool) -> Answer {
             all.concat()
         });
     };
-    let Some(service) = known.iter().find(|service| service.name == *name) else {
+    let Some(service) = known.iter().find(|service| service.is_called(name, state)) else {
         return Answer::fails(format!("service {name} not found (404)"));
     };
     let is_loop = call.flags.contains_key("--loop");
@@ -245,9 +254,8 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
     let word = state.alone(|| services::next_state(state, service));
     let is_good = ["healthy", "completed"].contains(&&*word);
     let has_failed = word == "failed";
-    let reason = state
-        .setting_of(&service.name, "reason")
-        .unwrap_or_default();
+    let reason = state.setting_of(&service.name, "reason");
+    let reason = reason.filter(|_| has_failed).unwrap_or_default();
     let outputs = if is_good {
         services::outputs(state, service)
     } else {
@@ -260,7 +268,7 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
             format!("  \"status\": {}", quoted(&word)),
             format!("  \"deployment_id\": {}", quoted(&service.deployment)),
         ];
-        if has_failed {
+        if !reason.is_empty() {
             fields.push(format!("  \"error\": {}", quoted(&reason)));
         }
         let pairs = outputs.iter();
@@ -270,7 +278,7 @@ fn look(state: &State, service: &Service, is_json: bool) -> Seen {
         format!("{{\n{}\n}}", fields.join(",\n"))
     } else {
         let mut text = format!("Service: {}\nStatus: {}\n", service.name, titled(&word));
-        if has_failed {
+        if !reason.is_empty() {
             text.push_str(&format!("Reason: {reason}\n"));
         }
         for (name, value) in &outputs {

@@ -9,6 +9,8 @@ pub struct Service {
     pub name: String,
     pub kind: String,
     pub is_public: bool,
+    /// What the control plane calls it.
+    pub slug: String,
     image: String,
     /// With which it was deployed last.
     pub deployment: String,
@@ -47,6 +49,7 @@ impl Service {
             name: words(&["name"]),
             kind: words(&["type"]),
             is_public: settings("publicNet") == "true",
+            slug: words(&["slug"]),
             image: settings("image"),
             deployment: String::new(),
         };
@@ -59,7 +62,26 @@ impl Service {
                 return Err(format!("a service has no {name}"));
             }
         }
-        Ok(service)
+        Ok(service.with_slug())
+    }
+
+    /// A control plane gives one to those that have none.
+    fn with_slug(mut self) -> Self {
+        if self.slug.is_empty() {
+            self.slug = format!("s-{}", hexadecimal(&self.name));
+        }
+        self
+    }
+
+    /// What it is called for ever.
+    pub fn key(&self) -> String {
+        format!("svc-{}", hexadecimal(&self.name))
+    }
+
+    /// Whether a word on the command line means it.
+    pub fn is_called(&self, word: &str, state: &State) -> bool {
+        let by_name = self.name == word && !state.has("knows-slugs-alone");
+        by_name || self.slug == word || self.key() == word
     }
 
     /// `${101.outputs.IMAGE_URL}` and the like: nobody but whoever has built it knows the image.
@@ -112,8 +134,9 @@ pub fn deploy(state: &State, chosen: &[Service]) -> String {
             order.push(name.clone());
         }
         let kind = &service.kind;
-        let public = service.is_public;
-        state.keep(&of(name, "facts"), format!("{kind}\n{public}\n{id}"));
+        let (public, slug) = (service.is_public, &service.slug);
+        let facts = format!("{kind}\n{public}\n{id}\n{slug}");
+        state.keep(&of(name, "facts"), facts);
         state.keep(&of(name, "looks"), "0");
     }
     state.keep("order", order.join("\n"));
@@ -133,6 +156,7 @@ pub fn deployed(state: &State) -> Vec<Service> {
             kind: fact(0),
             is_public: fact(1) == "true",
             deployment: fact(2),
+            slug: fact(3),
             name,
             ..Service::default()
         }
@@ -156,7 +180,11 @@ pub fn next_state(state: &State, service: &Service) -> String {
         Generation::New => "completed",
     };
     let states = state.setting_of(&service.name, "states");
-    let states = states.unwrap_or_else(|| format!("pending\nbuilding\ndeploying\n{end}"));
+    let before = match state.has("at-once") {
+        true => "",
+        false => "pending\nbuilding\ndeploying\n",
+    };
+    let states = states.unwrap_or_else(|| format!("{before}{end}"));
     let states: Vec<_> = states.lines().collect();
     let look = state.count(&of(&service.name, "looks"));
     states[(look - 1).min(states.len() - 1)].to_owned()
@@ -198,22 +226,22 @@ pub fn with_ids(source: &str, chosen: &[Service]) -> String {
     for (nth, at) in headers.iter().enumerate() {
         let end = headers.get(nth + 1).copied().unwrap_or(source.len());
         let part = &source[*at..end];
-        let name = read(part)
-            .ok()
-            .and_then(|services| services.into_iter().next());
-        let name = name.unwrap_or_default().name;
-        let is_ours = chosen.iter().any(|service| service.name == name);
-        if !is_ours || part.contains("\nid = ") {
+        let services = read(part).unwrap_or_default();
+        let Some(service) = services.first() else {
+            continue;
+        };
+        if !chosen.iter().any(|other| other.name == service.name) {
             continue;
         }
         let line = source[*at..]
             .find('\n')
             .map_or(end, |length| at + length + 1);
-        let id = hexadecimal(&name);
         text.push_str(&source[copied..line]);
-        text.push_str(&format!(
-            "id = \"svc-{id}\"{line_end}slug = \"s-{id}\"{line_end}"
-        ));
+        for (key, value) in [("id", service.key()), ("slug", service.slug.clone())] {
+            if !part.contains(&format!("\n{key} = ")) {
+                text.push_str(&format!("{key} = \"{value}\"{line_end}"));
+            }
+        }
         copied = line;
     }
     text.push_str(&source[copied..]);

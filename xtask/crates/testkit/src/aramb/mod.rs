@@ -11,7 +11,8 @@
 //!   and an image that still refers to a build.
 //! - Every command but `--version` and `--help` wants `ARAMB_API_TOKEN`; `build` of the older
 //!   generation wants `BUILDKIT_HOST` as well.
-//! - A service is unknown before it was deployed. Each look at it (`deploy status`) lets it go on by
+//! - An older one builds no static site (`--static-outdir`) with a tag or to a registry.
+//! - A service, called by its name, its slug or its id, is unknown before it was deployed. Each look at it (`deploy status`) lets it go on by
 //!   one state; what it tells of itself is told when it is well.
 //! - A token among the arguments ends the call with 97, and the test when it reads the record.
 //!
@@ -132,6 +133,16 @@ impl Double {
     /// It takes images that refer to builds, as if it knew what was built.
     pub fn resolves_images(&self) {
         self.set("resolves-images", "");
+    }
+
+    /// Services are known by their slugs and ids, not by their names: what is published says either.
+    pub fn knows_slugs_alone(&self) {
+        self.set("knows-slugs-alone", "");
+    }
+
+    /// Services are well when they are first looked at.
+    pub fn is_quick(&self) {
+        self.set("at-once", "");
     }
 
     /// A service goes through these states, one a look, and stays in the last.

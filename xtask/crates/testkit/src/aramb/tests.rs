@@ -129,6 +129,12 @@ fn a_build_is_told_in_words_or_as_json() {
     let built = run(new.command(build).env_remove("BUILDKIT_HOST"), LIMIT);
     let image = &built.expect_success().json()["IMAGE_URL"];
     assert_eq!(image, "registry.aramb.dev/my-app/api-build:abc123");
+    let site = "build --name my-app/web --tag a --static-outdir dist";
+    old.aramb(site)
+        .expect_code(2)
+        .expect_stderr("--static-outdir cannot");
+    old.aramb("build --static-outdir dist").expect_success();
+    new.aramb(site).expect_success();
     for wrong in ["My-App/x --tag a", "my-app/ --tag a", "my-app/x --tag -a"] {
         new.aramb(&format!("build --name {wrong}")).expect_code(1);
     }
@@ -199,6 +205,13 @@ fn the_application_and_what_was_deployed_are_told() {
     assert_eq!(history[0]["services"], serde_json::json!(["db"]));
     let in_words = shop.aramb("deploy status --service api");
     assert_eq!(in_words.stdout, "Service: api\nStatus: Pending\n");
+    let slug = listed.json()[0]["slug"].as_str().unwrap().to_owned();
+    shop.aramb(&format!("deploy status -s {slug}"))
+        .expect_success();
+    shop.double.knows_slugs_alone();
+    shop.aramb("deploy status -s api").expect_code(1);
+    shop.aramb(&format!("deploy status -s {slug}"))
+        .expect_success();
 }
 
 #[test]

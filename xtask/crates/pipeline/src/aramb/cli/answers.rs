@@ -38,9 +38,11 @@ impl Said {
         format!("{}\n{}", self.output, self.last.join("\n"))
     }
 
-    /// It says that it failed, whatever it ended with.
+    /// It says of any service that it failed, on either output, whatever it ended with.
     pub(super) fn tells_failure(&self) -> bool {
-        word_of(&self.output).is_some_and(|word| is_bad(&word))
+        let lines = self.output.lines();
+        let lines = lines.chain(self.last.iter().map(String::as_str));
+        lines.filter_map(word_in).any(|word| is_bad(&word))
     }
 }
 
@@ -118,15 +120,17 @@ fn reasons(document: Option<&Value>, said: &Said) -> Vec<String> {
     }
 }
 
-/// The word of a line like `Status: Failed`.
 fn word_of(output: &str) -> Option<String> {
-    output.lines().find_map(|line| {
-        let (key, word) = line.split_once(':')?;
-        let word = word.split_whitespace().next()?;
-        key.trim()
-            .eq_ignore_ascii_case("status")
-            .then(|| word.trim_matches(['"', ',', '.']).to_owned())
-    })
+    output.lines().find_map(word_in)
+}
+
+/// The word of a line like `Status: Failed`.
+fn word_in(line: &str) -> Option<String> {
+    let (key, word) = line.split_once(':')?;
+    let word = word.split_whitespace().next()?;
+    key.trim()
+        .eq_ignore_ascii_case("status")
+        .then(|| word.trim_matches(['"', ',', '.']).to_owned())
 }
 
 fn outputs(document: &Value) -> BTreeMap<String, String> {
@@ -244,6 +248,17 @@ mod tests {
         assert!(matches!(status(&Ok(bad)), State::Failed(..)));
         let error = Err("it did not end within 60 s".to_owned());
         assert!(matches!(status(&error), State::Unknown(_)));
+    }
+
+    #[test]
+    fn one_service_that_failed_is_a_failure() {
+        let first = said("db\n Status: Created\napi\n Status: Failed\n");
+        assert!(first.tells_failure());
+        let mut second = said("db\n Status: Created\n");
+        assert!(!second.tells_failure());
+        // On the other output.
+        second.last.push("status: failed, no quota".to_owned());
+        assert!(second.tells_failure());
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Flags {
             generation,
             from_toml,
             service: names(build, "--service"),
-            static_outdir: names(build, "--static-outdir"),
+            // Older ones make no image of a static site, and take no tag beside it.
+            static_outdir: generation == Generation::New && names(build, "--static-outdir"),
         })
     }
 }
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn both_generations_are_told_by_their_help() {
         let old = Flags::of(
-            "  --name string\n  --tag string",
+            "  --name string\n  --tag string\n  --static-outdir string",
             "Flags:\n      --deploy-from-toml   deploy services of aramb.toml\n      --services string",
         );
         assert_eq!(old, Some(Flags::default()));

@@ -105,13 +105,13 @@ pub fn install(
         head.extend(bytes.iter().take(64 - head.len().min(64)));
         unfinished.write(bytes)
     })
-    .map_err(|error| not_fetched(&url, error))?;
+    .map_err(|error| not_fetched(&url, &folder, error))?;
     if is_page(&head) {
-        let message = format!("{url} is a page and no program");
-        return Err(failure("cli_download_failed", message).with(elsewhere()));
+        let reason = format!("{url} is a page and no program");
+        return Err(not_downloaded(reason, elsewhere()));
     }
     let found = hasher.finish();
-    let named = || named_by_release(request, &url, asset, interrupts);
+    let named = || named_by_release(request, &url, asset, &folder, interrupts);
     let (wanted, by) = match wanted {
         Some(digest) => (Some(digest), "--cli-sha256"),
         None => (named()?, "its release"),
@@ -123,7 +123,7 @@ pub fn install(
     }
     // The last look before something changes.
     if interrupts.any() {
-        return Err(not_fetched(&url, FetchError::Interrupted));
+        return Err(not_fetched(&url, &folder, FetchError::Interrupted));
     }
     let path = folder.join(NAME);
     unfinished.finish(&path).map_err(placing)?;
@@ -169,7 +169,7 @@ fn asset(system: (&str, &str)) -> Result<&'static str, FlowError> {
         ("macos", "x86_64") => "aramb-darwin-amd64",
         ("macos", "aarch64") => "aramb-darwin-arm64",
         (os, processor) => {
-            let message = format!("there is no aramb command for {os} on {processor}");
+            let message = format!("aramb-cli is not released for {os} on {processor}");
             return Err(failure("cli_unsupported_system", message).with(
                 "it is released for Linux and macOS, on x86-64 and ARM64: deploy from one of these",
             ));
@@ -228,6 +228,7 @@ fn named_by_release(
     request: &Install,
     url: &str,
     asset: &str,
+    folder: &Path,
     interrupts: &Interrupts,
 ) -> Result<Option<Digest>, FlowError> {
     let url = format!("{url}.sha256");
@@ -243,13 +244,14 @@ fn named_by_release(
     match fetched {
         Ok(()) => {}
         Err(FetchError::Refused { status: 404 }) => return Ok(None),
-        Err(error) => return Err(not_fetched(&url, error)),
+        Err(error) => return Err(not_fetched(&url, folder, error)),
     }
     let text = String::from_utf8_lossy(&text);
     let found = checksum(&text, asset);
     found.map(Some).ok_or_else(|| {
-        let message = format!("{url} names no SHA-256 of {asset}");
-        failure("cli_checksum_malformed", message).with(elsewhere())
+        failure("cli_checksum_malformed", "Failed to check aramb-cli")
+            .with(format!("{url} names no SHA-256 of {asset}"))
+            .with(elsewhere())
     })
 }
 
@@ -283,7 +285,8 @@ fn elsewhere() -> String {
 
 fn nothing_to_check(asset: &str, found: &Digest) -> FlowError {
     let found = found.hex();
-    let message = format!("the release names no SHA-256 of {asset}, so it was not installed");
+    let message =
+        format!("The release names no SHA-256 of {asset}, so aramb-cli was not installed");
     failure("cli_unverified", message)
         .with(format!("the SHA-256 of what was downloaded is {found}"))
         .with(format!(
@@ -292,63 +295,63 @@ fn nothing_to_check(asset: &str, found: &Digest) -> FlowError {
 }
 
 fn another(url: &str, wanted: &Digest, found: &Digest, by: &str) -> FlowError {
-    let message = format!("{url} is another program than expected, and was not installed");
+    let message =
+        "What was downloaded is not the aramb-cli that was expected, and was not installed";
     failure("cli_digest_mismatch", message)
+        .with(url)
         .with(format!("SHA-256 by {by}: {}", wanted.hex()))
         .with(format!("SHA-256 of what was downloaded: {}", found.hex()))
         .with("do not run what was downloaded; ask whoever named the SHA-256")
 }
 
 fn cannot_place(request: &Install, cause: &io::Error) -> FlowError {
-    let folders = request.folders.iter().map(|f| f.display().to_string());
-    let folders: Vec<_> = folders.collect();
-    let message = match folders[..] {
-        [] => "there is no folder to install aramb to: HOME is not set".to_owned(),
-        _ => format!(
-            "aramb cannot be installed to {}: {cause}",
-            folders.join(" or ")
-        ),
+    let error = match request.folders.last() {
+        None => failure("cli_install_failed", "Failed to install aramb-cli")
+            .with("there is no folder to install it to: HOME is not set"),
+        Some(folder) => cannot_write(folder, cause),
     };
-    failure("cli_install_failed", message).with(format!(
+    error.with(format!(
         "name a folder of PATH that can be written to: {FOLDER_VARIABLE}"
     ))
 }
 
 fn cannot_write(folder: &Path, cause: &io::Error) -> FlowError {
-    let message = format!("aramb cannot be installed to {}: {cause}", folder.display());
-    failure("cli_install_failed", message).with(format!(
-        "make room there, or name another folder: {FOLDER_VARIABLE}"
-    ))
+    let path = folder.join(NAME);
+    let message = format!("Failed to install aramb-cli to {}", path.display());
+    failure("cli_install_failed", message).with(cause.to_string())
 }
 
-fn not_fetched(url: &str, cause: FetchError) -> FlowError {
+fn not_downloaded(reason: String, remedy: String) -> FlowError {
+    failure("cli_download_failed", "Failed to download aramb-cli")
+        .with(reason)
+        .with(remedy)
+}
+
+fn not_fetched(url: &str, folder: &Path, cause: FetchError) -> FlowError {
     match cause {
         FetchError::Interrupted => FlowError::new(
             FlowStep::Install,
             "interrupted",
             Exit::Interrupted,
-            "interrupted before aramb was installed: nothing has changed",
+            "Interrupted",
         )
-        .with("run the same command again"),
-        FetchError::NoCurl => failure("curl_missing", "curl is not there to download aramb with")
+        .with("nothing was installed; run the same command again"),
+        FetchError::NoCurl => failure("curl_missing", "Failed to download aramb-cli")
+            .with("there is no curl to download it with")
             .with("install it, `apt-get install curl` on Debian, and run the same command again"),
-        FetchError::Write(cause) => failure("cli_install_failed", format!("{url}: {cause}"))
+        FetchError::Write(cause) => cannot_write(folder, &cause)
             .with("make room on that disk and run the same command again"),
-        FetchError::Refused { status } => {
-            let message = format!("{url} cannot be downloaded: the server answered {status}");
-            failure("cli_download_failed", message).with(elsewhere())
+        cause @ (FetchError::Refused { .. } | FetchError::TooLong { .. }) => {
+            not_downloaded(format!("{url}: {cause}"), elsewhere())
         }
-        cause @ FetchError::TooLong { .. } => {
-            let message = format!("{url} cannot be downloaded: {cause}");
-            failure("cli_download_failed", message).with(elsewhere())
-        }
-        cause @ (FetchError::Curl(_) | FetchError::Run(_)) => {
-            let message = format!("{url} cannot be downloaded: {cause}");
-            failure("cli_download_failed", message)
-                .with("look at the connection and run the same command again")
-        }
+        cause @ (FetchError::Curl(_) | FetchError::Run(_)) => not_downloaded(
+            format!("{url}: {cause}"),
+            "look at the connection and run the same command again".to_owned(),
+        ),
     }
 }
 
+#[cfg(test)]
+mod real_curl;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,92 @@
+//! Where the file is, what kind of file it is, and that it stays so.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+use testkit::aramb::{Generation, Mishap};
+use testkit::process::eventually;
+
+use crate::shop::{FILE, LIMIT, Shop, assert_failed};
+
+/// It may hold secrets: who could not read it before cannot read it in between or afterwards.
+#[test]
+fn nobody_else_may_read_or_write_it_in_between() {
+    for mode in [0o600, 0o640, 0o644] {
+        let shop = Shop::new(Generation::Old);
+        let file = shop.root().join("aramb.toml");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let gate = shop.double.gate("deploy");
+        shop.double.inject(&Mishap::at("deploy").waits_at(&gate));
+        let running = shop.start(&[], &[]);
+        assert!(eventually(LIMIT, || shop.double.calls_of("deploy").len() == 1));
+        let facts = fs::metadata(&file).unwrap();
+        assert_ne!(shop.file(), FILE);
+        assert_eq!(facts.mode() & 0o7777, mode, "in between");
+        shop.double.open(&gate);
+        shop.keep(running.wait(LIMIT)).expect_success();
+        let after = fs::metadata(&file).unwrap();
+        assert_eq!(after.mode() & 0o7777, mode, "afterwards");
+        assert_eq!((after.uid(), after.gid()), (facts.uid(), facts.gid()));
+    }
+}
+
+#[test]
+fn a_link_stays_a_link() {
+    let shop = Shop::new(Generation::New);
+    let (file, target) = (
+        shop.root().join("aramb.toml"),
+        shop.root().join("deploy/aramb.toml"),
+    );
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::rename(&file, &target).unwrap();
+    symlink("deploy/aramb.toml", &file).unwrap();
+    shop.write("deploy/backend/Dockerfile", "FROM scratch\n");
+    shop.deploy(&[]).expect_success();
+    assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&target).unwrap(), FILE);
+    let given = shop.double.given();
+    let given = given
+        .iter()
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let image = shop.image("backend-build");
+    assert!(
+        given.clone().all(|text| text.contains(&image)),
+        "{:?}",
+        given.collect::<Vec<_>>()
+    );
+}
+
+/// The command reads `aramb.toml` and nothing else: it would deploy another file than the one that was named.
+#[test]
+fn a_file_of_another_name_is_refused_before_anything_is_built() {
+    let shop = Shop::new(Generation::Old);
+    shop.write("shop.toml", FILE.replace("npm start", "npm run other"));
+    let told = shop.deploy(&["--config", "shop.toml"]);
+    let error = "shop.toml is not called aramb.toml";
+    assert_failed(&told, error, "1 - Read aramb.toml");
+    assert_eq!(shop.double.calls_of("build"), []);
+    assert_eq!(shop.double.calls_of("deploy"), []);
+}
+
+#[test]
+fn it_may_be_below_the_repository_or_in_a_work_tree() {
+    let shop = Shop::new(Generation::Old);
+    shop.write("apps/shop/backend/Dockerfile", "FROM scratch\n");
+    shop.write("apps/shop/aramb.toml", FILE);
+    shop.commit("below");
+    shop.git(&["worktree", "add", "-q", "../tree"]);
+    let tree = shop
+        .root()
+        .join("../tree/apps/shop")
+        .canonicalize()
+        .unwrap();
+    for folder in [shop.root().join("apps/shop"), tree] {
+        shop.double.forget();
+        shop.deploy_from(&folder, &[], &["deploy"]).expect_success();
+        let deployed = shop.double.calls_of("deploy");
+        assert_eq!(deployed.len(), 1);
+        assert_eq!(deployed[0].folder, folder);
+        assert_eq!(fs::read_to_string(folder.join("aramb.toml")).unwrap(), FILE);
+        assert_eq!(shop.git(&["status", "--porcelain"]).stdout, "");
+    }
+}
