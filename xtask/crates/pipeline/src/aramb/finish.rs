@@ -231,7 +231,7 @@ impl Progress {
 
 /// Several things that are wrong: the first step that would have failed speaks, and the others are told with it.
 pub(super) fn all_of(mut wrong: Vec<(FlowError, String)>) -> Option<FlowError> {
-    wrong.sort_by_key(|(error, _)| error.step);
+    wrong.sort_by_key(|(error, _)| error.step.number());
     let mut wrong = wrong.into_iter();
     let (mut first, remedy) = wrong.next()?;
     if !remedy.is_empty() {
@@ -246,7 +246,7 @@ pub(super) fn all_of(mut wrong: Vec<(FlowError, String)>) -> Option<FlowError> {
             first.details.push(remedy);
         }
     }
-    if first.step <= FlowStep::Names && first.details.len() > 1 {
+    if first.step.number() <= FlowStep::Names.number() && first.details.len() > 1 {
         first
             .details
             .push("how to set it all up: docs/guides/aramb.md".to_owned());

@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// A step, in the order in which they are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlowStep {
     /// The command of the control plane is there, or is installed.
     Install,
@@ -28,10 +28,12 @@ pub enum FlowStep {
     Deploy,
     /// The services are waited for, and tell where they are.
     Return,
+    /// The platform of this project is there, or can be started: in place of [`FlowStep::Install`].
+    Platform,
 }
 
 impl FlowStep {
-    /// All of them.
+    /// Those of the `aramb` command.
     pub const ALL: [Self; 10] = [
         Self::Install,
         Self::Read,
@@ -48,7 +50,10 @@ impl FlowStep {
     /// From 0.
     #[must_use]
     pub fn number(self) -> u8 {
-        self as u8
+        match self {
+            Self::Platform => 0,
+            other => other as u8,
+        }
     }
 
     /// As people know it.
@@ -65,6 +70,7 @@ impl FlowStep {
             Self::Update => "Update aramb.toml",
             Self::Deploy => "Run TOML Deploy",
             Self::Return => "Return Deployment Details",
+            Self::Platform => "Find the Platform",
         }
     }
 }
@@ -133,5 +139,6 @@ mod tests {
         assert_eq!(shown[0], "0 - Install aramb-cli");
         assert_eq!(shown[5], "5 - Run Build Commands");
         assert_eq!(shown[9], "9 - Return Deployment Details");
+        assert_eq!(FlowStep::Platform.to_string(), "0 - Find the Platform");
     }
 }

@@ -59,7 +59,7 @@ impl OwnPlatform {
         let planned = self.plan(flow, settings, &request, secrets);
         let failures = planned.err().unwrap_or_default().into_iter();
         let failures = failures
-            .map(|failure| FlowError::of(FlowStep::Install, &shown::failure(&names, failure)));
+            .map(|failure| FlowError::of(FlowStep::Platform, &shown::failure(&names, failure)));
         failures.collect()
     }
 
