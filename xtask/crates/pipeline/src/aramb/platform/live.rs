@@ -97,3 +97,148 @@ fn not_built(flow: &Flow<'_>, position: usize, build: usize) -> Failure {
         "deploy without --skip-build",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use deploy_config::aramb::{ArambToml, parse};
+
+    use super::*;
+    use crate::events::Silent;
+    use crate::interrupt::Interrupts;
+    use crate::redact::Redactor;
+
+    const FILE: &str = "
+[[services]]
+uniqueIdentifier = 100
+name = \"db\"
+type = \"postgres\"
+configuration.settings.image = \"postgres:15\"
+[[services]]
+uniqueIdentifier = 101
+name = \"build\"
+type = \"build\"
+[[services]]
+uniqueIdentifier = 102
+name = \"Api\"
+type = \"backend\"
+configuration.settings.image = \"${101.outputs.IMAGE_URL}\"
+[[services]]
+uniqueIdentifier = 103
+name = \"worker\"
+type = \"backend\"
+configuration.settings.image = \"${101.outputs.IMAGE_URL}\"
+";
+
+    fn read() -> ArambToml {
+        let toml = parse(Path::new("aramb.toml"), FILE);
+        assert!(toml.diagnostics.is_empty(), "{:?}", toml.diagnostics);
+        toml
+    }
+
+    /// The services of the release, and the images that are there, when `selected` are deployed (everything if none) with an image
+    /// of the build or without, while `live` serve.
+    fn check(selected: &[usize], has_image: bool, live: &[&str]) -> Result<Vec<String>, String> {
+        let toml = read();
+        let (redactor, interrupts) = (Redactor::default(), Interrupts::default());
+        let flow = Flow {
+            reporter: &Silent,
+            redactor: &redactor,
+            interrupts: &interrupts,
+            folder: Path::new("."),
+            file: &toml.file,
+            graph: &toml.graph,
+            timeout: Duration::from_secs(1),
+            is_patient: false,
+        };
+        let image = "r/local:build-abc@sha256:new".to_owned();
+        let images = has_image.then_some((1, image)).into_iter().collect();
+        let deployment = Deployment {
+            services: selected,
+            is_everything: selected.is_empty(),
+            images: &images,
+        };
+        let names = Names::of(flow.file).unwrap();
+        let others = live.iter().filter(|name| **name != APP);
+        let live = (!live.is_empty()).then(|| Live {
+            deployment: 1,
+            tag: None,
+            digest: "sha256:app".to_owned(),
+            services: others
+                .map(|name| ((*name).to_owned(), format!("sha256:{name}")))
+                .collect(),
+            git_sha: None,
+            commits_since: None,
+            url: None,
+        });
+        let live = digests(live.as_ref(), &names);
+        let services = services(&flow, &deployment, &live);
+        let release = Release {
+            names: &names,
+            services: &services,
+            builds: &[(2, 1), (3, 1)].into(),
+            live: &live,
+        };
+        let there = there(&flow, &deployment, &release).map_err(|failure| failure.details)?;
+        let told = services.iter().map(|position| {
+            let name = names.on_platform(*position);
+            let image = there.get(name).map_or("copied", String::as_str);
+            format!("{name} {image}")
+        });
+        Ok(told.collect())
+    }
+
+    #[test]
+    fn what_is_deployed_and_what_stays() {
+        let all = ["app", "db", "worker", "gone"];
+        for (selected, has_image, live, expected) in [
+            (
+                &[][..],
+                true,
+                &[][..],
+                &["db copied", "app sha256:new", "worker sha256:new"][..],
+            ),
+            (
+                &[],
+                true,
+                &all,
+                &["db copied", "app sha256:new", "worker sha256:new"],
+            ),
+            // A selection leaves all others as they are.
+            (
+                &[3],
+                true,
+                &all,
+                &["db sha256:db", "app sha256:app", "worker sha256:new"],
+            ),
+            (
+                &[0],
+                false,
+                &["app", "db"],
+                &["db copied", "app sha256:app"],
+            ),
+            (&[2], true, &[], &["app sha256:new"]),
+            // Without a build, what serves serves on.
+            (
+                &[],
+                false,
+                &all,
+                &["db copied", "app sha256:app", "worker sha256:worker"],
+            ),
+        ] {
+            let told = check(selected, has_image, live).unwrap();
+            assert_eq!(told, expected, "{selected:?} {has_image} {live:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_deployed_without_an_image() {
+        let refused = check(&[], false, &["app", "db"]).unwrap_err();
+        assert!(
+            refused.starts_with("`worker` runs the image of `build`, which was not built"),
+            "{refused}"
+        );
+    }
+}

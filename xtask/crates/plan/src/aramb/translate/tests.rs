@@ -453,6 +453,12 @@ fn secrets_are_named_and_kept() {
             "postgres://u:${secrets.DB__PASSWORD}@${services.db.INTERNAL_HOST}:${services.db.INTERNAL_PORT}",
             &["DB__PASSWORD=p$w"],
         ),
+        (
+            "redis://${104.outputs.PRIVATE_URL}",
+            true,
+            "redis://${services.cache.INTERNAL_HOST}:${services.cache.INTERNAL_PORT}",
+            &[],
+        ),
         // What would mean something to the platform comes out as it is.
         (
             "x ${secrets.Y} ${services.z.PORT}",

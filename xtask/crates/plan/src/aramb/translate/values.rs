@@ -307,6 +307,11 @@ impl<'a> Values<'a> {
                 Piece::Hidden { text, of } => (text, of),
                 Piece::Address(..) => continue,
             };
+            // What everybody knows is no secret, and would be hidden wherever it stands.
+            if of.is_none() && is_scheme(&text) {
+                whole.push_str(&text);
+                continue;
+            }
             if text.is_empty() {
                 continue;
             }
@@ -345,6 +350,13 @@ fn nothing(service: &str, key: &str) -> String {
 
 fn too_long() -> String {
     format!("becomes longer than {LONGEST} bytes")
+}
+
+/// `postgres://`
+fn is_scheme(text: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_lowercase() || "+-.".contains(c);
+    text.strip_suffix("://")
+        .is_some_and(|name| name.chars().all(of_scheme))
 }
 
 /// `DB_HOST` and the like.
