@@ -6,21 +6,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use deploy_config::aramb::parse;
-use deploy_config::{Overrides, Settings};
-use deploy_pipeline::aramb::{Build, ControlPlane, Deployment, Flow, OwnPlatform, Waited};
-use deploy_pipeline::events::{Event, Reporter};
-use deploy_pipeline::interrupt::Interrupts;
-use deploy_pipeline::redact::{Redacting, Redactor};
-use deploy_plan::aramb::{FlowError, Wanted, select};
-use deploy_plan::plan::Request;
+use serde_json::Value;
+use testkit::process::Finished;
 use testkit::{DockerRegistry, FaultProxy};
 
-use crate::machine::{Machine, server};
+use crate::machine::{Machine, get};
 use crate::services::{database_program, publish_database};
 
 const SERVICE: &str = include_str!("shop/service.rs.txt");
@@ -111,21 +103,10 @@ image = "DATABASE"
 cmd = "/db $PORT"
 "#;
 
-/// What was told, cleaned as a terminal's lines are.
-#[derive(Default)]
-struct Told(Mutex<Vec<String>>);
-
-impl Reporter for Told {
-    fn event(&self, event: Event) {
-        self.0.lock().unwrap().push(format!("{event:?}"));
-    }
-}
-
 struct Shop {
     machine: Machine,
     _registry: DockerRegistry,
     proxy: FaultProxy,
-    told: Arc<Told>,
 }
 
 impl Shop {
@@ -164,75 +145,22 @@ impl Shop {
             machine,
             _registry: registry,
             proxy,
-            told: Arc::default(),
         }
     }
 
-    /// Builds, deploys and waits as the flow does: everything, or the services of these names.
-    fn deploy(&self, only: &[&str]) -> Result<Waited, FlowError> {
-        let root = self.machine.workspace.root();
-        let toml = parse(
-            Path::new("aramb.toml"),
-            &self.machine.workspace.read("aramb.toml"),
-        );
-        assert!(toml.diagnostics.is_empty(), "{:?}", toml.diagnostics);
-        let variables: BTreeMap<String, String> = [
-            (
-                "SYSTEMPROMPT_LOCAL_SERVER".to_owned(),
-                server().to_str().unwrap().to_owned(),
-            ),
-            ("PATH".to_owned(), std::env::var("PATH").unwrap()),
-        ]
-        .into();
-        let settings = Settings::load(root, &Overrides::new(variables.clone())).unwrap();
-        let (redactor, interrupts) = (Redactor::default(), Interrupts::default());
-        let told = Arc::clone(&self.told);
-        let shared = move |event| told.event(event);
-        let mut platform =
-            OwnPlatform::new(settings, variables, Arc::new(shared), &Request::default());
-        let clean = Redacting {
-            redactor: &redactor,
-            sink: self.told.as_ref(),
-        };
-        let flow = Flow {
-            reporter: &clean,
-            redactor: &redactor,
-            interrupts: &interrupts,
-            folder: root,
-            file: &toml.file,
-            graph: &toml.graph,
-            timeout: Duration::from_mins(1),
-            is_patient: false,
-        };
-        let names = only.iter().map(|name| (*name).to_owned()).collect();
-        let wanted = if only.is_empty() {
-            Wanted::All
-        } else {
-            Wanted::Services(names)
-        };
-        let selection = select(&toml.file, &toml.graph, &wanted).unwrap();
-        let missing = platform.missing(&flow, &selection);
-        assert!(missing.is_empty(), "{missing:?}");
-        platform.reach(&flow)?;
-        let application = platform.application(&flow)?;
-        let builds = selection.builds.iter().map(|&service| Build {
-            service,
-            repository: format!("{}/{}", application.slug, toml.file.services[service].name),
-            tag: self.machine.workspace.commit_id(),
-            push: false,
-        });
-        let built = platform.build(&flow, &builds.collect::<Vec<_>>())?;
-        let images = built
-            .into_iter()
-            .map(|built| (built.service, built.image))
-            .collect();
-        let deployment = Deployment {
-            services: &selection.services,
-            is_everything: selection.is_everything,
-            images: &images,
-        };
-        platform.deploy(&flow, &deployment)?;
-        Ok(platform.wait(&flow, &selection.services))
+    /// Deploys the file; nothing of what is printed holds a secret.
+    fn deploy(&self, more: &[&str]) -> Finished {
+        let finished = self
+            .machine
+            .xtask(&[&["deploy", "--output", "json"], more].concat());
+        assert!(!finished.to_string().contains("hunter2"), "{finished}");
+        finished
+    }
+
+    fn deploy_well(&self, more: &[&str]) -> Value {
+        let finished = self.deploy(more);
+        finished.expect_success();
+        finished.json()
     }
 
     fn edit(&self, path: &str, from: &str, to: &str) {
@@ -240,17 +168,27 @@ impl Shop {
         self.machine.workspace.commit_everything("change the shop");
     }
 
-    /// The deployments that have started the services, by their names on the platform.
-    fn started_by(&self) -> BTreeMap<String, u64> {
+    /// The services that run, by their names on the platform.
+    fn services(&self) -> BTreeMap<String, Value> {
         let status = self.machine.xtask(&["status", "--output", "json"]);
         status.expect_success();
         let report = status.json();
         let services = report["services"].as_array().unwrap().iter();
         services
             .map(|service| {
-                let name = service["name"].as_str().unwrap().to_owned();
-                (name, service["deployment"].as_u64().unwrap())
+                (
+                    service["name"].as_str().unwrap().to_owned(),
+                    service.clone(),
+                )
             })
+            .collect()
+    }
+
+    /// The deployments that have started them.
+    fn started_by(&self) -> BTreeMap<String, u64> {
+        let services = self.services().into_iter();
+        services
+            .map(|(name, service)| (name, service["deployment"].as_u64().unwrap()))
             .collect()
     }
 }
@@ -283,34 +221,44 @@ fn ask(address: &str, host: &str, path: &str) -> String {
 #[test]
 fn a_file_is_one_release_of_the_embedded_platform() {
     let shop = Shop::new();
-    let waited = shop.deploy(&[]).unwrap();
-    assert_eq!(waited.error, None);
-    assert!(waited.services.iter().all(|service| service.is_healthy));
-    assert_eq!(waited.services.len(), 5, "{waited:?}");
-    let output = |at: usize, name: &str| {
-        let mut services = waited.services.iter();
-        let service = services.find(|service| service.service == at).unwrap();
-        service.outputs.get(name).cloned().unwrap_or_default()
-    };
-    // In the order of the file: web, backend-api, the worker, a build, another one, the page, the store.
-    let api = output(1, "PUBLIC_URL");
+    let report = shop.deploy_well(&[]);
+    let deployed = &report["deployments"];
+    let services = ["store", "Night_Worker", "page", "backend-api", "web"];
+    for list in [&deployed["services"], &deployed["successful"]] {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), services.len(), "{report:#}");
+        assert!(
+            services
+                .iter()
+                .all(|name| list.contains(&Value::from(*name))),
+            "{report:#}"
+        );
+    }
+    let build = &report["builds"]["backend"][0];
+    assert_eq!(build["docker_repo"], "local/api-build", "{report:#}");
+    let image = format!(
+        "/local:api-build-{}@sha256:",
+        shop.machine.workspace.commit_id()
+    );
+    assert!(
+        build["image"].as_str().unwrap().contains(&image),
+        "{report:#}"
+    );
+    let api = deployed["backend_outputs"]["PUBLIC_URL"].as_str().unwrap();
     let address = api.strip_prefix("http://").unwrap();
     let port = address.rsplit_once(':').unwrap().1;
     let web = format!("http://web.localhost:{port}");
-    assert_eq!(output(0, "PUBLIC_URL"), web);
-    assert_eq!(output(2, "PUBLIC_URL"), "");
-    assert!(output(6, "INTERNAL_URL").starts_with("tcp://127.0.0.1:"));
-
-    let page = output(5, "INTERNAL_URL");
-    let mut said = String::new();
-    let mut stream = TcpStream::connect(page.trim_start_matches("http://")).unwrap();
-    // The program of that image speaks no HTTP, and the address does.
-    write!(stream, "GET / HTTP/1.0\r\n\r\n").unwrap();
-    stream.read_to_string(&mut said).unwrap();
-    assert!(
-        said.starts_with("HTTP/1.1 502 ") || said.starts_with("HTTP/1.0 502 "),
-        "{said}"
-    );
+    let running = shop.services();
+    let output = |name: &str, output: &str| running[name][output].as_str().map(str::to_owned);
+    assert_eq!(output("app", "public_url").as_deref(), Some(api));
+    assert_eq!(output("web", "public_url").as_ref(), Some(&web));
+    assert_eq!(output("night-worker", "internal_url"), None);
+    let store = output("store", "internal_url").unwrap();
+    assert!(store.starts_with("tcp://127.0.0.1:"), "{store}");
+    let page = output("page", "internal_url").unwrap();
+    // The program of that image speaks no HTTP, and its address does.
+    let said = get(&page);
+    assert!(said.is_err() || said.unwrap().0 == 502);
 
     // One gets everything, the other has a host; each knows where the other is.
     let (host, web_host) = (address, format!("web.localhost:{port}"));
@@ -328,32 +276,94 @@ fn a_file_is_one_release_of_the_embedded_platform() {
         shop.started_by(),
         started([("app", 1), ("web", 1), ("night-worker", 1), ("store", 1)])
     );
-    let told = shop.told.0.lock().unwrap().join("\n");
-    assert!(!told.contains("hunter2"), "{told}");
 
     // The same once more changes nothing, and asks nobody for the database.
     shop.proxy.forget();
-    shop.deploy(&[]).unwrap();
+    shop.deploy_well(&[]);
     assert!(shop.proxy.exchanges().is_empty());
     assert_eq!(shop.started_by()["app"], 1);
 
     // Only what is selected has the new image; what a deployment of it ends with is called as in the file.
     shop.edit("shop/api/src/main.rs", "\"one\"", "\"two\"");
-    shop.deploy(&["Night_Worker"]).unwrap();
+    shop.deploy_well(&["--services", "Night_Worker"]);
     assert_eq!(
         shop.started_by(),
         started([("app", 1), ("web", 1), ("night-worker", 2), ("store", 1)])
     );
     assert_eq!(ask(address, host, "/x"), format!("one /x {PASSWORD}"));
     shop.edit("aramb.toml", "shop-api work", "shop-api fail");
-    let failed = shop.deploy(&[]).unwrap().error.unwrap();
-    assert_eq!(failed.code, "release_rolled_back", "{failed:?}");
-    assert!(failed.message.contains("Night_Worker: "), "{failed:?}");
+    let failed = shop.deploy(&["--policy", "guarded"]);
+    assert_eq!(failed.code(), 8, "{failed}");
+    let error = &failed.json()["error"];
+    assert_eq!(error["code"], "release_rolled_back", "{failed}");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("Night_Worker: "),
+        "{failed}"
+    );
     assert_eq!(ask(address, host, "/x"), format!("one /x {PASSWORD}"));
 
     // All of it, with the data of the first.
     shop.edit("aramb.toml", "shop-api fail", "shop-api work");
-    let waited = shop.deploy(&[]).unwrap();
-    assert_eq!(waited.error, None);
+    shop.deploy_well(&[]);
     assert_eq!(ask(address, host, "/x"), format!("two /x {PASSWORD}"));
+}
+
+#[test]
+fn what_the_platform_cannot_do_is_told_before_anything_is_done() {
+    let shop = Shop::new();
+    let file = shop.machine.workspace.read("aramb.toml");
+    for (from, to, code, words) in [
+        (
+            "type = \"frontend\"",
+            "type = \"template\"",
+            "type_not_offered",
+            "`web` is of the type template",
+        ),
+        (
+            "cpu = \"500m\"",
+            "cpu = \"many\"",
+            "cpu_invalid",
+            "cpu of `backend-api`: `many`",
+        ),
+        (
+            "buildPath = \"page\"",
+            "buildPath = \"shop\"",
+            "build_source_missing",
+            "Build failed for page-build",
+        ),
+        (
+            "cmd = \"shop-api\"",
+            "cmd = \"npm start\"",
+            "command_not_offered",
+            "`npm start`",
+        ),
+    ] {
+        shop.machine
+            .workspace
+            .write("aramb.toml", &file.replacen(from, to, 1));
+        let refused = shop.deploy(&[]);
+        assert_eq!(refused.code(), 1, "{refused}");
+        let error = &refused.json()["error"];
+        assert_eq!(error["code"], code, "{refused}");
+        assert!(
+            error["message"].as_str().unwrap().contains(words),
+            "{refused}"
+        );
+    }
+    assert!(
+        !shop.machine.workspace.exists("target/release"),
+        "nothing is built"
+    );
+    assert!(!shop.machine.workspace.exists(".systemprompt"));
+    shop.machine.workspace.write("aramb.toml", &file);
+    let dry = shop.deploy(&["--dry-run"]);
+    dry.expect_success();
+    assert!(!shop.machine.workspace.exists(".systemprompt"), "{dry}");
+    // For the machine, which removes its platform.
+    shop.machine
+        .workspace
+        .write(".systemprompt/deploy.toml", "");
 }
