@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::Finished;
 use testkit::aramb::{Generation, Mishap};
@@ -187,6 +188,38 @@ fn a_return_that_fails_needs_somebody() {
     told.expect_code(9).expect_stderr("failed as well");
     assert_eq!(document["status"], "failed", "{told}");
     assert_eq!(shop.file(), TWO);
+}
+
+#[test]
+fn a_kill_on_the_way_back_is_made_good_by_the_next_run() {
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let shop = shop();
+        deploy(&shop).0.expect_success();
+        shop.write("backend/main.c", "broken");
+        shop.commit("broken");
+        shop.double.forget();
+        let failed = "{\"service\": \"api\", \"status\": \"failed\"}\n";
+        let status = Mishap::at("deploy status").with("api");
+        shop.double.inject(&status.answers(failed));
+        // The database, the backend that fails, and then what was before.
+        shop.double.inject(&Mishap::at("deploy").nth(3).hangs());
+        let running = shop.start(&GUARDED, &[]);
+        assert!(eventually(LIMIT, || shop.double.calls_of("deploy").len() == 3));
+        running.signal_group(signal);
+        let killed = shop.keep(running.wait(LIMIT));
+        if signal == Signal::SIGINT {
+            killed.expect_code(9).expect_stderr("Interrupted");
+            assert_eq!(shop.file(), TWO, "{killed}");
+        } else {
+            killed.expect_code(137);
+            assert_ne!(shop.file(), TWO, "what was before is deployed from it");
+        }
+        shop.double.heal();
+        deploy(&shop).0.expect_success();
+        assert_eq!(shop.file(), TWO);
+        let last = shop.double.given().pop().unwrap();
+        assert!(String::from_utf8_lossy(&last).contains(&shop.image("api-build")));
+    }
 }
 
 #[test]

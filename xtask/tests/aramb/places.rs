@@ -68,6 +68,23 @@ fn a_file_of_another_name_is_refused_before_anything_is_built() {
     assert_eq!(shop.double.calls_of("deploy"), []);
 }
 
+/// The file is kept there before it is replaced.
+#[test]
+fn where_nothing_can_be_kept_nothing_is_replaced() {
+    let shop = Shop::new(Generation::Old);
+    shop.write(".git/systemprompt", "a file, where a folder is to be");
+    let told = shop.deploy(&[]);
+    assert_failed(
+        &told,
+        "Failed to update aramb.toml",
+        "7 - Update aramb.toml",
+    );
+    assert_eq!(shop.double.calls_of("build"), []);
+    assert_eq!(shop.file(), FILE);
+    // Without images nothing has to be.
+    shop.deploy(&["--services", "postgres-db"]).expect_success();
+}
+
 #[test]
 fn it_may_be_below_the_repository_or_in_a_work_tree() {
     let shop = Shop::new(Generation::Old);
