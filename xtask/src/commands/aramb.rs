@@ -66,7 +66,14 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
     let reporter = render::reporter();
     let redactor = render::redactor();
     let mut plane: Box<dyn ControlPlane> = match plane {
-        Plane::Aramb => Box::new(aramb(command, variables, flags, request.policy)),
+        Plane::Aramb => match aramb(command, variables, flags, &request, &reporter) {
+            Ok(plane) => Box::new(plane),
+            Err(failure) => {
+                drop(reporter);
+                render::result::failed(std::slice::from_ref(&failure), flags.target.output);
+                return failure.exit;
+            }
+        },
         Plane::Platform => match settings(&request.path, &variables, flags) {
             Ok(settings) => {
                 request.timeout = settings.config.deploy.timeout.as_std();
@@ -120,17 +127,25 @@ fn aramb(
     command: Option<PathBuf>,
     variables: BTreeMap<String, String>,
     flags: &Deploy,
-    policy: Policy,
-) -> Cli {
-    let jobs = match policy {
+    request: &Request,
+    reporter: &Arc<dyn Reporter + Send + Sync>,
+) -> Result<Cli, Failure> {
+    let jobs = match request.policy {
         Policy::Strict => 1,
         Policy::Guarded => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let plane = Cli::new(command, variables, jobs);
-    if flags.aramb.install_cli {
-        return plane.installing(Install::here(flags.aramb.cli_sha256.clone()));
+    let mut plane = Cli::new(command, variables.clone(), jobs);
+    if flags.builder.as_deref() == Some("native") {
+        // Its images stand on what the environment of this machine says: nothing is deployed there.
+        let settings = settings(&request.path, &variables, flags)?;
+        let shared = Arc::clone(reporter);
+        let shared = Arc::new(move |event| shared.event(event));
+        plane = plane.building_natively(OwnPlatform::for_docker(settings, variables, shared));
     }
-    plane
+    if flags.aramb.install_cli {
+        plane = plane.installing(Install::here(flags.aramb.cli_sha256.clone()));
+    }
+    Ok(plane)
 }
 
 /// The settings of the project that the file is in, if it is one: where to, and how.
@@ -207,10 +222,13 @@ fn refuse_others(flags: &Deploy, plane: Plane) -> Result<(), String> {
     let by_aramb = [
         ("--strategy", flags.strategy.is_some()),
         ("--verify", flags.verify),
-        ("--profile", flags.build.profile.is_some()),
-        ("--locked", flags.build.locked),
-        ("--builder", flags.builder.is_some()),
-        ("--base", flags.base.is_some()),
+        (
+            "--builder",
+            flags
+                .builder
+                .as_deref()
+                .is_some_and(|builder| builder != "native"),
+        ),
         ("--environment", target.environment.is_some()),
         ("--tenant", target.tenant.is_some()),
         ("--api-url", target.api_url.is_some()),

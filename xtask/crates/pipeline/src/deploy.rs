@@ -100,7 +100,7 @@ pub(crate) fn note_live(run: &mut Run<'_>, execution: &Execution<'_>) {
     });
 }
 
-fn build(run: &mut Run<'_>, execution: &Execution<'_>) -> Result<Binaries, Failure> {
+pub(crate) fn build(run: &mut Run<'_>, execution: &Execution<'_>) -> Result<Binaries, Failure> {
     let Some(plan) = &execution.plan.build else {
         run.skip(Step::Build, "the image or its binaries are there");
         return Ok(Binaries::new());

@@ -81,6 +81,24 @@ pub(crate) fn build_and_push(
     })
 }
 
+/// Gives the engine an image that is in an archive.
+pub(crate) fn load(run: &Run<'_>, root: &Path, archive: &Path) -> Result<(), Failure> {
+    let program = Program::new("docker", root)
+        .arguments(["load", "--quiet", "--input"])
+        .arguments([archive]);
+    docker(run, Step::Image, program).map(drop)
+}
+
+/// Pushes an image of the engine with the credentials that its client has.
+pub(crate) fn push_as_logged_in(run: &Run<'_>, root: &Path, name: &str) -> Result<(), Failure> {
+    docker(
+        run,
+        Step::Push,
+        Program::new("docker", root).arguments(["push", name]),
+    )
+    .map(drop)
+}
+
 /// Docker reads the context from disk: the binaries must lie where the Dockerfile names them, also
 /// when cargo puts them elsewhere.
 fn place_binaries(root: &Path, image: &Image, binaries: &Binaries) -> Result<(), Failure> {

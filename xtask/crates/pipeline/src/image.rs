@@ -5,6 +5,7 @@ mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use deploy_config::{Settings, project};
 use deploy_image::{
     AssembleError, AssemblyPlan, BaseChoice, Cache, Compression, Context, Counters, DEFAULT_EPOCH,
     Dockerfile, Ignore, Image as Assembled, Options, PlanError, Toward, assemble_toward,
+    write_docker_archive,
 };
 use deploy_plan::config::Base;
 use deploy_plan::exit::Exit;
@@ -294,6 +296,49 @@ impl<'a> Maker<'a> {
         delivery: &Delivery<'_>,
         live: Option<&str>,
     ) -> Result<Made, Failure> {
+        let registry = self.execution.registry_store();
+        let send = |layer: &Descriptor, source: &dyn BlobSource| delivery.send(layer, source);
+        let toward = registry
+            .as_ref()
+            .map_or(Toward::Sender(&send), Toward::Store);
+        let (assembled, programs) = self.assemble(run, image, binaries, toward)?;
+        let known = live_layers(self.execution.settings, live, &assembled);
+        let report = layers::report(&assembled.layers, &known);
+        let mut made = made(assembled, self.store, &self.bases, programs, report)?;
+        made.compared = live.is_some();
+        made.registry = registry;
+        Ok(made)
+    }
+
+    /// Makes an image for nobody but this machine's Docker.
+    pub(crate) fn export(
+        &mut self,
+        run: &Run<'_>,
+        image: &Image,
+        binaries: &Binaries,
+        name: &str,
+        out: impl Write,
+    ) -> Result<(), Failure> {
+        let nowhere = |_: &Descriptor, _: &dyn BlobSource| {};
+        let (assembled, _) = self.assemble(run, image, binaries, Toward::Sender(&nowhere))?;
+        write_docker_archive(&assembled, &[name.to_owned()], out).map_err(|error| {
+            Failure::new(
+                Step::Image,
+                "archive_failed",
+                Exit::Build,
+                with_causes(&error),
+                "make room on the disk; a base image of a registry needs --base host",
+            )
+        })
+    }
+
+    fn assemble(
+        &mut self,
+        run: &Run<'_>,
+        image: &Image,
+        binaries: &Binaries,
+        toward: Toward<'_>,
+    ) -> Result<(Assembled, Vec<Shipped>), Failure> {
         self.bases.forget_given();
         let settings = self.execution.settings;
         let overlay = overlay(
@@ -311,20 +356,10 @@ impl<'a> Maker<'a> {
             check::check_base(run, &planned, &self.bases, &mut self.cache)?;
         }
         secrets::check(image, &planned, &mut self.cache)?;
-        let registry = self.execution.registry_store();
-        let send = |layer: &Descriptor, source: &dyn BlobSource| delivery.send(layer, source);
-        let toward = registry
-            .as_ref()
-            .map_or(Toward::Sender(&send), Toward::Store);
         let assembled = assemble_toward(&planned, self.store, toward, &mut self.cache);
         let assembled = assembled.map_err(|e| image_failure(&e))?;
         self.made.push(assembled.digest);
-        let known = live_layers(settings, live, &assembled);
-        let report = layers::report(&assembled.layers, &known);
-        let mut made = made(assembled, self.store, &self.bases, programs, report)?;
-        made.compared = live.is_some();
-        made.registry = registry;
-        Ok(made)
+        Ok((assembled, programs))
     }
 
     /// A finished image as it is in its registry: manifest and configuration now, layers when they are sent.

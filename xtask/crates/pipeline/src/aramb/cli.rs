@@ -6,7 +6,7 @@ mod call;
 mod help;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use secrecy::SecretString;
 
 use super::install::{Install, install, install_command};
 use super::plane::{Application, Build, Built, ControlPlane, Deployment, Flow, Missing, Waited};
+use super::platform::OwnPlatform;
 use super::{TOKEN_VARIABLE, interrupted};
 use building::levels;
 use call::Call;
@@ -41,6 +42,8 @@ pub struct Cli {
     variables: BTreeMap<String, String>,
     /// What is done where it is not installed.
     install: Option<Install>,
+    /// Makes the images of Cargo packages in its place.
+    native: Option<OwnPlatform>,
     flags: Option<Flags>,
     /// Names that the control plane has given to services, by their own.
     slugs: BTreeMap<String, String>,
@@ -56,6 +59,7 @@ impl Cli {
             command,
             variables,
             install: None,
+            native: None,
             flags: None,
             slugs: BTreeMap::new(),
             jobs: jobs.max(1),
@@ -66,6 +70,13 @@ impl Cli {
     #[must_use]
     pub fn installing(mut self, install: Install) -> Self {
         self.install = Some(install);
+        self
+    }
+
+    /// Images of Cargo packages are made by our own builder, and given to Docker.
+    #[must_use]
+    pub fn building_natively(mut self, native: OwnPlatform) -> Self {
+        self.native = Some(native);
         self
     }
 
@@ -94,8 +105,12 @@ impl Cli {
 }
 
 impl ControlPlane for Cli {
-    fn missing(&mut self, _: &Flow<'_>, selection: &Selection) -> Vec<Missing> {
+    fn missing(&mut self, flow: &Flow<'_>, selection: &Selection) -> Vec<Missing> {
         let has_builds = !selection.builds.is_empty();
+        let needs_command = selection
+            .builds
+            .iter()
+            .any(|build| !self.is_native(flow, *build));
         let mut missing = Vec::new();
         let mut lacks = |step, code, exit, variable: &str, remedy: &str| {
             if !self.is_set(variable) {
@@ -128,7 +143,7 @@ impl ControlPlane for Cli {
         );
         // Before the command is there nobody knows which one it will be.
         let generation = self.flags.as_ref().map(|flags| flags.generation);
-        if has_builds && generation == Some(Generation::Old) {
+        if needs_command && generation == Some(Generation::Old) {
             lacks(
                 FlowStep::Build,
                 "buildkit_host_missing",
@@ -233,9 +248,10 @@ impl ControlPlane for Cli {
     }
 
     fn build(&mut self, flow: &Flow<'_>, builds: &[Build]) -> Result<Vec<Built>, FlowError> {
-        let levels = levels(flow, builds);
-        let mut built = Vec::new();
-        for level in levels {
+        let mut built = self.build_natively(flow, builds)?;
+        let native: BTreeSet<usize> = built.iter().map(|(position, _)| *position).collect();
+        for mut level in levels(flow, builds) {
+            level.retain(|position| !native.contains(position));
             built.extend(self.build_level(flow, builds, &level)?);
         }
         built.sort_by_key(|(position, _)| *position);

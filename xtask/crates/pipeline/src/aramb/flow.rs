@@ -313,7 +313,11 @@ impl Steps<'_, '_> {
         if has_builds {
             wrong.extend(self.missing_sources(&selection));
             // Where no commit is, there is no repository to keep the file in: that is told already.
-            if let Some(error) = self.kept_in().err().filter(|_| !self.plane.is_transaction()) {
+            if let Some(error) = self
+                .kept_in()
+                .err()
+                .filter(|_| !self.plane.is_transaction())
+            {
                 wrong.push((error, String::new()));
             }
         }

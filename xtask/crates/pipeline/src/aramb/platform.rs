@@ -47,6 +47,8 @@ pub struct OwnPlatform {
     sources: BTreeMap<usize, Result<Source, Failure>>,
     outcome: Outcome,
     has_built: bool,
+    /// Images are made for this machine's Docker, and nothing is deployed.
+    for_docker: bool,
     asked: Option<Asked>,
 }
 
@@ -88,7 +90,21 @@ impl OwnPlatform {
             sources: BTreeMap::new(),
             outcome: Outcome::default(),
             has_built: false,
+            for_docker: false,
             asked: None,
+        }
+    }
+
+    /// Makes images of Cargo packages for this machine's Docker, where another control plane takes them from.
+    #[must_use]
+    pub fn for_docker(
+        settings: Settings,
+        variables: BTreeMap<String, String>,
+        shared: SharedReporter,
+    ) -> Self {
+        Self {
+            for_docker: true,
+            ..Self::new(settings, variables, shared, &Request::default())
         }
     }
 
@@ -132,6 +148,8 @@ impl OwnPlatform {
         // These are of the project, and not of what the file describes.
         found.observed.extensions.clear();
         found.observed.web.package_json = false;
+        // Nobody needs a server then.
+        found.observed.server_binary |= self.for_docker;
         // They are set before they are needed.
         if let Some(known) = &mut found.observed.secrets {
             known.extend(secrets);

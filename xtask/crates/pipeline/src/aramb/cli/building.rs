@@ -19,6 +19,32 @@ use crate::interrupt::Interrupts;
 const BUILD: Duration = Duration::from_hours(1);
 
 impl Cli {
+    /// Whether our own builder makes the image of a build.
+    pub(super) fn is_native(&mut self, flow: &Flow<'_>, build: usize) -> bool {
+        let native = self.native.as_mut();
+        native.is_some_and(|native| native.is_package(flow, build))
+    }
+
+    /// The images of Cargo packages, which take those of no others; cargo uses all processors by itself.
+    pub(super) fn build_natively(
+        &mut self,
+        flow: &Flow<'_>,
+        builds: &[Build],
+    ) -> Result<Vec<(usize, Built)>, FlowError> {
+        let mut built = Vec::new();
+        let Some(native) = &mut self.native else {
+            return Ok(built);
+        };
+        for (position, build) in builds.iter().enumerate() {
+            if native.is_package(flow, build.service) {
+                flow.say(format!("Building: {}", build.image()));
+                built.push((position, native.make_for_docker(flow, build)?));
+                flow.say(format!("✓ Built: {}", build.image()));
+            }
+        }
+        Ok(built)
+    }
+
     /// Builds that do not depend on each other; several at a time where that is allowed.
     pub(super) fn build_level(
         &self,

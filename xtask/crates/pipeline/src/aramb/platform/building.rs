@@ -5,13 +5,17 @@ use std::time::Instant;
 
 use deploy_plan::aramb::{FlowError, FlowStep};
 use deploy_plan::exit::Exit;
-use deploy_plan::failure::Failure;
+use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Request;
 
+use super::sources::Source;
 use super::{OwnPlatform, Planned, internal, make_folder, names};
 use crate::aramb::plane::{Build, Built, Flow};
-use crate::deploy::{Execution, Prepared, prepare};
-use crate::push;
+use crate::base::Registries;
+use crate::deploy::{self, Execution, Prepared, SharedReporter, prepare};
+use crate::image::{self, Maker};
+use crate::run::Run;
+use crate::{docker, push};
 
 impl OwnPlatform {
     pub(super) fn plan_build(
@@ -82,6 +86,102 @@ impl OwnPlatform {
             image: format!("{image}@{digest}"),
             took: begun.elapsed(),
         })
+    }
+
+    /// Whether our own builder makes the image of a build: one of a package of Cargo's.
+    pub(in crate::aramb) fn is_package(&mut self, flow: &Flow<'_>, build: usize) -> bool {
+        matches!(self.source(flow, build), Ok(Source::Program { .. }))
+    }
+
+    /// Makes the image of a build and leaves it where the `aramb` command leaves those that it builds: in this machine's
+    /// Docker, under the build's name. From there it goes to a registry where that is wanted.
+    pub(in crate::aramb) fn make_for_docker(
+        &mut self,
+        flow: &Flow<'_>,
+        build: &Build,
+    ) -> Result<Built, FlowError> {
+        let begun = Instant::now();
+        let planned = self.plan_build(flow, build)?;
+        let mut run = self.run(flow, flow.reporter);
+        let made =
+            make_folder(flow.folder).and_then(|()| load(&mut run, planned, &self.shared, build));
+        self.outcome = run.outcome;
+        made.map_err(|failure| build_failed(flow, build, &failure))?;
+        Ok(Built {
+            service: build.service,
+            image: build.image(),
+            took: begun.elapsed(),
+            reused: false,
+        })
+    }
+}
+
+fn load(
+    run: &mut Run<'_>,
+    planned: Planned,
+    shared: &SharedReporter,
+    build: &Build,
+) -> Result<(), Failure> {
+    let Planned {
+        settings,
+        plan,
+        found,
+    } = planned;
+    let execution = Execution {
+        settings: &settings,
+        plan: &plan,
+        found,
+        shared: Arc::clone(shared),
+    };
+    let image = plan.image.as_ref().ok_or_else(|| {
+        Failure::new(
+            Step::Image,
+            "internal",
+            Exit::Other,
+            "no image was planned",
+            "this is a fault of the tool: please report it",
+        )
+    })?;
+    let binaries = deploy::build(run, &execution)?;
+    let cannot = |error: std::io::Error| {
+        Failure::new(
+            Step::Image,
+            "archive_failed",
+            Exit::Build,
+            format!("the image cannot be written for Docker: {error}"),
+            "make room on the disk",
+        )
+    };
+    // Beside the layers, and gone with its name whatever happens.
+    let folder = image::cache_folder(&settings);
+    std::fs::create_dir_all(&folder).map_err(cannot)?;
+    let archive = Temporary(folder.join(format!("docker-{}.tar", std::process::id())));
+    run.step(Step::Image, |run| {
+        let store = image::store(&settings)?;
+        let registries = Registries::default();
+        let mut maker = Maker::new(run, &execution, &store, image, &registries);
+        let out = std::fs::File::create(&archive.0).map_err(cannot)?;
+        let out = std::io::BufWriter::new(out);
+        maker.export(run, image, &binaries, &build.image(), out)?;
+        maker.finish(run);
+        docker::load(run, &settings.root, &archive.0)?;
+        Ok(((), format!("{} is in Docker", build.image())))
+    })?;
+    if build.push {
+        run.step(Step::Push, |run| {
+            docker::push_as_logged_in(run, &settings.root, &build.image())?;
+            Ok(((), build.image()))
+        })?;
+    }
+    Ok(())
+}
+
+/// A file that nobody needs later.
+struct Temporary(std::path::PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
