@@ -408,3 +408,89 @@ fn internal(step: FlowStep) -> FlowError {
     )
     .with("this is a fault of the tool: please report it")
 }
+
+#[cfg(test)]
+mod tests {
+    use deploy_config::aramb::parse;
+    use deploy_plan::observed::Observed;
+    use deploy_plan::preflight;
+
+    use super::*;
+
+    /// The sound files of a folder with their names.
+    fn files(folder: &str) -> Vec<(String, deploy_config::aramb::ArambToml)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let entries = fs::read_dir(&folder).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let paths = paths.filter(|path| path.extension().is_some_and(|name| name == "toml"));
+        let files = paths.map(|path| {
+            let source = fs::read_to_string(&path).unwrap();
+            (path.display().to_string(), parse(&path, &source))
+        });
+        files
+            .filter(|(_, toml)| toml.diagnostics.is_empty())
+            .collect()
+    }
+
+    /// What becomes of a file when everything of it is deployed.
+    fn translated(
+        toml: &deploy_config::aramb::ArambToml,
+    ) -> Result<(Names, Translated), Vec<Fault>> {
+        let file = &toml.file;
+        let names = Names::of(file)?;
+        let runs = |at: &usize| file.services[*at].kind != ServiceType::Build;
+        let images = 0..file.services.len();
+        let translated = translate(&Wanted {
+            file,
+            graph: &toml.graph,
+            names: &names,
+            services: &(0..file.services.len()).filter(runs).collect(),
+            images: &images
+                .map(|at| (at, format!("local/build-{at}:abc")))
+                .collect(),
+            programs: &BTreeMap::new(),
+            host: LOCALHOST,
+        })?;
+        Ok((names, translated))
+    }
+
+    #[test]
+    fn sound_files_are_sound_releases_or_refused_by_name() {
+        let folders = ["../config/tests/aramb", "../../tests/aramb/corpus"];
+        let (mut sound, mut refused) = (0, BTreeSet::new());
+        for (path, toml) in folders.into_iter().flat_map(files) {
+            let (names, translated) = match translated(&toml) {
+                Ok(translated) => translated,
+                Err(faults) => {
+                    refused.extend(faults.into_iter().map(|fault| fault.code));
+                    continue;
+                }
+            };
+            sound += 1;
+            let mut config = Config::default();
+            translated.apply(&mut config);
+            let services = translated.builds.keys();
+            let there = services.map(|at| (names.on_platform(*at).to_owned(), String::new()));
+            let request = Request {
+                there: there.collect(),
+                ..Request::default()
+            };
+            let failures = preflight::check(&request, &config, &Observed::default());
+            let of_services = |failure: &&Failure| {
+                let codes = [
+                    "service_invalid",
+                    "service_unknown",
+                    "services_circular",
+                    "route_taken",
+                ];
+                codes.contains(&failure.code)
+            };
+            let wrong: Vec<_> = failures.iter().filter(of_services).collect();
+            assert!(wrong.is_empty(), "{path}: {wrong:?}");
+        }
+        assert!(sound > 20, "{sound} files; refused: {refused:?}");
+        for code in refused {
+            assert!(!code.is_empty() && code != "image_missing", "{code}");
+        }
+    }
+}
