@@ -111,7 +111,10 @@ struct Shop {
 
 impl Shop {
     fn new() -> Self {
-        let machine = Machine::new();
+        Self::on(Machine::new())
+    }
+
+    fn on(machine: Machine) -> Self {
         let registry = DockerRegistry::open();
         publish_database(&registry);
         let proxy = FaultProxy::before(registry.address());
@@ -366,4 +369,21 @@ fn what_the_platform_cannot_do_is_told_before_anything_is_done() {
     shop.machine
         .workspace
         .write(".systemprompt/deploy.toml", "");
+}
+
+#[test]
+fn the_same_file_deploys_to_a_platform_elsewhere() {
+    let elsewhere = Machine::new();
+    elsewhere.xtask(&["local", "up"]).expect_success();
+    let url = elsewhere.server_file()["url"].as_str().unwrap().to_owned();
+    let token = elsewhere.workspace.read(".systemprompt/local/token");
+    let shop = Shop::on(Machine::of(&url, token.trim(), "local"));
+    let report = shop.deploy_well(&["-e", "production"]);
+    let api = report["deployments"]["backend_outputs"]["PUBLIC_URL"].clone();
+    let address = api.as_str().unwrap().strip_prefix("http://").unwrap();
+    assert_eq!(ask(address, address, "/x"), format!("one /x {PASSWORD}"));
+    let status = elsewhere.xtask(&["status", "--output", "json"]);
+    let services = status.json()["services"].as_array().unwrap().len();
+    assert_eq!(services, 5, "{status}");
+    assert!(!shop.machine.workspace.exists(".systemprompt/local"));
 }
