@@ -144,12 +144,26 @@ fn learn_secrets(file: &ArambFile, redactor: &Redactor) {
         redactor.learn_text(&secret.value.text);
         for part in secret.value.text.split("${") {
             let part = part.split_once('}').map_or(part, |(_, rest)| rest);
+            // Which database somebody speaks to is no secret, and hiding the word would garble all that names it.
+            if is_scheme(part) {
+                continue;
+            }
             redactor.learn_text(part);
             // Output comes line by line: a key of several lines never stands in one.
             part.lines()
                 .for_each(|line| redactor.learn_text(line.trim()));
         }
     }
+}
+
+/// `postgres://` and nothing else.
+fn is_scheme(text: &str) -> bool {
+    let scheme = text.strip_suffix("://");
+    scheme.is_some_and(|scheme| {
+        scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '+')
+    })
 }
 
 /// Puts back what an earlier run has left, and reads the file.
