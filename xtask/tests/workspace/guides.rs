@@ -220,6 +220,20 @@ fn is_code(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
+/// Programs validate results with it.
+#[test]
+fn the_schema_of_the_result_for_an_aramb_toml_is_that_of_the_program() {
+    let printed = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["config", "report-schema", "--aramb"])
+        .output()
+        .expect("it starts");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    assert!(
+        read(&root().join("docs/aramb-report.schema.json")) == printed,
+        "run: cargo xtask config report-schema --aramb > docs/aramb-report.schema.json"
+    );
+}
+
 /// A promise is worth what holds it: `module::test` in backticks, in a file of that name.
 #[test]
 fn every_promise_names_tests_that_are_there() {
