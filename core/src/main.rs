@@ -10,6 +10,7 @@ mod cli;
 mod data_dir;
 mod deployments;
 mod die;
+mod engine;
 mod files;
 mod healthcheck;
 mod hex;

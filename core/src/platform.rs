@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use engines::{Engine, EngineError, Instance};
+use engines::{EngineError, Instance};
 use futures_util::future::join_all;
 use management_api::types::Collection;
 use proxy::Proxy;
@@ -18,12 +18,13 @@ use tracing::Instrument as _;
 
 use crate::auth::RegistryAccess;
 use crate::data_dir::DataDir;
+use crate::engine::AnyEngine;
 use crate::files;
 use crate::http::Limiter;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::retention::{CollectError, Collector};
-use crate::rollout::{LeftRunning, Unchanged};
+use crate::rollout::{LeftRunning, Release, Unchanged};
 use crate::settings::Settings;
 use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
@@ -56,7 +57,7 @@ pub(crate) struct Platform {
     /// The certificate that is shown, if there is one.
     pub(crate) tls: Option<Tls>,
     pub(crate) images: Arc<oci::Store>,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) engine: AnyEngine,
     pub(crate) tenants: Tenants,
     pub(crate) metrics: Metrics,
     /// Held by many while a deployment looks for its image and begins, by one while images are collected.
@@ -72,16 +73,18 @@ pub(crate) struct Platform {
 impl Platform {
     /// Makes a tenant with a listener of its own.
     pub(crate) async fn create_tenant(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         name: &str,
         by: &Actor,
     ) -> Result<TenantRow, StoreError> {
         let (proxy, address) = self.listen_for_new_tenant().await?;
-        let tenant = Tenant::new(id, address, self.scheme());
-        tenant.set_proxy(proxy);
+        let tenant = Arc::new(self.tenant(id, address));
+        if self.engine.orchestrator().is_none() {
+            tenant.set_proxy(proxy);
+        }
         // Before it is in the store: whoever finds it there can deploy to it.
-        if !self.tenants.add(Arc::new(tenant)) {
+        if !self.tenants.add(Arc::clone(&tenant)) {
             return Err(StoreError::TenantTaken { id: id.to_owned() });
         }
         let row = TenantRow {
@@ -96,17 +99,31 @@ impl Platform {
             drop(self.tenants.remove(id));
             return Err(error);
         }
-        tracing::info!(tenant = id, %address, "a tenant was made");
+        rollout::keep_orders(self, &tenant).await;
+        tracing::info!(tenant = id, url = tenant.known_url(), "a tenant was made");
         Ok(row)
     }
 
+    fn tenant(&self, id: &str, address: SocketAddr) -> Tenant {
+        match self.engine.orchestrator() {
+            None => Tenant::new(id, address, self.scheme()),
+            Some(_) => Tenant::ordered(id, address, self.scheme()),
+        }
+    }
+
     /// Removes a tenant: its history stays, its instance, listener and log go.
-    pub(crate) async fn delete_tenant(&self, id: &str, by: &Actor) -> Result<(), StoreError> {
+    pub(crate) async fn delete_tenant(
+        self: &Arc<Self>,
+        id: &str,
+        by: &Actor,
+    ) -> Result<(), StoreError> {
         self.store.delete_tenant(id, by).await?;
         let Some(tenant) = self.tenants.remove(id) else {
             return Ok(());
         };
         tenant.changed();
+        tenant.deleted.cancel();
+        rollout::forget(self, id.to_owned()).await;
         if let Some(proxy) = tenant.proxy() {
             proxy.shutdown(DELETE_GRACE).await;
         }
@@ -150,8 +167,13 @@ impl Platform {
         left: LeftRunning,
     ) -> Result<(), StoreError> {
         let address = SocketAddr::new(self.listen.ip(), row.port);
-        let tenant = Arc::new(Tenant::new(&row.id, address, self.scheme()));
+        let tenant = Arc::new(self.tenant(&row.id, address));
         self.tenants.add(Arc::clone(&tenant));
+        if self.engine.orchestrator().is_some() {
+            rollout::restore_order(self, &tenant).await?;
+            rollout::keep_orders(self, &tenant).await;
+            return Ok(());
+        }
         rollout::restore_live(self, &tenant, left).await?;
         match bind(address, self.tls.as_ref()).await {
             Ok(proxy) => tenant.set_proxy(proxy),
@@ -306,8 +328,11 @@ impl Platform {
         let running = self.store.running(tenant).await?.map(|row| row.number);
         // What was carried over writes on where it did.
         let kept = self.tenants.get(tenant).into_iter();
-        let kept = kept.flat_map(|tenant| tenant.live().into_iter().chain(tenant.warm()));
-        let kept: Vec<u64> = kept.flat_map(|live| live.deployments()).collect();
+        let kept = kept.flat_map(|tenant| {
+            let warm = tenant.warm().map(Release::Kept);
+            tenant.release().into_iter().chain(warm)
+        });
+        let kept: Vec<u64> = kept.flat_map(|release| release.deployments()).collect();
         let kept = logs::Kept {
             deployments: limits.max_deployments_kept as usize,
             in_use: serving

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use engines::Engine;
 use engines::docker::DockerEngine;
+use engines::external::External;
 use engines::process::{IsolationMode, Launcher, ProcessEngine};
 use secrecy::SecretString;
 
 use crate::auth::{RegistryAccess, Signer};
 use crate::cli::Isolation;
 use crate::data_dir::DataDir;
+use crate::engine::AnyEngine;
 use crate::key::KeySource;
 use crate::ports::reachable;
 use crate::settings::{self, EngineKind};
@@ -26,12 +27,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) store: &'a Store,
     /// Where this server listens.
     pub(crate) address: SocketAddr,
+    /// Whether it speaks TLS there.
+    pub(crate) has_tls: bool,
 }
 
 /// An engine, and who may get images.
 pub(crate) struct Runner {
     pub(crate) access: Arc<RegistryAccess>,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) engine: AnyEngine,
 }
 
 impl Runner {
@@ -39,9 +42,12 @@ impl Runner {
         let key = KeySource::File(wanted.data.registry_key()).read();
         let signer = Signer::new(&key.context("cannot sign registry tokens")?);
         let access = Arc::new(RegistryAccess::new(wanted.store.clone(), signer));
-        let engine: Arc<dyn Engine> = match wanted.settings.kind {
-            EngineKind::Process => Arc::new(process(&wanted)?),
-            EngineKind::Docker => Arc::new(docker(&wanted, &access).await?),
+        let engine = match wanted.settings.kind {
+            EngineKind::Process => AnyEngine::Instances(Arc::new(process(&wanted)?)),
+            EngineKind::Docker => AnyEngine::Instances(Arc::new(docker(&wanted, &access).await?)),
+            EngineKind::External => {
+                AnyEngine::Releases(Arc::new(external(&wanted, &access).await?))
+            }
         };
         for note in engine.notes() {
             tracing::info!(note, engine = engine.name(), "how instances run");
@@ -67,30 +73,52 @@ fn process(wanted: &Wanted<'_>) -> anyhow::Result<ProcessEngine> {
 
 async fn docker(wanted: &Wanted<'_>, access: &Arc<RegistryAccess>) -> anyhow::Result<DockerEngine> {
     let docker = &wanted.settings.docker;
-    let host = docker.registry.clone();
-    let registry = OwnRegistry {
-        host: host.unwrap_or_else(|| reachable(wanted.address).to_string()),
-        access: Arc::clone(access),
-    };
     DockerEngine::new(engines::docker::Settings {
         socket: docker.socket.clone(),
         root: wanted.data.engine(),
         network: docker.network(),
-        registry: Arc::new(registry),
+        registry: OwnRegistry::of(wanted, docker.registry.as_ref(), access),
     })
     .await
     .context("cannot use the Docker Engine; see `[engine]` in platform.toml")
 }
 
-/// This server's registry, as a Docker Engine on this machine reaches it.
+async fn external(wanted: &Wanted<'_>, access: &Arc<RegistryAccess>) -> anyhow::Result<External> {
+    let external = &wanted.settings.external;
+    External::new(engines::external::Settings {
+        socket: external.socket.clone(),
+        registry: OwnRegistry::of(wanted, external.registry.as_ref(), access),
+    })
+    .await
+    .context("cannot use the external engine; start it, or see `[engine]` in platform.toml")
+}
+
+/// This server's registry, as an engine on this machine reaches it that fetches images by itself.
 struct OwnRegistry {
     host: String,
+    has_tls: bool,
     access: Arc<RegistryAccess>,
 }
 
-impl engines::docker::Registry for OwnRegistry {
+impl OwnRegistry {
+    /// Where the settings say, else where this server listens.
+    fn of(wanted: &Wanted<'_>, host: Option<&String>, access: &Arc<RegistryAccess>) -> Arc<Self> {
+        let host = host.cloned();
+        Arc::new(Self {
+            host: host.unwrap_or_else(|| reachable(wanted.address).to_string()),
+            has_tls: wanted.has_tls,
+            access: Arc::clone(access),
+        })
+    }
+}
+
+impl engines::Registry for OwnRegistry {
     fn host(&self) -> String {
         self.host.clone()
+    }
+
+    fn has_tls(&self) -> bool {
+        self.has_tls
     }
 
     fn token(&self, repository: &oci::Repository) -> SecretString {

@@ -118,7 +118,7 @@ async fn run_among_others(
     // Nothing else that this server does holds it up.
     let keeping = lead.clone();
     let keeping = tokio::spawn(async move { standby::keep(&keeping, since).await });
-    let (engine, shutdown) = (Arc::clone(&runner.engine), ground.shutdown.clone());
+    let (engine, shutdown) = (runner.engine.clone(), ground.shutdown.clone());
     let parts = Parts {
         ground,
         store,
@@ -163,6 +163,7 @@ impl Ground {
             images: &self.images,
             store,
             address: listener.address(),
+            has_tls: self.tls.is_some(),
         };
         Runner::new(wanted).await
     }
@@ -315,6 +316,13 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     }
     // One that has to wait keeps no other waiting.
     futures_util::future::try_join_all(opening).await?;
+    if app.engine.orchestrator().is_some() {
+        for deleted in app.store.deleted_tenants().await? {
+            let app_ = App::clone(app);
+            app.tasks
+                .spawn(async move { rollout::forget(&app_, deleted).await });
+        }
+    }
     // Those of tenants that are gone.
     let (app_, rest) = (App::clone(app), adopted.rest());
     app.tasks.spawn(async move { app_.stop_all(&rest).await });

@@ -288,6 +288,7 @@ pub(crate) struct Engine {
     /// The first and the last of the ports that instances get.
     pub(crate) instance_ports: (u16, u16),
     pub(crate) docker: Docker,
+    pub(crate) external: External,
 }
 
 /// What runs instances.
@@ -298,6 +299,27 @@ pub(crate) enum EngineKind {
     Process,
     /// A Docker Engine.
     Docker,
+    /// A program of its own, which replaces releases by itself.
+    External,
+}
+
+/// How an engine that is a program of its own is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct External {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// `host:port` by which it reaches this server's registry; where this server listens if it is not said.
+    pub(crate) registry: Option<String>,
+}
+
+impl Default for External {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/systemprompt/engine.sock"),
+            registry: None,
+        }
+    }
 }
 
 /// How the Docker Engine is spoken to.
@@ -319,6 +341,7 @@ impl Default for Engine {
             orphan_seconds: 300,
             instance_ports: ports::INSTANCES.into_inner(),
             docker: Docker::default(),
+            external: External::default(),
         }
     }
 }

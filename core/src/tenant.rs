@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use engines::orchestrator::{Address, Place};
 use management_api::types::Protocol;
 use proxy::{Proxy, Retired, Rule, Target};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::rollout::{Kept, KeptState, Live, LiveState};
+use crate::rollout::{Kept, KeptState, Live, LiveState, Release, ServiceNow, Sight};
 use crate::traffic::{Gets, Part, Traffic};
 
 /// The run-time side of a tenant. What must outlive the process is in the store.
@@ -22,13 +23,19 @@ pub(crate) struct Tenant {
     scheme: &'static str,
     /// Counts changes of its deployments.
     changes: watch::Sender<u64>,
+    /// What is seen of its release, where an engine replaces releases by itself.
+    pub(crate) sight: Option<Arc<Sight>>,
+    /// Cancelled when it is deleted.
+    pub(crate) deleted: CancellationToken,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     traffic: Traffic,
-    live: Option<Arc<Live>>,
+    /// Where an engine that replaces releases by itself has it reached.
+    place: Option<Place>,
+    live: Option<Release>,
     /// A set that had the traffic before and is kept for a quick return.
     warm: Option<Arc<Live>>,
     /// Whether `live` stands in for `warm`, which is the release that should serve and does not.
@@ -85,12 +92,30 @@ impl Tenant {
             address,
             scheme,
             changes: watch::Sender::new(0),
+            sight: None,
+            deleted: CancellationToken::new(),
             inner: Mutex::default(),
         }
     }
 
+    /// One whose releases an engine replaces by itself. The port is kept for when another engine does not.
+    pub(crate) fn ordered(id: &str, address: SocketAddr, scheme: &'static str) -> Self {
+        Self {
+            sight: Some(Arc::default()),
+            ..Self::new(id, address, scheme)
+        }
+    }
+
+    /// The tenant's URL, if anybody knows it yet.
+    pub(crate) fn known_url(&self) -> Option<String> {
+        (self.sight.is_none() || self.place().is_some()).then(|| self.url())
+    }
+
     /// The tenant's URL. It is for this machine where the server listens on all addresses.
     pub(crate) fn url(&self) -> String {
+        if let Some(place) = self.place() {
+            return place.url;
+        }
         let mut address = self.address;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -105,6 +130,37 @@ impl Tenant {
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Where an engine that replaces releases by itself has it reached, once that has said so.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.inner().place.clone()
+    }
+
+    /// Services that were told of are not forgotten.
+    pub(crate) fn set_place(&self, place: Place) {
+        let mut inner = self.inner();
+        let mut services = place.services;
+        if let Some(before) = inner.place.take() {
+            for (name, address) in before.services {
+                services.entry(name).or_insert(address);
+            }
+        }
+        let url = place.url;
+        inner.place = Some(Place { url, services });
+    }
+
+    /// Where other services reach one, as a host and a port.
+    pub(crate) fn inside(&self, service: &str, protocol: Protocol) -> Option<Address> {
+        if self.sight.is_some() {
+            let inner = self.inner();
+            return inner.place.as_ref()?.services.get(service).cloned();
+        }
+        let door = self.door(service, protocol)?;
+        Some(Address {
+            host: door.ip().to_string(),
+            port: door.port(),
+        })
     }
 
     /// Gives the tenant its listener and directs it where the traffic belongs.
@@ -191,7 +247,6 @@ impl Tenant {
     }
 
     /// Number of the deployment that a rollout carries out.
-    #[cfg(test)]
     pub(crate) fn rollout(&self) -> Option<u64> {
         self.inner().rollout.as_ref().map(|rollout| rollout.number)
     }
@@ -200,7 +255,8 @@ impl Tenant {
     pub(crate) fn serves(&self, service: &str) -> bool {
         let inner = self.inner();
         let lost = inner.warm.as_ref().filter(|_| inner.standing_in);
-        let releases = inner.live.iter().chain(lost);
+        let live = inner.live.iter().filter_map(Release::kept);
+        let releases = live.chain(lost);
         let mut kept = releases.filter_map(|live| live.service(service));
         // Nobody starts it again: there is nothing to wait for.
         let is_over = |kept: &Arc<Kept>| matches!(kept.state(), KeptState::Ended { .. });
@@ -212,20 +268,38 @@ impl Tenant {
         self.inner().traffic.has(service)
     }
 
-    /// The release that is kept running.
-    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+    /// The release that serves, whoever keeps it running.
+    pub(crate) fn release(&self) -> Option<Release> {
         self.inner().live.clone()
     }
 
+    /// The services of what serves: those of the live release, and those that the release keeps for it in whose place it
+    /// serves.
+    pub(crate) fn services_now(&self) -> Vec<ServiceNow> {
+        let lost = self.lost().map(Release::Kept);
+        let releases = lost.into_iter().chain(self.release());
+        releases.flat_map(|release| release.services()).collect()
+    }
+
+    /// The release that this server keeps running.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.inner().live.as_ref().and_then(Release::kept).cloned()
+    }
+
     pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
-        self.inner().live = live;
+        self.set_release(live.map(Release::Kept));
+    }
+
+    pub(crate) fn set_release(&self, release: Option<Release>) {
+        self.inner().live = release;
         // Somebody may wait for a service that has done its work.
         self.changed();
     }
 
     /// State of the live release, with its deployment's number.
     pub(crate) fn live_state(&self) -> Option<(u64, LiveState)> {
-        self.live().map(|live| (live.number, live.state()))
+        let release = self.release();
+        release.map(|release| (release.number(), release.state()))
     }
 
     /// The set that is kept for a quick return, which nobody else gets then.
@@ -259,7 +333,7 @@ impl Tenant {
     /// rollout that gives up has taken it.
     pub(crate) fn stand_in(&self, stand_in: Arc<Live>, lost: Arc<Live>) {
         let mut inner = self.inner();
-        inner.live = Some(stand_in);
+        inner.live = Some(Release::Kept(stand_in));
         inner.warm = Some(lost);
         inner.standing_in = true;
     }
@@ -302,7 +376,8 @@ impl Tenant {
         }
         let back = inner.warm.take_if(|kept| Arc::ptr_eq(kept, warm))?;
         inner.standing_in = false;
-        inner.live.replace(back)
+        let before = inner.live.replace(Release::Kept(back))?;
+        before.kept().cloned()
     }
 
     /// Registers a rollout.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::deployments::State;
 use crate::metrics::TenantMeasurements;
-use crate::rollout::LiveState;
+use crate::rollout::{Condition, LiveState, ServiceNow};
 use crate::store::DeploymentRow;
 use crate::tenant::Tenant;
 
@@ -48,7 +48,7 @@ impl Tenants {
 
     /// A tenant's URL.
     pub(crate) fn url(&self, id: &str) -> Option<String> {
-        self.get(id).map(|tenant| tenant.url())
+        self.get(id).and_then(|tenant| tenant.known_url())
     }
 
     /// Wakes when something about the tenant's deployments was written.
@@ -118,12 +118,11 @@ impl Tenants {
 
 /// The services of what serves, and how many instances of each do.
 fn services_of(tenant: &Tenant) -> BTreeMap<String, usize> {
-    let (live, lost) = (tenant.live(), tenant.lost());
-    let releases = lost.iter().chain(live.iter());
-    let services = releases.flat_map(|live| live.services());
-    services
-        .map(|kept| (kept.name.clone(), kept.targets().len()))
-        .collect()
+    let serving = |now: ServiceNow| match now.condition {
+        Condition::Serving(instances) => (now.name, instances.len()),
+        _ => (now.name, 0),
+    };
+    tenant.services_now().into_iter().map(serving).collect()
 }
 
 fn why_undone(row: &DeploymentRow, live: Option<&(u64, LiveState)>) -> String {

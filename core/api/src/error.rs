@@ -52,6 +52,8 @@ pub mod code {
     pub const LIMITS_NOT_ENFORCED: &str = "limits_not_enforced";
     /// Instances can have no volumes on this server's machine.
     pub const VOLUMES_NOT_POSSIBLE: &str = "volumes_not_possible";
+    /// This server's engine cannot do what the request asks for; the message says what.
+    pub const NOT_OFFERED: &str = "not_offered";
     /// The volume is a release's that serves, is being deployed or is kept for a return, or an instance has it.
     pub const VOLUME_IN_USE: &str = "volume_in_use";
     /// There is no older release to return to.

@@ -200,6 +200,28 @@ pub enum EngineError {
         /// What it said.
         reason: String,
     },
+    /// The engine behind a socket did not do what it was asked for, or is not there.
+    #[error("engine: cannot {action}: {reason}")]
+    External {
+        /// What was asked for.
+        action: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The engine replaces releases and starts no instance that it is told to.
+    #[error("instance `{id}` cannot be started: this engine replaces releases by itself")]
+    NoInstances {
+        /// The instance.
+        id: String,
+    },
+    /// An orchestrator was told something newer since.
+    #[error("engine: turn {turn} of `{tenant}` is over, it has a newer one")]
+    Outdated {
+        /// Whose release it was.
+        tenant: String,
+        /// What was to be applied.
+        turn: u64,
+    },
     /// The work was given up because the server is ending.
     #[error("the server is shutting down")]
     ShuttingDown,

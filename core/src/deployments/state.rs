@@ -117,11 +117,17 @@ impl State {
         match self {
             Self::Requested => matches!(
                 next,
-                Self::Migrated | Self::Provisioned | Self::Aborting | Self::RollingBack
+                Self::Migrated
+                    | Self::Provisioned
+                    | Self::Shifting
+                    | Self::Aborting
+                    | Self::RollingBack
             ),
-            Self::Migrated => {
-                matches!(next, Self::Provisioned | Self::Aborting | Self::RollingBack)
-            }
+            // Straight to the traffic: an engine that replaces instances by itself gives it to each that is ready.
+            Self::Migrated => matches!(
+                next,
+                Self::Provisioned | Self::Shifting | Self::Aborting | Self::RollingBack
+            ),
             Self::Provisioned => {
                 matches!(next, Self::Healthy | Self::Aborting | Self::RollingBack)
             }
@@ -191,8 +197,11 @@ mod tests {
 
     /// Every allowed step, written a second time as a table: what is missing here is forbidden.
     const ALLOWED: &[(State, &[State])] = &[
-        (Requested, &[Migrated, Provisioned, Aborting, RollingBack]),
-        (Migrated, &[Provisioned, Aborting, RollingBack]),
+        (
+            Requested,
+            &[Migrated, Provisioned, Shifting, Aborting, RollingBack],
+        ),
+        (Migrated, &[Provisioned, Shifting, Aborting, RollingBack]),
         (Provisioned, &[Healthy, Aborting, RollingBack]),
         (Healthy, &[Shifting, Aborting, RollingBack]),
         (

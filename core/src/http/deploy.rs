@@ -86,7 +86,8 @@ pub(super) async fn rollback(
         // A way back is taken in one go: nobody wants to watch a tenth of it first.
         // Where one of the two must not run beside another, neither may this.
         let live = app.tenants.get(&tenant).and_then(|tenant| tenant.live());
-        let alone = |strategy| strategy == Strategy::Recreate;
+        let is_own = app.engine.orchestrator().is_none();
+        let alone = |strategy| strategy == Strategy::Recreate && is_own;
         let strategy = if alone(target.strategy) || live.is_some_and(|l| alone(l.row.strategy)) {
             Strategy::Recreate
         } else {
@@ -181,6 +182,7 @@ async fn requested(
     }
     check_volumes(app, &capsule)?;
     let strategy = strategy_of(request.strategy.as_deref())?;
+    check_offered(app, strategy, &request.rollout)?;
     Ok(NewDeployment {
         tenant: tenant.to_owned(),
         kind: Kind::Deploy,
@@ -210,6 +212,31 @@ fn check_limits(app: &App, resources: &Resources) -> Result<(), ApiError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// An engine that replaces instances by itself does that in its own way: nobody is to believe that somebody watches.
+fn check_offered(app: &App, strategy: Strategy, asked: &RolloutSettings) -> Result<(), ApiError> {
+    let Some(engine) = app.engine.orchestrator() else {
+        return Ok(());
+    };
+    let what = match strategy {
+        Strategy::Rolling if asked.analysis.is_some() => "rollout.analysis",
+        Strategy::Rolling if asked.batch_pause_ms.is_some_and(|pause| pause > 0) => {
+            "rollout.batch_pause_ms"
+        }
+        Strategy::Rolling => return Ok(()),
+        Strategy::Recreate | Strategy::BlueGreen | Strategy::Canary => {
+            "another strategy than rolling"
+        }
+    };
+    Err(ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        code::NOT_OFFERED,
+        format!(
+            "engine {} replaces instances by itself and does not offer {what}: take it out of the request",
+            engine.name()
+        ),
+    ))
 }
 
 /// Nobody is to find out later that nothing was kept.

@@ -76,12 +76,20 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "tokens",
         "volumes",
     ];
+    // What an engine that replaces instances by itself does not offer is refused with each request, too.
+    let is_own = app.engine.orchestrator().is_none();
+    let features = features
+        .into_iter()
+        .filter(|feature| is_own || !["promote", "volumes"].contains(feature));
+    let strategies = Strategy::ALL
+        .into_iter()
+        .filter(|strategy| is_own || *strategy == Strategy::Rolling);
     Json(Data {
         data: Capabilities {
             product: "systemprompt".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: features.map(str::to_owned).to_vec(),
-            strategies: Strategy::ALL.map(|s| s.as_str().to_owned()).to_vec(),
+            features: features.map(str::to_owned).collect(),
+            strategies: strategies.map(|s| s.as_str().to_owned()).collect(),
             engine: EngineInfo {
                 name: app.engine.name().to_owned(),
                 notes: app.engine.notes().to_vec(),

@@ -8,7 +8,7 @@ use management_api::types::{
 
 use crate::hex;
 use crate::platform::Platform;
-use crate::rollout::{Kept, KeptState, internal_url, public_url_of};
+use crate::rollout::{Condition, ServiceNow, internal_url, public_url_of};
 use crate::store::{AuditRow, DeploymentRow, TenantRow, TokenRow};
 use crate::tenant::Tenant;
 
@@ -46,36 +46,34 @@ pub(super) fn deployment(platform: &Platform, row: DeploymentRow) -> Deployment 
     }
 }
 
-/// The services of what serves: those of the live release, and those that the release keeps for it in whose place it serves.
+/// The services of what serves.
 pub(super) fn services(tenant: &Tenant) -> Vec<ServiceStatus> {
-    let (live, lost) = (tenant.live(), tenant.lost());
-    let releases = lost.iter().chain(live.iter());
-    let services = releases.flat_map(|live| live.services());
-    let told: BTreeMap<&str, ServiceStatus> = services
-        .map(|kept| (kept.name.as_str(), service(tenant, kept)))
+    let services = tenant.services_now().into_iter();
+    let told: BTreeMap<String, ServiceStatus> = services
+        .map(|now| (now.name.clone(), service(tenant, now)))
         .collect();
     told.into_values().collect()
 }
 
-fn service(tenant: &Tenant, kept: &Kept) -> ServiceStatus {
-    let (state, message, targets) = match kept.state() {
-        KeptState::Serving(targets) => ("serving", None, targets),
-        KeptState::Starting => ("starting", None, Vec::new()),
-        KeptState::Down(why) => ("down", Some(why), Vec::new()),
-        KeptState::Ended { why, well } => {
+fn service(tenant: &Tenant, now: ServiceNow) -> ServiceStatus {
+    let (state, message, instances) = match now.condition {
+        Condition::Serving(instances) => ("serving", None, instances),
+        Condition::Starting => ("starting", None, Vec::new()),
+        Condition::Down(why) => ("down", Some(why), Vec::new()),
+        Condition::Ended { why, well } => {
             (if well { "done" } else { "failed" }, Some(why), Vec::new())
         }
     };
     ServiceStatus {
-        name: kept.name.clone(),
         state: state.to_owned(),
         message,
-        deployment: kept.row.number,
-        digest: kept.service.digest.clone(),
-        replicas: kept.service.replicas,
-        instances: targets.into_iter().map(|target| target.id).collect(),
-        public_url: public_url_of(tenant, &kept.service),
-        internal_url: internal_url(tenant, &kept.name, &kept.service),
+        deployment: now.deployment,
+        digest: now.service.digest.clone(),
+        replicas: now.service.replicas,
+        instances,
+        public_url: public_url_of(tenant, &now.service),
+        internal_url: internal_url(tenant, &now.name, &now.service),
+        name: now.name,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engines::orchestrator::Address;
 use management_api::types::{Failure, Protocol};
 use proxy::{Forwarded, Proxy, Settings};
 
@@ -189,8 +190,8 @@ impl<'a> Addresses<'a> {
         match output {
             PUBLIC_URL => public(tenant, service),
             INTERNAL_URL => internal(tenant, name, service),
-            INTERNAL_HOST => Some(door(tenant, name, service)?.ip().to_string()),
-            INTERNAL_PORT => Some(door(tenant, name, service)?.port().to_string()),
+            INTERNAL_HOST => Some(tenant.inside(name, service.protocol?)?.host),
+            INTERNAL_PORT => Some(tenant.inside(name, service.protocol?)?.port.to_string()),
             _ => None,
         }
     }
@@ -208,8 +209,14 @@ pub(crate) fn internal(tenant: &Tenant, name: &str, service: &Service) -> Option
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
     };
-    let address = door(tenant, name, service)?;
-    Some(format!("{scheme}://{address}"))
+    let Address { host, port } = tenant.inside(name, service.protocol?)?;
+    // Of version 6: brackets keep it apart from the port.
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    Some(format!("{scheme}://{host}:{port}"))
 }
 
 pub(super) fn door(tenant: &Tenant, name: &str, service: &Service) -> Option<SocketAddr> {

@@ -223,7 +223,7 @@ pub(crate) fn bounds(resources: &Resources) -> engines::Resources {
 
 /// The service's own variables, the versions of the secrets that it names, and the addresses that it is told. What values name is
 /// put in here and nowhere else: secrets are in clear in what the engine is given, and in nothing that is kept.
-async fn environment(
+pub(super) async fn environment(
     platform: &Platform,
     row: &DeploymentRow,
     name: &str,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
 use super::probe::no_longer;
+use super::release::Condition;
 use super::restart::{is_done, starts_again};
 use super::{health, instances};
 use crate::deployments::Service;
@@ -178,6 +179,18 @@ impl Kept {
 
     pub(crate) fn state(&self) -> KeptState {
         self.board.state.borrow().clone()
+    }
+
+    /// How it is, for everybody who asks nothing of its instances.
+    pub(crate) fn condition(&self) -> Condition {
+        match self.state() {
+            KeptState::Starting => Condition::Starting,
+            KeptState::Serving(targets) => {
+                Condition::Serving(targets.into_iter().map(|target| target.id).collect())
+            }
+            KeptState::Down(why) => Condition::Down(why),
+            KeptState::Ended { why, well } => Condition::Ended { why, well },
+        }
     }
 
     /// Where its instances are that serve.

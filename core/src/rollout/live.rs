@@ -9,29 +9,12 @@ use futures_util::future::join_all;
 use proxy::{Retired, Rule};
 
 use super::kept::{Kept, KeptState, Running};
+use super::release::{LiveState, ServiceNow, worst};
 use crate::deployments::{Capsule, Service};
 use crate::platform::App;
 use crate::store::DeploymentRow;
 use crate::tenant::Tenant;
 use crate::traffic::Gets;
-
-/// How a release is: as the worst of its services.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LiveState {
-    /// Not all services have a healthy instance yet.
-    Starting,
-    /// All services have.
-    Serving,
-    /// A service has none; the last one ended, for this reason. Others will be started.
-    Down(String),
-    /// Nothing is started again of a service that has failed, or of any.
-    Ended {
-        /// Why the last one ended.
-        why: String,
-        /// Whether all have done their work.
-        well: bool,
-    },
-}
 
 /// A release that is kept running until somebody takes it over. Services that it shares with another one are kept by one
 /// of the two only.
@@ -85,44 +68,22 @@ impl Live {
         self.services.get(name)
     }
 
-    /// The worst of its services; which one it is, where there are several.
+    /// How it is.
     pub(crate) fn state(&self) -> LiveState {
-        let states: Vec<_> = self
-            .services
-            .values()
-            .map(|kept| (kept, kept.state()))
-            .collect();
-        let told = |kept: &Kept, why: &String| {
-            if self.row.capsule.is_single() {
-                why.clone()
-            } else {
-                format!("{}: {why}", kept.name)
-            }
-        };
-        for (kept, state) in &states {
-            if let KeptState::Down(why) = state {
-                return LiveState::Down(told(kept, why));
-            }
-        }
-        let mut done = None;
-        for (kept, state) in &states {
-            match state {
-                KeptState::Ended { why, well: false } => {
-                    let why = told(kept, why);
-                    return LiveState::Ended { why, well: false };
-                }
-                KeptState::Ended { why, well: true } => done = Some(told(kept, why)),
-                _ => {}
-            }
-        }
-        let is = |wanted: fn(&KeptState) -> bool| states.iter().any(|(_, state)| wanted(state));
-        match done {
-            _ if is(|state| *state == KeptState::Starting) => LiveState::Starting,
-            Some(why) if !is(|state| matches!(state, KeptState::Serving(_))) => {
-                LiveState::Ended { why, well: true }
-            }
-            _ => LiveState::Serving,
-        }
+        let services = self.services.values();
+        let services = services.map(|kept| (kept.name.as_str(), kept.condition()));
+        worst(&services.collect::<Vec<_>>(), self.row.capsule.is_single())
+    }
+
+    /// Its services, as they are.
+    pub(crate) fn services_now(&self) -> Vec<ServiceNow> {
+        let services = self.services.values().map(|kept| ServiceNow {
+            name: kept.name.clone(),
+            service: kept.service.clone(),
+            deployment: kept.row.number,
+            condition: kept.condition(),
+        });
+        services.collect()
     }
 
     /// Whether nothing of it is started any more.

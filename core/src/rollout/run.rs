@@ -238,6 +238,10 @@ impl Part {
 
 impl Rollout {
     async fn carry_out(mut self) -> State {
+        if let Some(engine) = self.app.engine.orchestrator().cloned() {
+            self.order(engine).await;
+            return self.state;
+        }
         match self.forward().await {
             Ok(retired) => self.finish(retired).await,
             Err(stop) => self.undo(stop).await,

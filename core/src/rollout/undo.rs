@@ -11,7 +11,8 @@ use proxy::Retired;
 
 use super::failure;
 use super::kept::{Kept, Running};
-use super::live::{Live, LiveState};
+use super::live::Live;
+use super::release::LiveState;
 use super::run::{Rollout, Stop, drain};
 use crate::deployments::State;
 use crate::platform::App;
@@ -27,8 +28,24 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 impl Rollout {
     /// Puts everything back as it was.
     pub(super) async fn undo(&mut self, stop: Stop) {
-        let aborted = matches!(stop, Stop::Aborted);
         let shifted = matches!(self.state, State::Shifting | State::Paused);
+        self.note_undo(stop).await;
+        self.hand_back().await;
+        let (end, message) = match self.old.clone() {
+            None => {
+                let retired = self.tenant.stop_all_traffic();
+                self.end_new(retired).await;
+                (State::Failed, "no release was serving before".to_owned())
+            }
+            Some(old) if self.old_let_go => self.start_again(&old).await,
+            Some(old) => self.return_to(old, shifted).await,
+        };
+        self.insist(end, &message, None).await;
+    }
+
+    /// Writes down that it is undone, and why.
+    pub(super) async fn note_undo(&mut self, stop: Stop) {
+        let aborted = matches!(stop, Stop::Aborted);
         let failure = self.explain(stop).await;
         tracing::warn!(
             tenant = self.tenant.id,
@@ -44,17 +61,6 @@ impl Rollout {
         }
         self.insist(State::RollingBack, &message, Some(failure))
             .await;
-        self.hand_back().await;
-        let (end, message) = match self.old.clone() {
-            None => {
-                let retired = self.tenant.stop_all_traffic();
-                self.end_new(retired).await;
-                (State::Failed, "no release was serving before".to_owned())
-            }
-            Some(old) if self.old_let_go => self.start_again(&old).await,
-            Some(old) => self.return_to(old, shifted).await,
-        };
-        self.insist(end, &message, None).await;
     }
 
     /// The old release still runs, or some of it.

@@ -15,8 +15,8 @@ use crate::tenant::Tenant;
 use crate::tls::Tls;
 
 /// Requests through the proxy before the first one that fails is believed.
-const VERIFICATIONS: u32 = 5;
-const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const VERIFICATIONS: u32 = 5;
+pub(super) const VERIFICATION_PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks where its users will.
 pub(super) async fn verify(rollout: &Rollout, part: &Part) -> Result<(), Failure> {
@@ -100,7 +100,7 @@ impl Asked {
 }
 
 /// The service that a path leads to, whatever the host.
-fn leads_to(capsule: &Capsule, path: &str) -> Option<String> {
+pub(super) fn leads_to(capsule: &Capsule, path: &str) -> Option<String> {
     let path = path.split('?').next().unwrap_or(path);
     let rules = rules(capsule).into_iter();
     let any_host = rules.filter(|rule| rule.host.is_none());

@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0007_stand_in.sql"),
     migration!("0008_restart.sql"),
     migration!("0009_services.sql"),
+    migration!("0010_turns.sql"),
 ];
 
 /// What PostgreSQL needs before there is a schema.

@@ -102,6 +102,30 @@ impl Store {
         .await
     }
 
+    /// The next turn of a tenant, above all that were given and above `seen`: a database that comes from a backup may have
+    /// forgotten some.
+    pub(crate) async fn next_turn(&self, id: &str, seen: u64) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.write(move |transaction| {
+            let sql = "UPDATE tenants SET turn = CASE WHEN turn < ?2 THEN ?2 ELSE turn END + 1
+                 WHERE id = ?1 AND deleted_at IS NULL RETURNING turn";
+            let turn = transaction.optional(sql, params![id, signed(seen)], |row| {
+                Ok::<i64, StoreError>(row.get(0)?)
+            })?;
+            turn.map(unsigned).ok_or(StoreError::NoTenant { id })
+        })
+        .await
+    }
+
+    /// Ids of the tenants that were deleted.
+    pub(crate) async fn deleted_tenants(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|transaction| {
+            let sql = "SELECT id FROM tenants WHERE deleted_at IS NOT NULL ORDER BY id";
+            transaction.all(sql, &[], |row| Ok(row.get(0)?))
+        })
+        .await
+    }
+
     /// Marks a tenant as deleted and ends its tokens. Refused while a deployment is in progress.
     pub(crate) async fn delete_tenant(&self, id: &str, by: &Actor) -> Result<(), StoreError> {
         let (id, by) = (id.to_owned(), by.clone());
@@ -158,6 +182,7 @@ mod tests {
     with_each_database!(
         a_deleted_id_is_not_given_out_again_but_its_port_is,
         two_tenants_cannot_have_one_port,
+        turns_grow_also_behind_those_that_were_forgotten,
     );
 
     fn row(id: &str, port: u16) -> TenantRow {
@@ -186,6 +211,17 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(store.tenants().await.unwrap().len(), 1);
+    }
+
+    async fn turns_grow_also_behind_those_that_were_forgotten(store: &Store) {
+        let by = Actor::server();
+        store.create_tenant(row("a", 2000), &by).await.unwrap();
+        for (seen, turn) in [(0, 1), (0, 2), (1, 3), (7, 8), (8, 9)] {
+            assert_eq!(store.next_turn("a", seen).await.unwrap(), turn);
+        }
+        store.delete_tenant("a", &by).await.unwrap();
+        assert!(store.next_turn("a", 0).await.is_err());
+        assert_eq!(store.deleted_tenants().await.unwrap(), ["a"]);
     }
 
     async fn two_tenants_cannot_have_one_port(store: &Store) {

@@ -15,8 +15,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     ListNetworksOptionsBuilder, StartContainerOptions,
 };
-use oci::{Digest, Repository};
-use secrecy::SecretString;
+use oci::Digest;
 use tokio::sync::watch;
 
 use super::container::{self, HOST, Labels, SERVER};
@@ -31,6 +30,7 @@ use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
 use crate::error::EngineError;
 use crate::folder;
 use crate::instance::{Instance, Life};
+use crate::registry::Registry;
 use crate::resources::Resources;
 use crate::seats::{Seat, Seats};
 use crate::volumes::{Hold, Holders, VolumeId, VolumeInfo};
@@ -58,15 +58,6 @@ pub enum Network {
     Host,
     /// A network of Docker's, in which each instance has an address of its own. It is made when it is not there.
     Named(String),
-}
-
-/// The platform's registry, as the Docker Engine is to reach it.
-pub trait Registry: Send + Sync + 'static {
-    /// `host:port`.
-    fn host(&self) -> String;
-
-    /// A bearer token that allows to pull from one repository, for a few minutes.
-    fn token(&self, repository: &Repository) -> SecretString;
 }
 
 /// Runs images as containers. A handle: clones are the same engine.

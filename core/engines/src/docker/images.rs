@@ -13,9 +13,9 @@ use oci::{Digest, Repository};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 
-use super::engine::Registry;
 use super::errors::{failed, is_conflict, is_missing, reason};
 use crate::error::EngineError;
+use crate::registry::Registry;
 
 /// For one image, from the registry of this machine.
 const PULL_PATIENCE: Duration = Duration::from_mins(10);

@@ -129,6 +129,7 @@ impl Log {
             at: millis(at),
             stream,
             text,
+            number: None,
         }));
         if self.stdout.is_empty() && self.stderr.is_empty() {
             self.noted = self.seen.as_ref().map(|(at, _)| at.clone());

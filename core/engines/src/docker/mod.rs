@@ -19,4 +19,4 @@ mod record;
 mod subnet;
 mod volumes;
 
-pub use engine::{DockerEngine, Network, Registry, Settings};
+pub use engine::{DockerEngine, Network, Settings};

@@ -4,6 +4,7 @@
 mod capture;
 mod file;
 mod lines;
+mod numbered;
 mod tail;
 
 use chrono::{SecondsFormat, Utc};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use capture::Capture;
 pub(crate) use file::LogFile;
 pub(crate) use lines::Splitter;
+pub use numbered::{add_to_log, last_number};
 pub(crate) use tail::tail;
 
 /// One line of the file. Also what other programs read: fields may be added, never renamed.
@@ -23,6 +25,9 @@ pub(crate) struct Line {
     /// Without the line feed. Not UTF-8 is replaced.
     #[serde(rename = "line")]
     pub(crate) text: String,
+    /// Greater than those of all lines before it, where whoever has it first gives numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<u64>,
 }
 
 /// Where a line comes from.
@@ -44,6 +49,7 @@ impl Line {
             at: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             stream,
             text,
+            number: None,
         }
     }
 }

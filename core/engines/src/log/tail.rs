@@ -37,6 +37,17 @@ fn last_lines(path: &Path, count: usize) -> Vec<String> {
     lines
 }
 
+/// The number of the last line that has one.
+pub(super) fn last_number(path: &Path) -> Option<u64> {
+    let text = end_of(path).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines.find_map(|line| line.number)
+}
+
 fn end_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

@@ -14,6 +14,7 @@ use super::services::Wanted;
 use crate::auth::{RegistryAccess, Signer};
 use crate::data_dir::DataDir;
 use crate::deployments::{Capsule, Group, Service, Strategy, capsule_fixture, settle};
+use crate::engine::AnyEngine;
 use crate::http::Limiter;
 use crate::metrics::Metrics;
 use crate::platform::{App, Platform};
@@ -63,7 +64,7 @@ pub(super) fn platform(data: &Path, store: &Store, machine: &Arc<Machine>) -> Ap
         vault: Arc::new(vault()),
         images: Arc::new(oci::Store::open(data.registry()).unwrap()),
         data,
-        engine: Arc::new(Simulated(Arc::clone(machine))),
+        engine: AnyEngine::Instances(Arc::new(Simulated(Arc::clone(machine)))),
         tenants: Tenants::default(),
         metrics: Metrics::new(),
         keeping: Arc::default(),

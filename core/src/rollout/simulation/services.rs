@@ -18,7 +18,7 @@ use super::{TENANT, cases, folder};
 use crate::deployments::{self, APP, State};
 use crate::die::simulated::{die_at, has_died};
 use crate::platform::App;
-use crate::rollout::live::LiveState;
+use crate::rollout::LiveState;
 use crate::rollout::{Unchanged, settle as settled_by};
 use crate::store::deployment_fixtures::tenant;
 use crate::store::fixtures::make_keys_older;
