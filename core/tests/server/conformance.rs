@@ -2,10 +2,69 @@
 //! what runs on, outlive the death of the server at every record, roll back, keep logs.
 //!
 //! The tests are those of the engine of our own, which are written without it in mind. On another engine they run once
-//! more, for the real thing: a new engine is one more line at the end of this file.
+//! more, for the real thing: a new engine is one more line at the end of this file. One that replaces releases by itself has
+//! those of them that ask the API alone.
 
 /// Makes a module of tests for an engine.
 macro_rules! conformance {
+    // What asks the API alone, for engines that replace releases by themselves.
+    (orchestrator: $engine:expr) => {
+        conformance! { $engine =>
+            deploy: [
+                an_image_is_deployed_and_serves_at_the_tenants_url,
+                the_next_release_takes_over_at_the_same_url,
+                tenants_have_urls_images_and_histories_of_their_own,
+            ],
+            failing: [
+                an_application_that_ends_is_told_with_its_last_lines,
+                an_application_ended_by_a_signal_is_told_with_its_number,
+                an_unhealthy_answer_is_told_with_its_status,
+                no_answer_at_all_is_a_time_out,
+                an_image_that_is_not_whole_any_more_is_told_and_changes_nothing,
+                the_server_holds_the_deadline,
+                an_aborted_deployment_leaves_the_old_release,
+            ],
+            records: [
+                of_an_orchestrator,
+                of_an_orchestrator_that_gives_up,
+            ],
+            release_command: [
+                it_runs_in_the_new_image_before_anything_is_started,
+                its_failure_is_told_with_its_last_lines_and_changes_nothing,
+                one_that_never_ends_is_ended_by_the_deadline_or_an_abort,
+            ],
+            rollback: [
+                a_rollback_restores_image_and_environment,
+            ],
+            secrets: [
+                a_rollback_restores_old_values_but_those_that_others_rotate,
+                they_outlive_the_server,
+            ],
+            services: [
+                a_secret_in_a_value_is_put_in_at_the_start_and_shown_nowhere,
+                they_start_behind_what_they_depend_on_and_find_each_other,
+                requests_go_by_host_and_path,
+                what_has_not_changed_runs_on_through_deployments_restarts_and_rollbacks,
+                a_server_of_an_orchestrator_dies_at_every_record,
+            ],
+            supervision: [
+                an_instance_that_ends_is_started_again_at_the_same_url,
+                a_crash_loop_hurts_neither_the_server_nor_the_next_release,
+            ],
+            logs: [
+                logs_are_listed_filtered_and_followed,
+                a_long_line_stays_whole,
+            ],
+            adoption: [
+                after_a_kill_the_same_processes_serve_on,
+                sigterm_leaves_the_release_to_the_next_server,
+                a_log_has_no_gap_between_two_servers,
+            ],
+            resources: [
+                a_release_that_needs_more_memory_than_allowed_is_undone_with_the_reason,
+            ],
+        }
+    };
     ($engine:expr) => {
         conformance! { $engine =>
             checks: [
@@ -135,4 +194,8 @@ macro_rules! conformance {
 
 mod real_docker {
     conformance!(crate::engine::Engine::docker());
+}
+
+mod external {
+    conformance!(orchestrator: crate::engine::Engine::external());
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::docker::{Docker, succeed};
+use crate::orchestrator::Orchestrator;
 
 /// The network of instances, shared by all tests of one Docker Engine.
 const NETWORK: &str = "systemprompt-tests";
@@ -25,11 +26,17 @@ pub(crate) enum Engine {
         docker: Arc<Docker>,
         network: &'static str,
     },
+    External(Arc<Orchestrator>),
 }
 
 impl Engine {
     pub(crate) fn docker() -> Self {
         Self::docker_in(Docker::start(), NETWORK)
+    }
+
+    /// One with a rollout of its own.
+    pub(crate) fn external() -> Self {
+        Self::External(Arc::new(Orchestrator::start()))
     }
 
     /// With instances in another network.
@@ -45,9 +52,33 @@ impl Engine {
 
     /// Runs a test all of whose servers use this engine.
     pub(crate) fn run(self, test: impl FnOnce()) {
+        struct Until;
+        impl Drop for Until {
+            fn drop(&mut self) {
+                // Whatever ends with it ends here, also where the test fails.
+                drop(CURRENT.replace(Engine::Process));
+            }
+        }
         CURRENT.set(self);
+        let _until = Until;
         test();
-        CURRENT.set(Self::Process);
+    }
+
+    /// The state of a deployment whose instances are being started.
+    pub(crate) fn starting(&self) -> &'static str {
+        match self {
+            Self::Process | Self::Docker { .. } => "provisioned",
+            // It gives traffic to what is ready, one by one.
+            Self::External(_) => "shifting",
+        }
+    }
+
+    /// Of those that change nothing before a release command has ended.
+    pub(crate) fn strategies(&self) -> &'static [&'static str] {
+        match self {
+            Self::Process | Self::Docker { .. } => &["rolling", "recreate"],
+            Self::External(_) => &["rolling"],
+        }
     }
 
     /// For the settings of a server, behind those that a test has for the section `[engine]` if it has any.
@@ -58,6 +89,10 @@ impl Engine {
                 "\n[engine]\nkind = \"docker\"\n{engine}\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
                 docker.socket()
             ),
+            Self::External(orchestrator) => format!(
+                "\n[engine]\nkind = \"external\"\n{engine}\n[engine.external]\nsocket = \"{}\"\n",
+                orchestrator.socket().display()
+            ),
         }
     }
 
@@ -66,6 +101,7 @@ impl Engine {
         match self {
             Self::Process => recorded(data),
             Self::Docker { docker, .. } => containers(docker, data),
+            Self::External(orchestrator) => recorded(orchestrator.data()),
         }
     }
 

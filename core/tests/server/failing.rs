@@ -2,6 +2,7 @@
 
 use management_api::types::{Deployment, Failure};
 
+use crate::engine::Engine;
 use crate::harness::Server;
 use crate::image::push;
 
@@ -158,7 +159,8 @@ pub(crate) fn an_aborted_deployment_leaves_the_old_release() {
         health.start_period_ms = 600_000;
     }
     let number = server.deploy(&request).deployment.unwrap();
-    server.wait_for(number, |deployment| deployment.state == "provisioned");
+    let starting = Engine::current().starting();
+    server.wait_for(number, |deployment| deployment.state == starting);
     server.client().abort("local", number).unwrap();
     let done = server.wait(number);
     assert_eq!(
@@ -173,7 +175,7 @@ pub(crate) fn an_aborted_deployment_leaves_the_old_release() {
     let states: Vec<_> = events.map(|event| event.unwrap().state).collect();
     let expected = [
         "requested",
-        "provisioned",
+        starting,
         "aborting",
         "rolling_back",
         "rolled_back",

@@ -146,6 +146,21 @@ impl Case {
         }
     }
 
+    /// What an engine that replaces instances by itself has fewer records for.
+    fn of_an_orchestrator() -> Self {
+        Self {
+            records: 4,
+            ..Self::rolling_with_a_release_command()
+        }
+    }
+
+    fn of_an_orchestrator_that_gives_up() -> Self {
+        Self {
+            strategy: "rolling",
+            ..Self::recreate_that_fails()
+        }
+    }
+
     pub(crate) fn blue_green() -> Self {
         Self {
             strategy: "blue-green",
@@ -227,6 +242,15 @@ impl Case {
 #[test]
 pub(crate) fn rolling_with_a_release_command() {
     Case::rolling_with_a_release_command().check();
+}
+
+/// For another engine: this one has the cases above.
+pub(crate) fn of_an_orchestrator() {
+    Case::of_an_orchestrator().check();
+}
+
+pub(crate) fn of_an_orchestrator_that_gives_up() {
+    Case::of_an_orchestrator_that_gives_up().check();
 }
 
 #[test]

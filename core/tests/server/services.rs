@@ -836,3 +836,8 @@ pub(crate) fn rolling_dies_at_every_record() {
 pub(crate) fn recreate_dies_at_every_record() {
     dies_at_every_record("recreate", 5);
 }
+
+/// For another engine: one that replaces instances by itself has fewer records.
+pub(crate) fn a_server_of_an_orchestrator_dies_at_every_record() {
+    dies_at_every_record("rolling", 3);
+}
