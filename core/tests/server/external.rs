@@ -108,6 +108,32 @@ fn what_it_has_forgotten_it_is_told_again_and_its_silence_is_told() {
 }
 
 #[test]
+fn a_server_that_ends_tells_it_to_return() {
+    with_server(|mut server, orchestrator| {
+        assert_eq!(server.deploy_and_wait("one").state, "succeeded");
+        let slow = [("MODE", "slow"), ("START_MS", "600000")];
+        push(&server, "local", "slow", &slow);
+        let mut request = server.request("slow");
+        if let Some(health) = &mut request.health {
+            health.start_period_ms = 600_000;
+        }
+        let url = server.app_url();
+        let number = server.deploy(&request).deployment.unwrap();
+        until("it is on its way", || {
+            (orchestrator.deployment("local") == Some(number)).then_some(())
+        });
+        assert!(server.terminate().success());
+        assert_eq!(orchestrator.deployment("local"), Some(1));
+        assert_eq!(get(&format!("{url}/version")).as_deref(), Some("one"));
+        let server = server.kill_and_restart();
+        let done = server.wait(number);
+        assert_eq!(done.state, "rolled_back");
+        assert_eq!(done.failure.unwrap().code, "interrupted");
+        serves(&server, "one");
+    });
+}
+
+#[test]
 fn a_database_from_a_backup_gets_behind_the_turns_that_were_given_since() {
     with_server(|mut server, orchestrator| {
         assert_eq!(server.deploy_and_wait("one").state, "succeeded");

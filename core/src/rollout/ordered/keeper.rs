@@ -147,7 +147,7 @@ impl Keeper {
         let release = tenant.release();
         let row = release.as_ref().map(Release::row);
         if tenant.place().is_none() {
-            let asked = orders::place(app, tenant, engine, row).await;
+            let asked = orders::place(tenant, engine, row).await;
             asked.map_err(KeepError::Untold)?;
         }
         // A deployment that begins waits for this.

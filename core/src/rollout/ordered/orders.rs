@@ -37,7 +37,7 @@ pub(super) async fn apply(
         services: Vec::new(),
     };
     if let Some(row) = row {
-        place(app, tenant, engine, Some(row)).await?;
+        place(tenant, engine, Some(row)).await?;
         wanted.deployment = row.number;
         wanted.surge = row.rollout.max_surge.unwrap_or(1);
         wanted.unavailable = row.rollout.max_unavailable.unwrap_or(0);
@@ -74,7 +74,7 @@ pub(super) async fn task(
     engine: &dyn Orchestrator,
     row: &DeploymentRow,
 ) -> Result<Task, Failure> {
-    place(app, tenant, engine, Some(row)).await?;
+    place(tenant, engine, Some(row)).await?;
     let service = resolved(app, row, APP.to_owned(), row.capsule.app()).await?;
     Ok(Task {
         tenant: tenant.id.clone(),
@@ -97,7 +97,6 @@ async fn next_turn(app: &Platform, tenant: &Tenant) -> Result<u64, Failure> {
 
 /// Asks where a tenant and the services of a release are reached: applications are told before they are started.
 pub(super) async fn place(
-    app: &Platform,
     tenant: &Tenant,
     engine: &dyn Orchestrator,
     row: Option<&DeploymentRow>,
@@ -107,11 +106,8 @@ pub(super) async fn place(
     let services = group.into_iter().flat_map(|row| row.capsule.services());
     let listen = services.filter(|(_, service)| service.protocol.is_some());
     let asked = engine.place(tenant.id.clone(), listen.map(|(name, _)| name).collect());
-    let place = tokio::select! {
-        place = asked => place,
-        () = app.shutdown.cancelled() => Err(EngineError::ShuttingDown),
-    };
-    tenant.set_place(place.map_err(|error| failure::not_started(&error))?);
+    let place = asked.await.map_err(|error| failure::not_started(&error))?;
+    tenant.set_place(place);
     Ok(())
 }
 

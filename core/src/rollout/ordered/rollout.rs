@@ -19,6 +19,8 @@ use crate::store::DeploymentRow;
 
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Before it is told once more what it has given up on the way back.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Rollout {
     /// Has the engine carry it out.
@@ -178,29 +180,53 @@ impl Rollout {
         (end, format!("deployment {number} is being brought back"))
     }
 
-    /// Whether the engine has come back to a release, or to none, in time. Whoever keeps the tenant tells it again where it has
-    /// not been told.
+    /// Whether the engine has come back to a release, or to none, in time. A server that ends tells it, and does not wait. Whoever
+    /// keeps the tenant tells it again where it has not been told.
     async fn return_to_order(
         &self,
         engine: &dyn Orchestrator,
         row: Option<&DeploymentRow>,
     ) -> bool {
+        let limit = self.app.settings.rollout.restore();
         let back = async {
-            let (app, tenant) = (&self.app, &self.tenant);
-            let turn = loop {
-                match orders::apply(app, tenant, engine, row, false).await {
-                    Ok(turn) => break turn,
-                    Err(failure) => tracing::error!(
-                        tenant = tenant.id,
-                        deployment = self.row.number,
-                        reason = failure.message,
-                        "the engine was not told to return"
-                    ),
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            };
             loop {
-                let looked = look(app, tenant, engine).await;
+                if let Some(turn) = self.tell_to_return(engine, row).await
+                    && self.has_returned(engine, turn).await
+                {
+                    return true;
+                }
+                if self.app.shutdown.is_cancelled() {
+                    return false;
+                }
+                tokio::time::sleep(TELL_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(limit, back).await.unwrap_or(false)
+    }
+
+    /// Returns the turn of what it was told.
+    async fn tell_to_return(
+        &self,
+        engine: &dyn Orchestrator,
+        row: Option<&DeploymentRow>,
+    ) -> Option<u64> {
+        let told = orders::apply(&self.app, &self.tenant, engine, row, false).await;
+        let untold = |failure: &Failure| {
+            tracing::error!(
+                tenant = self.tenant.id,
+                deployment = self.row.number,
+                reason = failure.message,
+                "the engine was not told to return"
+            );
+        };
+        told.inspect_err(untold).ok()
+    }
+
+    /// Waits for that; false where it does not go on, or nobody can wait any more.
+    async fn has_returned(&self, engine: &dyn Orchestrator, turn: u64) -> bool {
+        let returned = async {
+            loop {
+                let looked = look(&self.app, &self.tenant, engine).await;
                 match looked.map(|observed| progress(observed, turn)) {
                     Ok(Progress::Done) => return true,
                     Ok(Progress::Over(_) | Progress::Other) => return false,
@@ -208,9 +234,8 @@ impl Rollout {
                 }
             }
         };
-        let limit = self.app.settings.rollout.restore();
         tokio::select! {
-            back = tokio::time::timeout(limit, back) => back.unwrap_or(false),
+            returned = returned => returned,
             () = self.app.shutdown.cancelled() => false,
         }
     }

@@ -119,6 +119,12 @@ impl Orchestrator {
         self.world.tenants.lock().unwrap().contains_key(tenant)
     }
 
+    /// The deployment whose release a tenant is to run.
+    pub(crate) fn deployment(&self, tenant: &str) -> Option<u64> {
+        let tenants = self.world.tenants.lock().unwrap();
+        tenants.get(tenant)?.deployment()
+    }
+
     /// The turn that it has of a tenant.
     pub(crate) fn turn(&self, tenant: &str) -> Option<u64> {
         let tenants = self.world.tenants.lock().unwrap();

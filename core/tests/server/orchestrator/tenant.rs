@@ -225,6 +225,11 @@ impl Tenant {
         self.end_instances().await;
     }
 
+    pub(super) fn deployment(&self) -> Option<u64> {
+        let state = self.state();
+        state.wanted.as_ref().map(|wanted| wanted.deployment)
+    }
+
     pub(super) fn turn(&self) -> Option<u64> {
         self.state().turn_wanted()
     }
