@@ -317,11 +317,7 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     // One that has to wait keeps no other waiting.
     futures_util::future::try_join_all(opening).await?;
     if app.engine.orchestrator().is_some() {
-        for deleted in app.store.deleted_tenants().await? {
-            let app_ = App::clone(app);
-            app.tasks
-                .spawn(async move { rollout::forget(&app_, deleted).await });
-        }
+        rollout::forget_all(app, app.store.deleted_tenants().await?);
     }
     // Those of tenants that are gone.
     let (app_, rest) = (App::clone(app), adopted.rest());

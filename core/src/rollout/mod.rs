@@ -27,7 +27,9 @@ pub(crate) use doors::{internal as internal_url, public as public_url_of};
 pub(crate) use instances::{Adopted, LeftRunning, bounds, volume};
 pub(crate) use kept::{Kept, KeptState};
 pub(crate) use live::Live;
-pub(crate) use ordered::{Sight, forget, keep as keep_orders, restore as restore_order};
+pub(crate) use ordered::{
+    Sight, forget, forget_all, keep as keep_orders, restore as restore_order,
+};
 pub(crate) use probe::{Probed, probe_with};
 pub(crate) use recovery::{finish_interrupted, restore_live};
 pub(crate) use release::{Condition, LiveState, Release, ServiceNow};

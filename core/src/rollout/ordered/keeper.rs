@@ -69,26 +69,38 @@ pub(crate) async fn keep(app: &App, tenant: &Arc<Tenant>) {
         .spawn(async move { logs::follow(&app_, &tenant, &*engine).await });
 }
 
-/// Has the engine forget a tenant that was deleted; in the background where that takes long, as often as it takes while this server
-/// is there. The next one asks again.
+/// Has the engine forget a tenant that was deleted; in the background where that takes long.
 pub(crate) async fn forget(app: &App, tenant: String) {
-    let Some(engine) = app.engine.orchestrator().cloned() else {
+    let Some(engine) = app.engine.orchestrator() else {
         return;
     };
     let removed = tokio::time::timeout(FIRST_LOOK, engine.remove(tenant.clone()));
-    if matches!(removed.await, Ok(Ok(()))) {
-        return;
+    if !matches!(removed.await, Ok(Ok(()))) {
+        forget_all(app, vec![tenant]);
     }
+}
+
+/// Has the engine forget tenants that were deleted, one after the other, in the background: as often as it takes while this server
+/// is there. The next one asks again.
+pub(crate) fn forget_all(app: &App, tenants: Vec<String>) {
+    let Some(engine) = app.engine.orchestrator().cloned() else {
+        return;
+    };
     let shutdown = app.shutdown.clone();
-    app.tasks.spawn(async move {
-        let mut pause = FIRST_PAUSE;
-        while let Err(error) = engine.remove(tenant.clone()).await {
-            tracing::warn!(tenant, error = %crate::chain(&error), "a deleted tenant is still the engine's");
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+    let forgetting = async move {
+        for tenant in tenants {
+            let mut pause = FIRST_PAUSE;
+            while let Err(error) = engine.remove(tenant.clone()).await {
+                tracing::warn!(tenant, error = %crate::chain(&error), "a deleted tenant is still the engine's");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    };
+    app.tasks.spawn(async move {
+        tokio::select! {
+            () = forgetting => {}
+            () = shutdown.cancelled() => {}
         }
     });
 }

@@ -30,6 +30,8 @@ enum FollowError {
 pub(super) async fn follow(app: &App, tenant: &Tenant, engine: &dyn Orchestrator) {
     let folder = app.data.logs(&tenant.id);
     let mut told: Option<String> = None;
+    // Read from the logs once, by the first of these.
+    let mut last = None;
     loop {
         let end = async {
             tokio::select! {
@@ -38,7 +40,7 @@ pub(super) async fn follow(app: &App, tenant: &Tenant, engine: &dyn Orchestrator
             }
         };
         let following = async {
-            let why = match write_all(&folder, tenant, engine).await {
+            let why = match write_all(&folder, tenant, engine, &mut last).await {
                 Ok(()) => None,
                 Err(error) => Some(crate::chain(&error)),
             };
@@ -60,11 +62,17 @@ async fn write_all(
     folder: &Path,
     tenant: &Tenant,
     engine: &dyn Orchestrator,
+    last: &mut Option<u64>,
 ) -> Result<(), FollowError> {
-    let path = folder.to_owned();
-    let last = spawn_blocking(move || last_number(&path)).await;
-    let last = last.map_err(io::Error::other)??;
-    let lines = engine.logs(tenant.id.clone(), last).await?;
+    let after = if let Some(last) = *last {
+        last
+    } else {
+        let path = folder.to_owned();
+        let found = spawn_blocking(move || last_number(&path)).await;
+        found.map_err(io::Error::other)??
+    };
+    *last = Some(after);
+    let lines = engine.logs(tenant.id.clone(), after).await?;
     let mut chunks = lines.ready_chunks(AT_ONCE);
     while let Some(chunk) = chunks.next().await {
         let mut broken = None;
@@ -75,9 +83,14 @@ async fn write_all(
                 Err(error) => broken = Some(error),
             }
         }
-        let folder = folder.to_owned();
+        let (folder, number) = (folder.to_owned(), lines.last().map(|line| line.number));
         let written = spawn_blocking(move || write(&folder, lines)).await;
-        written.map_err(io::Error::other)??;
+        if let Err(error) = written.map_err(io::Error::other).flatten() {
+            // How much of it is there, the logs say.
+            *last = None;
+            return Err(error.into());
+        }
+        *last = number.max(*last);
         if let Some(error) = broken {
             return Err(error.into());
         }

@@ -11,6 +11,6 @@ mod rollout;
 mod sight;
 mod url;
 
-pub(crate) use keeper::{forget, keep, restore};
+pub(crate) use keeper::{forget, forget_all, keep, restore};
 pub(crate) use release::Ordered;
 pub(crate) use sight::Sight;
