@@ -20,7 +20,7 @@ use crate::resources::Resources;
 /// change something, and asking for it twice does it once.
 ///
 /// How to write another one: `docs/guides/adding-an-engine.md`. What it has to do is held by the conformance suite,
-/// `core/tests/server/conformance/`.
+/// `core/tests/server/conformance.rs`.
 pub trait Orchestrator: Send + Sync + 'static {
     /// One word, as people choose it in the settings.
     fn name(&self) -> &'static str;
