@@ -47,7 +47,7 @@ impl Line {
     /// The line of `source` that holds the bytes of `span`; where they go over several lines, the
     /// first.
     pub(crate) fn of(path: &Path, source: &str, span: Range<usize>) -> Self {
-        let mut line = Self::raw(path, source, span.clone());
+        let mut line = Self::raw(path, source, &Lines::of(source), span.clone());
         let before = &source[..begin_of_line(source, span.start)];
         line.text = if is_inside_text(before) {
             REDACTED.to_owned()
@@ -58,7 +58,7 @@ impl Line {
     }
 
     /// The same with the text as it is, for callers that know where secrets stand.
-    pub(crate) fn raw(path: &Path, source: &str, span: Range<usize>) -> Self {
+    pub(crate) fn raw(path: &Path, source: &str, lines: &Lines, span: Range<usize>) -> Self {
         let start = floor(source, span.start);
         let end = floor(source, span.end).max(start);
         let begin = begin_of_line(source, start);
@@ -67,7 +67,7 @@ impl Line {
         let until = (end - begin).clamp(inside, text.len());
         Self {
             path: path.to_owned(),
-            line: source[..begin].matches('\n').count() + 1,
+            line: lines.number(begin),
             column: text[..inside].chars().count() + 1,
             length: text[inside..until].chars().count().max(1),
             text: text.to_owned(),
@@ -86,6 +86,21 @@ impl Line {
         let shown = self.text.chars().count().saturating_sub(self.column - 1);
         let carets = "^".repeat(self.length.min(shown).max(1));
         write!(f, "{margin} | {before}{carets}")
+    }
+}
+
+/// Where the lines of a text begin: what is told of many places is not counted from the top for each.
+pub(crate) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(crate) fn of(source: &str) -> Self {
+        let newlines = source.match_indices('\n').map(|(at, _)| at + 1);
+        Self(std::iter::once(0).chain(newlines).collect())
+    }
+
+    /// The number of the line that a byte is in, from 1.
+    fn number(&self, index: usize) -> usize {
+        self.0.partition_point(|begin| *begin <= index)
     }
 }
 

@@ -17,7 +17,7 @@ use deploy_plan::config::{REDACTED, redact_value};
 use toml::de::DeTable;
 
 use crate::check::Fault;
-use crate::diagnostic::{Diagnostic, Line, Place, begin_of_line};
+use crate::diagnostic::{Diagnostic, Line, Lines, Place, begin_of_line};
 
 pub use edit::{EditError, replace};
 
@@ -98,10 +98,12 @@ impl Notes<'_> {
 
     fn finish(mut self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         let (wrong, odd) = (mem::take(&mut self.wrong), mem::take(&mut self.odd));
+        let lines = Lines::of(self.source);
+        self.secrets.sort_by_key(|secret| secret.start);
         let told = |mut notes: Vec<(Range<usize>, Fault)>| {
             notes.sort_by_key(|(span, _)| span.start);
             let told = notes.into_iter().map(|(span, fault)| {
-                let place = Place::Line(self.line(span));
+                let place = Place::Line(self.line(&lines, span));
                 Diagnostic::new(fault.message, place).with_help(fault.help)
             });
             told.collect()
@@ -110,12 +112,15 @@ impl Notes<'_> {
     }
 
     /// The line that a piece of the file is in, without secrets.
-    fn line(&self, span: Range<usize>) -> Line {
+    fn line(&self, lines: &Lines, span: Range<usize>) -> Line {
         let begin = begin_of_line(self.source, span.start);
-        let mut line = Line::raw(self.path, self.source, span);
+        let mut line = Line::raw(self.path, self.source, lines, span);
         let end = begin + line.text.len();
-        let is_secret = |secret: &Range<usize>| secret.start < end && begin < secret.end;
-        if self.secrets.iter().any(is_secret) {
+        // They are texts of the file, and none is within another: of those that begin before the line ends, the last one reaches
+        // furthest.
+        let before = self.secrets.partition_point(|secret| secret.start < end);
+        let last = before.checked_sub(1).map(|last| &self.secrets[last]);
+        if last.is_some_and(|secret| begin < secret.end) {
             REDACTED.clone_into(&mut line.text);
             return line;
         }
