@@ -236,7 +236,7 @@ pub(crate) enum Plane {
 /// What happens when something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
-    /// The command ends at once with 1, and everything stays as it is then [default].
+    /// The default: the command ends at once with 1, and everything stays as it is then.
     Strict,
     /// What has changed returns to what it was; independent images are built side by side, and unchanged ones not at all.
     Guarded,
