@@ -12,7 +12,7 @@ use deploy_pipeline::aramb::install::Install;
 use deploy_pipeline::aramb::{Cli, ControlPlane, Finished, OwnPlatform, Policy, Request, deploy};
 use deploy_pipeline::events::Reporter;
 use deploy_pipeline::interrupt::Interrupts;
-use deploy_plan::aramb::{FlowError, Wanted};
+use deploy_plan::aramb::{FlowError, FlowStep, Wanted};
 use deploy_plan::config;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::Failure;
@@ -51,9 +51,13 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
     let plane = chosen(flags, &variables, command.is_some());
     let mut request = match request(file, flags, plane) {
         Ok(request) => request,
-        Err(details) => {
+        Err(details) if flags.target.output == Output::Human => {
             err(&format!("error: {details}\n"));
             return Exit::Usage;
+        }
+        Err(details) => {
+            let error = FlowError::new(FlowStep::Read, "usage", Exit::Usage, details);
+            return refused(policy(flags), error.with("cargo xtask deploy --help"), flags);
         }
     };
     let interrupts = match Interrupts::catch() {
@@ -65,26 +69,25 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
     };
     let reporter = render::reporter();
     let redactor = render::redactor();
-    let mut plane: Box<dyn ControlPlane> = match plane {
+    let found: Result<Box<dyn ControlPlane>, (FlowStep, Failure)> = match plane {
         Plane::Aramb => match aramb(command, variables, flags, &request, &reporter) {
-            Ok(plane) => Box::new(plane),
-            Err(failure) => {
-                drop(reporter);
-                render::result::failed(std::slice::from_ref(&failure), flags.target.output);
-                return failure.exit;
-            }
+            Ok(plane) => Ok(Box::new(plane)),
+            Err(failure) => Err((FlowStep::Install, failure)),
         },
         Plane::Platform => match settings(&request.path, &variables, flags) {
             Ok(settings) => {
                 request.timeout = settings.config.deploy.timeout.as_std();
-                Box::new(platform(settings, variables, flags, &reporter))
+                Ok(Box::new(platform(settings, variables, flags, &reporter)))
             }
-            Err(failure) => {
-                drop(reporter);
-                render::result::failed(std::slice::from_ref(&failure), flags.target.output);
-                return failure.exit;
-            }
+            Err(failure) => Err((FlowStep::Platform, failure)),
         },
+    };
+    let mut plane = match found {
+        Ok(plane) => plane,
+        Err((step, failure)) => {
+            drop(reporter);
+            return refused(request.policy, FlowError::of(step, &failure), flags);
+        }
     };
     let finished = deploy(
         &request,
@@ -187,18 +190,15 @@ fn request(file: PathBuf, flags: &Deploy, plane: Plane) -> Result<Request, Strin
         None => TIMEOUT,
     };
     let wanted = if !aramb.services.is_empty() {
-        Wanted::Services(aramb.services.clone())
+        Wanted::Services(trimmed(&aramb.services))
     } else if !aramb.backend_services.is_empty() {
-        Wanted::Backends(aramb.backend_services.clone())
+        Wanted::Backends(trimmed(&aramb.backend_services))
     } else {
         Wanted::All
     };
     Ok(Request {
         path: file,
-        policy: match aramb.policy {
-            Some(cli::Policy::Guarded) => Policy::Guarded,
-            Some(cli::Policy::Strict) | None => Policy::Strict,
-        },
+        policy: policy(flags),
         wanted,
         skip_build: flags.skip_build,
         push: aramb.push_registry,
@@ -208,6 +208,19 @@ fn request(file: PathBuf, flags: &Deploy, plane: Plane) -> Result<Request, Strin
         dry_run: flags.dry_run,
         timeout,
     })
+}
+
+fn policy(flags: &Deploy) -> Policy {
+    match flags.aramb.policy {
+        Some(cli::Policy::Guarded) => Policy::Guarded,
+        Some(cli::Policy::Strict) | None => Policy::Strict,
+    }
+}
+
+/// `a, b` names the same as `a,b`: no name has a blank in it.
+fn trimmed(names: &[String]) -> Vec<String> {
+    let names = names.iter();
+    names.map(|name| name.trim().to_owned()).collect()
 }
 
 /// A flag that is not heeded would be a lie.
@@ -253,6 +266,13 @@ fn refuse_others(flags: &Deploy, plane: Plane) -> Result<(), String> {
         "{} does not go with an aramb.toml and {whose}; see docs/guides/aramb.md",
         given.join(", ")
     ))
+}
+
+/// It ends before a step was taken.
+fn refused(policy: Policy, error: FlowError, flags: &Deploy) -> Exit {
+    let finished = Finished::refused(policy, error);
+    conclude(&finished, flags.target.output);
+    finished.exit
 }
 
 fn conclude(finished: &Finished, output: Output) {

@@ -1,6 +1,5 @@
 //! `cargo xtask plan`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use deploy_config::aramb::{self, ARAMB_TOML};
@@ -14,7 +13,7 @@ use crate::render;
 
 pub(crate) fn run(project: Option<&Path>, flags: &Plan) -> Result<(), Failures> {
     let path = find(project, flags.config.as_deref()).map_err(|failure| vec![failure])?;
-    let source = fs::read_to_string(&path).map_err(|error| {
+    let source = aramb::load(&path).map_err(|error| {
         let details = format!("cannot read {}: {error}", path.display());
         vec![failure(
             "aramb_unreadable",

@@ -109,6 +109,12 @@ impl Ignore {
         excluded
     }
 
+    /// Whether `path` is excluded, and all that may be below it.
+    #[must_use]
+    pub fn excludes_all(&self, path: &Path) -> bool {
+        self.excludes(path).is_some() && !self.may_include_below(path)
+    }
+
     /// Whether something below the directory `path` may be included though the directory is not.
     pub(crate) fn may_include_below(&self, path: &Path) -> bool {
         let exceptions = self.rules.iter().filter(|rule| rule.exception);

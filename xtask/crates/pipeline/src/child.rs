@@ -2,7 +2,7 @@
 //! arranged when the user wants out.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -26,6 +26,9 @@ pub(crate) const PRIVATE: [&str; 4] = [
 const GRACE: Duration = Duration::from_secs(3);
 /// How long what a program has left behind may hold its outputs open.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// A longer line is cut into several: some programs write without an end.
+const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// A command that inherits none of them.
 pub(crate) fn without_secrets(command: xshell::Cmd<'_>) -> xshell::Cmd<'_> {
@@ -227,7 +230,7 @@ fn lines(source: io::PipeReader, mut take: impl FnMut(&str)) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        match source.read_until(b'\n', &mut line) {
+        match source.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);

@@ -1,9 +1,9 @@
-//! Ctrl-C and SIGTERM: the first asks for a safe end, the second for an immediate one.
+//! Ctrl-C, SIGTERM and the end of a terminal (SIGHUP): the first asks for a safe end, the second for an immediate one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Counts the interrupts of this process.
 #[derive(Clone, Default)]
@@ -17,6 +17,9 @@ impl Interrupts {
     pub fn catch() -> std::io::Result<Self> {
         let interrupts = Self::default();
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        if !outlives_its_terminal() {
+            signals.add_signal(SIGHUP)?;
+        }
         let count = interrupts.count.clone();
         std::thread::Builder::new()
             .name("interrupts".to_owned())
@@ -62,4 +65,14 @@ impl Interrupts {
         interrupts.raise();
         interrupts
     }
+}
+
+/// Whether we were started to go on without a terminal, as `nohup` does. Where the system does not tell, we were not.
+fn outlives_its_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    // Bits are counted from the lowest, signals from 1.
+    ignored.is_some_and(|bits| bits & (1 << (SIGHUP - 1)) != 0)
 }

@@ -5,6 +5,7 @@
 
 mod edit;
 mod fields;
+mod load;
 mod read;
 mod rules;
 
@@ -20,6 +21,7 @@ use crate::check::Fault;
 use crate::diagnostic::{Diagnostic, Line, Lines, Place, begin_of_line};
 
 pub use edit::{EditError, replace};
+pub use load::load;
 
 /// The file's name, in the root of a project.
 pub const ARAMB_TOML: &str = "aramb.toml";

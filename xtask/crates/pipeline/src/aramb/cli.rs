@@ -231,7 +231,7 @@ impl ControlPlane for Cli {
         if !said.is_good {
             return Err(failed(said.words()));
         }
-        let slug = said.json().and_then(|answer| {
+        let slug = said.json("slug").and_then(|answer| {
             let slug = answer.get("slug")?.as_str()?.trim().to_owned();
             (!slug.is_empty()).then_some(slug)
         });
@@ -245,6 +245,11 @@ impl ControlPlane for Cli {
             return Err(failed(vec![line]));
         }
         Ok(Application { id, slug })
+    }
+
+    fn builds_from_folder(&mut self, flow: &Flow<'_>, build: usize) -> bool {
+        let native = self.native.as_mut();
+        native.is_none_or(|native| native.builds_from_folder(flow, build))
     }
 
     fn build(&mut self, flow: &Flow<'_>, builds: &[Build]) -> Result<Vec<Built>, FlowError> {
@@ -303,7 +308,7 @@ impl ControlPlane for Cli {
         let mut waited = Waited::default();
         for &position in services {
             let service = &flow.file.services[position];
-            let (deployed, error) = self.wait_for(flow, position, service, deadline);
+            let (deployed, error) = self.wait_for(flow, position, service, Some(deadline));
             let is_bad = !deployed.is_healthy && !deployed.is_unknown;
             waited.services.push(deployed);
             if let Some(error) = error {
@@ -321,15 +326,10 @@ impl ControlPlane for Cli {
     }
 
     fn look(&mut self, flow: &Flow<'_>, services: &[usize]) -> Waited {
-        let once = Flow {
-            timeout: Duration::ZERO,
-            is_patient: false,
-            ..*flow
-        };
         let mut waited = Waited::default();
         for &position in services {
             let service = &flow.file.services[position];
-            let (deployed, error) = self.wait_for(&once, position, service, Instant::now());
+            let (deployed, error) = self.wait_for(flow, position, service, None);
             waited.services.push(deployed);
             if error.is_some() {
                 waited.error = error;

@@ -16,6 +16,8 @@ use super::state::State;
 
 /// Under which name the state has it.
 const KEPT: &str = "replaced.json";
+/// Under which name the state has what could not be put back.
+const ASIDE: &str = "before.toml";
 
 /// Why the file is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,12 @@ pub(super) enum FileError {
     /// It has changed, and cannot be read any more.
     #[error("it has changed and is not valid now, so that the images in it cannot be taken out")]
     Unreadable,
+    /// It was changed while it was an earlier one.
+    #[error(
+        "it was changed while it was the file of the earlier deployment, on the way back to that, and stays so; what it was \
+         before is in {}", .0.display()
+    )]
+    Earlier(PathBuf),
 }
 
 /// A file before and after.
@@ -37,6 +45,9 @@ struct Kept {
     original: String,
     /// All that took its place, one after the other.
     written: Vec<String>,
+    /// The original is somebody's of after the beginning.
+    #[serde(default)]
+    is_edited: bool,
 }
 
 /// How a file was put back.
@@ -91,6 +102,7 @@ impl<'s> Replaced<'s> {
             kept: Kept {
                 original: source.to_owned(),
                 written: Vec::new(),
+                is_edited: false,
             },
             open: true,
         };
@@ -98,8 +110,16 @@ impl<'s> Replaced<'s> {
         Ok(replaced)
     }
 
-    /// Replaces the file once more.
+    /// Replaces the file once more. What somebody has changed in it meanwhile is what it is put back to.
     pub(super) fn again(&mut self, text: String) -> Result<(), FileError> {
+        if !self.kept.written.is_empty() {
+            let current = fs::read_to_string(&self.path)?;
+            let (original, how) = restored(&self.kept, &current, self.state)?;
+            if how == Restored::ImagesAlone {
+                self.kept.original = original;
+                self.kept.is_edited = true;
+            }
+        }
         self.kept.written.push(text);
         self.state.write(KEPT, &self.kept)?;
         self.state.replace(&self.path, self.written().as_bytes())?;
@@ -145,7 +165,12 @@ pub(super) fn restore_left(state: &State, path: &Path) -> Result<Restored, FileE
 
 fn restore(state: &State, path: &Path, kept: &Kept) -> Result<Restored, FileError> {
     let current = fs::read_to_string(path)?;
-    let (text, how) = restored(kept, &current)?;
+    let restored = restored(kept, &current, state);
+    if let Err(FileError::Earlier(_)) = restored {
+        state.write_bytes(ASIDE, kept.original.as_bytes())?;
+        state.remove(KEPT)?;
+    }
+    let (text, how) = restored?;
     if text != current {
         state.replace(path, text.as_bytes())?;
     }
@@ -154,13 +179,20 @@ fn restore(state: &State, path: &Path, kept: &Kept) -> Result<Restored, FileErro
 }
 
 /// The text without the images.
-fn restored(kept: &Kept, current: &str) -> Result<(String, Restored), FileError> {
-    let Kept { original, written } = kept;
+fn restored(kept: &Kept, current: &str, state: &State) -> Result<(String, Restored), FileError> {
+    let Kept {
+        original, written, ..
+    } = kept;
     if current == original {
         return Ok((original.clone(), Restored::Already));
     }
     if written.iter().any(|written| current == written) {
-        return Ok((original.clone(), Restored::Whole));
+        let how = if kept.is_edited {
+            Restored::ImagesAlone
+        } else {
+            Restored::Whole
+        };
+        return Ok((original.clone(), how));
     }
     if written
         .iter()
@@ -168,7 +200,10 @@ fn restored(kept: &Kept, current: &str) -> Result<(String, Restored), FileError>
     {
         return Ok((original.clone(), Restored::WithoutNotes));
     }
-    let text = written.first().ok_or(FileError::Unreadable)?;
+    let [text] = written.as_slice() else {
+        // The file of an earlier deployment was changed: no image is to be taken out of that, all of it is another file.
+        return Err(FileError::Earlier(state.path(ASIDE)));
+    };
     Ok((
         without_images(original, text, current)?,
         Restored::ImagesAlone,
@@ -249,12 +284,18 @@ type = "build"
         ORIGINAL.replace("${101.outputs.IMAGE_URL}", "shop/api-build:abc")
     }
 
-    fn check(current: &str, expected: &str, how: Restored) {
-        let kept = Kept {
+    fn kept() -> Kept {
+        Kept {
             original: ORIGINAL.to_owned(),
             written: vec![written()],
-        };
-        let (text, found) = restored(&kept, current).unwrap();
+            is_edited: false,
+        }
+    }
+
+    fn check(current: &str, expected: &str, how: Restored) {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::of(&folder.path().join("aramb.toml")).unwrap();
+        let (text, found) = restored(&kept(), current, &state).unwrap();
         assert_eq!(text, expected);
         assert_eq!(found, how);
     }
@@ -271,11 +312,9 @@ type = "build"
         let edited = noted.replace("cmd = 'x'", "cmd = 'y'");
         let expected = edited.replace("shop/api-build:abc", "${101.outputs.IMAGE_URL}");
         check(&edited, &expected, Restored::ImagesAlone);
-        let kept = Kept {
-            original: ORIGINAL.to_owned(),
-            written: vec![written()],
-        };
-        let broken = restored(&kept, &format!("{}[[", written()));
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::of(&folder.path().join("aramb.toml")).unwrap();
+        let broken = restored(&kept(), &format!("{}[[", written()), &state);
         assert!(matches!(broken, Err(FileError::Unreadable)), "{broken:?}");
     }
 
@@ -294,6 +333,36 @@ type = "build"
         let state = State::of(&path).unwrap();
         assert_eq!(restore_left(&state, &path).unwrap(), Restored::Whole);
         assert_eq!(fs::read_to_string(&path).unwrap(), ORIGINAL);
+        assert_eq!(restore_left(&state, &path).unwrap(), Restored::Already);
+    }
+
+    #[test]
+    fn what_somebody_changes_outlives_the_way_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("aramb.toml");
+        fs::write(&path, ORIGINAL).unwrap();
+        let state = State::of(&path).unwrap();
+        let earlier = written().replace(":abc", ":old").replace("'x'", "'w'");
+        let begin = || Replaced::by(&state, &path, ORIGINAL, written()).unwrap();
+        let mut replaced = begin();
+        fs::write(&path, written().replace("'x'", "'y'")).unwrap();
+        replaced.again(earlier.clone()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), earlier);
+        assert_eq!(replaced.restore().unwrap(), Restored::ImagesAlone);
+        let edited = ORIGINAL.replace("'x'", "'y'");
+        assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+        // In the earlier file it cannot be told from what was there: nothing is thrown away.
+        fs::write(&path, ORIGINAL).unwrap();
+        let mut replaced = begin();
+        replaced.again(earlier.clone()).unwrap();
+        let edited = earlier.replace("'w'", "'z'");
+        fs::write(&path, &edited).unwrap();
+        let error = replaced.restore().unwrap_err();
+        let FileError::Earlier(aside) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+        assert_eq!(fs::read_to_string(aside).unwrap(), ORIGINAL);
         assert_eq!(restore_left(&state, &path).unwrap(), Restored::Already);
     }
 

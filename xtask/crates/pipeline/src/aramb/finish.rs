@@ -40,6 +40,14 @@ pub struct Finished {
     pub exit: Exit,
 }
 
+impl Finished {
+    /// The end before the beginning.
+    #[must_use]
+    pub fn refused(policy: Policy, error: FlowError) -> Self {
+        Progress::new(policy).finish(&ArambFile::default(), Some(error))
+    }
+}
+
 /// What is known so far.
 pub(super) struct Progress {
     begun: Instant,
@@ -113,7 +121,7 @@ impl Progress {
     /// The strict flow knows one end for all that goes wrong.
     fn exit(&self, error: &FlowError) -> Exit {
         match self.policy {
-            _ if error.exit == Exit::Interrupted => Exit::Interrupted,
+            _ if [Exit::Interrupted, Exit::Usage].contains(&error.exit) => error.exit,
             Policy::Strict => Exit::Other,
             Policy::Guarded => error.exit,
         }

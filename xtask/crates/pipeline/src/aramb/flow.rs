@@ -21,7 +21,7 @@ use crate::redact::{Redacting, Redactor};
 use super::file::{FileError, Replaced, Restored, restore_left};
 use super::finish::{Finished, Progress, all_of};
 use super::plane::{Application, Build, Built, ControlPlane, Flow};
-use super::reuse::Images;
+use super::reuse::{Images, Sources};
 use super::state::{State, StateError};
 use super::{git, interrupted};
 
@@ -83,7 +83,12 @@ pub fn deploy(
     let found = fs::canonicalize(&request.path);
     let path = found.as_ref().unwrap_or(&request.path);
     // Where there is no file, nothing is kept and no folder made.
-    let state = found.as_ref().ok().map(|path| State::of(path));
+    let state = found.as_ref().ok().and_then(|path| {
+        if request.dry_run && !git::is_there(path.parent().unwrap_or(path)) {
+            return State::known(path);
+        }
+        Some(State::of(path))
+    });
     let read = match &state {
         Some(Err(StateError::Locked)) => Err(locked()),
         Some(Ok(state)) => read(path, Some(state), &clean),
@@ -192,7 +197,7 @@ fn read(
             }
         }
     }
-    let source = fs::read_to_string(path).map_err(|error| {
+    let source = reader::load(path).map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             let message = format!("{} not found in current directory", name.display());
             failure("aramb_not_found", &message)
@@ -450,13 +455,16 @@ impl Steps<'_, '_> {
             .say(format!("✓ Application slug: {}", application.slug));
         let builds = self.name_builds(selection, &application)?;
         self.progress.application = Some(application);
-        let folder = self.flow.folder;
-        let mut known = self.state.map(Images::of).unwrap_or_default();
+        // Our own platform looks for itself what it has.
+        let state = self.state.filter(|_| !self.plane.is_transaction());
+        let mut known = state.map(Images::of).unwrap_or_default();
         let is_reused = self.request.policy == Policy::Guarded && !self.request.force;
+        let sources = Sources::of(self.flow, self.source);
         let mut built: BTreeMap<usize, Built> = BTreeMap::new();
         let mut open = Vec::new();
         for build in &builds {
-            let found = is_reused.then(|| known.find(folder, self.service(build.service), build));
+            let may_be = is_reused && self.plane.builds_from_folder(self.flow, build.service);
+            let found = may_be.then(|| known.find(&sources, build, &built));
             match found.flatten() {
                 Some(found) => {
                     self.flow.say(format!("✓ Unchanged: {}", found.image));
@@ -467,12 +475,12 @@ impl Steps<'_, '_> {
         }
         self.stop_if_interrupted(FlowStep::Build)?;
         for new in self.plane.build(self.flow, &open)? {
-            if let Some(build) = open.iter().find(|build| build.service == new.service) {
-                known.note(folder, self.service(new.service), build, &new);
-            }
             built.insert(new.service, new);
         }
-        if let Some(state) = self.state {
+        for build in &open {
+            known.note(&sources, build, &built);
+        }
+        if let Some(state) = state {
             // It only saves work.
             let _ = known.keep(state);
         }

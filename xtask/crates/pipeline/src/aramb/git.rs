@@ -1,38 +1,70 @@
 //! What git knows of the sources of a build.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xshell::{Cmd, Shell, cmd};
 
 use crate::child::without_secrets;
 
+/// They name a repository whatever the folder is.
+const OF_A_HOOK: [&str; 6] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+];
+
 /// The commit that is checked out, shortened as git does it.
 pub(super) fn commit(folder: &Path) -> Option<String> {
-    let shell = shell(folder)?;
-    read(cmd!(shell, "git rev-parse --short HEAD")).filter(|sha| is_hex(sha))
+    read(folder, &["rev-parse", "--short", "HEAD"]).filter(|sha| is_hex(sha))
 }
 
 /// What names the content of a folder, if it is all committed.
 pub(super) fn tree(folder: &Path) -> Option<String> {
-    let shell = shell(folder)?;
-    let changes = cmd!(
-        shell,
-        "git --no-optional-locks status --porcelain --untracked-files=normal -- ."
-    );
-    if !read(changes)?.is_empty() {
+    let status = ["--no-optional-locks", "status", "--porcelain"];
+    let all = [
+        "--untracked-files=normal",
+        "--ignore-submodules=none",
+        "--",
+        ".",
+    ];
+    if !read(folder, &[&status[..], &all[..]].concat())?.is_empty() {
         return None;
     }
-    read(cmd!(shell, "git rev-parse HEAD:./")).filter(|tree| is_hex(tree))
+    read(folder, &["rev-parse", "HEAD:./"]).filter(|tree| is_hex(tree))
 }
 
-fn shell(folder: &Path) -> Option<Shell> {
+/// Whether a folder is in a repository.
+pub(super) fn is_there(folder: &Path) -> bool {
+    read(folder, &["rev-parse", "--absolute-git-dir"]).is_some()
+}
+
+/// What of a folder git does not look at: build outputs, local settings.
+pub(super) fn ignored(folder: &Path) -> Option<Vec<PathBuf>> {
+    let list = [
+        "ls-files",
+        "-z",
+        "--others",
+        "--ignored",
+        "--exclude-standard",
+        "--directory",
+    ];
+    let list = read(folder, &list)?;
+    let names = list.split('\0').filter(|name| !name.is_empty());
+    Some(names.map(PathBuf::from).collect())
+}
+
+/// What git answers in a folder. A hook is told of its own repository by variables, and so is all that it starts: the folder's
+/// own comes first.
+pub(super) fn read(folder: &Path, arguments: &[&str]) -> Option<String> {
     let shell = Shell::new().ok()?;
     shell.change_dir(folder);
-    Some(shell)
-}
-
-fn read(command: Cmd<'_>) -> Option<String> {
-    without_secrets(command).quiet().ignore_stderr().read().ok()
+    let ask = |command: Cmd<'_>| without_secrets(command).quiet().ignore_stderr().read().ok();
+    let git = || cmd!(shell, "git {arguments...}");
+    let own = OF_A_HOOK.iter().fold(git(), Cmd::env_remove);
+    ask(own).or_else(|| ask(git()))
 }
 
 fn is_hex(text: &str) -> bool {
@@ -48,7 +80,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         assert_eq!(commit(root), None);
-        let shell = shell(root).unwrap();
+        let shell = Shell::new().unwrap();
+        shell.change_dir(root);
         let git = |words: &str| {
             let words = words.split(' ');
             let identity = ["-c", "user.name=T", "-c", "user.email=t@example.com"];

@@ -151,6 +151,9 @@ pub trait ControlPlane {
     /// When the control plane does not tell.
     fn application(&mut self, flow: &Flow<'_>) -> Result<Application, FlowError>;
 
+    /// Whether a build takes nothing but what is in its folder.
+    fn builds_from_folder(&mut self, flow: &Flow<'_>, build: usize) -> bool;
+
     /// Builds images, in the order in which they stand.
     ///
     /// # Errors

@@ -290,6 +290,11 @@ impl ControlPlane for OwnPlatform {
         })
     }
 
+    fn builds_from_folder(&mut self, flow: &Flow<'_>, build: usize) -> bool {
+        // A package may take others of its workspace.
+        !self.is_package(flow, build)
+    }
+
     fn build(&mut self, flow: &Flow<'_>, builds: &[Build]) -> Result<Vec<Built>, FlowError> {
         // What is wrong with the last one is found before the first is built.
         let planned = builds.iter().map(|build| self.plan_build(flow, build));
@@ -359,7 +364,8 @@ fn names(flow: &Flow<'_>) -> Result<Names, FlowError> {
 /// Makes the folder of images and of the platform's state where there is none, without git taking its content for the project's.
 fn make_folder(root: &Path) -> Result<(), Failure> {
     let state = root.join(project::FOLDER);
-    if state.exists() {
+    // The state of deployments without git may have been first.
+    if state.join(".gitignore").exists() || state.join(project::DEPLOY_TOML).exists() {
         return Ok(());
     }
     let ignored = "*\n!deploy.toml\n!deploy.lock\n";

@@ -1,16 +1,15 @@
 //! What is kept from one deployment of a file to the next: beside the repository's own data, where no work tree sees it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use xshell::{Shell, cmd};
 
-use crate::child::without_secrets;
+use super::git;
 
 /// Below the folder that git keeps for a work tree.
 const FOLDER: &str = "systemprompt/aramb";
@@ -45,11 +44,16 @@ pub(super) enum StateError {
 impl State {
     /// Takes the state of the file.
     pub(super) fn of(file: &Path) -> Result<Self, StateError> {
-        let parent = file.parent().unwrap_or(Path::new("."));
-        let name = Digest::of(file.as_os_str().as_encoded_bytes()).hex();
-        let folder = git_folder(parent)
-            .map_or_else(|| parent.join(WITHOUT_GIT), |git| git.join(FOLDER))
-            .join(&name[..16]);
+        Self::at(folder_of(file))
+    }
+
+    /// The same, if there is one already.
+    pub(super) fn known(file: &Path) -> Option<Result<Self, StateError>> {
+        let folder = folder_of(file);
+        folder.is_dir().then(|| Self::at(folder))
+    }
+
+    fn at(folder: PathBuf) -> Result<Self, StateError> {
         let unwritable = |source| StateError::Unwritable {
             folder: folder.clone(),
             source,
@@ -60,6 +64,8 @@ impl State {
             .mode(0o700)
             .create(&folder)
             .map_err(unwritable)?;
+        // Where there is no repository yet, one that is made later is not to take it for the project's.
+        fs::write(folder.join(".gitignore"), "*\n").map_err(unwritable)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -76,6 +82,11 @@ impl State {
             folder,
             _lock: lock,
         })
+    }
+
+    /// Where something is kept under a name.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// What was kept under a name, if it can be read: it only saves work.
@@ -115,9 +126,9 @@ impl State {
     /// Replaces a file by other bytes in one step. Where the work tree is on the same file system as the repository, nothing
     /// else is ever seen beside the file.
     pub(super) fn replace(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
-        let permissions = fs::metadata(file)?.permissions();
+        let facts = fs::metadata(file)?;
         let new = self.fresh(bytes, 0o600)?;
-        fs::set_permissions(&new, permissions.clone())?;
+        resemble(&new, &facts)?;
         match fs::rename(&new, file) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 fs::remove_file(&new)?;
@@ -125,7 +136,7 @@ impl State {
                 name.push(".new");
                 let beside = file.with_file_name(name);
                 write_new(&beside, bytes, 0o600)?;
-                fs::set_permissions(&beside, permissions)?;
+                resemble(&beside, &facts)?;
                 fs::rename(&beside, file)?;
             }
             other => other?,
@@ -139,6 +150,14 @@ impl State {
         write_new(&new, bytes, mode)?;
         Ok(new)
     }
+}
+
+/// Gives a new file the mode of another, and its owner as far as that is allowed: a deployment by root leaves the file its owner's.
+fn resemble(new: &Path, facts: &Metadata) -> io::Result<()> {
+    if chown(new, Some(facts.uid()), Some(facts.gid())).is_err() {
+        let _ = chown(new, None, Some(facts.gid()));
+    }
+    fs::set_permissions(new, facts.permissions())
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -155,18 +174,21 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Where git keeps what belongs to the work tree of a folder.
-fn git_folder(folder: &Path) -> Option<PathBuf> {
-    let shell = Shell::new().ok()?;
-    shell.change_dir(folder);
-    let path = cmd!(shell, "git rev-parse --absolute-git-dir");
-    let path = without_secrets(path).quiet().ignore_stderr().read().ok()?;
-    Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+/// Where the state of a file is: with what git keeps for the work tree of its folder.
+fn folder_of(file: &Path) -> PathBuf {
+    let parent = file.parent().unwrap_or(Path::new("."));
+    let name = Digest::of(file.as_os_str().as_encoded_bytes()).hex();
+    let git = git::read(parent, &["rev-parse", "--absolute-git-dir"]).map(PathBuf::from);
+    git.filter(|path| path.is_absolute())
+        .map_or_else(|| parent.join(WITHOUT_GIT), |git| git.join(FOLDER))
+        .join(&name[..16])
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use xshell::{Shell, cmd};
 
     use super::*;
 

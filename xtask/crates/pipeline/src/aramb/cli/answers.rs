@@ -18,9 +18,10 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// The document that it answers.
-    pub(super) fn json(&self) -> Option<Value> {
-        documents(&self.output).last().cloned()
+    /// The document that it answers: the last that has a text of this name.
+    pub(super) fn json(&self, key: &str) -> Option<Value> {
+        let has = |document: &Value| document.get(key).is_some_and(Value::is_string);
+        documents(&self.output).into_iter().rfind(has)
     }
 
     /// Its last words, and how it ended where that is no good.
@@ -65,7 +66,7 @@ pub(super) fn status(said: &Result<Said, String>) -> State {
         Ok(said) => said,
         Err(error) => return State::Unknown(vec![error.clone()]),
     };
-    let document = said.json();
+    let document = said.json("status");
     let in_document = document
         .as_ref()
         .and_then(|answer| answer.get("status")?.as_str().map(str::to_owned));
@@ -157,8 +158,11 @@ pub(super) fn image_url(output: &str) -> Option<String> {
 /// of times, however many braces there are.
 fn documents(output: &str) -> Vec<Value> {
     const MOST: usize = 64;
-    if let Ok(whole) = serde_json::from_str(output) {
-        return vec![whole];
+    match serde_json::from_str(output) {
+        // A list of what was asked for, which is one.
+        Ok(Value::Array(list)) if list.len() == 1 => return list,
+        Ok(whole) => return vec![whole],
+        Err(_) => {}
     }
     let mut documents = Vec::new();
     let mut begins: Vec<usize> = Vec::new();
@@ -232,6 +236,14 @@ mod tests {
         check(
             "Status: Failed\nReason: it crashed",
             r#"Failed("Failed", ["Status: Failed", "Reason: it crashed"])"#,
+        );
+        check(
+            "{\"status\":\"deploying\"}\n{\"status\":\"failed\"}\n{\"level\":\"info\"}\n{}\n",
+            r#"Failed("failed", ["{\"status\":\"deploying\"}", "{\"status\":\"failed\"}", "{\"level\":\"info\"}", "{}"])"#,
+        );
+        check(
+            r#"[{"service":"a","status":"error","message":"no"}]"#,
+            r#"Failed("error", ["no"])"#,
         );
         check("{\"status\": \"hea", r#"Unknown(["{\"status\": \"hea"])"#);
         check("null", r#"Unknown(["null"])"#);

@@ -15,12 +15,13 @@ use crate::interrupt::Interrupts;
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Cli {
+    /// Until the deadline, or asked once.
     pub(super) fn wait_for(
         &self,
         flow: &Flow<'_>,
         position: usize,
         service: &Service,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> (Deployed, Option<FlowError>) {
         let slug = self.slugs.get(&service.name);
         let slug = slug.or(service.slug.as_ref()).unwrap_or(&service.name);
@@ -32,12 +33,15 @@ impl Cli {
             ..Deployed::default()
         };
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(ANSWER, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
             let call = Call::new(
                 flow.folder,
                 &arguments,
                 ANSWER.min(left.max(Duration::from_secs(1))),
             );
+            let is_last = || deadline.is_none_or(|deadline| Instant::now() >= deadline);
             let said = self.ask(call, flow.interrupts);
             if flow.interrupts.any() {
                 return (deployed, Some(interrupted_waiting(&service.name)));
@@ -56,13 +60,13 @@ impl Cli {
                     );
                 }
                 State::OnItsWay(word) => {
-                    if word != told {
+                    if word != told && deadline.is_some() {
                         flow.say(format!("{}: {word}", service.name));
-                        told = word;
                     }
+                    told = word;
                 }
                 State::Unknown(words) => {
-                    if !flow.is_patient || Instant::now() >= deadline {
+                    if !flow.is_patient || is_last() {
                         deployed.is_unknown = true;
                         let error = unknown(service, words);
                         return (
@@ -72,17 +76,15 @@ impl Cli {
                     }
                 }
             }
-            if Instant::now() >= deadline {
-                let error = overdue(service, flow.timeout, &told);
+            if is_last() {
+                let allowed = deadline.map(|_| flow.timeout);
+                let error = overdue(service, allowed, &told);
                 return (
                     deployed,
                     Some(error.with(format!("Command: {}", call.shown()))),
                 );
             }
-            rest(
-                pause.min(deadline.saturating_duration_since(Instant::now())),
-                flow.interrupts,
-            );
+            rest(pause.min(left), flow.interrupts);
             pause = (pause * 2).min(PAUSE);
         }
     }
@@ -132,21 +134,23 @@ fn unknown(service: &Service, words: Vec<String>) -> FlowError {
     words.into_iter().fold(error, FlowError::with)
 }
 
-fn overdue(service: &Service, timeout: Duration, told: &str) -> FlowError {
+fn overdue(service: &Service, allowed: Option<Duration>, told: &str) -> FlowError {
     let kind = kind_word(service);
     let told = if told.is_empty() { "unknown" } else { told };
-    let message = format!("{kind} deployment failed with status: {told}");
-    FlowError::new(
-        FlowStep::Return,
-        "service_overdue",
-        Exit::Unverified,
-        message,
-    )
-    .with(format!("Service {}", service.name))
-    .with(format!(
-        "it was not healthy within {} s; --timeout allows more",
-        timeout.as_secs()
-    ))
+    let (message, why) = match allowed {
+        Some(timeout) => (
+            format!("{kind} deployment failed with status: {told}"),
+            format!(
+                "it was not healthy within {} s; --timeout allows more",
+                timeout.as_secs()
+            ),
+        ),
+        None => (format!("its status is {told}"), "wait for it".to_owned()),
+    };
+    let code = "service_overdue";
+    FlowError::new(FlowStep::Return, code, Exit::Unverified, message)
+        .with(format!("Service {}", service.name))
+        .with(why)
 }
 
 fn interrupted_waiting(name: &str) -> FlowError {

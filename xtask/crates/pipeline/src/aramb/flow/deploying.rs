@@ -200,7 +200,14 @@ impl<'a> Steps<'a, '_> {
             .map(|service| service.name.as_str())
             .collect();
         good.keep_only(|name| there.contains(name));
-        let names = selection.services.iter();
+        let known = &self.progress.deployed;
+        let is_well = |position: &&usize| {
+            known
+                .iter()
+                .any(|service| service.service == **position && service.is_healthy)
+        };
+        // What nobody could tell of is nothing to return to.
+        let names = selection.services.iter().filter(is_well);
         good.note(
             names.map(|position| file.services[*position].name.as_str()),
             text,
