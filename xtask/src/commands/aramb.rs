@@ -57,7 +57,11 @@ pub(crate) fn run(file: PathBuf, flags: &Deploy) -> Exit {
         }
         Err(details) => {
             let error = FlowError::new(FlowStep::Read, "usage", Exit::Usage, details);
-            return refused(policy(flags), error.with("cargo xtask deploy --help"), flags);
+            return refused(
+                policy(flags),
+                error.with("cargo xtask deploy --help"),
+                flags,
+            );
         }
     };
     let interrupts = match Interrupts::catch() {

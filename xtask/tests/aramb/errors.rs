@@ -311,3 +311,44 @@ fn flags_of_other_deployments_are_refused() {
     }
     assert_eq!(shop.double.calls(), []);
 }
+
+#[test]
+fn a_refusal_is_one_document_as_well() {
+    let shop = Shop::new(Generation::Old);
+    for arguments in [
+        &["--timeout", "soon"][..],
+        &["--tag", "v1"],
+        &["--push-registry", "--control-plane", "platform"],
+    ] {
+        let (told, document) = shop.deploy_as_json(arguments);
+        told.expect_code(2);
+        assert_eq!(document["error"]["exit"], 2, "{told}");
+        assert_eq!(document["status"], "failed", "{told}");
+    }
+    shop.write(".systemprompt/deploy.toml", "nothing = [\n");
+    let platform = ["--config", "aramb.toml", "--control-plane", "platform"];
+    let (told, document) = shop.deploy_as_json(&platform);
+    assert_failed(
+        &told,
+        document["error"]["message"].as_str().unwrap(),
+        "0 - Find the Platform",
+    );
+}
+
+#[test]
+fn names_may_have_blanks_around_their_commas() {
+    let shop = Shop::new(Generation::Old);
+    shop.deploy(&["--services", " postgres-db , backend-api,postgres-db"])
+        .expect_success();
+    let deployed = shop.double.calls_of("deploy").remove(0);
+    assert!(!deployed.has("--services"), "these are all: {deployed:?}");
+    // A variable that is not set selects nothing, and not everything.
+    for none in ["", " ", ","] {
+        let told = shop.deploy(&["--services", none]);
+        assert_failed(
+            &told,
+            "there is no service ``",
+            "2 - Extract Build Services",
+        );
+    }
+}

@@ -234,3 +234,53 @@ fn a_status_that_cannot_be_had_is_asked_again() {
     assert_eq!(document["status"], "success", "{told}");
     assert_eq!(shop.file(), FILE);
 }
+
+#[test]
+fn what_somebody_changes_before_the_way_back_stays() {
+    let shop = shop();
+    deploy(&shop).0.expect_success();
+    shop.write("backend/main.c", "broken");
+    shop.commit("broken");
+    shop.double.forget();
+    let gate = shop.double.gate("status");
+    let failed = "{\"service\": \"api\", \"status\": \"failed\"}\n";
+    let status = Mishap::at("deploy status").with("api");
+    shop.double.inject(&status.waits_at(&gate).answers(failed));
+    let running = shop.start(&GUARDED, &[]);
+    let asks = || {
+        let asked = shop.double.calls_of("deploy status").into_iter();
+        asked.filter(|call| call.has("api")).count() == 1
+    };
+    assert!(eventually(LIMIT, asks));
+    let edited = shop.file().replace("postgres:16", "postgres:17");
+    shop.write("aramb.toml", edited);
+    shop.double.open(&gate);
+    let told = shop.keep(running.wait(LIMIT));
+    told.expect_code(8)
+        .expect_stderr("aramb.toml was changed meanwhile");
+    assert_eq!(shop.file(), TWO.replace("postgres:16", "postgres:17"));
+    let last = shop.double.given().pop().unwrap();
+    assert!(!String::from_utf8_lossy(&last).contains("postgres:17"));
+}
+
+#[test]
+fn a_service_that_nobody_could_tell_of_is_nothing_to_return_to() {
+    let shop = shop();
+    let unknown = Mishap::at("deploy status").with("api").always();
+    shop.double.inject(&unknown.exits(1));
+    let short = [&GUARDED[..], &["--timeout", "1s"]].concat();
+    let (told, document) = shop.deploy_as_json(&short);
+    told.expect_success();
+    assert_eq!(document["status"], "deployed", "{told}");
+    shop.double.heal();
+    shop.double.fails("api", "no capacity");
+    shop.write("backend/main.c", "broken");
+    shop.commit("broken");
+    shop.double.forget();
+    deploy(&shop)
+        .0
+        .expect_code(10)
+        .expect_stderr("never well from here: there is nothing to return to");
+    assert_eq!(shop.double.calls_of("deploy").len(), 2);
+    assert_eq!(shop.file(), TWO);
+}

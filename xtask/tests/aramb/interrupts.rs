@@ -87,6 +87,21 @@ fn sigterm_at_every_call_leaves_the_file_as_it_was() {
     ends_well_by(Signal::SIGTERM);
 }
 
+/// A terminal that is closed, a connection that is lost.
+#[test]
+fn the_end_of_a_terminal_leaves_the_file_as_it_was() {
+    let shop = Shop::new(Generation::New);
+    for at in [("build", "--tag"), ("deploy status", "backend-api")] {
+        let (finished, call) = end_at(&shop, at, Signal::SIGHUP);
+        finished.expect_code(130);
+        assert_eq!(shop.file(), FILE, "{at:?}: {finished}");
+        assert!(
+            eventually(LIMIT, || !runs(call.pid)),
+            "{at:?}: aramb is left"
+        );
+    }
+}
+
 #[test]
 fn a_kill_at_every_call_is_made_good_by_the_next_run() {
     let shop = Shop::new(Generation::Old);

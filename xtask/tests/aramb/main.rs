@@ -13,4 +13,5 @@ mod install;
 mod interrupts;
 mod mishaps;
 mod places;
+mod reuse;
 mod shop;

@@ -1,7 +1,7 @@
 //! Where the file is, what kind of file it is, and that it stays so.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
 use testkit::aramb::{Generation, Mishap};
 use testkit::process::eventually;
@@ -15,6 +15,9 @@ fn nobody_else_may_read_or_write_it_in_between() {
         let shop = Shop::new(Generation::Old);
         let file = shop.root().join("aramb.toml");
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        // Somebody else's, where this is root's to say.
+        let _ = chown(&file, Some(1234), Some(1234));
+        let before = fs::metadata(&file).unwrap();
         let gate = shop.double.gate("deploy");
         shop.double.inject(&Mishap::at("deploy").waits_at(&gate));
         let running = shop.start(&[], &[]);
@@ -26,7 +29,9 @@ fn nobody_else_may_read_or_write_it_in_between() {
         shop.keep(running.wait(LIMIT)).expect_success();
         let after = fs::metadata(&file).unwrap();
         assert_eq!(after.mode() & 0o7777, mode, "afterwards");
-        assert_eq!((after.uid(), after.gid()), (facts.uid(), facts.gid()));
+        for facts in [facts, after] {
+            assert_eq!((facts.uid(), facts.gid()), (before.uid(), before.gid()));
+        }
     }
 }
 
@@ -106,4 +111,49 @@ fn it_may_be_below_the_repository_or_in_a_work_tree() {
         assert_eq!(fs::read_to_string(folder.join("aramb.toml")).unwrap(), FILE);
         assert_eq!(shop.git(&["status", "--porcelain"]).stdout, "");
     }
+}
+
+/// A hook is told of its repository by variables, relative to a folder that is not ours.
+#[test]
+fn a_hook_of_git_deploys_what_is_in_the_folder() {
+    let shop = Shop::new(Generation::Old);
+    shop.git(&["init", "-q", "../other"]);
+    let other = shop.root().join("../other/.git");
+    for git in [".git", other.to_str().unwrap()] {
+        let index = format!("{git}/index");
+        let hook = [("GIT_DIR", git), ("GIT_INDEX_FILE", &index)];
+        shop.deploy_with(&["--require-clean"], &hook)
+            .expect_success();
+        let given = shop.double.given().pop().unwrap();
+        assert!(String::from_utf8_lossy(&given).contains(&shop.image("backend-build")));
+    }
+    assert!(!other.join("systemprompt").exists());
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let shop = Shop::new(Generation::Old);
+    let pipe = shop.root().join("pipe/aramb.toml");
+    fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    let mode = nix::sys::stat::Mode::S_IRUSR;
+    nix::unistd::mkfifo(&pipe, mode).unwrap();
+    for path in ["pipe/aramb.toml", "backend", "/dev/zero"] {
+        let told = shop.deploy(&["--config", path]);
+        let details = assert_failed(&told, "aramb.toml cannot be read", "1 - Read aramb.toml");
+        assert!(details.contains("it is not a file"), "{told}");
+    }
+}
+
+/// Where there is no repository nothing is made to say what would be done, and what is made is not for one that comes later.
+#[test]
+fn without_a_repository_nothing_is_in_the_way_of_one() {
+    let shop = Shop::without_git(Generation::Old, FILE);
+    shop.deploy(&["--services", "postgres-db", "--dry-run"])
+        .expect_success();
+    assert!(!shop.root().join(".systemprompt").exists());
+    shop.deploy(&["--services", "postgres-db"]).expect_success();
+    shop.git(&["init", "-q"]);
+    shop.commit("begin");
+    let tracked = shop.git(&["ls-files"]).stdout;
+    assert_eq!(tracked, "aramb.toml\nbackend/Dockerfile\n");
 }

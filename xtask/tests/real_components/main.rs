@@ -10,6 +10,7 @@ mod bases;
 mod commands;
 mod credentials;
 mod docker;
+mod docker_native;
 mod docker_papers;
 mod faults;
 mod papers;

@@ -294,6 +294,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_an_end_is_cut() {
+        let mut lengths = Vec::new();
+        shell("head -c 9000000 /dev/zero; echo; echo end")
+            .stream(
+                &Interrupts::default(),
+                |line| lengths.push(line.len()),
+                |_| {},
+            )
+            .unwrap();
+        let longest = usize::try_from(LONGEST).unwrap();
+        assert_eq!(lengths, [longest, longest, 9_000_000 - 2 * longest, 3]);
+    }
+
+    #[test]
     fn what_is_set_for_a_program_reaches_it() {
         let mut said = Vec::new();
         shell("echo \"$DOCKER_AUTH_CONFIG\"")

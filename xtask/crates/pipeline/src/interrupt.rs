@@ -17,7 +17,8 @@ impl Interrupts {
     pub fn catch() -> std::io::Result<Self> {
         let interrupts = Self::default();
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        if !outlives_its_terminal() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        if !outlives_its_terminal(&status) {
             signals.add_signal(SIGHUP)?;
         }
         let count = interrupts.count.clone();
@@ -68,11 +69,23 @@ impl Interrupts {
 }
 
 /// Whether we were started to go on without a terminal, as `nohup` does. Where the system does not tell, we were not.
-fn outlives_its_terminal() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn outlives_its_terminal(status: &str) -> bool {
     let mut lines = status.lines();
     let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
     // Bits are counted from the lowest, signals from 1.
     ignored.is_some_and(|bits| bits & (1 << (SIGHUP - 1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nohup_is_heeded() {
+        let status = "Name:\txtask\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n";
+        assert!(outlives_its_terminal(status));
+        assert!(!outlives_its_terminal("SigIgn:\t0000000000001000\n"));
+        assert!(!outlives_its_terminal(""));
+    }
 }

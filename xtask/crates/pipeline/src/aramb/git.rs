@@ -52,8 +52,14 @@ pub(super) fn ignored(folder: &Path) -> Option<Vec<PathBuf>> {
         "--directory",
     ];
     let list = read(folder, &list)?;
-    let names = list.split('\0').filter(|name| !name.is_empty());
-    Some(names.map(PathBuf::from).collect())
+    // A folder of which all is ignored ends with a slash.
+    let names = list.split('\0').map(|name| name.trim_end_matches('/'));
+    Some(
+        names
+            .filter(|name| !name.is_empty())
+            .map(PathBuf::from)
+            .collect(),
+    )
 }
 
 /// What git answers in a folder. A hook is told of its own repository by variables, and so is all that it starts: the folder's

@@ -64,8 +64,6 @@ impl State {
             .mode(0o700)
             .create(&folder)
             .map_err(unwritable)?;
-        // Where there is no repository yet, one that is made later is not to take it for the project's.
-        fs::write(folder.join(".gitignore"), "*\n").map_err(unwritable)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -78,6 +76,8 @@ impl State {
             Err(TryLockError::WouldBlock) => return Err(StateError::Locked),
             Err(TryLockError::Error(error)) => return Err(unwritable(error)),
         }
+        // Where there is no repository yet, one that is made later is not to take it for the project's.
+        write_new(&folder.join(".gitignore"), b"*\n", 0o600).map_err(unwritable)?;
         Ok(Self {
             folder,
             _lock: lock,

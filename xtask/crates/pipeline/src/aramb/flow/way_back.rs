@@ -59,6 +59,12 @@ impl Steps<'_, '_> {
         }
         if returned.is_empty() {
             error.exit = Exit::Unverified;
+            if !new.is_empty() {
+                return error.with(format!(
+                    "{} was never well from here: there is nothing to return to",
+                    new.join(", ")
+                ));
+            }
             return error.with(
                 "the file says what it said when all was well: there is nothing to return to",
             );
