@@ -15,13 +15,13 @@ pub const LOCAL: &str = ".systemprompt/local";
 
 /// Beside [`FOLDER`], one of these says that it is a project and not a stray folder in the home
 /// folder of somebody who once logged in there.
-const COMPANIONS: [&str; 2] = ["Cargo.toml", "services"];
+const COMPANIONS: [&str; 3] = ["Cargo.toml", "services", crate::aramb::ARAMB_TOML];
 
 /// There is no project.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no project here: neither {} nor a folder above it holds `{FOLDER}/` together with \
-     `Cargo.toml` or `services/`",
+     `Cargo.toml`, `services/` or `aramb.toml`",
     start.display()
 )]
 pub struct NoProject {
@@ -30,7 +30,7 @@ pub struct NoProject {
 }
 
 /// The root of the project that `start` is in: the nearest folder, `start` or one above it, with
-/// `.systemprompt/` and one of `Cargo.toml`, `services/`.
+/// `.systemprompt/` and one of `Cargo.toml`, `services/`, `aramb.toml`.
 ///
 /// # Errors
 ///
@@ -78,6 +78,8 @@ mod tests {
         assert_eq!(check(&cargo, "p/core/src"), Some("p".to_owned()));
         let services = ["p/.systemprompt/", "p/services/"];
         assert_eq!(check(&services, "p"), Some("p".to_owned()));
+        let deployed = ["p/.systemprompt/local/", "p/aramb.toml"];
+        assert_eq!(check(&deployed, "p"), Some("p".to_owned()));
     }
 
     #[test]
@@ -100,7 +102,7 @@ mod tests {
         assert_eq!(check(&["p/.systemprompt", "p/Cargo.toml"], "p"), None);
         insta::assert_snapshot!(
             NoProject { start: PathBuf::from("/a/b") },
-            @"no project here: neither /a/b nor a folder above it holds `.systemprompt/` together with `Cargo.toml` or `services/`"
+            @"no project here: neither /a/b nor a folder above it holds `.systemprompt/` together with `Cargo.toml`, `services/` or `aramb.toml`"
         );
     }
 }

@@ -33,7 +33,12 @@ impl OwnPlatform {
         let images = builds.map(|build| (build, UNKNOWN.to_owned())).collect();
         let base = self.settings_for(flow, |_| {});
         let found = self.observer(flow, &base).target();
-        let live = live::digests(found.observed.live.as_ref(), &names);
+        let live = found.observed.live.as_ref();
+        let moved = live::moved(live, &names).filter(|_| !selection.is_everything);
+        if let Some(error) = moved {
+            return vec![error];
+        }
+        let live = live::digests(live, &names);
         let deployment = Deployment {
             services: &selection.services,
             is_everything: selection.is_everything,

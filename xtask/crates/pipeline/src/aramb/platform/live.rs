@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy_plan::aramb::ServiceType;
 use deploy_plan::aramb::translate::Names;
+use deploy_plan::aramb::{FlowError, FlowStep, ServiceType};
 use deploy_plan::config::APP;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -19,11 +19,38 @@ pub(super) fn digests(live: Option<&Live>, names: &Names) -> BTreeMap<usize, Str
     let of_app = std::iter::once((APP, &live.digest));
     let others = live.services.iter();
     let others = others.map(|(name, digest)| (name.as_str(), digest));
+    let former = was_beside_app(live, names);
     let found = of_app.chain(others).filter_map(|(name, digest)| {
-        let position = names.position(name)?;
-        Some((position, digest.clone()))
+        let position = match former {
+            // Whose image it is cannot be told.
+            Some(_) if name == APP => None,
+            Some(app) if name == names.fitting(app) => Some(app),
+            _ => names.position(name),
+        };
+        Some((position?, digest.clone()))
     });
     found.collect()
+}
+
+/// The service that is `app` by the file, if it still serves beside another that is.
+fn was_beside_app(live: &Live, names: &Names) -> Option<usize> {
+    let app = names.app()?;
+    live.services
+        .contains_key(names.fitting(app))
+        .then_some(app)
+}
+
+/// What speaks against leaving a part of the release as it is: another service is `app` there.
+pub(super) fn moved(live: Option<&Live>, names: &Names) -> Option<FlowError> {
+    let app = names.said(was_beside_app(live?, names)?);
+    let message = format!("`{app}` is to get all requests, which go to another service now");
+    let error = FlowError::new(
+        FlowStep::Extract,
+        "public_service_moved",
+        Exit::Configuration,
+        message,
+    );
+    Some(error.with("deploy the whole file once, without --services"))
 }
 
 /// The services of the release: those that are deployed, and those that are there and stay. All of the file where nothing was
@@ -231,6 +258,34 @@ configuration.settings.image = \"${101.outputs.IMAGE_URL}\"
             let told = check(selected, has_image, live).unwrap();
             assert_eq!(told, expected, "{selected:?} {has_image} {live:?}");
         }
+    }
+
+    #[test]
+    fn another_service_may_get_all_requests() {
+        let toml = read();
+        let names = Names::of(&toml.file).unwrap();
+        let live = |services: &[&str]| Live {
+            deployment: 1,
+            tag: None,
+            digest: "sha256:app".to_owned(),
+            services: services
+                .iter()
+                .map(|name| ((*name).to_owned(), format!("sha256:{name}")))
+                .collect(),
+            git_sha: None,
+            commits_since: None,
+            url: None,
+        };
+        let same = live(&["worker"]);
+        assert_eq!(moved(Some(&same), &names), None);
+        assert_eq!(digests(Some(&same), &names)[&2], "sha256:app");
+        // `Api` was beside another, which was `app`.
+        let other = live(&["api", "worker"]);
+        let error = moved(Some(&other), &names).unwrap();
+        assert!(error.message.starts_with("`Api` is to get"), "{error}");
+        let expected = [(2, "sha256:api"), (3, "sha256:worker")];
+        let expected = expected.map(|(position, digest)| (position, digest.to_owned()));
+        assert_eq!(digests(Some(&other), &names), expected.into());
     }
 
     #[test]
