@@ -188,3 +188,26 @@ fn two_deployments_of_a_file_at_a_time_are_refused() {
     assert_eq!(shop.double.calls_of("deploy").len(), 1);
     assert_eq!(shop.file(), FILE);
 }
+
+/// A terminal sends Ctrl-C to git as well, which then knows of no commit.
+#[test]
+fn what_ctrl_c_has_ended_is_no_answer() {
+    let shop = Shop::new(Generation::Old);
+    let bin = shop.home().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let git = testkit::process::need_program("git");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--short*) kill -INT $PPID; exit 1;; *) exec {} \"$@\";; esac\n",
+        git.display()
+    );
+    fs::write(bin.join("git"), script).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let others = std::env::var_os("PATH").unwrap();
+    let mut folders = vec![bin, shop.double.bin()];
+    folders.extend(std::env::split_paths(&others));
+    let folders: Vec<_> = folders.iter().map(std::path::PathBuf::as_path).collect();
+    shop.finds_programs_in(&folders);
+    let told = shop.deploy(&[]);
+    told.expect_code(130).expect_stderr("ERROR: Interrupted");
+    assert_eq!(shop.file(), FILE);
+}

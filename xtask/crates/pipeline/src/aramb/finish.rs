@@ -88,7 +88,7 @@ impl Progress {
             None if self.is_planned => "planned",
             None if is_unknown => "deployed",
             None => "success",
-            Some(_) if self.returned => "rolled_back",
+            Some(error) if self.returned || error.exit == Exit::RolledBack => "rolled_back",
             Some(_) => "failed",
         };
         let was_built = !self.builds.is_empty();

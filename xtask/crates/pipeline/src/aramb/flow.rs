@@ -122,7 +122,12 @@ pub fn deploy(
     };
     let result = steps.run(read.map(|_| ()));
     drop(steps);
+    let is_begun = progress.asked.is_some();
     let error = result.err().map(|mut error| {
+        // Ctrl-C ends the programs that were asked as well, which looks like an answer.
+        if interrupts.any() && !is_begun && error.exit != Exit::Interrupted {
+            error = interrupted(error.step);
+        }
         error.message = redactor.clean(&error.message);
         for line in &mut error.details {
             *line = redactor.clean(line);
