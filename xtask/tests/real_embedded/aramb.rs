@@ -299,6 +299,7 @@ fn a_file_is_one_release_of_the_embedded_platform() {
     assert_eq!(failed.code(), 8, "{failed}");
     let error = &failed.json()["error"];
     assert_eq!(error["code"], "release_rolled_back", "{failed}");
+    assert_eq!(failed.json()["status"], "rolled_back", "{failed}");
     assert!(
         error["message"]
             .as_str()
@@ -307,6 +308,24 @@ fn a_file_is_one_release_of_the_embedded_platform() {
         "{failed}"
     );
     assert_eq!(ask(address, host, "/x"), format!("one /x {PASSWORD}"));
+
+    // Another service is to get all requests: a part of the release cannot stay what it is.
+    let file = shop.machine.workspace.read("aramb.toml");
+    let other = file.replacen(
+        "commandPort = 8080\npublicNet = true",
+        "commandPort = 8080",
+        1,
+    );
+    assert_ne!(other, file);
+    shop.machine.workspace.write("aramb.toml", &other);
+    let refused = shop.deploy(&["--services", "Night_Worker"]);
+    assert_eq!(refused.code(), 1, "{refused}");
+    assert_eq!(
+        refused.json()["error"]["code"],
+        "public_service_moved",
+        "{refused}"
+    );
+    shop.machine.workspace.write("aramb.toml", &file);
 
     // All of it, with the data of the first.
     shop.edit("aramb.toml", "shop-api fail", "shop-api work");
