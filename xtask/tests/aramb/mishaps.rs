@@ -128,6 +128,21 @@ fn its_token_is_in_no_output() {
 }
 
 #[test]
+fn passwords_in_addresses_are_not_shown() {
+    let shop = Shop::new(Generation::Old);
+    let address = [("INTERNAL_URL", "postgres://ada:hunter2@db:5432/shop")];
+    shop.double.tells("postgres-db", &address);
+    shop.double.tells("backend-api", &address);
+    let told = shop.deploy(&[]);
+    told.expect_stderr("postgres://[redacted]@db:5432/shop");
+    let (json, _) = shop.deploy_as_json(&[]);
+    for told in [told, json] {
+        told.expect_success();
+        assert!(!told.to_string().contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
 fn secrets_of_the_file_are_in_no_output() {
     let file = include_str!("corpus/secrets-everywhere.toml");
     let shop = Shop::with(Generation::New, file);
@@ -265,5 +280,19 @@ fn what_it_writes_to_the_file_stays_without_the_images() {
     assert!(
         shop.file().ends_with("[[[broken\n"),
         "nobody's words are thrown away"
+    );
+
+    // Whatever else has failed, the file is not forgotten.
+    let shop = Shop::new(Generation::Old);
+    let broken = Mishap::at("deploy").writes_to_the_file("[[[broken\n");
+    shop.double.inject(&broken.exits(1));
+    let failed = (
+        "aramb deploy --deploy-from-toml failed",
+        "8 - Run TOML Deploy",
+    );
+    let details = assert_failed(&shop.deploy(&[]), failed.0, failed.1);
+    assert!(
+        details.contains("also: aramb.toml could not be put back"),
+        "{details}"
     );
 }

@@ -37,6 +37,8 @@ impl Redactor {
 
     /// As [`Self::learn`], for a value that came as plain text.
     pub fn learn_text(&self, secret: &str) {
+        // What a file or a variable ends with: in a line of an output it would never be found.
+        let secret = secret.trim();
         if secret.len() < SHORTEST {
             return;
         }
@@ -125,6 +127,8 @@ mod tests {
         redactor.learn_text("abcdef");
         redactor.learn_text("abcdef-and-more");
         redactor.learn_text("short");
+        redactor.learn_text("ending in a line end\n");
+        assert_eq!(redactor.clean("(ending in a line end)"), "([redacted])");
         assert_eq!(
             redactor.clean("x abcdef-and-more y abcdef short"),
             "x [redacted] y [redacted] short"

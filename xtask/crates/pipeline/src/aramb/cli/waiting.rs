@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use deploy_plan::aramb::{FlowError, FlowStep, Service, ServiceType};
+use deploy_plan::config::redact_value;
 use deploy_plan::exit::Exit;
 
 use super::answers::{State, status};
@@ -49,7 +50,10 @@ impl Cli {
             match status(&said) {
                 State::Healthy(outputs) => {
                     deployed.is_healthy = true;
-                    deployed.outputs = outputs;
+                    deployed.outputs = outputs
+                        .into_iter()
+                        .map(|(name, value)| (name, shown(flow, &value)))
+                        .collect();
                     return (deployed, None);
                 }
                 State::Failed(word, words) => {
@@ -88,6 +92,11 @@ impl Cli {
             pause = (pause * 2).min(PAUSE);
         }
     }
+}
+
+/// An address of a database may have its password in it, and all outputs are only ever shown.
+fn shown(flow: &Flow<'_>, value: &str) -> String {
+    redact_value("", &flow.redactor.clean(value))
 }
 
 /// Waits for the time to come for another question, or for the user to want out.

@@ -33,7 +33,14 @@ impl<'a> Steps<'a, '_> {
         }
         let result = self.with_way_back(selection, images);
         let is_kept = result.is_ok() || self.request.policy == Policy::Strict;
-        result.and(self.put_back(is_kept))
+        match (result, self.put_back(is_kept)) {
+            // What has failed first is the reason, and the file is not to be forgotten over it.
+            (Err(error), Err(also)) => {
+                let error = error.with(format!("also: {} (step {})", also.message, also.step));
+                Err(also.details.into_iter().fold(error, FlowError::with))
+            }
+            (result, put_back) => result.and(put_back),
+        }
     }
 
     /// Step 7.
@@ -136,7 +143,7 @@ impl<'a> Steps<'a, '_> {
         let is_everything = selection.is_everything && stages.len() == 1;
         for services in stages {
             if self.flow.interrupts.any() {
-                return Err(interrupted(FlowStep::Deploy));
+                return Err(self.interrupted_between());
             }
             self.flow.say("Deploying services from aramb.toml...");
             let deployment = Deployment {
@@ -155,6 +162,17 @@ impl<'a> Steps<'a, '_> {
         }
         self.tell_outputs();
         Ok(())
+    }
+
+    fn interrupted_between(&self) -> FlowError {
+        if self.touched.is_empty() {
+            return interrupted(FlowStep::Deploy);
+        }
+        let names = self.names(&self.touched).join(", ");
+        let step = FlowStep::Deploy;
+        FlowError::new(step, "interrupted", Exit::Interrupted, "Interrupted").with(format!(
+            "these are deployed, and nothing else is: {names}; the same command takes it up again"
+        ))
     }
 
     /// Step 9: the addresses, or that there are none.
