@@ -156,10 +156,14 @@ fn overdue(service: &Service, allowed: Option<Duration>, told: &str) -> FlowErro
         ),
         None => (format!("its status is {told}"), "wait for it".to_owned()),
     };
-    let code = "service_overdue";
-    FlowError::new(FlowStep::Return, code, Exit::Unverified, message)
-        .with(format!("Service {}", service.name))
-        .with(why)
+    FlowError::new(
+        FlowStep::Return,
+        "service_overdue",
+        Exit::Unverified,
+        message,
+    )
+    .with(format!("Service {}", service.name))
+    .with(why)
 }
 
 fn interrupted_waiting(name: &str) -> FlowError {
