@@ -163,6 +163,7 @@ impl Shop {
     pub(crate) fn deploy_as_json(&self, arguments: &[&str]) -> (Finished, Value) {
         let finished = self.deploy(&[&["--output", "json"], arguments].concat());
         let document = finished.json();
+        assert_by_schema(&document);
         (finished, document)
     }
 
@@ -218,6 +219,42 @@ impl Shop {
             command.env("SYSTEMPROMPT_TEST_RUN", run);
         }
         command
+    }
+}
+
+/// Programs read it by what is published of it: every key that has to be there is, and none that is not named.
+#[track_caller]
+fn assert_by_schema(document: &Value) {
+    let schema = include_str!("../../../docs/aramb-report.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    assert_fits(document, &schema, &schema);
+}
+
+#[track_caller]
+fn assert_fits(value: &Value, part: &Value, schema: &Value) {
+    if let Some(name) = part["$ref"].as_str() {
+        let name = name.strip_prefix('#').unwrap();
+        return assert_fits(value, schema.pointer(name).unwrap(), schema);
+    }
+    if let Some(parts) = part["anyOf"].as_array() {
+        // Something, or nothing.
+        let something = parts.iter().find(|part| part["type"] != "null").unwrap();
+        if !value.is_null() {
+            assert_fits(value, something, schema);
+        }
+        return;
+    }
+    for key in part["required"].as_array().into_iter().flatten() {
+        let key = key.as_str().unwrap();
+        assert!(value.get(key).is_some(), "no `{key}` in {value:#}");
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let part = &part["properties"][key];
+        assert!(part.is_object(), "`{key}` is not published: {value:#}");
+        assert_fits(value, part, schema);
+    }
+    for value in value.as_array().into_iter().flatten() {
+        assert_fits(value, &part["items"], schema);
     }
 }
 

@@ -50,8 +50,8 @@ pub struct ApplicationRecord {
 pub struct BuildRecords {
     /// Run by backends, or by nobody.
     pub backend: Vec<BuildRecord>,
-    /// Run by frontends.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Run by frontends; absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frontend: Vec<BuildRecord>,
 }
 
