@@ -110,7 +110,7 @@ fn rest(time: Duration, interrupts: &Interrupts) {
     }
 }
 
-/// As the seed's first application is called in messages.
+/// What a service is called in messages.
 fn kind_word(service: &Service) -> &'static str {
     match service.kind {
         ServiceType::Postgres | ServiceType::Redis | ServiceType::Mongodb => "Database",
