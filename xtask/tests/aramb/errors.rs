@@ -26,6 +26,18 @@ fn the_command_is_not_there() {
 }
 
 #[test]
+fn the_folder_of_the_file_is_not_there() {
+    let shop = Shop::new(Generation::Old);
+    let details = assert_failed(
+        &shop.deploy(&["--config", "nowhere/aramb.toml"]),
+        "aramb.toml not found in current directory",
+        "1 - Read aramb.toml",
+    );
+    assert!(details.contains("nowhere/aramb.toml"), "{details}");
+    assert!(!shop.root().join("nowhere").exists());
+}
+
+#[test]
 fn the_file_is_not_there() {
     let shop = Shop::new(Generation::Old);
     std::fs::remove_file(shop.root().join("aramb.toml")).unwrap();

@@ -103,7 +103,7 @@ pub fn deploy(
         reporter: &clean,
         redactor,
         interrupts,
-        folder: path.parent().unwrap_or(Path::new(".")),
+        folder: folder_of(path),
         file: &toml.file,
         graph: &toml.graph,
         timeout: request.timeout,
@@ -135,6 +135,12 @@ pub fn deploy(
         error
     });
     progress.finish(&toml.file, error)
+}
+
+/// Where the command is run: also where the file's own folder is not there, which is told as the file's fault and not as its.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| folder.is_dir());
+    folder.unwrap_or(Path::new("."))
 }
 
 fn locked() -> FlowError {
