@@ -51,10 +51,7 @@ image = "${102.outputs.IMAGE_URL}"
 "#;
 
 fn shop() -> Shop {
-    let shop = Shop::with(Generation::New, TWO);
-    shop.write("web/Dockerfile", "FROM scratch\n");
-    shop.commit("web");
-    shop
+    Shop::with_front_end(Generation::New, TWO)
 }
 
 fn deploy(shop: &Shop) -> (Finished, Value) {

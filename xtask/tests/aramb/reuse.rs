@@ -41,9 +41,7 @@ image = "${102.outputs.IMAGE_URL}"
 "#;
 
 fn shop() -> Shop {
-    let shop = Shop::with(Generation::New, STACKED);
-    shop.write("web/Dockerfile", "FROM scratch\n");
-    shop.commit("web");
+    let shop = Shop::with_front_end(Generation::New, STACKED);
     shop.deploy(&GUARDED).expect_success();
     shop
 }

@@ -41,6 +41,14 @@ impl Shop {
         Self::with(generation, FILE)
     }
 
+    /// A project as described, with a second folder to build: `web`.
+    pub(crate) fn with_front_end(generation: Generation, file: &str) -> Self {
+        let shop = Self::with(generation, file);
+        shop.write("web/Dockerfile", "FROM scratch\n");
+        shop.commit("web");
+        shop
+    }
+
     /// One with a file, and with each folder that its builds are in.
     pub(crate) fn with(generation: Generation, file: &str) -> Self {
         let shop = Self::without_git(generation, file);

@@ -108,12 +108,6 @@ impl OwnPlatform {
         }
     }
 
-    /// What was done, as `cargo xtask deploy` reports it.
-    #[must_use]
-    pub fn outcome(&self) -> &Outcome {
-        &self.outcome
-    }
-
     fn is_embedded(&self) -> bool {
         self.settings.config.control_plane == Kind::Embedded
     }
