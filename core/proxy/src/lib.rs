@@ -33,6 +33,7 @@ mod failure;
 mod forward;
 mod headers;
 mod idle;
+mod lanes;
 mod listener;
 mod measures;
 mod plain;

@@ -28,7 +28,7 @@ use tokio::task::coop;
 use crate::body::Upload;
 use crate::plain::PlainLine;
 use crate::settings::Settings;
-use crate::shelf::Shelf;
+use crate::shelf::{Found, Shelf};
 
 /// Why there is no connection to the instance.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +151,8 @@ impl Pool {
             Freshness::New => None,
         };
         let line = match idle {
-            Some(line) => line,
+            // Its runtime wakes this task, on whatever thread it is.
+            Some(Found::Own(line) | Found::Others(line)) => line,
             None => self.connect().await?,
         };
         Ok(Lease {
@@ -167,8 +168,14 @@ impl Pool {
                 Poll::Ready(self.plain.take(|line| line.is_ready(context)))
             };
             // A task that has had its turn would be told of nothing that the instance has said meanwhile.
-            if let Some(line) = coop::unconstrained(poll_fn(take)).await {
-                return Ok(line);
+            match coop::unconstrained(poll_fn(take)).await {
+                Some(Found::Own(line)) => return Ok(line),
+                Some(Found::Others(line)) => {
+                    if let Ok(line) = line.move_here() {
+                        return Ok(line);
+                    }
+                }
+                None => {}
             }
         }
         Ok(PlainLine::new(self.open().await?))

@@ -175,15 +175,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             self.forwarder.counters.sent(count);
             let is_done = body.as_ref().is_none_or(Body::is_done);
-            if is_done && answer.is_reusable && line.read.is_empty() {
-                // Before the client has it all: its next request may come with that.
-                flight.pool().keep_plain(line.rest());
+            if is_done {
+                // Before the client has it all: its next request may come with that, and must find this one counted out.
+                if answer.is_reusable && line.read.is_empty() {
+                    flight.pool().keep_plain(line.rest());
+                }
+                drop(flight);
                 return self.flush().await;
             }
             self.flush().await?;
-            if is_done {
-                return Ok(());
-            }
             self.out.clear();
             if is_long {
                 line.read.grow(LONG);

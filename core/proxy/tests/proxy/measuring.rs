@@ -129,7 +129,7 @@ async fn failing() -> Instance {
 async fn every_kind_of_no_answer_is_a_failure() {
     let instance = failing().await;
     let settings = Settings {
-        answer_timeout: Duration::from_millis(100),
+        answer_timeout: Duration::from_millis(500),
         ..Settings::default()
     };
     let proxy = proxy_with(settings).await;
