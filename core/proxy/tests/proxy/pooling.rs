@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proxy::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Barrier;
 
 use crate::support::{
     Connection, Instance, body, eventually, get, post, proxy, proxy_to, proxy_with, raw_instance,
@@ -21,15 +22,22 @@ struct Count {
 
 /// Answers every request, which has to arrive in one piece, and counts its connections.
 async fn counting() -> (Instance, Arc<Count>) {
+    counting_together(1).await
+}
+
+/// The same, with answers only for so many requests at once.
+async fn counting_together(requests: usize) -> (Instance, Arc<Count>) {
     let count = Arc::new(Count::default());
+    let together = Arc::new(Barrier::new(requests));
     let counter = Arc::clone(&count);
     let instance = raw_instance(move |mut stream| {
-        let count = Arc::clone(&counter);
+        let (count, together) = (Arc::clone(&counter), Arc::clone(&together));
         async move {
             count.open.fetch_add(1, Ordering::SeqCst);
             count.ever.fetch_add(1, Ordering::SeqCst);
             let mut buffer = [0; 4096];
             while let Ok(1..) = stream.read(&mut buffer).await {
+                together.wait().await;
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
                 stream.write_all(answer).await.expect("sent");
             }
@@ -53,6 +61,53 @@ async fn one_connection_of_each_kind_serves_one_client_after_another() {
     }
     // One for plain requests, and one for all others.
     assert_eq!(count.ever.load(Ordering::SeqCst), 2);
+}
+
+/// Clients that are connected at the same time are served by different threads, where the machine has several processors.
+#[tokio::test]
+async fn clients_of_all_threads_use_the_same_connections_in_turn() {
+    let (instance, count) = counting().await;
+    let proxy = proxy_to(&instance).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Connection::open(proxy.local_addr()).await);
+    }
+    for _ in 0..3 {
+        for connection in &mut clients {
+            for request in [get("/"), post("/", text(""))] {
+                let response = connection.send(request).await.expect("an answer");
+                assert_eq!(body(response).await, "ok");
+            }
+        }
+    }
+    // One for plain requests at first; after its first other one a client's connection has only such.
+    assert_eq!(count.ever.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_unused_than_are_allowed() {
+    let (instance, count) = counting_together(6).await;
+    let settings = Settings {
+        max_idle_connections: 2,
+        ..Settings::default()
+    };
+    let proxy = proxy_with(settings).await;
+    assert!(switch(&proxy, instance.target("one")).is_none());
+    let asking = (0..6).map(|_| {
+        let address = proxy.local_addr();
+        tokio::spawn(async move {
+            let mut connection = Connection::open(address).await;
+            body(connection.get("/").await.expect("an answer")).await
+        })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        assert_eq!(asked.await.expect("no panic"), "ok");
+    }
+    assert_eq!(count.ever.load(Ordering::SeqCst), 6);
+    eventually("the others are closed", || {
+        count.open.load(Ordering::SeqCst) == 2
+    })
+    .await;
 }
 
 #[tokio::test]
