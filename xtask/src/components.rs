@@ -133,6 +133,12 @@ const COMPONENTS: &[Component] = &[
         source: Source::Kernel,
     },
     Component {
+        name: "strace",
+        purpose: "counts the system calls that a request takes",
+        found: Found::Program("strace"),
+        source: Source::Debian(&["strace"]),
+    },
+    Component {
         name: "ssh-keygen",
         purpose: "makes keys that must not get into an image",
         found: Found::Program("ssh-keygen"),

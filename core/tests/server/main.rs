@@ -40,6 +40,7 @@ mod real_network;
 mod real_postgres;
 mod real_schemathesis;
 mod real_standby;
+mod real_strace;
 mod real_tls;
 mod records;
 mod registry_access;
