@@ -202,7 +202,7 @@ impl Client {
         optional(self.read_data(&Call::get(paths::volumes(tenant)).for_tenant()))
     }
 
-    /// Removes a volume with all that is in it. Refused while a release has it.
+    /// Removes a volume with all that is in it, with the operator's token. Refused while a release has it.
     pub fn remove_volume(&self, tenant: &str, name: &str) -> Result<(), ApiError> {
         let call = Call::delete(paths::volume(tenant, name)).for_tenant();
         self.send(&call).map(drop)

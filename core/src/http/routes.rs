@@ -313,10 +313,11 @@ fn tenant_routes() -> Vec<Route> {
         Route::new(
             Method::DELETE,
             "/api/v1/tenants/{tenant}/volumes/{name}",
-            "Remove a volume with all that is in it; refused while a release has it",
+            "Remove a volume with all that is in it, by the operator; refused while a release has it",
             volumes::remove,
         )
-        .tenant(Permission::Deploy)
+        // nobody can make again what is in it, and tokens of tenants are those of pipelines
+        .tenant(Permission::Administer)
         .answers_nothing(),
         Route::post(
             "/api/v1/tenants/{tenant}/rotate-credentials",

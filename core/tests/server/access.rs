@@ -52,7 +52,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("GET /api/v1/tenants/{tenant}/volumes", Needs::Look),
     (
         "DELETE /api/v1/tenants/{tenant}/volumes/{name}",
-        Needs::Deploy,
+        Needs::Operator,
     ),
     ("POST /api/v1/tenants/{tenant}/deploy", Needs::Deploy),
     ("POST /api/v1/tenants/{tenant}/rollback", Needs::Deploy),
