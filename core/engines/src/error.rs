@@ -192,6 +192,15 @@ pub enum EngineError {
         /// What the system said, or what was seen.
         reason: String,
     },
+    /// Instances that were to end are still there, or their directories are. All others have ended.
+    #[error("instances are left that were to end: {}", quoted(left))]
+    NotEnded {
+        /// Which ones.
+        left: Vec<String>,
+        /// Why the first of them is left.
+        #[source]
+        first: Box<EngineError>,
+    },
     /// The Docker Engine did not do what it was asked for, or is not there.
     #[error("docker: cannot {action}: {reason}")]
     Docker {
@@ -225,6 +234,11 @@ pub enum EngineError {
     /// The work was given up because the server is ending.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted = names.iter().map(|name| format!("`{name}`"));
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 impl EngineError {

@@ -12,6 +12,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::adopt::{self, Greeted};
 use super::cgroup::{Cgroups, Groups, Hold};
+use super::ending;
 use super::image::{Images, PreparedImage};
 use super::instance::{self, Found};
 use super::isolation::{self, Isolation, IsolationMode, Level};
@@ -21,7 +22,6 @@ use super::owner;
 use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
-use super::tree;
 use super::unpack::{Limits, Rules};
 use super::volumes::Volumes;
 use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
@@ -180,7 +180,7 @@ impl ProcessEngine {
     /// not among them.
     pub async fn adopt(&self) -> Result<Vec<Instance>, EngineError> {
         let mut asked = JoinSet::new();
-        for directory in children(&self.inner.root.join("instances"))? {
+        for directory in ending::children(&self.inner.root.join("instances"))? {
             let engine = self.clone();
             asked.spawn(async move { engine.adopt_from(&directory).await });
         }
@@ -419,36 +419,12 @@ impl Engine for ProcessEngine {
 impl Inner {
     /// Mounts need no care: they lived in the namespaces of the processes that are ended here.
     fn end_unless(&self, spared: fn(&Self, &str) -> bool) -> Result<(), EngineError> {
-        for directory in children(&self.root.join("instances"))? {
-            let id = directory
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if spared(self, &id) {
-                continue;
-            }
-            if let Some(record) = InstanceRecord::read(&directory)
-                && !record.kill()
-            {
-                let step = "end what runs";
-                let reason = format!("process {} does not end", record.guard.pid);
-                return Err(EngineError::launch(&id, step, reason));
-            }
-            tree::remove(&directory).map_err(EngineError::files("remove", &directory))?;
-        }
+        let mut directories = ending::children(&self.root.join("instances"))?;
+        directories.retain(|directory| !spared(self, &ending::name(directory)));
+        let ended = ending::end_all(&directories);
         self.cgroups.sweep(|id| spared(self, id));
-        self.images.clear_scratch()
+        ended.and(self.images.clear_scratch())
     }
-}
-
-/// The paths in a directory.
-fn children(directory: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    let failed = || EngineError::files("list", directory);
-    let entries = fs::read_dir(directory).map_err(failed())?;
-    entries
-        .map(|entry| entry.map(|entry| entry.path()).map_err(failed()))
-        .collect()
 }
 
 /// Instances may make set-uid files, which must be out of reach of the machine's other users. What

@@ -18,6 +18,7 @@ mod binary;
 mod boot;
 mod cgroup;
 mod command;
+mod ending;
 mod engine;
 mod image;
 mod instance;

@@ -269,6 +269,13 @@ impl Groups {
     /// Ends all that is in them, also what is born meanwhile, and waits for that.
     pub(crate) fn kill(&self) {
         let deadline = Instant::now() + PATIENCE;
+        while self.tell() && Instant::now() <= deadline {
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Tells all that is in them now to end. Whether there was anything.
+    pub(crate) fn tell(&self) -> bool {
         for group in &self.0 {
             // all at one moment, where the kernel can (version 2, Linux 5.14)
             let file = fs::OpenOptions::new()
@@ -278,21 +285,16 @@ impl Groups {
                 let _ = file.write_all(b"1");
             }
         }
-        loop {
-            let pids = self.0.iter().flat_map(|group| {
-                let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                let pids = text.lines().filter_map(|line| line.parse::<i32>().ok());
-                pids.collect::<Vec<_>>()
-            });
-            let pids: Vec<i32> = pids.filter(|pid| *pid > 0).collect();
-            if pids.is_empty() || Instant::now() > deadline {
-                return;
-            }
-            for pid in pids {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            std::thread::sleep(LOOK);
+        let pids = self.0.iter().flat_map(|group| {
+            let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let pids = text.lines().filter_map(|line| line.parse::<i32>().ok());
+            pids.collect::<Vec<_>>()
+        });
+        let pids: Vec<i32> = pids.filter(|pid| *pid > 0).collect();
+        for pid in &pids {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
+        !pids.is_empty()
     }
 }
 
