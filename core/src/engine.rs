@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use engines::{
-    Engine, EngineError, Instance, InstanceSpec, Orchestrator, Resources, VolumeId, VolumeInfo,
+    Clearing, Engine, EngineError, Instance, InstanceSpec, Orchestrator, Resources, VolumeId,
+    VolumeInfo,
 };
 use oci::Digest;
 
@@ -97,10 +98,13 @@ impl AnyEngine {
         }
     }
 
-    pub(crate) async fn remove_volume(&self, volume: VolumeId) -> Result<bool, EngineError> {
+    pub(crate) async fn remove_volume(
+        &self,
+        volume: VolumeId,
+    ) -> Result<Option<Clearing>, EngineError> {
         match self {
             Self::Instances(engine) => engine.remove_volume(volume).await,
-            Self::Releases(_) => Ok(false),
+            Self::Releases(_) => Ok(None),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::error::EngineError;
 use crate::instance::Instance;
 use crate::resources::Resources;
-use crate::volumes::{Mounted, VolumeId, VolumeInfo};
+use crate::volumes::{Clearing, Mounted, VolumeId, VolumeInfo};
 
 /// A future that can be kept behind a `dyn` trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -59,8 +59,12 @@ pub trait Engine: Send + Sync + 'static {
     /// The volumes of an owner, by name.
     fn volumes(&self, owner: String) -> BoxFuture<'_, Result<Vec<VolumeInfo>, EngineError>>;
 
-    /// Removes a volume with all that is in it; false where there is none. Refused while an instance has it.
-    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>>;
+    /// Removes a volume with all that is in it; `None` where there is none. Refused while an instance has it. The volume is out
+    /// of the way when this returns, soon: no instance gets what was in it any more. Its files go in the time that it takes.
+    fn remove_volume(
+        &self,
+        volume: VolumeId,
+    ) -> BoxFuture<'_, Result<Option<Clearing>, EngineError>>;
 
     /// Frees what it keeps of images that are neither among these nor in use; returns the bytes freed.
     fn retain(&self, images: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>>;

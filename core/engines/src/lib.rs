@@ -35,4 +35,4 @@ pub use log::{add_to_log, last_number};
 pub use orchestrator::Orchestrator;
 pub use registry::Registry;
 pub use resources::Resources;
-pub use volumes::{Mounted, VolumeId, VolumeInfo};
+pub use volumes::{Clearing, Mounted, VolumeId, VolumeInfo};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::BoxFuture;
 use crate::error::EngineError;
 use crate::seats::is_valid;
 
@@ -46,6 +47,28 @@ pub struct VolumeInfo {
     pub bytes: Option<u64>,
     /// The instance that has it.
     pub in_use_by: Option<String>,
+}
+
+/// The files of a volume that was removed, while they go. That may take long, and goes on whether or not it is waited for.
+#[must_use = "whether everything has gone is told by `done` only"]
+pub struct Clearing(BoxFuture<'static, Result<(), EngineError>>);
+
+impl Clearing {
+    /// Of work that has been begun.
+    pub fn of(begun: impl Future<Output = Result<(), EngineError>> + Send + 'static) -> Self {
+        Self(Box::pin(begun))
+    }
+
+    /// Waits until everything has gone.
+    pub async fn done(self) -> Result<(), EngineError> {
+        self.0.await
+    }
+}
+
+impl fmt::Debug for Clearing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clearing").finish_non_exhaustive()
+    }
 }
 
 /// Which instance has which volume.

@@ -1,11 +1,14 @@
 //! Volumes of a tenant: listed, and removed when nothing has them.
 
+#[cfg(test)]
+mod removal;
+
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use engines::EngineError;
+use engines::{Clearing, EngineError};
 use management_api::error::code;
 use management_api::types::{Data, VolumeInfo};
 use serde_json::json;
@@ -55,12 +58,28 @@ pub(super) async fn remove(
 
 async fn removed(app: &Platform, tenant: &str, name: &str, by: &Actor) -> Result<(), ApiError> {
     let missing = || ApiError::not_found(format!("tenant {tenant:?} has no volume {name:?}"));
-    // No deployment begins meanwhile.
-    let alone = Arc::clone(&app.keeping).write_owned().await;
+    // Before the lock: all are measured for it.
     let known = app.engine.volumes(tenant.to_owned()).await?;
     if !known.iter().any(|volume| volume.name == name) {
         return Err(missing());
     }
+    let clearing = put_aside(app, tenant, name, by).await?;
+    let clearing = clearing.ok_or_else(missing)?;
+    app.metrics.set_volume_bytes(tenant, name, None);
+    clearing.done().await?;
+    tracing::info!(tenant, volume = name, "a volume was removed");
+    Ok(())
+}
+
+/// Takes a volume out of the way, so that what begins from then on has another one. No deployment begins meanwhile: its files
+/// may take long to go, which is for the caller to wait for.
+async fn put_aside(
+    app: &Platform,
+    tenant: &str,
+    name: &str,
+    by: &Actor,
+) -> Result<Option<Clearing>, ApiError> {
+    let _alone = Arc::clone(&app.keeping).write_owned().await;
     for (number, capsule) in serving(app, tenant).await? {
         if let Some(service) = service_with(&capsule, name) {
             return Err(in_use(format!(
@@ -75,14 +94,8 @@ async fn removed(app: &Platform, tenant: &str, name: &str, by: &Actor) -> Result
         json!({ "volume": name }),
     );
     app.store.audit(by, entry).await?;
-    let removed = app
-        .engine
-        .remove_volume(rollout::volume(tenant, name))
-        .await?;
-    drop(alone);
-    app.metrics.set_volume_bytes(tenant, name, None);
-    tracing::info!(tenant, volume = name, "a volume was removed");
-    if removed { Ok(()) } else { Err(missing()) }
+    let volume = rollout::volume(tenant, name);
+    Ok(app.engine.remove_volume(volume).await?)
 }
 
 /// The releases of a tenant that have instances, or may have, each with the number of its deployment.

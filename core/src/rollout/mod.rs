@@ -17,7 +17,7 @@ mod release;
 mod restart;
 mod run;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod strategies;
 mod undo;
 mod verify;

@@ -7,7 +7,7 @@
 
 mod checks;
 mod machine;
-mod scene;
+pub(crate) mod scene;
 mod services;
 
 use std::collections::BTreeMap;

@@ -33,7 +33,7 @@ use crate::instance::{Instance, Life};
 use crate::registry::Registry;
 use crate::resources::Resources;
 use crate::seats::{Seat, Seats};
-use crate::volumes::{Hold, Holders, VolumeId, VolumeInfo};
+use crate::volumes::{Clearing, Hold, Holders, VolumeId, VolumeInfo};
 
 /// For one request, in seconds. A machine that swaps takes long to start a container.
 const REQUEST_SECONDS: u64 = 120;
@@ -346,12 +346,26 @@ impl Engine for DockerEngine {
         })
     }
 
-    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
+    fn remove_volume(
+        &self,
+        volume: VolumeId,
+    ) -> BoxFuture<'_, Result<Option<Clearing>, EngineError>> {
         Box::pin(async move {
             let hold = self.inner.holders.take([volume.clone()], "its removal")?;
-            let removed = self.inner.volumes().remove(&volume).await;
-            drop(hold);
-            removed
+            let volumes = self.inner.volumes();
+            if !volumes.has(&volume).await? {
+                return Ok(None);
+            }
+            // Docker calls nothing by another name: until it has gone, whoever wants it is told that it is in use.
+            let inner = Arc::clone(&self.inner);
+            let clearing = tokio::spawn(async move {
+                let removed = inner.volumes().remove(&volume).await;
+                drop(hold);
+                removed
+            });
+            Ok(Some(Clearing::of(async {
+                clearing.await.map_err(|_| EngineError::ShuttingDown)?
+            })))
         })
     }
 

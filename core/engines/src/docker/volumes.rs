@@ -110,15 +110,26 @@ impl Volumes<'_> {
         Ok(volumes)
     }
 
-    pub(super) async fn remove(&self, volume: &VolumeId) -> Result<bool, EngineError> {
+    /// Whether it is there to be removed. Refused where a container has it.
+    pub(super) async fn has(&self, volume: &VolumeId) -> Result<bool, EngineError> {
+        match self.docker.inspect_volume(&self.name(volume)).await {
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => return Ok(false),
+            Err(error) => return Err(failed("look at a volume")(error)),
+        }
+        if self.users(volume).await?.is_empty() {
+            return Ok(true);
+        }
+        Err(in_use(volume))
+    }
+
+    /// Removes it; one that is not there is fine.
+    pub(super) async fn remove(&self, volume: &VolumeId) -> Result<(), EngineError> {
         let options = None::<RemoveVolumeOptions>;
         match self.docker.remove_volume(&self.name(volume), options).await {
-            Ok(()) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) if is_conflict(&error) => Err(EngineError::VolumeInUse {
-                volume: volume.clone(),
-                holder: "a container".to_owned(),
-            }),
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) if is_conflict(&error) => Err(in_use(volume)),
             Err(error) => Err(failed("remove a volume")(error)),
         }
     }
@@ -127,6 +138,13 @@ impl Volumes<'_> {
     fn name(&self, volume: &VolumeId) -> String {
         let VolumeId { owner, name } = volume;
         format!("systemprompt-{}-{owner}--{name}", self.server)
+    }
+}
+
+fn in_use(volume: &VolumeId) -> EngineError {
+    EngineError::VolumeInUse {
+        volume: volume.clone(),
+        holder: "a container".to_owned(),
     }
 }
 

@@ -23,14 +23,14 @@ use super::place::Place;
 use super::plan;
 use super::record::InstanceRecord;
 use super::unpack::{Limits, Rules};
-use super::volumes::Volumes;
+use super::volumes::{self, Volumes};
 use crate::engine::{BoxFuture, Engine, InstanceSpec, run_to_its_end};
 use crate::error::EngineError;
 use crate::folder;
 use crate::instance::Instance;
 use crate::resources::Resources;
 use crate::seats::{Seats, is_valid};
-use crate::volumes::{Holders, VolumeId, VolumeInfo};
+use crate::volumes::{Clearing, Holders, VolumeId, VolumeInfo};
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -128,6 +128,7 @@ impl ProcessEngine {
             keep_owners: owner::are_kept() && isolation.level != Level::UserNamespaces,
         };
         let volumes = Arc::new(Volumes::open(&volumes, rules.keep_owners)?);
+        volumes.clear_left()?;
         let images = Images::new(
             store,
             root.join("images"),
@@ -352,16 +353,20 @@ impl ProcessEngine {
         Ok(listed)
     }
 
-    async fn forget_volume(&self, volume: VolumeId) -> Result<bool, EngineError> {
+    async fn forget_volume(&self, volume: VolumeId) -> Result<Option<Clearing>, EngineError> {
         let hold = self.inner.holders.take([volume.clone()], "its removal")?;
         let inner = Arc::clone(&self.inner);
-        let removed = spawn_blocking(move || {
-            let removed = inner.volumes.remove(&volume);
+        let put_aside = spawn_blocking(move || {
+            let gone = inner.volumes.put_aside(&volume);
             // to its end, whoever waits for it
             drop(hold);
-            removed
+            gone
         });
-        removed.await.map_err(|_| EngineError::ShuttingDown)?
+        let gone = put_aside.await.map_err(|_| EngineError::ShuttingDown)??;
+        Ok(gone.map(|gone| {
+            let clearing = spawn_blocking(move || volumes::clear(&gone));
+            Clearing::of(async { clearing.await.map_err(|_| EngineError::ShuttingDown)? })
+        }))
     }
 }
 
@@ -407,7 +412,10 @@ impl Engine for ProcessEngine {
         Box::pin(self.list_volumes(owner))
     }
 
-    fn remove_volume(&self, volume: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
+    fn remove_volume(
+        &self,
+        volume: VolumeId,
+    ) -> BoxFuture<'_, Result<Option<Clearing>, EngineError>> {
         Box::pin(self.forget_volume(volume))
     }
 

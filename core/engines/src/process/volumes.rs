@@ -1,12 +1,14 @@
 //! Volumes as folders: one for each owner, in it one for each volume.
 //!
-//! A volume is there whole or not at all: it is filled beside its place, brought to the disk and renamed. Names that begin
-//! with a dot are no volumes; what an earlier server has left of them goes at the start.
+//! A volume is there whole or not at all: it is filled beside its place, brought to the disk and renamed, and renamed again before
+//! its files go. Names that begin with a dot are no volumes; what an earlier server has left of them goes after the start.
 
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::SystemTime;
 
 use nix::unistd::syncfs;
 
@@ -18,6 +20,8 @@ use crate::volumes::{Mounted, VolumeId, VolumeInfo};
 
 /// A volume of more files is not measured.
 const MEASURED_FILES: usize = 20_000;
+/// What the name of one that is being filled ends with.
+const NEW: &str = ".new";
 
 /// The volumes of one engine.
 #[derive(Debug)]
@@ -90,28 +94,55 @@ impl Volumes {
         Ok(found)
     }
 
-    /// Removes a volume; false where there is none. For whoever holds it.
-    pub(crate) fn remove(&self, volume: &VolumeId) -> Result<bool, EngineError> {
+    /// Puts a volume aside, for [`clear`]; `None` where there is none. Another one of its name may be made from then on. For
+    /// whoever holds it.
+    pub(crate) fn put_aside(&self, volume: &VolumeId) -> Result<Option<PathBuf>, EngineError> {
         let place = self.place(volume);
-        let gone = self.beside(volume, "gone");
         let failed = || EngineError::files("remove", &place);
-        tree::remove(&gone).map_err(failed())?;
+        // the files of an earlier one of this name may still be going
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let gone = self.beside(volume, &format!(".gone-{}", since.as_nanos()));
         match fs::rename(&place, &gone) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             renamed => renamed.map_err(failed())?,
         }
-        tree::remove(&gone).map_err(failed())?;
-        // one that is not empty stays
-        let _ = fs::remove_dir(self.directory.join(&volume.owner));
-        Ok(true)
+        // it must not come back with a part of its files
+        let folder = File::open(self.directory.join(&volume.owner));
+        folder
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed())?;
+        Ok(Some(gone))
+    }
+
+    /// Removes what an earlier server has put aside, on a thread of its own: there may be a lot of it, and nobody needs it.
+    pub(crate) fn clear_left(&self) -> Result<(), EngineError> {
+        let left = self.left_aside();
+        let left = left.map_err(EngineError::files("list", &self.directory))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let clearing = thread::Builder::new().name("volumes".to_owned());
+        let clearing = clearing.spawn(move || {
+            for gone in left {
+                if let Err(error) = clear(&gone) {
+                    let path = gone.display();
+                    tracing::warn!(%path, %error, "what is left of a volume is not removed");
+                }
+            }
+        });
+        // what is not removed now is there for the next server
+        clearing.map(drop).map_err(EngineError::files(
+            "remove what is left in",
+            &self.directory,
+        ))
     }
 
     fn place(&self, volume: &VolumeId) -> PathBuf {
         self.directory.join(&volume.owner).join(&volume.name)
     }
 
-    fn beside(&self, volume: &VolumeId, what: &str) -> PathBuf {
-        let name = format!(".{}.{what}", volume.name);
+    fn beside(&self, volume: &VolumeId, suffix: &str) -> PathBuf {
+        let name = format!(".{}{suffix}", volume.name);
         self.directory.join(&volume.owner).join(name)
     }
 
@@ -123,7 +154,7 @@ impl Volumes {
     ) -> io::Result<()> {
         let folder = self.directory.join(&volume.owner);
         fs::create_dir_all(&folder)?;
-        let new = self.beside(volume, "new");
+        let new = self.beside(volume, NEW);
         tree::remove(&new)?;
         fill(&new)?;
         // the rename must not come to the disk before what it names
@@ -149,7 +180,38 @@ impl Volumes {
         }
     }
 
+    /// Removes what was not filled to its end, and the folders of owners who have no volumes any more.
     fn clear_scratch(&self) -> io::Result<()> {
+        for left in self.left()? {
+            if left
+                .as_os_str()
+                .as_encoded_bytes()
+                .ends_with(NEW.as_bytes())
+            {
+                tree::remove(&left)?;
+            }
+        }
+        for folder in fs::read_dir(&self.directory)? {
+            // one that is not empty stays
+            let _ = fs::remove_dir(folder?.path());
+        }
+        Ok(())
+    }
+
+    fn left_aside(&self) -> io::Result<Vec<PathBuf>> {
+        let mut left = self.left()?;
+        left.retain(|left| {
+            !left
+                .as_os_str()
+                .as_encoded_bytes()
+                .ends_with(NEW.as_bytes())
+        });
+        Ok(left)
+    }
+
+    /// All that is no volume.
+    fn left(&self) -> io::Result<Vec<PathBuf>> {
+        let mut left = Vec::new();
         for folder in fs::read_dir(&self.directory)? {
             let folder = folder?.path();
             if !folder.is_dir() {
@@ -157,13 +219,18 @@ impl Volumes {
             }
             for entry in fs::read_dir(&folder)? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with('.') {
-                    tree::remove(&entry.path())?;
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    left.push(entry.path());
                 }
             }
         }
-        Ok(())
+        Ok(left)
     }
+}
+
+/// Removes the files of a volume that was put aside.
+pub(crate) fn clear(gone: &Path) -> Result<(), EngineError> {
+    tree::remove(gone).map_err(EngineError::files("remove", gone))
 }
 
 /// Where the image has a path. Each image is asked, not only that which a volume is filled from: the next one may have a link there.
@@ -216,10 +283,10 @@ mod tests {
         };
         assert!(volumes.make(&data, &place, half).is_err());
         assert!(volumes.list("shop").unwrap().is_empty());
-        assert!(volumes.beside(&data, "new").exists());
+        assert!(volumes.beside(&data, NEW).exists());
         // the next server
         let volumes = Volumes::open(folder.path(), false).unwrap();
-        assert!(!volumes.beside(&data, "new").exists());
+        assert!(!volumes.beside(&data, NEW).exists());
         let whole = |new: &Path| {
             fs::create_dir(new)?;
             fs::write(new.join("all"), b"12345")
@@ -230,9 +297,51 @@ mod tests {
         assert_eq!(listed[0].name, "data");
         assert!(listed[0].bytes.is_some_and(|bytes| bytes >= 5));
         assert!(volumes.list("other").unwrap().is_empty());
-        assert!(volumes.remove(&data).unwrap());
-        assert!(!volumes.remove(&data).unwrap());
+    }
+
+    #[test]
+    fn what_is_removed_is_out_of_the_way_before_its_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(folder.path(), false).unwrap();
+        let data = volume("data");
+        let make = |text: &str| {
+            let whole = |new: &Path| {
+                fs::create_dir(new)?;
+                fs::write(new.join("file"), text)
+            };
+            volumes.make(&data, &volumes.place(&data), whole).unwrap();
+        };
+        make("first");
+        let first = volumes.put_aside(&data).unwrap().unwrap();
         assert!(volumes.list("shop").unwrap().is_empty());
+        assert!(volumes.put_aside(&data).unwrap().is_none());
+        // one of its name is another one, and goes beside it
+        make("second");
+        let second = volumes.put_aside(&data).unwrap().unwrap();
+        make("third");
+        for (gone, text) in [(&first, "first"), (&second, "second")] {
+            assert_eq!(fs::read_to_string(gone.join("file")).unwrap(), text);
+        }
+        clear(&first).unwrap();
+        assert!(!first.exists());
+        // a server that ends meanwhile leaves the rest to the next one
+        let next = Volumes::open(folder.path(), false).unwrap();
+        assert_eq!(next.left_aside().unwrap(), [second]);
+        next.clear_left().unwrap();
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !next.left_aside().unwrap().is_empty() {
+            assert!(std::time::Instant::now() < patience, "it stays");
+            thread::yield_now();
+        }
+        let kept = next.place(&data).join("file");
+        assert_eq!(fs::read_to_string(kept).unwrap(), "third");
+        next.put_aside(&data)
+            .unwrap()
+            .map(|gone| clear(&gone))
+            .unwrap()
+            .unwrap();
+        drop(Volumes::open(folder.path(), false).unwrap());
+        assert!(!folder.path().join("shop").exists(), "nobody has volumes");
     }
 
     #[test]

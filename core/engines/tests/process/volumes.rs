@@ -159,8 +159,10 @@ async fn no_two_instances_have_one() {
             .await
             .is_err()
     );
-    assert!(bench.engine.remove_volume(volume("data")).await.unwrap());
-    assert!(!bench.engine.remove_volume(volume("data")).await.unwrap());
+    let clearing = bench.engine.remove_volume(volume("data")).await.unwrap();
+    clearing.expect("it is there").done().await.unwrap();
+    let again = bench.engine.remove_volume(volume("data")).await.unwrap();
+    assert!(again.is_none(), "{again:?}");
     let listed = bench.engine.volumes("test".to_owned()).await.unwrap();
     assert!(listed.is_empty(), "{listed:?}");
     bench.check_nothing_left();

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engines::{
-    BoxFuture, Command, CommandOutcome, Engine, EngineError, Exit, Instance, InstanceSpec, Life,
-    Resources, Running, VolumeId, VolumeInfo,
+    BoxFuture, Clearing, Command, CommandOutcome, Engine, EngineError, Exit, Instance,
+    InstanceSpec, Life, Resources, Running, VolumeId, VolumeInfo,
 };
 use oci::Digest;
 use tokio::sync::watch;
@@ -299,8 +299,8 @@ impl Engine for Simulated {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn remove_volume(&self, _: VolumeId) -> BoxFuture<'_, Result<bool, EngineError>> {
-        Box::pin(async { Ok(false) })
+    fn remove_volume(&self, _: VolumeId) -> BoxFuture<'_, Result<Option<Clearing>, EngineError>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn retain(&self, _: Vec<Digest>) -> BoxFuture<'_, Result<u64, EngineError>> {

@@ -49,6 +49,12 @@ pub(super) async fn recover(app: &App) {
 }
 
 pub(super) fn platform(data: &Path, store: &Store, machine: &Arc<Machine>) -> App {
+    let engine = Arc::new(Simulated(Arc::clone(machine)));
+    platform_on(data, store, AnyEngine::Instances(engine))
+}
+
+/// A server with a store and an engine, which listens nowhere.
+pub(crate) fn platform_on(data: &Path, store: &Store, engine: AnyEngine) -> App {
     let mut settings = Settings::default();
     settings.rollout.restore_seconds = 10;
     settings.rollout.drain_seconds = 1;
@@ -64,7 +70,7 @@ pub(super) fn platform(data: &Path, store: &Store, machine: &Arc<Machine>) -> Ap
         vault: Arc::new(vault()),
         images: Arc::new(oci::Store::open(data.registry()).unwrap()),
         data,
-        engine: AnyEngine::Instances(Arc::new(Simulated(Arc::clone(machine)))),
+        engine,
         tenants: Tenants::default(),
         metrics: Metrics::new(),
         keeping: Arc::default(),
