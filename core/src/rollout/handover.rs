@@ -89,6 +89,8 @@ impl Rollout {
                 self.drain(retired).await;
             }
             self.app.stop_all(&instances).await;
+            // Where there was no room beside it, it was taken away already, and may still finish its requests.
+            self.have_left(&kept).await;
             tracing::info!(
                 tenant = self.tenant.id,
                 deployment = self.row.number,

@@ -10,6 +10,7 @@ use engines::{Exit, Instance};
 use futures_util::future::join_all;
 use management_api::types::Failure;
 use proxy::{Retired, Target};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -85,6 +86,7 @@ pub(crate) async fn run(
         old_let_go: false,
         parts: Vec::new(),
         handed_over: Vec::new(),
+        leaving: Vec::new(),
         carried: Vec::new(),
         once: New::default(),
         may_carry: unchanged == Unchanged::RunsOn,
@@ -182,6 +184,8 @@ pub(super) struct Rollout {
     pub(super) parts: Vec<Part>,
     /// Services of releases before that were stopped for others to have their volumes.
     pub(super) handed_over: Vec<Arc<Kept>>,
+    /// Old instances that made room and end beside what else is done, by who kept them.
+    pub(super) leaving: Vec<(Arc<Kept>, JoinHandle<()>)>,
     /// The services that run on as they are.
     pub(super) carried: Vec<Arc<Kept>>,
     /// What runs the release command.

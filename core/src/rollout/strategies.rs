@@ -212,17 +212,27 @@ impl Rollout {
     }
 
     /// Lets some old instances finish their requests and stops them, beside what else is done: neither a long download
-    /// nor a WebSocket may use up the time of a deployment.
-    async fn take_away(&self, old: &Kept, count: usize) {
+    /// nor a WebSocket may use up the time of a deployment. Whoever is to have their volumes waits for that.
+    async fn take_away(&mut self, old: &Arc<Kept>, count: usize) {
         if count == 0 {
             return;
         }
         let (instances, retired) = old.shrink(count).await;
         let (app, tenant) = (App::clone(&self.app), Arc::clone(&self.tenant));
-        self.app.tasks.spawn(async move {
+        let leaving = self.app.tasks.spawn(async move {
             drain(&app, &tenant, retired).await;
             app.stop_all(&instances).await;
         });
+        self.leaving.push((Arc::clone(old), leaving));
+    }
+
+    /// Waits until none of those is left that made room before.
+    pub(super) async fn have_left(&mut self, old: &Arc<Kept>) {
+        let of_old = |(kept, _): &mut (Arc<Kept>, _)| Arc::ptr_eq(kept, old);
+        for (_, leaving) in self.leaving.extract_if(.., of_old) {
+            // a panic has been printed, and the engine knows who has what
+            drop(leaving.await);
+        }
     }
 
     /// Starts new instances of every service, each behind those that it depends on, until there are as many as `count` says.

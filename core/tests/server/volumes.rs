@@ -9,12 +9,13 @@ use std::thread;
 
 use management_api::client::ApiError;
 use management_api::types::{
-    CanaryStep, CollectRequest, DeployRequest, HealthCheck, Restart, RollbackRequest,
+    CanaryStep, CollectRequest, DeployRequest, HealthCheck, Restart, Role, RollbackRequest,
     RolloutSettings, Service, VolumeInfo,
 };
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, get, key, until};
+use crate::harness::{Server, agent, get, key, until};
 use crate::image::{layer_with, push, registry};
 use crate::services::{
     deploy, env, interface, lines, names, processes, server, service, service_of, services,
@@ -296,6 +297,48 @@ pub(crate) fn a_volume_changes_its_service() {
     assert_eq!(version.as_deref(), Some("two"));
 }
 
+/// Where there is no room beside the old one it makes room, and finishes its requests, before anything is started: a volume that
+/// it has waits for it all the same.
+#[test]
+fn a_volume_waits_for_whoever_made_room_and_finishes_its_requests() {
+    const CHUNKS: usize = 60;
+    let server = server();
+    let tight = |mut request: DeployRequest| {
+        request.strategy = Some("rolling".to_owned());
+        request.rollout.max_surge = Some(0);
+        request.rollout.max_unavailable = Some(1);
+        request
+    };
+    let mut first = server.request("it");
+    first.env = env(&[("VERSION", "one"), ("DATA", DATA)]);
+    first.volumes = env(&[("data", DATA)]);
+    first.services = BTreeMap::from([("db".to_owned(), interface(&server, "one"))]);
+    succeeds(&server, &first);
+    let url = server.app_url();
+    assert_eq!(
+        get(&format!("{url}/write/first")).as_deref(),
+        Some("written")
+    );
+    let mut second = server.request("it");
+    second.env = env(&[("VERSION", "two")]);
+    let db = with_volume(interface(&server, "two"));
+    second.services = BTreeMap::from([("db".to_owned(), db)]);
+    let mut bad = second.clone();
+    let db = bad.services.get_mut("db").unwrap();
+    db.env.insert("MODE".to_owned(), "exit".to_owned());
+    assert_eq!(deploy(&server, &tight(bad)).state, "rolled_back");
+    assert_eq!(server.version().as_deref(), Some("one"));
+    // It is on its way when this returns, and takes longer than a start.
+    let download = agent().get(format!("{url}/download/{CHUNKS}")).call();
+    let mut download = download.unwrap();
+    let reading = thread::spawn(move || download.body_mut().read_to_vec().unwrap().len());
+    succeeds(&server, &tight(second));
+    assert_eq!(reading.join().unwrap(), CHUNKS * 64 * 1024);
+    assert_eq!(kept(&server, "two"), ["first"]);
+    assert_eq!(server.version().as_deref(), Some("two"));
+    nobody_met_another(&server);
+}
+
 /// The server dies at every record, and while a volume has nobody: one release serves, one database has the volume.
 fn dies_at_every_record(how: &str, also: &[&str], records: usize) {
     let server = server();
@@ -487,6 +530,11 @@ pub(crate) fn a_volume_is_removed_by_request_when_nothing_has_it() {
     let told = refused(client.remove_volume("local", "data"), "(409)");
     assert!(told.contains("of the service db"), "{told}");
     refused(client.remove_volume("local", "other"), "(404)");
+    // Nobody can make again what is in it: no pipeline removes that.
+    let deployer = server.issue(Role::Deployer, Some("local")).token;
+    let deployer = server.client_with(deployer.expose_secret());
+    assert_eq!(deployer.volumes("local").unwrap().unwrap().len(), 1);
+    refused(deployer.remove_volume("local", "data"), "(403)");
     // It stays when no release has it any more, until somebody says so.
     succeeds(&server, &server.request("it"));
     until("its instance is gone", || {
