@@ -93,6 +93,11 @@ pub trait Running: Send + Sync + 'static {
 
     /// The TCP ports that its processes listen on, if they can be seen.
     fn listening_ports(&self) -> Option<Vec<u16>>;
+
+    /// Whether any of its processes listens on a port, if that can be seen.
+    fn listens_on(&self, port: u16) -> Option<bool> {
+        self.listening_ports().map(|ports| ports.contains(&port))
+    }
 }
 
 /// Where an instance is in its life.
@@ -185,6 +190,12 @@ impl Instance {
     #[must_use]
     pub fn listening_ports(&self) -> Option<Vec<u16>> {
         self.0.listening_ports()
+    }
+
+    /// Whether any of its processes listens on a TCP port, if that can be seen. Cheaper than [`Instance::listening_ports`].
+    #[must_use]
+    pub fn listens_on(&self, port: u16) -> Option<bool> {
+        self.0.listens_on(port)
     }
 
     /// The last lines of its log, standard output and standard error as they came.

@@ -13,14 +13,18 @@ use super::restart::is_done;
 use crate::deployments::Service;
 use crate::ports;
 
-/// Between two checks until the first success: a start is noticed at once.
+/// Between the first two checks. Until the first success it is twice as long each time, so that a start is noticed at once: most
+/// programs listen within milliseconds.
+const SOON: Duration = Duration::from_millis(5);
+/// The longest that it becomes.
 const EAGER: Duration = Duration::from_millis(75);
 /// The same for commands, each of which is a program to start.
+const SOON_COMMAND: Duration = Duration::from_millis(20);
 const EAGER_COMMAND: Duration = Duration::from_millis(300);
 /// How long an instance must listen on other ports only to be told that it is wrong. Programs open
 /// auxiliary ports before their main one.
 const WRONG_PORT_EVIDENCE: Duration = Duration::from_secs(3);
-/// Between two looks at the ports: they are read from `/proc`.
+/// Before the first look at the ports and between two: they are read from `/proc`.
 const PORTS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Returns how long it took until `instance` answered as its release wants, or has done its work.
@@ -51,7 +55,7 @@ pub(super) async fn until_healthy(
         match probed {
             Probed::Good if !wait.is_anothers().await? => return Ok(wait.started.elapsed()),
             Probed::Good => {
-                tokio::time::sleep(wait.eager()).await;
+                tokio::time::sleep(wait.pauses.take()).await;
                 continue;
             }
             Probed::Impossible(_) => return Err(wait.verdict(&probed)),
@@ -105,7 +109,30 @@ struct Wait<'a> {
     elsewhere: Option<Instant>,
     /// Since when another program answers in its place.
     replaced: Option<Instant>,
-    ports_read: Option<Instant>,
+    ports_read: Instant,
+    pauses: Pauses,
+}
+
+/// The pauses between checks while failures do not count.
+struct Pauses {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Pauses {
+    fn of(kind: ProbeKind) -> Self {
+        let (next, longest) = match kind {
+            ProbeKind::Command | ProbeKind::Image => (SOON_COMMAND, EAGER_COMMAND),
+            ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Process => (SOON, EAGER),
+        };
+        Self { next, longest }
+    }
+
+    fn take(&mut self) -> Duration {
+        let taken = self.next;
+        self.next = (2 * taken).min(self.longest);
+        taken
+    }
 }
 
 impl<'a> Wait<'a> {
@@ -117,20 +144,13 @@ impl<'a> Wait<'a> {
             failures: 0,
             elsewhere: None,
             replaced: None,
-            ports_read: None,
+            ports_read: Instant::now(),
+            pauses: Pauses::of(check.probe.kind),
         }
     }
 
     fn limit(&self) -> Duration {
         Duration::from_millis(self.check.timeout_ms)
-    }
-
-    /// Before the next check while failures do not count.
-    fn eager(&self) -> Duration {
-        match self.check.probe.kind {
-            ProbeKind::Command | ProbeKind::Image => EAGER_COMMAND,
-            ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Process => EAGER,
-        }
     }
 
     /// Takes note of a failed check; returns the pause before the next one, or the verdict.
@@ -142,7 +162,7 @@ impl<'a> Wait<'a> {
         }
         let start_period = Duration::from_millis(self.check.start_period_ms);
         if self.started.elapsed() < start_period {
-            return Ok(self.eager());
+            return Ok(self.pauses.take());
         }
         self.failures += 1;
         if self.failures >= self.check.retries {
@@ -159,8 +179,9 @@ impl<'a> Wait<'a> {
             return Ok(false);
         }
         let port = self.instance.address().port();
-        let ports = self.listening_ports().await;
-        if ports.is_none_or(|ports| ports.contains(&port)) || !is_taken(self.instance) {
+        let instance = self.instance.clone();
+        let listens = tokio::task::spawn_blocking(move || instance.listens_on(port)).await;
+        if listens.ok().flatten() != Some(false) || !is_taken(self.instance) {
             self.replaced = None;
             return Ok(false);
         }
@@ -178,14 +199,11 @@ impl<'a> Wait<'a> {
     }
 
     async fn look_at_ports(&mut self) -> Result<(), Failure> {
-        let read = self
-            .ports_read
-            .is_some_and(|at| at.elapsed() < PORTS_INTERVAL);
-        if read {
+        if self.ports_read.elapsed() < PORTS_INTERVAL {
             return Ok(());
         }
         let ports = self.listening_ports().await.unwrap_or_default();
-        self.ports_read = Some(Instant::now());
+        self.ports_read = Instant::now();
         let expected = self.instance.address().port();
         if ports.is_empty() || ports.contains(&expected) {
             self.elsewhere = None;
@@ -255,5 +273,21 @@ async fn until_silent(
         } else {
             failures += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_noticed_at_once_and_a_slow_one_not_asked_all_the_time() {
+        let pauses = |kind, count| {
+            let mut pauses = Pauses::of(kind);
+            let taken = (0..count).map(|_| pauses.take().as_millis());
+            taken.collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(ProbeKind::Http, 6), [5, 10, 20, 40, 75, 75]);
+        assert_eq!(pauses(ProbeKind::Command, 6), [20, 40, 80, 160, 300, 300]);
     }
 }

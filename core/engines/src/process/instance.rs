@@ -88,6 +88,15 @@ impl Running for Tended {
         // The init comes first, and hides its files.
         proc::listening_ports(below.get(1..).unwrap_or_default())
     }
+
+    fn listens_on(&self, port: u16) -> Option<bool> {
+        // most programs do that themselves, and then nobody else of the machine has to be looked at
+        if proc::listens_on(&[self.pid], port) == Some(true) {
+            return Some(true);
+        }
+        let all = self.listening_ports();
+        all.map(|ports| ports.contains(&port))
+    }
 }
 
 impl Tended {

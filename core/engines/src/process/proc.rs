@@ -4,6 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 
+/// A line of a table of sockets, in bytes: the kernel makes as many as are asked for at a time.
+const LINE: usize = 150;
+const MANY_LINES: usize = 8 << 10;
+
 /// A process at one time in its life. Ids are used again; the time of the start tells two
 /// processes of one id apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,7 +45,8 @@ struct Stat {
     ended: bool,
 }
 
-/// All processes below `pid`, children before grandchildren. Those that have ended are left out.
+/// All processes below `pid`, children before grandchildren. Those that have ended are left out. It reads what all processes of
+/// the machine say of themselves: where there are thousands of instances that takes longer than a start.
 pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     // the children of one that has ended are someone else's already
@@ -92,9 +97,9 @@ pub(crate) fn session(id: i32) -> Vec<i32> {
     members.map(|(pid, _)| pid).collect()
 }
 
-/// The process below `ancestor` whose id in its innermost namespace is `inner`.
-pub(crate) fn by_inner_pid(ancestor: i32, inner: i32) -> Option<i32> {
-    descendants(ancestor).into_iter().find(|pid| {
+/// The one of some processes whose id in its innermost namespace is `inner`.
+pub(crate) fn by_inner_pid(pids: &[i32], inner: i32) -> Option<i32> {
+    pids.iter().copied().find(|pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok()) == Some(inner)
@@ -131,6 +136,16 @@ pub(crate) fn listening_ports(pids: &[i32]) -> Option<Vec<u16>> {
     ports.sort_unstable();
     ports.dedup();
     Some(ports)
+}
+
+/// Whether any of `pids` listens on a TCP port. `None` when one of them does not show its files.
+pub(crate) fn listens_on(pids: &[i32], port: u16) -> Option<bool> {
+    let sockets: Option<Vec<Vec<u64>>> = pids.iter().map(|pid| sockets(*pid)).collect();
+    let sockets: HashSet<u64> = sockets?.into_iter().flatten().collect();
+    let is_theirs = |found: Listener| found.port == port && sockets.contains(&found.inode);
+    // None behind the one that is looked for is asked for: to look for the next one after the last is to look through all
+    // connections of the machine.
+    Some(listeners_by("/proc/net", LINE).any(is_theirs))
 }
 
 fn all() -> Vec<(i32, Stat)> {
@@ -185,9 +200,15 @@ struct Listener {
 /// The sockets in state `0A`, listening, in a folder of tables. They are the first of each table (`tcp_get_idx` of Linux): the
 /// others, of which a busy machine has very many, are not read.
 fn listeners(folder: &str) -> impl Iterator<Item = Listener> {
+    listeners_by(folder, MANY_LINES)
+}
+
+/// The same, so many bytes at a time.
+fn listeners_by(folder: &str, bytes: usize) -> impl Iterator<Item = Listener> {
     let tables = ["tcp", "tcp6"].map(|table| File::open(format!("{folder}/{table}")));
-    tables.into_iter().flatten().flat_map(|table| {
-        let lines = BufReader::new(table).lines().map_while(Result::ok);
+    tables.into_iter().flatten().flat_map(move |table| {
+        let table = BufReader::with_capacity(bytes, table);
+        let lines = table.lines().map_while(Result::ok);
         lines.skip(1).map_while(|line| listener(&line))
     })
 }
@@ -264,6 +285,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(listening_ports(&[own]).unwrap().contains(&port));
+        assert_eq!(listens_on(&[own], port), Some(true));
+        assert_eq!(listens_on(&[], port), Some(false), "it is another one's");
+        drop(listener);
+        assert_eq!(listens_on(&[own], port), Some(false));
         assert_eq!(listening_ports(&[]), Some(Vec::new()));
     }
 }

@@ -92,10 +92,10 @@ impl InstanceRecord {
     /// Takes down the processes of a program that runs, which has this id inside, and returns the
     /// program's own. One that has ended already leaves the guard as the best one to show.
     pub(crate) fn started(&mut self, inner_pid: i32) -> i32 {
-        let found = proc::by_inner_pid(self.guard.pid, inner_pid);
+        let below = proc::descendants(self.guard.pid);
+        let found = proc::by_inner_pid(&below, inner_pid);
         self.program = found.and_then(Process::find);
-        let others = proc::descendants(self.guard.pid).into_iter();
-        self.others = others.filter_map(Process::find).collect();
+        self.others = below.into_iter().filter_map(Process::find).collect();
         self.program.unwrap_or(self.guard).pid
     }
 

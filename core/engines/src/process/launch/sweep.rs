@@ -18,12 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn kill_descendants() {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        for pid in proc::descendants(getpid().as_raw()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        // first: mostly there is nobody, and to look for them is to look at every process of the machine
         let (_, none_left) = events::reap();
         if none_left || Instant::now() > deadline {
             return;
+        }
+        for pid in proc::descendants(getpid().as_raw()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
