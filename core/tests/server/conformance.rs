@@ -19,6 +19,7 @@ macro_rules! conformance {
                 an_application_that_ends_is_told_with_its_last_lines,
                 an_application_ended_by_a_signal_is_told_with_its_number,
                 an_unhealthy_answer_is_told_with_its_status,
+                no_answer_at_all_is_a_time_out,
                 an_image_that_is_not_whole_any_more_is_told_and_changes_nothing,
                 the_server_holds_the_deadline,
                 an_aborted_deployment_leaves_the_old_release,
