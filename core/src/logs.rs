@@ -29,6 +29,8 @@ pub(crate) struct Filter {
     pub(crate) deployment: Option<u64>,
     /// Of this service only.
     pub(crate) service: Option<String>,
+    /// Of this instance only.
+    pub(crate) instance: Option<String>,
     /// Not older than this.
     pub(crate) since: Option<DateTime<Utc>>,
     /// Holding this text.
@@ -50,7 +52,9 @@ impl Filter {
     }
 
     fn wants(&self, line: &LogLine) -> bool {
+        let instance = self.instance.as_deref();
         self.since.is_none_or(|since| line.at >= since)
+            && instance.is_none_or(|wanted| line.instance.as_deref() == Some(wanted))
             && self
                 .text
                 .as_deref()
@@ -181,12 +185,20 @@ fn parse(text: &[u8], log: &Log) -> Option<LogLine> {
         at: DateTime<Utc>,
         stream: String,
         line: String,
+        #[serde(default)]
+        instance: Option<String>,
     }
-    let Record { at, stream, line } = serde_json::from_slice(text).ok()?;
+    let Record {
+        at,
+        stream,
+        line,
+        instance,
+    } = serde_json::from_slice(text).ok()?;
     Some(LogLine {
         at,
         deployment: log.deployment,
         service: (log.service != APP).then(|| log.service.clone()),
+        instance,
         stream,
         line,
     })
@@ -271,6 +283,24 @@ mod tests {
             (1, Some("worker"))
         );
         assert_eq!(texts(folder.path(), &of("app")).len(), 6);
+    }
+
+    #[test]
+    fn lines_of_one_instance_are_told_from_those_of_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = |instance: &str, line: &str| {
+            let at = DateTime::from_timestamp(1, 0);
+            serde_json::json!({ "at": at, "stream": "stdout", "line": line, "instance": instance })
+        };
+        let (one, two) = (record("shop-3-1", "one"), record("shop-3-2", "two"));
+        fs::write(folder.path().join("3.log"), format!("{one}\n{two}\n")).unwrap();
+        write(&folder.path().join("3.log"), 2, "of before they had names");
+        let filter = Filter {
+            instance: Some("shop-3-2".to_owned()),
+            ..all()
+        };
+        assert_eq!(texts(folder.path(), &filter), ["two"]);
+        assert_eq!(texts(folder.path(), &all()).len(), 3);
     }
 
     #[test]

@@ -200,11 +200,66 @@ impl Metrics {
         encode_eof(&mut text)?;
         Ok(text)
     }
+
+    /// What is measured of one tenant, and of nothing else.
+    pub(crate) fn encode_one(
+        &self,
+        tenant: &str,
+        measured: &[TenantMeasurements],
+    ) -> Result<String, fmt::Error> {
+        let all = self.encode(measured)?;
+        // Ids of tenants hold nothing that would be written in another way, and no other label has this name.
+        let label = format!("tenant=\"{tenant}\"");
+        let mut text = String::new();
+        let mut about = Vec::new();
+        for line in all.lines() {
+            match line.starts_with('#') {
+                true if line.starts_with("# HELP") => about = vec![line],
+                true => about.push(line),
+                false if line.contains(&label) => {
+                    for line in about.drain(..).chain([line]) {
+                        text.push_str(line);
+                        text.push('\n');
+                    }
+                }
+                false => {}
+            }
+        }
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_is_told_of_itself_alone() {
+        let metrics = Metrics::new();
+        metrics.count_restart("shop");
+        metrics.count_restart("shop-2");
+        metrics.set_registry_bytes(7);
+        metrics.set_volume_bytes("shop", "data", Some(8));
+        let measured = TenantMeasurements {
+            tenant: "shop".to_owned(),
+            up: true,
+            traffic: None,
+            services: BTreeMap::new(),
+        };
+        let text = metrics.encode_one("shop", &[measured]).unwrap();
+        for line in [
+            r#"systemprompt_instance_restarts_total{tenant="shop"} 1"#,
+            r#"systemprompt_tenant_up{tenant="shop"} 1"#,
+            r#"systemprompt_volume_bytes{tenant="shop",volume="data"} 8"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("shop-2") && !text.contains("registry"));
+        // Each is explained before it comes, and what does not come is not.
+        assert_eq!(text.matches("# TYPE").count(), 3, "{text}");
+        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+    }
 
     #[test]
     fn the_text_has_one_end_and_the_counters() {

@@ -106,13 +106,22 @@ impl Tenants {
 
     /// What the proxies have counted.
     pub(crate) fn measurements(&self) -> Vec<TenantMeasurements> {
-        let measure = |tenant: Arc<Tenant>| TenantMeasurements {
-            up: matches!(tenant.live_state(), Some((_, LiveState::Serving))),
-            traffic: tenant.proxy().map(|proxy| proxy.stats()),
-            services: services_of(&tenant),
-            tenant: tenant.id.clone(),
-        };
-        self.all().into_iter().map(measure).collect()
+        let all = self.all().into_iter();
+        all.map(|tenant| measure(&tenant)).collect()
+    }
+
+    /// The same of one of them.
+    pub(crate) fn measurement(&self, id: &str) -> Option<TenantMeasurements> {
+        self.get(id).map(|tenant| measure(&tenant))
+    }
+}
+
+fn measure(tenant: &Tenant) -> TenantMeasurements {
+    TenantMeasurements {
+        up: matches!(tenant.live_state(), Some((_, LiveState::Serving))),
+        traffic: tenant.proxy().map(|proxy| proxy.stats()),
+        services: services_of(tenant),
+        tenant: tenant.id.clone(),
     }
 }
 

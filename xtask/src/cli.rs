@@ -294,6 +294,12 @@ pub(crate) struct Logs {
     /// Only lines of this service; `app` is the one that the other sections of the configuration describe.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
+    /// Only lines of this instance; `--output json` tells which one has written each.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+    /// Only lines of this deployment, by its number in `history`.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) deployment: Option<u64>,
     /// Only lines since then: `10m`, `2h`, or an RFC 3339 time.
     #[arg(long)]
     pub(crate) since: Option<String>,

@@ -26,7 +26,7 @@ use crate::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, Health, IssuedToken, LogLine, Me, NewTenant, NewToken, RegistryToken,
     RollbackRequest, RotateRequest, RotatedCredentials, SecretInfo, SecretsRequest, Tenant,
-    TenantStatus, TokenInfo, VolumeInfo,
+    TenantLock, TenantStatus, TokenInfo, VolumeInfo,
 };
 use auth::Authenticator;
 use call::{Call, Retry};
@@ -186,6 +186,17 @@ impl Client {
             .map(drop)
     }
 
+    /// Lets a deployment that is paused go on.
+    pub fn resume(&self, tenant: &str, number: u64) -> Result<(), ApiError> {
+        self.send(&Call::post(paths::resume(tenant, number)).for_tenant())
+            .map(drop)
+    }
+
+    /// Who holds the tenant; `None` when the server does not tell.
+    pub fn lock(&self, tenant: &str) -> Result<Option<TenantLock>, ApiError> {
+        optional(self.read_data(&Call::get(paths::lock(tenant)).for_tenant()))
+    }
+
     /// Changes some of the tenant's secrets. Deployments from now on have them.
     pub fn change_secrets(&self, tenant: &str, request: &SecretsRequest) -> Result<(), ApiError> {
         let call = Call::put(paths::secrets(tenant)).for_tenant();
@@ -333,6 +344,10 @@ pub struct LogQuery {
     pub filter: Option<String>,
     /// Only lines of this service.
     pub service: Option<String>,
+    /// Only lines of this instance.
+    pub instance: Option<String>,
+    /// Only lines of this deployment.
+    pub deployment: Option<u64>,
     /// Only the last so many lines.
     pub tail: Option<u64>,
 }
@@ -351,6 +366,12 @@ impl LogQuery {
         }
         if let Some(service) = &self.service {
             query.append_pair("service", service);
+        }
+        if let Some(instance) = &self.instance {
+            query.append_pair("instance", instance);
+        }
+        if let Some(deployment) = self.deployment {
+            query.append_pair("deployment", &deployment.to_string());
         }
         if let Some(tail) = self.tail {
             query.append_pair("tail", &tail.to_string());

@@ -96,6 +96,24 @@ pub fn abort(id: &str, number: u64) -> String {
     format!("{}/abort", deployment(id, number))
 }
 
+/// Let a paused deployment go on.
+#[must_use]
+pub fn resume(id: &str, number: u64) -> String {
+    format!("{}/resume", deployment(id, number))
+}
+
+/// Who holds the tenant: the deployment that is being made.
+#[must_use]
+pub fn lock(id: &str) -> String {
+    format!("{}/lock", tenant(id))
+}
+
+/// What was measured of the tenant.
+#[must_use]
+pub fn metrics(id: &str) -> String {
+    format!("{}/metrics", tenant(id))
+}
+
 /// Let a deployment that is being watched go on.
 #[must_use]
 pub fn promote(id: &str, number: u64) -> String {

@@ -318,6 +318,8 @@ pub struct LoggedLine {
     pub deployment: u64,
     /// Which service it is an instance of.
     pub service: String,
+    /// Which one, if that is told.
+    pub instance: Option<String>,
     /// Whether it was written to standard error.
     pub is_error: bool,
     /// Without the line feed.

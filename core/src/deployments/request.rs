@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use management_api::types::{DeployRequest, HealthCheck, Probe, ProbeKind, Resources, Restart};
+use management_api::types::{
+    DeployRequest, HealthCheck, Probe, ProbeKind, Resources, Restart, Source,
+};
 
 use super::course::replicas_of;
 use super::{Capsule, Group, Strategy};
@@ -13,6 +15,8 @@ const MAX_ENV_BYTES: usize = 128 * 1024;
 const HOUR: u64 = 60 * 60 * 1000;
 const MAX_COMMAND_BYTES: usize = 16 * 1024;
 const SOUND_COMMAND: &str = "begin with a word, hold no zero byte and be at most 16384 bytes long";
+/// SHA-256 has 64.
+const LONGEST_SHA: usize = 100;
 /// The longest rollout that may be asked for.
 const MAX_TIMEOUT_SECONDS: u64 = 6 * 60 * 60;
 
@@ -65,6 +69,15 @@ pub(crate) fn check_tenant_id(id: &str) -> Result<(), Refusal> {
     ))
 }
 
+/// Every look at the history would carry it along.
+fn check_source(source: Option<&Source>) -> Result<(), Refusal> {
+    if source.is_none_or(|source| source.git_sha.len() <= LONGEST_SHA) {
+        return Ok(());
+    }
+    let message = format!("source.git_sha has at most {LONGEST_SHA} characters");
+    Err(Refusal::invalid(message))
+}
+
 /// The release that a request describes.
 pub(crate) fn capsule_of(
     request: &DeployRequest,
@@ -72,6 +85,7 @@ pub(crate) fn capsule_of(
     defaults: &RequestDefaults,
 ) -> Result<Capsule, Refusal> {
     check_env(&request.env)?;
+    check_source(request.source.as_ref())?;
     let health = request.health.clone();
     let health = health.unwrap_or_else(|| defaults.health.clone());
     check_health(&health)?;
@@ -330,6 +344,20 @@ mod tests {
         let refused = with_env("SECRET", "hunter2\0").unwrap_err();
         assert!(!refused.to_string().contains("hunter2"));
         assert!(with_env("BIG", &"x".repeat(MAX_ENV_BYTES)).is_err());
+    }
+
+    #[test]
+    fn sources() {
+        let of = |length: usize| {
+            let git_sha = "a".repeat(length);
+            let source = Source {
+                git_sha,
+                dirty: false,
+            };
+            check_source(Some(&source))
+        };
+        assert!(of(0).is_ok() && of(LONGEST_SHA).is_ok() && check_source(None).is_ok());
+        assert!(of(LONGEST_SHA + 1).is_err());
     }
 
     #[test]

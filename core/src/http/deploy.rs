@@ -346,12 +346,12 @@ async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
             return needs_operator(number);
         }
         Ok(Some(row)) => format!(
-            " ({} of {}, asked for by {}, {} since {})",
+            " ({} of {}, asked for by {} at {}, {} now)",
             row.kind.as_str(),
             row.image,
             row.actor,
-            row.state,
             row.created_at.format("%H:%M:%S UTC"),
+            row.state,
         ),
         _ => String::new(),
     };
@@ -360,6 +360,15 @@ async fn busy(app: &App, tenant: &str, number: u64) -> ApiError {
         code::DEPLOYMENT_IN_PROGRESS,
         format!("deployment {number} is in progress{about}; wait for it or abort it"),
     )
+}
+
+/// The code that whoever deploys beside it is refused with.
+pub(super) fn refused_for(row: &DeploymentRow) -> &'static str {
+    if row.state == crate::deployments::State::NeedsOperator {
+        code::OPERATOR_NEEDED
+    } else {
+        code::DEPLOYMENT_IN_PROGRESS
+    }
 }
 
 fn needs_operator(number: u64) -> ApiError {

@@ -96,6 +96,22 @@ pub(super) async fn abort(
     Ok((StatusCode::ACCEPTED, Json(Data { data })))
 }
 
+/// `POST …/deployments/{number}/resume`: [`promote`] for one that waits for a word, and for no other.
+pub(super) async fn resume(
+    State(app): State<App>,
+    Segments((tenant, number)): Segments<(String, u64)>,
+    actor: Extension<Actor>,
+) -> Result<(StatusCode, Json<Data<Deployment>>), ApiError> {
+    let row = existing(&app, &tenant, number).await?;
+    if row.state != Stage::Paused {
+        return Err(ApiError::conflict(format!(
+            "deployment {number} is {}: only one that is paused can be resumed",
+            row.state
+        )));
+    }
+    promote(State(app), Segments((tenant, number)), actor).await
+}
+
 /// `POST …/deployments/{number}/promote`. Answers at once; the events tell how it goes on.
 pub(super) async fn promote(
     State(app): State<App>,

@@ -32,6 +32,10 @@ pub(super) struct LogsQuery {
     filter: Option<String>,
     /// Only lines of this service; `app` is the one that the release's own fields describe.
     service: Option<String>,
+    /// Only lines of this instance; `status` and the lines themselves have the names.
+    instance: Option<String>,
+    /// Only lines of this deployment.
+    deployment: Option<u64>,
     /// Only the last so many lines.
     #[schemars(range(min = 0, max = MAX_LINES))]
     tail: Option<usize>,
@@ -48,9 +52,10 @@ pub(super) async fn logs(
     let filter = filter(&query)?;
     let folder = app.data.logs(&tenant);
     if query.follow {
-        return Ok(
-            follow(app.shutdown.clone(), pass, Follower::new(folder, filter)).into_response(),
-        );
+        let followed = app.tenants.get(&tenant);
+        let followed = followed.ok_or_else(|| ApiError::no_tenant(&tenant))?;
+        let ends = [app.shutdown.clone(), followed.deleted.clone()];
+        return Ok(follow(ends, pass, Follower::new(folder, filter)).into_response());
     }
     let data: Vec<LogLine> =
         tokio::task::spawn_blocking(move || crate::logs::read(&folder, &filter))
@@ -60,8 +65,9 @@ pub(super) async fn logs(
     Ok(Json(Data { data }).into_response())
 }
 
+/// Until one of `ends`, or of the token.
 fn follow(
-    shutdown: CancellationToken,
+    ends: [CancellationToken; 2],
     pass: Pass,
     follower: Follower,
 ) -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
@@ -76,8 +82,10 @@ fn follow(
             Ok(event.data(serde_json::json!(line).to_string()))
         })
         .take_until(async move {
+            let [shutdown, deleted] = ends;
             tokio::select! {
                 () = shutdown.cancelled_owned() => {}
+                () = deleted.cancelled_owned() => {}
                 () = pass.over() => {}
             }
         });
@@ -91,8 +99,9 @@ fn filter(query: &LogsQuery) -> Result<Filter, ApiError> {
     }
     let since = query.since.as_deref().map(|text| moment(text, Utc::now()));
     Ok(Filter {
-        deployment: None,
+        deployment: query.deployment,
         service: query.service.clone(),
+        instance: query.instance.clone(),
         since: since.transpose()?,
         text: query.filter.clone(),
         tail,

@@ -8,9 +8,12 @@ use axum::response::IntoResponse;
 use management_api::error::code;
 use management_api::types::{Capabilities, Data, EngineInfo, Health};
 
-use super::ApiError;
+use super::extract::Segments;
+use super::{ApiError, tenants};
 use crate::deployments::Strategy;
 use crate::platform::App;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `GET /api/v1/health`.
 pub(super) async fn health() -> Json<Health> {
@@ -48,8 +51,19 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
         .metrics
         .encode(&app.tenants.measurements())
         .map_err(|error| ApiError::internal(&error))?;
-    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, media_type)], text))
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
+}
+
+/// `GET …/metrics` of a tenant.
+pub(super) async fn tenant_metrics(
+    State(app): State<App>,
+    Segments(tenant): Segments<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    tenants::existing(&app, &tenant).await?;
+    let measured = app.tenants.measurement(&tenant);
+    let text = app.metrics.encode_one(&tenant, measured.as_slice());
+    let text = text.map_err(|error| ApiError::internal(&error))?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text))
 }
 
 /// `GET /api/v1/capabilities`.
@@ -64,15 +78,18 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
         "history",
         "idempotency",
         "health-checks",
+        "lock",
         "logs",
         "promote",
         "release-command",
         "replicas",
         "resources",
         "restart",
+        "resume",
         "rollback",
         "secrets",
         "services",
+        "tenant-metrics",
         "tokens",
         "volumes",
     ];
@@ -80,7 +97,7 @@ pub(super) async fn capabilities(State(app): State<App>) -> Json<Data<Capabiliti
     let is_own = app.engine.orchestrator().is_none();
     let features = features
         .into_iter()
-        .filter(|feature| is_own || !["promote", "volumes"].contains(feature));
+        .filter(|feature| is_own || !["promote", "resume", "volumes"].contains(feature));
     let strategies = Strategy::ALL
         .into_iter()
         .filter(|strategy| is_own || *strategy == Strategy::Rolling);

@@ -11,7 +11,7 @@ use management_api::types::{
     AuditEntry, Capabilities, CollectRequest, Collection, Data, DeployAnswer, DeployRequest,
     Deployment, ExchangedToken, Health, IssuedToken, LogLine, Me, NewTenant, NewToken,
     RegistryAccessToken, RegistryToken, RollbackRequest, RotateRequest, RotatedCredentials,
-    SecretInfo, SecretsRequest, Tenant, TenantStatus, TokenInfo, VolumeInfo,
+    SecretInfo, SecretsRequest, Tenant, TenantLock, TenantStatus, TokenInfo, VolumeInfo,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -281,6 +281,20 @@ fn tenant_routes() -> Vec<Route> {
         .tenant(Permission::Look)
         .answers::<Data<TenantStatus>>(200),
         Route::get(
+            "/api/v1/tenants/{tenant}/lock",
+            "Who holds the tenant: the deployment that is being made, or that needs an operator",
+            tenants::lock,
+        )
+        .tenant(Permission::Look)
+        .answers::<Data<TenantLock>>(200),
+        Route::get(
+            "/api/v1/tenants/{tenant}/metrics",
+            "Measurements of one tenant in Prometheus' text format",
+            operations::tenant_metrics,
+        )
+        .tenant(Permission::Look)
+        .answers_media("application/openmetrics-text"),
+        Route::get(
             "/api/v1/tenants/{tenant}/registry-token",
             "Short-lived credentials for the tenant's repository",
             registry_token::issue,
@@ -390,6 +404,13 @@ fn deployment_routes() -> Vec<Route> {
         )
         .tenant(Permission::Deploy)
         .answers::<Data<Deployment>>(202),
+        Route::post(
+            "/api/v1/tenants/{tenant}/deployments/{number}/resume",
+            "Let a paused deployment go on, as it is",
+            history::resume,
+        )
+        .tenant(Permission::Deploy)
+        .answers::<Data<Deployment>>(202),
         Route::get(
             "/api/v1/tenants/{tenant}/logs",
             "The application's log",
@@ -486,6 +507,9 @@ mod tests {
             paths::deployment_events("a", 7),
             paths::abort("a", 7),
             paths::promote("a", 7),
+            paths::resume("a", 7),
+            paths::lock("a"),
+            paths::metrics("a"),
             paths::rollback("a"),
             paths::logs("a"),
             paths::token("i"),

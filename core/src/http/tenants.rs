@@ -3,14 +3,14 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use management_api::types::{Data, NewTenant, Tenant, TenantStatus};
+use management_api::types::{Data, NewTenant, Tenant, TenantLock, TenantStatus};
 
 use super::extract::{Body, Segments};
 use super::{ApiError, wire};
 use crate::auth::{Identity, Permission};
 use crate::deployments::check_tenant_id;
 use crate::platform::App;
-use crate::store::{Actor, TenantRow};
+use crate::store::{Actor, DeploymentRow, TenantRow};
 
 /// `GET /api/v1/tenants`.
 pub(super) async fn list(
@@ -89,6 +89,24 @@ pub(super) async fn status(
             .get(&id)
             .map_or_else(Vec::new, |tenant| wire::services(&tenant)),
     };
+    Ok(Json(Data { data }))
+}
+
+/// `GET …/lock`.
+pub(super) async fn lock(
+    State(app): State<App>,
+    Segments(id): Segments<String>,
+) -> Result<Json<Data<TenantLock>>, ApiError> {
+    existing(&app, &id).await?;
+    let held = |row: DeploymentRow| TenantLock {
+        locked: true,
+        reason: Some(super::deploy::refused_for(&row).to_owned()),
+        deployment: Some(row.number),
+        holder: Some(row.actor),
+        step: Some(row.state.to_string()),
+        since: Some(row.created_at),
+    };
+    let data = app.store.running(&id).await?.map(held).unwrap_or_default();
     Ok(Json(Data { data }))
 }
 

@@ -30,28 +30,37 @@ pub(super) fn not_started(error: &EngineError) -> Failure {
     plain(code, crate::chain(error))
 }
 
-/// The application ended by itself.
+/// The application ended by itself before it was healthy.
 pub(super) fn ended(exit: Exit) -> Failure {
+    ended_at(exit, "before it was healthy")
+}
+
+/// The application ended by itself although it had been healthy: while it was watched, or asked once more.
+pub(super) fn ended_later(exit: Exit) -> Failure {
+    ended_at(exit, "after it had been healthy")
+}
+
+fn ended_at(exit: Exit, when: &str) -> Failure {
     match exit {
         Exit::Code(code) => Failure {
             exit_code: Some(code),
             ..plain(
                 "exited",
-                format!("the application ended with {exit} before it was healthy"),
+                format!("the application ended with {exit} {when}"),
             )
         },
         Exit::Signal(signal) => Failure {
             signal: Some(signal),
             ..plain(
                 "killed",
-                format!("the application was ended by {exit} before it was healthy"),
+                format!("the application was ended by {exit} {when}"),
             )
         },
         Exit::OutOfMemory { .. } => Failure {
             signal: exit.signal(),
             ..plain(
                 "out_of_memory",
-                format!("the application was ended before it was healthy: {exit}"),
+                format!("the application was ended {when}: {exit}"),
             )
         },
     }
@@ -124,4 +133,24 @@ pub(super) async fn with_log(mut failure: Failure, instance: Option<&Instance>) 
         failure.log_tail = lines.await.unwrap_or_default();
     }
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_with_whether_it_had_been_healthy() {
+        let exit = Exit::Code(4);
+        let (never, once) = (ended(exit), ended_later(exit));
+        assert!(
+            never.message.ends_with("before it was healthy"),
+            "{never:?}"
+        );
+        assert!(
+            once.message.ends_with("after it had been healthy"),
+            "{once:?}"
+        );
+        assert_eq!((once.code.as_str(), once.exit_code), ("exited", Some(4)));
+    }
 }

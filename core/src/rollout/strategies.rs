@@ -427,7 +427,7 @@ impl Rollout {
                     // Its end is the reason why requests failed.
                     let ended = self.parts.iter().find_map(Part::failed);
                     let told = || failure::plain("analysis_failed", why);
-                    return Err(ended.map_or_else(told, failure::ended).into());
+                    return Err(ended.map_or_else(told, failure::ended_later).into());
                 }
                 Some(Verdict::Pass) if is_over() => {
                     return self.go_on("nothing speaks against it").await;

@@ -29,7 +29,7 @@ pub(super) async fn verify(rollout: &Rollout, part: &Part) -> Result<(), Failure
     let mut last = Probed::Refused;
     for _ in 0..VERIFICATIONS {
         if let Some(exit) = part.failed() {
-            return Err(rollout.told(failure::ended(exit), part));
+            return Err(rollout.told(failure::ended_later(exit), part));
         }
         if part.new.targets().is_empty() {
             // All have done their work: nobody is left to ask.

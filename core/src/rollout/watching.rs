@@ -40,6 +40,7 @@ pub(super) fn log_from_now(folder: PathBuf, deployment: u64, service: &str) -> L
     let filter = Filter {
         deployment: Some(deployment),
         service: Some(service.to_owned()),
+        instance: None,
         since: Some(Utc::now()),
         text: None,
         tail: MAX_LINES,
@@ -183,7 +184,7 @@ pub(super) async fn broken(instances: Vec<(Instance, Service)>) -> Failure {
                     if is_done(restart, exit) {
                         return std::future::pending().await;
                     }
-                    failure::ended(exit)
+                    failure::ended_later(exit)
                 }
                 () = until_unhealthy(instance, check) => failure::plain(
                     "unhealthy",

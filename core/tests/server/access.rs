@@ -36,6 +36,8 @@ const NEEDS: &[(&str, Needs)] = &[
     ("POST /api/v1/tenants", Needs::Operator),
     ("GET /api/v1/tenants/{tenant}", Needs::Look),
     ("GET /api/v1/tenants/{tenant}/status", Needs::Look),
+    ("GET /api/v1/tenants/{tenant}/lock", Needs::Look),
+    ("GET /api/v1/tenants/{tenant}/metrics", Needs::Look),
     ("GET /api/v1/tenants/{tenant}/deployments", Needs::Look),
     (
         "GET /api/v1/tenants/{tenant}/deployments/{number}",
@@ -62,6 +64,10 @@ const NEEDS: &[(&str, Needs)] = &[
     ),
     (
         "POST /api/v1/tenants/{tenant}/deployments/{number}/promote",
+        Needs::Deploy,
+    ),
+    (
+        "POST /api/v1/tenants/{tenant}/deployments/{number}/resume",
         Needs::Deploy,
     ),
     (

@@ -39,6 +39,21 @@ pub(crate) fn logs_are_listed_filtered_and_followed() {
         (found[0].deployment, found[0].stream.as_str()),
         (2, "stdout")
     );
+    // Its other lines are found by its name, and nobody else's.
+    let instance = found[0].instance.clone();
+    assert!(instance.is_some());
+    let query = LogQuery {
+        instance: instance.clone(),
+        ..LogQuery::default()
+    };
+    let of_one = client.logs("local", &query).unwrap();
+    assert!(of_one.len() > 1 && of_one.iter().all(|line| line.instance == instance));
+    let query = LogQuery {
+        deployment: Some(1),
+        ..LogQuery::default()
+    };
+    let of_first = client.logs("local", &query).unwrap();
+    assert!(!of_first.is_empty() && of_first.iter().all(|line| line.deployment == 1));
     let bad = LogQuery {
         since: Some("yesterday".into()),
         ..LogQuery::default()
@@ -145,4 +160,26 @@ fn a_stream_ends_with_the_token_that_it_was_asked_for_with() {
     assert!(deployment.finished_at.is_none(), "{deployment:?}");
     server.client().abort("local", number).unwrap();
     server.wait(number);
+}
+
+#[test]
+fn whoever_follows_the_log_of_a_tenant_is_let_go_with_it() {
+    let server = Server::start();
+    server.create_tenants(&["own"]);
+    let mut followed = agent()
+        .get(format!(
+            "{}/api/v1/tenants/own/logs?follow=true",
+            server.url
+        ))
+        .header("authorization", format!("Bearer {}", server.token()))
+        .call()
+        .unwrap();
+    assert_eq!(followed.status(), 200);
+    let deleted = agent()
+        .delete(format!("{}/api/v1/tenants/own", server.url))
+        .header("authorization", format!("Bearer {}", server.token()))
+        .call()
+        .unwrap();
+    assert_eq!(deleted.status(), 204);
+    followed.body_mut().read_to_string().unwrap();
 }

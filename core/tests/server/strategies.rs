@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use management_api::client::ApiError;
 use management_api::types::{
     AnalysisSettings, CanaryStep, DeployRequest, Deployment, Failure, RollbackRequest,
-    RolloutSettings,
+    RolloutSettings, TenantLock,
 };
 
 use crate::harness::{BOUND, Server, agent, get, key, until};
@@ -312,6 +312,38 @@ fn a_canary_gets_exactly_its_part_until_it_is_promoted() {
     assert!(
         matches!(over, ApiError::Refused { status: 409, .. }),
         "{over:?}"
+    );
+}
+
+#[test]
+fn whoever_asks_is_told_who_holds_the_tenant_and_what_is_paused_goes_on() {
+    let server = serving();
+    let lock = || server.client().lock("local").unwrap().unwrap();
+    assert_eq!(lock(), TenantLock::default());
+    let settings = canary(&[(20, None)], AnalysisSettings::default());
+    let number = begin(&server, &by("canary", settings, request(&server, "two")));
+    state_of(&server, number, "paused");
+    let held = lock();
+    let words = [&held.reason, &held.holder, &held.step].map(|word| word.as_deref().unwrap());
+    assert_eq!(words, ["deployment_in_progress", "operator", "paused"]);
+    assert_eq!((held.locked, held.deployment), (true, Some(number)));
+    server.client().resume("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    assert!(!lock().locked);
+    let over = server.client().resume("local", number).unwrap_err();
+    assert!(
+        matches!(over, ApiError::Refused { status: 409, .. }),
+        "{over:?}"
+    );
+    let mut measured = agent()
+        .get(format!("{}/api/v1/tenants/local/metrics", server.url))
+        .header("authorization", format!("Bearer {}", server.token()))
+        .call()
+        .unwrap();
+    let text = measured.body_mut().read_to_string().unwrap();
+    assert!(
+        text.contains("systemprompt_tenant_up{tenant=\"local\"} 1"),
+        "{text}"
     );
 }
 

@@ -25,6 +25,8 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
     let control = super::status::connect(&context)?;
     let query = LogQuery {
         service: flags.service.clone(),
+        instance: flags.instance.clone(),
+        deployment: flags.deployment,
         since: flags.since.clone(),
         filter: flags.filter.clone(),
         tail: flags.tail,

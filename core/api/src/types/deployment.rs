@@ -114,6 +114,9 @@ pub struct LogLine {
     /// The service that wrote it, where it is not `app`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// The instance that wrote it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// `stdout` or `stderr`.
     pub stream: String,
     /// The line, without its end.

@@ -3,19 +3,23 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// *Ours*: how a release proves that it works. Defaults are the server's.
+/// *Ours*: how a release proves that it works. A request without any gets the server's own; what one leaves out is as said here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealthCheck {
     /// What is asked. Only an instance that answers it well has traffic.
     #[serde(flatten)]
     pub probe: Probe,
     /// Milliseconds between two checks of a running instance.
+    #[serde(default = "half_a_minute")]
     pub interval_ms: u64,
     /// Milliseconds that one check may take.
+    #[serde(default = "five_seconds")]
     pub timeout_ms: u64,
     /// Milliseconds after the start in which failures do not count.
+    #[serde(default = "a_minute")]
     pub start_period_ms: u64,
     /// Failures in a row that make an instance unhealthy.
+    #[serde(default = "three_times")]
     pub retries: u32,
     /// Whether a running instance has to be started again. Without it, one that is unhealthy has to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,11 +33,30 @@ pub struct Liveness {
     #[serde(flatten)]
     pub probe: Probe,
     /// Milliseconds between two checks.
+    #[serde(default = "half_a_minute")]
     pub interval_ms: u64,
     /// Milliseconds that one check may take.
+    #[serde(default = "five_seconds")]
     pub timeout_ms: u64,
     /// Failures in a row after which the instance is started again.
+    #[serde(default = "three_times")]
     pub retries: u32,
+}
+
+fn half_a_minute() -> u64 {
+    30_000
+}
+
+fn five_seconds() -> u64 {
+    5_000
+}
+
+fn a_minute() -> u64 {
+    60_000
+}
+
+fn three_times() -> u32 {
+    3
 }
 
 /// *Ours*: one question to an instance, and which answer is a good one.
@@ -103,5 +126,20 @@ impl ProbeKind {
     )]
     fn is_http(&self) -> bool {
         *self == Self::Http
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_people_expect() {
+        let text = r#"{"path": "/up", "liveness": {"kind": "tcp"}}"#;
+        let check: HealthCheck = serde_json::from_str(text).unwrap();
+        assert_eq!((check.interval_ms, check.timeout_ms), (30_000, 5_000));
+        assert_eq!((check.start_period_ms, check.retries), (60_000, 3));
+        let liveness = check.liveness.unwrap();
+        assert_eq!((liveness.interval_ms, liveness.retries), (30_000, 3));
     }
 }

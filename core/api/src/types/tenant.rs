@@ -65,6 +65,28 @@ pub struct TenantStatus {
     pub services: Vec<ServiceStatus>,
 }
 
+/// *Ours*: who holds the tenant, so that nobody else deploys to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TenantLock {
+    /// Whether a deployment or rollback would be refused now.
+    pub locked: bool,
+    /// `deployment_in_progress` or `operator_needed`: the code that it would be refused with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The deployment that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<u64>,
+    /// Name of the token that asked for that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// The state that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// When it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+}
+
 /// `PUT …/secrets`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct SecretsRequest {

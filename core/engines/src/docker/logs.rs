@@ -130,15 +130,19 @@ impl Log {
             stream,
             text,
             number: None,
+            instance: None,
         }));
         if self.stdout.is_empty() && self.stderr.is_empty() {
             self.noted = self.seen.as_ref().map(|(at, _)| at.clone());
         }
     }
 
-    async fn write(&mut self, lines: Vec<Line>) {
+    async fn write(&mut self, mut lines: Vec<Line>) {
         if lines.is_empty() {
             return;
+        }
+        for line in &mut lines {
+            line.instance = Some(self.instance.clone());
         }
         let (path, records) = (self.path.clone(), self.records.clone());
         let (instance, noted) = (self.instance.clone(), self.noted.clone());

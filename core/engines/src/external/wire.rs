@@ -397,6 +397,8 @@ pub(super) struct LineRecord {
     at: DateTime<Utc>,
     deployment: u64,
     service: String,
+    #[serde(default)]
+    instance: Option<String>,
     /// `stdout` or `stderr`.
     stream: String,
     line: String,
@@ -409,6 +411,7 @@ impl From<LineRecord> for LoggedLine {
             at: record.at,
             deployment: record.deployment,
             service: record.service,
+            instance: record.instance,
             is_error: record.stream == "stderr",
             text: record.line,
         }

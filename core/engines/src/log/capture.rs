@@ -22,6 +22,8 @@ const CHUNK: usize = 64 << 10;
 /// A log that is being filled.
 pub(crate) struct Capture {
     file: LogFile,
+    /// Whose lines they are: all instances of a service write to one log.
+    instance: Option<String>,
     pipes: Vec<Pipe>,
     /// Lines that the disk has refused since the last that it took.
     lost: usize,
@@ -35,13 +37,21 @@ struct Pipe {
 
 impl Capture {
     /// Opens the log at `path`, and the ends for standard output and standard error.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, [PipeWriter; 2])> {
+    pub(crate) fn open(
+        path: &Path,
+        instance: Option<String>,
+    ) -> io::Result<(Self, [PipeWriter; 2])> {
         let file = LogFile::open(path)?;
         let (stdout, out) = pipe(Stream::Stdout)?;
         let (stderr, err) = pipe(Stream::Stderr)?;
         let pipes = vec![stdout, stderr];
-        let lost = 0;
-        Ok((Self { file, pipes, lost }, [out, err]))
+        let capture = Self {
+            file,
+            instance,
+            pipes,
+            lost: 0,
+        };
+        Ok((capture, [out, err]))
     }
 
     /// What to wait for before [`Capture::take`] finds something.
@@ -88,6 +98,9 @@ impl Capture {
         if self.lost > 0 {
             let text = format!("{} lines were lost: the disk refused them", self.lost);
             lines.insert(0, Line::of_engine(&text));
+        }
+        for line in &mut lines {
+            line.instance.clone_from(&self.instance);
         }
         // a full disk: the program goes on, its lines are lost
         match self.file.write(&lines) {
@@ -149,7 +162,7 @@ mod tests {
     fn lines_come_into_the_file_with_the_last_one_that_has_no_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.log");
-        let (mut capture, [mut out, mut err]) = Capture::open(&path).unwrap();
+        let (mut capture, [mut out, mut err]) = Capture::open(&path, None).unwrap();
         out.write_all(b"one\ntw").unwrap();
         capture.take();
         capture.note("something happened");
@@ -168,7 +181,7 @@ mod tests {
     fn a_pipe_that_stays_open_does_not_hold_up_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.log");
-        let (capture, [mut out, err]) = Capture::open(&path).unwrap();
+        let (capture, [mut out, err]) = Capture::open(&path, None).unwrap();
         out.write_all(b"said\nhalf").unwrap();
         drop(err);
         capture.finish(Duration::from_millis(50), None);
@@ -180,7 +193,7 @@ mod tests {
     fn lines_that_the_disk_refuses_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/app.log");
-        let (mut capture, _ends) = Capture::open(&path).unwrap();
+        let (mut capture, _ends) = Capture::open(&path, None).unwrap();
         // without its folder the file cannot be opened again
         std::fs::remove_dir_all(folder.path().join("logs")).unwrap();
         capture.note("first");

@@ -28,6 +28,9 @@ pub(crate) struct Line {
     /// Greater than those of all lines before it, where whoever has it first gives numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<u64>,
+    /// Which instance has written it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<String>,
 }
 
 /// Where a line comes from.
@@ -50,6 +53,7 @@ impl Line {
             stream,
             text,
             number: None,
+            instance: None,
         }
     }
 }

@@ -23,6 +23,7 @@ pub fn add_to_log(path: &Path, lines: Vec<LoggedLine>) -> io::Result<()> {
         },
         text: line.text,
         number: Some(line.number),
+        instance: line.instance,
     };
     let lines: Vec<Line> = lines.into_iter().map(line).collect();
     LogFile::open(path)?.write(&lines)
@@ -59,6 +60,7 @@ mod tests {
             at: Utc::now(),
             deployment: 1,
             service: "app".to_owned(),
+            instance: None,
             is_error: false,
             text: "x".to_owned(),
         }

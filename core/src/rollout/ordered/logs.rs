@@ -139,6 +139,7 @@ mod tests {
             at: chrono::Utc::now(),
             deployment: 3,
             service: service.to_owned(),
+            instance: None,
             is_error: false,
             text: format!("line {number}"),
         };

@@ -68,6 +68,7 @@ impl Lines {
                 "at": record["at"],
                 "deployment": deployment.parse::<u64>().unwrap(),
                 "service": service,
+                "instance": record["instance"],
                 "stream": record["stream"],
                 "line": record["line"],
             });

@@ -55,10 +55,10 @@ pub(crate) async fn read(
         .call(move |connection| {
             let tenant = connection.tenant(arguments.tenant)?;
             let query = LogQuery {
-                service: None,
                 since: arguments.since,
                 filter: arguments.filter,
                 tail: Some(arguments.tail),
+                ..LogQuery::default()
             };
             let lines = connection.client.logs(&tenant, &query)?;
             let logs = shortened(tenant, lines);

@@ -126,7 +126,11 @@ struct Supervised {
 impl Supervised {
     fn open(supervision: Supervision) -> Result<Self, Failure> {
         let step = format!("open the log {}", supervision.log.display());
-        let (capture, ends) = Capture::open(&supervision.log).map_err(Failure::at(&step))?;
+        // Its directory has its name.
+        let instance = supervision.directory.file_name();
+        let instance = instance.map(|name| name.to_string_lossy().into_owned());
+        let opened = Capture::open(&supervision.log, instance);
+        let (capture, ends) = opened.map_err(Failure::at(&step))?;
         Ok(Self {
             supervision,
             capture: Some(capture),

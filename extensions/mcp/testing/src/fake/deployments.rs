@@ -132,6 +132,7 @@ fn line(text: String) -> LogLine {
         at: Utc::now(),
         deployment: 1,
         service: None,
+        instance: None,
         stream: "stdout".to_owned(),
         line: text,
     }
