@@ -37,6 +37,14 @@ pub(crate) enum DataDirError {
         /// Its process id.
         holder: String,
     },
+    /// What the folder holds belongs to a state that is not in it: an empty one would take it for rubbish.
+    #[error("{} {what}", path.display())]
+    StateElsewhere {
+        /// The folder, or what is missing.
+        path: PathBuf,
+        /// What is known, and what to do.
+        what: &'static str,
+    },
 }
 
 /// The folder, held for as long as this value lives.
@@ -158,15 +166,44 @@ impl DataDir {
         self.root.join("logs").join(tenant)
     }
 
-    /// Makes the database file readable for its owner only, before SQLite makes it otherwise.
+    /// Makes the database file readable for its owner only, before SQLite makes it otherwise. A new one is made in a new folder
+    /// only.
     pub(crate) fn prepare_database(&self) -> Result<(), DataDirError> {
         let path = self.database();
+        let there = fs::metadata(&path).is_ok_and(|found| found.len() > 0);
+        if !there {
+            self.check_new()?;
+        }
         OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
             .open(&path)
             .map_err(failed("create", &path))?;
+        Ok(())
+    }
+
+    /// Whether nothing here is of a server that has a state already.
+    fn check_new(&self) -> Result<(), DataDirError> {
+        let refused = |path: &Path, what| {
+            let path = path.to_owned();
+            Err(DataDirError::StateElsewhere { path, what })
+        };
+        if self.root.join("server.id").exists() {
+            return refused(
+                &self.root,
+                "is of a server whose state is in PostgreSQL: start it with DATABASE_URL or --database-url-file, or name another --data \
+                 folder",
+            );
+        }
+        let images = fs::read_dir(self.registry().join("repositories"));
+        if images.is_ok_and(|mut entries| entries.next().is_some()) {
+            return refused(
+                &self.database(),
+                "is missing or empty, and the images beside it are those of the server that it was the state of: put it back from a \
+                 backup (`systemprompt restore`, into a new folder), or name a new --data folder to begin anew",
+            );
+        }
         Ok(())
     }
 
@@ -320,6 +357,29 @@ mod tests {
         assert_eq!(mode(&data.root), 0o700);
         assert_eq!(mode(&data.token()), 0o600);
         assert_eq!(mode(&data.database()), 0o600);
+    }
+
+    #[test]
+    fn no_empty_state_is_put_beside_what_another_one_knows_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        data.prepare_database().unwrap();
+        // A first start that was cut short has left nothing else.
+        data.prepare_database().unwrap();
+        fs::create_dir_all(data.registry().join("repositories/shop")).unwrap();
+        let refused = data.prepare_database().unwrap_err().to_string();
+        assert!(
+            refused.contains("state.db is missing or empty"),
+            "{refused}"
+        );
+        fs::write(data.database(), "a state").unwrap();
+        data.prepare_database().unwrap();
+        fs::remove_dir_all(data.registry()).unwrap();
+        fs::remove_file(data.database()).unwrap();
+        data.server_id().unwrap();
+        let refused = data.prepare_database().unwrap_err().to_string();
+        assert!(refused.contains("DATABASE_URL"), "{refused}");
+        assert!(!data.database().exists());
     }
 
     #[test]

@@ -228,6 +228,9 @@ async fn serve(
     ));
     let instances = Instances::after(stop.first().await, &app);
     end(&app, serving, stop, instances).await;
+    if let Err(error) = app.store.settle().await {
+        tracing::warn!(error = %crate::chain(&error), "the state stays in its log, which the next start reads");
+    }
     Ok(())
 }
 

@@ -26,6 +26,12 @@ const COLLECTED_AT_ONCE: usize = 200;
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
+    /// Whoever names a folder means one that is there.
+    #[error("there is no folder {}: --services names the one that holds {FILE}", path.display())]
+    NoFolder {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The file is there and cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -432,6 +438,10 @@ impl Default for Health {
 impl Settings {
     /// Reads the file in `folder`; the defaults where there is none.
     pub(crate) fn load(folder: &Path) -> Result<Self, SettingsError> {
+        if !folder.is_dir() {
+            let path = folder.to_owned();
+            return Err(SettingsError::NoFolder { path });
+        }
         let path = folder.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -498,6 +508,13 @@ mod tests {
     fn without_a_file_the_defaults_apply() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Settings::load(folder.path()).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_no_folder_without_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = Settings::load(&folder.path().join("servces")).unwrap_err();
+        assert!(refused.to_string().contains("servces"), "{refused}");
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub mod code {
     pub const TOO_MANY_REQUESTS: &str = "too_many_requests";
     /// The server is starting, stopping or without its database.
     pub const UNAVAILABLE: &str = "unavailable";
+    /// The server's disk is full.
+    pub const DISK_FULL: &str = "disk_full";
     /// The server stands by while another one leads: ask that one.
     pub const STANDBY: &str = "standby";
     /// The server was too slow; try again.

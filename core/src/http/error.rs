@@ -144,6 +144,14 @@ impl From<StoreError> for ApiError {
             StoreError::Database(refused) if refused.is_refused_text() => {
                 Self::invalid("text with a NUL character cannot be kept")
             }
+            StoreError::Database(full) if full.is_full() => {
+                tracing::error!(error = %crate::chain(&full), "a request failed: there is no room");
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    code::DISK_FULL,
+                    "the disk of the server's database is full; free some of it, then ask again, with the same Idempotency-Key",
+                )
+            }
             StoreError::Database(SqlError::Lost { .. }) => {
                 tracing::error!(error = %crate::chain(&error), "the database does not answer");
                 Self::new(

@@ -122,6 +122,12 @@ impl Store {
         work(&connection.begin(Mode::Read)?)
     }
 
+    /// Brings all that was written into the one file, which may be copied then: a server that ends leaves no log beside it that
+    /// somebody could forget.
+    pub(crate) async fn settle(&self) -> Result<(), StoreError> {
+        on_blocking_thread(&self.writer, |connection| Ok(connection.settle()?)).await
+    }
+
     /// Whether the database answers.
     pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         self.read(|transaction| transaction.one("SELECT 1", &[], |_| Ok(())))
@@ -304,4 +310,41 @@ pub(crate) mod fixtures {
         };
     }
     pub(crate) use with_each_database;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use management_api::error::code;
+
+    use super::*;
+    use crate::http::ApiError;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_what_it_is_and_passes() {
+        let (store, _folder) = fixtures::store();
+        let pages = async |most: &'static str| {
+            let limit = format!("PRAGMA max_page_count = {most}");
+            let set = store.write(move |transaction| Ok(transaction.batch(&limit)?));
+            set.await.unwrap();
+        };
+        let big = || TenantRow {
+            id: "shop".to_owned(),
+            name: "x".repeat(100_000),
+            port: 20_000,
+            live: None,
+            stand_in: None,
+        };
+        // No more than there are.
+        pages("1").await;
+        let full = store.create_tenant(big(), &Actor::server()).await;
+        let refused = ApiError::from(full.unwrap_err());
+        assert_eq!(
+            (refused.status, refused.code),
+            (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL)
+        );
+        pages("1000000").await;
+        let again = store.create_tenant(big(), &Actor::server()).await;
+        again.unwrap();
+    }
 }

@@ -50,6 +50,9 @@ pub(crate) fn sigint_ends_it_in_order_and_leaves_no_instance() {
     assert!(get(&format!("{url}/version")).is_none());
     let left = server.instances();
     assert!(left.is_empty(), "{left:?}");
+    // Whoever copies `state.db` now has all of it.
+    let log = std::fs::metadata(server.data().join("state.db-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0);
 }
 
 #[test]

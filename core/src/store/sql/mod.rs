@@ -59,6 +59,15 @@ impl SqlError {
         matches!(self, Self::Postgres { code, .. } if code.as_deref() == Some(postgres::REFUSED_TEXT))
     }
 
+    /// Whether the disk that the database is on has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => sqlite::is_full(error),
+            Self::Postgres { code, .. } => code.as_deref() == Some(postgres::DISK_FULL),
+            _ => false,
+        }
+    }
+
     /// Whether a uniqueness rule refused a row.
     pub(super) fn is_unique_violation(&self) -> bool {
         match self {
@@ -114,6 +123,14 @@ impl Connection {
         };
         connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
         Ok(true)
+    }
+
+    /// Leaves all that was written in one file.
+    pub(super) fn settle(&self) -> Result<(), SqlError> {
+        match self {
+            Self::Sqlite(connection) => sqlite::empty_log(connection),
+            Self::Postgres(_) => Ok(()),
+        }
     }
 
     /// Leaves one file, without a log beside it.

@@ -22,7 +22,9 @@ use super::url::{DatabaseUrl, UrlError};
 use super::{Mode, Row, SqlError, Value};
 use values::{decoded, numbered, typed};
 
-/// SQLSTATE of a uniqueness rule that refused a row.
+/// SQLSTATE of a disk without room.
+pub(super) const DISK_FULL: &str = "53100";
+/// Of a uniqueness rule that refused a row.
 pub(super) const UNIQUE_VIOLATION: &str = "23505";
 /// Of text with a NUL character.
 pub(super) const REFUSED_TEXT: &str = "22021";

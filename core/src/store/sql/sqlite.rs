@@ -73,6 +73,10 @@ pub(super) fn empty_log(connection: &Connection) -> Result<(), SqlError> {
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
 pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error().map(|e| e.extended_code),
