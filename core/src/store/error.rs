@@ -99,3 +99,40 @@ impl StoreError {
         matches!(self, Self::Database(SqlError::Lost { .. }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use management_api::error::code;
+
+    use super::super::{Actor, TenantRow, fixtures};
+    use crate::http::ApiError;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_what_it_is_and_passes() {
+        let (store, _folder) = fixtures::store();
+        let pages = async |most: &'static str| {
+            let limit = format!("PRAGMA max_page_count = {most}");
+            let set = store.write(move |transaction| Ok(transaction.batch(&limit)?));
+            set.await.unwrap();
+        };
+        let big = || TenantRow {
+            id: "shop".to_owned(),
+            name: "x".repeat(100_000),
+            port: 20_000,
+            live: None,
+            stand_in: None,
+        };
+        // No more than there are.
+        pages("1").await;
+        let full = store.create_tenant(big(), &Actor::server()).await;
+        let refused = ApiError::from(full.unwrap_err());
+        assert_eq!(
+            (refused.status, refused.code),
+            (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL)
+        );
+        pages("1000000").await;
+        let again = store.create_tenant(big(), &Actor::server()).await;
+        again.unwrap();
+    }
+}
