@@ -267,6 +267,16 @@ impl Server {
         Client::new(Options::new(&self.url, SecretString::from(token))).unwrap()
     }
 
+    /// A client for a server that may be gone.
+    fn client_that_tries_once(&self) -> Client {
+        let options = Options::new(&self.url, SecretString::from(self.token()));
+        Client::new(Options {
+            retry_for: Duration::ZERO,
+            ..options
+        })
+        .unwrap()
+    }
+
     /// `registry/tenant:tag`.
     pub(crate) fn image(&self, tenant: &str, tag: &str) -> String {
         format!("{}/{tenant}:{tag}", self.host())
@@ -290,14 +300,16 @@ impl Server {
 
     /// Asks for a deployment of tenant `local`; whether the server has died before that was over.
     pub(crate) fn dies_deploying(&mut self, request: &DeployRequest) -> bool {
+        // One that has died is not asked again, for seconds, whether it is back.
+        let client = self.client_that_tries_once();
         // It may die before it has answered.
-        let asked = self.client().deploy("local", request, &key(), false);
+        let asked = client.deploy("local", request, &key(), false);
         let number = asked.ok().and_then(|answer| answer.deployment);
         until("it has died, or is done", || {
             if self.has_died() {
                 return Some(true);
             }
-            let done = self.client().deployment("local", number?).ok()?;
+            let done = client.deployment("local", number?).ok()?;
             done.finished_at.is_some().then_some(false)
         })
     }
