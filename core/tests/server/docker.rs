@@ -1,9 +1,12 @@
 //! A Docker Engine for tests: the shared one, or one of a test's own.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::harness::until;
+use serde_json::Value;
+
+use crate::harness::{BOUND, until};
 
 /// Where `cargo xtask test` says that an engine already runs for all tests.
 const SHARED_HOST: &str = "SYSTEMPROMPT_TEST_DOCKER_HOST";
@@ -91,6 +94,20 @@ impl Docker {
     /// The path of its socket.
     pub(crate) fn socket(&self) -> &str {
         self.host.trim_start_matches("unix://")
+    }
+
+    /// What the engine answers to a request without a body: its status, and what it says if that is JSON. Tests look at their
+    /// containers many times a second, for which a client of its own each time is far too much.
+    pub(crate) fn request(&self, method: &str, path: &str) -> (u16, Value) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        // Of this version an answer ends with its connection.
+        write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_default())
     }
 
     /// What the client prints.

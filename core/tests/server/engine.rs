@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::docker::{Docker, succeed};
+use crate::docker::Docker;
 use crate::orchestrator::Orchestrator;
 
 /// The network of instances, shared by all tests of one Docker Engine.
@@ -107,20 +108,22 @@ impl Engine {
 
     /// Ends what is left in Docker, and removes the volumes. Nothing says which data folder is gone but the test that had it.
     pub(crate) fn remove_containers(&self, data: &Path) {
-        if let Self::Docker { docker, .. } = self {
-            let instances = containers(docker, data);
-            let ids = instances
-                .values()
-                .filter_map(|it| it["program"]["container"].as_str());
-            for id in ids {
+        let (Self::Docker { docker, .. }, Some(filter)) = (self, filter(data)) else {
+            return;
+        };
+        let instances = containers(docker, data);
+        thread::scope(|scope| {
+            for instance in instances.values() {
+                let id = instance["program"]["container"].as_str().unwrap();
                 // The server may just be removing it.
-                docker.docker(&["rm", "--force", "--volumes", id]);
+                let removal = format!("/containers/{id}?force=1&v=1");
+                scope.spawn(move || docker.request("DELETE", &removal));
             }
-            let Some(of_server) = label(data) else { return };
-            let filter = ["volume", "ls", "--quiet", "--filter", &of_server];
-            for volume in docker.ask(&filter).lines() {
-                docker.docker(&["volume", "rm", volume]);
-            }
+        });
+        let (_, listed) = docker.request("GET", &format!("/volumes?{filter}"));
+        for volume in listed["Volumes"].as_array().into_iter().flatten() {
+            let name = volume["Name"].as_str().unwrap();
+            docker.request("DELETE", &format!("/volumes/{name}"));
         }
     }
 }
@@ -137,33 +140,32 @@ fn recorded(data: &Path) -> BTreeMap<String, Value> {
     entries.filter_map(record).collect()
 }
 
-/// What is of the server with this data folder, for Docker.
-fn label(data: &Path) -> Option<String> {
+/// What is of the server with this data folder, as a parameter for Docker.
+fn filter(data: &Path) -> Option<String> {
     let text = fs::read(data.join("engine/docker/server.json")).ok()?;
     let server: Value = serde_json::from_slice(&text).unwrap();
     let id = server["id"].as_str().unwrap();
-    Some(format!("label=io.systemprompt.server={id}"))
+    // `{"label": ["io.systemprompt.server=ID"]}`
+    Some(format!(
+        "filters=%7B%22label%22:%5B%22io.systemprompt.server={id}%22%5D%7D"
+    ))
 }
 
 fn containers(docker: &Docker, data: &Path) -> BTreeMap<String, Value> {
-    let Some(filter) = label(data) else {
+    let Some(filter) = filter(data) else {
         return BTreeMap::new();
     };
-    let format = "{{.Label \"io.systemprompt.instance\"}} {{.ID}}";
-    let listed = docker.ask(&["ps", "--all", "--filter", &filter, "--format", format]);
-    let container = |line: &str| {
-        let (instance, id) = line.split_once(' ')?;
-        let pid = docker.docker(&["inspect", "--format", "{{.State.Pid}}", id]);
+    let (status, listed) = docker.request("GET", &format!("/containers/json?all=1&{filter}"));
+    assert_eq!(status, 200, "{listed}");
+    let container = |found: &Value| {
+        let id = found["Id"].as_str().unwrap();
+        let instance = found["Labels"]["io.systemprompt.instance"].as_str()?;
+        let (status, seen) = docker.request("GET", &format!("/containers/{id}/json"));
         // One that is gone by now is none.
-        let pid: u32 = pid
-            .status
-            .success()
-            .then(|| succeed(&pid))?
-            .trim()
-            .parse()
-            .unwrap();
+        let pid = (status == 200).then(|| seen["State"]["Pid"].as_u64().unwrap())?;
         let program = json!({ "container": id, "pid": pid });
         Some((instance.to_owned(), json!({ "program": program })))
     };
-    listed.lines().filter_map(container).collect()
+    let listed = listed.as_array().unwrap().iter();
+    listed.filter_map(container).collect()
 }

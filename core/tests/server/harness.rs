@@ -21,8 +21,11 @@ use crate::engine::Engine;
 
 /// For everything that is waited for; generous, because machines that test are busy.
 pub(crate) const BOUND: Duration = Duration::from_mins(1);
-/// Between two looks at what is waited for.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at what is waited for: a part of the time that it takes already, so that neither the looks nor the pauses
+/// are much of it.
+const PART: u32 = 16;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A running server, ended with its tests.
 pub(crate) struct Server {
@@ -463,14 +466,31 @@ pub(crate) fn health() -> HealthCheck {
 }
 
 /// Looks until there is something, within a bound.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_after(what, look, |waited| {
+        (waited / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    })
+}
+
+/// The same where each look lets go on what is waited for.
+pub(crate) fn attend<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_after(what, look, |_| SHORTEST_PAUSE)
+}
+
+/// `pause` is how long a look waits for the next one, when so long was waited already.
+fn until_after<T>(
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+    pause: impl Fn(Duration) -> Duration,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < BOUND, "waited in vain: {what}");
-        std::thread::sleep(LOOK);
+        let waited = started.elapsed();
+        assert!(waited < BOUND, "waited in vain: {what}");
+        std::thread::sleep(pause(waited));
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::audit::{outcome, program};
 use crate::engine::Engine;
-use crate::harness::{BOUND, Server, until};
+use crate::harness::{BOUND, Server, attend, until};
 use crate::image::push;
 use crate::records::{Case, RECORDS, REPLICAS, one_serves};
 use crate::services;
@@ -118,13 +118,13 @@ impl Scene<'_> {
         };
         thread::scope(|scope| {
             let deployed = scope.spawn(|| follow(server, &request, number));
-            until("the deployment is over", || {
+            attend("the deployment is over", || {
                 stand_by();
                 deployed.is_finished().then_some(())
             });
             let (end, records) = deployed.join().unwrap();
             // Its last record is read before the server stops at it.
-            until("the server goes on", || {
+            attend("the server goes on", || {
                 (stand_by() == records).then_some(())
             });
             (end, record <= records)

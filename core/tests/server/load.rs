@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::{BOUND, Server};
 use crate::image::push;
 
 const DEPLOYMENTS: u32 = 20;
+/// Between two requests of a client. Without it the clients have the processors to themselves, and it is them that a deployment
+/// waits for.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Requests that go on beside whatever a test does.
 pub(crate) struct Load {
@@ -80,6 +84,7 @@ fn load(
                 Err(error) => panic!("request {} failed: {error}", count.load(Ordering::Relaxed)),
             }
             count.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(PAUSE);
         }
     })
 }
