@@ -1,7 +1,7 @@
 //! Looks for secrets where none may be: outputs, files, command lines and the environment of
 //! child processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem::Finder;
 
 /// Short enough to see a command that only starts, asks and ends.
 const PERIOD: Duration = Duration::from_millis(2);
@@ -115,10 +116,11 @@ fn not_empty(secrets: impl IntoIterator<Item = String>) -> impl Iterator<Item = 
 
 /// A password is stored in base64 alone, or behind a user name as in `~/.docker/config.json`,
 /// where its own encoding depends on the length of that name.
-fn with_encodings(secrets: &[String]) -> Vec<String> {
+fn with_encodings(secrets: &[String]) -> Vec<Finder<'static>> {
+    let finder = |text: &str| Finder::new(text).into_owned();
     let mut needles = Vec::new();
     for secret in secrets {
-        needles.push(secret.clone());
+        needles.push(finder(secret));
         for before in 0..3 {
             let encoded =
                 STANDARD.encode([vec![b' '; before], secret.clone().into_bytes()].concat());
@@ -126,16 +128,17 @@ fn with_encodings(secrets: &[String]) -> Vec<String> {
             let whole = encoded.trim_end_matches('=');
             let inner = &whole[(before * 4).div_ceil(3)..whole.len() - 1];
             if inner.len() >= 8 {
-                needles.push(inner.to_owned());
+                needles.push(finder(inner));
             }
         }
     }
     needles
 }
 
-fn sample_until(stop: &AtomicBool, needles: &[String], seen: &Mutex<BTreeSet<String>>) {
+fn sample_until(stop: &AtomicBool, needles: &[Finder<'_>], seen: &Mutex<BTreeSet<String>>) {
+    let mut known = BTreeMap::new();
     while !stop.load(Ordering::SeqCst) {
-        for process in processes() {
+        for process in news(&mut known) {
             if let Some(sighting) = sighting(&process, needles) {
                 seen.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -146,29 +149,58 @@ fn sample_until(stop: &AtomicBool, needles: &[String], seen: &Mutex<BTreeSet<Str
     }
 }
 
-fn processes() -> Vec<PathBuf> {
+/// What the kernel told a program at its start.
+#[derive(Clone, PartialEq)]
+enum Start {
+    /// Among it, where it has put the arguments and the environment: elsewhere at each exec.
+    Told(Vec<u8>),
+    /// It cannot be read.
+    Secret,
+    /// It is no program but a thread of the kernel, or has ended.
+    Nothing,
+}
+
+/// The processes whose command line and environment are not known yet. All of those of every process, read and searched
+/// hundreds of times a second, would leave little of the machine to the tests.
+fn news(known: &mut BTreeMap<u32, Start>) -> Vec<PathBuf> {
+    let listed: BTreeSet<u32> = processes().collect();
+    known.retain(|process, _| listed.contains(process));
+    let mut news = Vec::new();
+    for process in listed {
+        let before = known.get(&process);
+        if before == Some(&Start::Nothing) {
+            continue;
+        }
+        let folder = PathBuf::from(format!("/proc/{process}"));
+        let start = match fs::read(folder.join("auxv")) {
+            Ok(told) if told.is_empty() => Start::Nothing,
+            Ok(told) => Start::Told(told),
+            Err(_) => Start::Secret,
+        };
+        let is_known = before == Some(&start) && start != Start::Secret;
+        if !is_known && start != Start::Nothing {
+            news.push(folder);
+        }
+        known.insert(process, start);
+    }
+    news
+}
+
+fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").expect("read /proc");
     entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            name.to_str()
-                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        })
-        .map(|entry| entry.path())
-        .collect()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The deploy tool itself is given its token in its environment; nothing that it starts may
 /// inherit it. A process is named by its program, before and after it is looked at: between fork
 /// and exec a child still is its parent.
-fn sighting(process: &Path, needles: &[String]) -> Option<String> {
+fn sighting(process: &Path, needles: &[Finder<'_>]) -> Option<String> {
     let program = program_of(process)?;
     let holds = |file: &str| {
         let text = fs::read(process.join(file)).unwrap_or_default();
-        needles
-            .iter()
-            .any(|needle| contains(&text, needle.as_bytes()))
+        holds_any(&text, needles)
     };
     let sighting = if holds("cmdline") {
         format!("the command line of {program}")
@@ -192,13 +224,13 @@ fn program_of(process: &Path) -> Option<String> {
     Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
-fn line_with(text: &str, needles: &[String]) -> Option<String> {
+fn line_with(text: &str, needles: &[Finder<'_>]) -> Option<String> {
     text.lines()
-        .find(|line| needles.iter().any(|needle| line.contains(needle.as_str())))
+        .find(|line| holds_any(line.as_bytes(), needles))
         .map(str::to_owned)
 }
 
-fn search(path: &Path, needles: &[String], allowed: &[PathBuf], found: &mut Vec<String>) {
+fn search(path: &Path, needles: &[Finder<'_>], allowed: &[PathBuf], found: &mut Vec<String>) {
     let Ok(facts) = fs::symlink_metadata(path) else {
         return;
     };
@@ -215,11 +247,12 @@ fn search(path: &Path, needles: &[String], allowed: &[PathBuf], found: &mut Vec<
 }
 
 /// Reads in pieces that overlap by the longest needle, so that none hides on a border.
-fn file_holds(path: &Path, needles: &[String]) -> bool {
+fn file_holds(path: &Path, needles: &[Finder<'_>]) -> bool {
     let Ok(mut file) = File::open(path) else {
         return false;
     };
-    let overlap = needles.iter().map(String::len).max().unwrap_or(0);
+    let lengths = needles.iter().map(|needle| needle.needle().len());
+    let overlap = lengths.max().unwrap_or(0);
     let mut window = Vec::new();
     let mut piece = vec![0; 1 << 20];
     loop {
@@ -228,10 +261,7 @@ fn file_holds(path: &Path, needles: &[String]) -> bool {
             return false;
         }
         window.extend_from_slice(&piece[..count]);
-        if needles
-            .iter()
-            .any(|needle| contains(&window, needle.as_bytes()))
-        {
+        if holds_any(&window, needles) {
             return true;
         }
         let keep = window.len().saturating_sub(overlap);
@@ -239,24 +269,15 @@ fn file_holds(path: &Path, needles: &[String]) -> bool {
     }
 }
 
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    let Some((&first, rest)) = needle.split_first() else {
-        return false;
-    };
-    let mut from = 0;
-    while let Some(at) = text[from..].iter().position(|&byte| byte == first) {
-        if text[from + at + 1..].starts_with(rest) {
-            return true;
-        }
-        from += at + 1;
-    }
-    false
+fn holds_any(text: &[u8], needles: &[Finder<'_>]) -> bool {
+    needles.iter().any(|needle| needle.find(text).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::eventually;
+    use std::io::Write as _;
     use std::process::{Command, Stdio};
 
     fn secret() -> String {
@@ -293,6 +314,30 @@ mod tests {
         let watch = Watch::over([secret.clone()]);
         holding(Command::new("cat").env("TOKEN", &secret), &watch);
         watch.assert_none([], &[]);
+    }
+
+    #[test]
+    fn a_process_is_looked_at_once_more_when_it_becomes_another_program() {
+        let (secret, mut known) = (secret(), BTreeMap::new());
+        let needles = with_encodings(std::slice::from_ref(&secret));
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", "read secret; TOKEN=$secret exec cat"]);
+        let mut shell = shell.stdin(Stdio::piped()).spawn().unwrap();
+        let folder = PathBuf::from(format!("/proc/{}", shell.id()));
+        let own = program_of(Path::new("/proc/self"));
+        let wait = |what: &mut dyn FnMut() -> bool| {
+            assert!(eventually(Duration::from_secs(10), what));
+        };
+        wait(&mut || program_of(&folder) != own);
+        wait(&mut || !news(&mut known).contains(&folder));
+        let mut input = shell.stdin.take().unwrap();
+        writeln!(input, "{secret}").unwrap();
+        wait(&mut || {
+            let is_new = news(&mut known).contains(&folder);
+            is_new && sighting(&folder, &needles) == Some("the environment of cat".to_owned())
+        });
+        drop(input);
+        shell.wait().unwrap();
     }
 
     #[test]
