@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,9 +173,9 @@ fn news(known: &mut BTreeMap<u32, Start>) -> Vec<PathBuf> {
         }
         let folder = PathBuf::from(format!("/proc/{process}"));
         let start = match fs::read(folder.join("auxv")) {
-            Ok(told) if told.is_empty() => Start::Nothing,
-            Ok(told) => Start::Told(told),
-            Err(_) => Start::Secret,
+            Ok(told) if !told.is_empty() => Start::Told(told),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Start::Secret,
+            Ok(_) | Err(_) => Start::Nothing,
         };
         let is_known = before == Some(&start) && start != Start::Secret;
         if !is_known && start != Start::Nothing {
