@@ -16,6 +16,10 @@ use memchr::memmem::Finder;
 
 /// Short enough to see a command that only starts, asks and ends.
 const PERIOD: Duration = Duration::from_millis(2);
+/// A process that was the same program so often is looked at only each so many times. Who becomes another one does so soon
+/// after it was made.
+const SETTLED: u32 = 100;
+const SELDOM: u32 = 16;
 
 /// Watches every process of the machine while the test runs.
 #[derive(Debug)]
@@ -136,9 +140,9 @@ fn with_encodings(secrets: &[String]) -> Vec<Finder<'static>> {
 }
 
 fn sample_until(stop: &AtomicBool, needles: &[Finder<'_>], seen: &Mutex<BTreeSet<String>>) {
-    let mut known = BTreeMap::new();
+    let mut processes = Processes::default();
     while !stop.load(Ordering::SeqCst) {
-        for process in news(&mut known) {
+        for process in processes.news() {
             if let Some(sighting) = sighting(&process, needles) {
                 seen.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -150,7 +154,7 @@ fn sample_until(stop: &AtomicBool, needles: &[Finder<'_>], seen: &Mutex<BTreeSet
 }
 
 /// What the kernel told a program at its start.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq)]
 enum Start {
     /// Among it, where it has put the arguments and the environment: elsewhere at each exec.
     Told(Vec<u8>),
@@ -160,37 +164,79 @@ enum Start {
     Nothing,
 }
 
-/// The processes whose command line and environment are not known yet. All of those of every process, read and searched
-/// hundreds of times a second, would leave little of the machine to the tests.
-fn news(known: &mut BTreeMap<u32, Start>) -> Vec<PathBuf> {
-    let listed: BTreeSet<u32> = processes().collect();
-    known.retain(|process, _| listed.contains(process));
-    let mut news = Vec::new();
-    for process in listed {
-        let before = known.get(&process);
-        if before == Some(&Start::Nothing) {
-            continue;
+impl Start {
+    fn of(process: &Path) -> Self {
+        match fs::read(process.join("auxv")) {
+            Ok(told) if !told.is_empty() => Self::Told(told),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Self::Secret,
+            Ok(_) | Err(_) => Self::Nothing,
         }
-        let folder = PathBuf::from(format!("/proc/{process}"));
-        let start = match fs::read(folder.join("auxv")) {
-            Ok(told) if !told.is_empty() => Start::Told(told),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Start::Secret,
-            Ok(_) | Err(_) => Start::Nothing,
-        };
-        let is_known = before == Some(&start) && start != Start::Secret;
-        if !is_known && start != Start::Nothing {
-            news.push(folder);
-        }
-        known.insert(process, start);
     }
-    news
 }
 
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").expect("read /proc");
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+/// A process that was looked at, and how often it has been the same program since.
+struct Known {
+    start: Start,
+    same: u32,
+}
+
+/// What is known of the machine's processes. All of what each of them says, read and searched hundreds of times a second by
+/// several tests at a time, would leave little of the machine to what they test.
+#[derive(Default)]
+struct Processes {
+    known: BTreeMap<u32, Known>,
+    /// The number of the last one that was made.
+    last: Option<String>,
+    rounds: u32,
+}
+
+impl Processes {
+    /// Those whose command line and environment are not known yet.
+    fn news(&mut self) -> Vec<PathBuf> {
+        self.list();
+        self.rounds = self.rounds.wrapping_add(1);
+        let mut news = Vec::new();
+        for (process, known) in &mut self.known {
+            let is_settled =
+                known.same > SETTLED && !self.rounds.wrapping_add(*process).is_multiple_of(SELDOM);
+            if is_settled || (known.start == Start::Nothing && known.same > 0) {
+                continue;
+            }
+            let folder = PathBuf::from(format!("/proc/{process}"));
+            let start = Start::of(&folder);
+            if known.same > 0 && start == known.start && start != Start::Secret {
+                known.same = known.same.saturating_add(1);
+                continue;
+            }
+            if start != Start::Nothing {
+                news.push(folder);
+            }
+            *known = Known { start, same: 1 };
+        }
+        news
+    }
+
+    /// Lists them, unless none was made since the last time.
+    fn list(&mut self) {
+        let last = fs::read_to_string("/proc/loadavg").ok();
+        let last = last.and_then(|text| Some(text.split_whitespace().last()?.to_owned()));
+        if last.is_some() && last == self.last {
+            return;
+        }
+        // One that is made from now on is seen the next time.
+        self.last = last;
+        let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let listed: BTreeSet<u32> = numbers.collect();
+        self.known.retain(|process, _| listed.contains(process));
+        for process in listed {
+            let new = || Known {
+                start: Start::Nothing,
+                same: 0,
+            };
+            self.known.entry(process).or_insert_with(new);
+        }
+    }
 }
 
 /// The deploy tool itself is given its token in its environment; nothing that it starts may
@@ -318,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_process_is_looked_at_once_more_when_it_becomes_another_program() {
-        let (secret, mut known) = (secret(), BTreeMap::new());
+        let (secret, mut processes) = (secret(), Processes::default());
         let needles = with_encodings(std::slice::from_ref(&secret));
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", "read secret; TOKEN=$secret exec cat"]);
@@ -329,11 +375,11 @@ mod tests {
             assert!(eventually(Duration::from_secs(10), what));
         };
         wait(&mut || program_of(&folder) != own);
-        wait(&mut || !news(&mut known).contains(&folder));
+        wait(&mut || !processes.news().contains(&folder));
         let mut input = shell.stdin.take().unwrap();
         writeln!(input, "{secret}").unwrap();
         wait(&mut || {
-            let is_new = news(&mut known).contains(&folder);
+            let is_new = processes.news().contains(&folder);
             is_new && sighting(&folder, &needles) == Some("the environment of cat".to_owned())
         });
         drop(input);
