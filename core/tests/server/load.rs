@@ -11,7 +11,7 @@ use crate::image::push;
 const DEPLOYMENTS: u32 = 20;
 /// Between two requests of a client. Without it the clients have the processors to themselves, and it is them that a deployment
 /// waits for.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Requests that go on beside whatever a test does.
 pub(crate) struct Load {
