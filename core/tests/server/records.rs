@@ -132,6 +132,15 @@ fn canary() -> RolloutSettings {
     }
 }
 
+/// A busy machine makes any release slower than the one before.
+fn however_slow() -> AnalysisSettings {
+    AnalysisSettings {
+        max_p95_ratio: Some(1000.0),
+        max_p95_ms: Some(60_000),
+        ..AnalysisSettings::default()
+    }
+}
+
 /// Every strategy, each way that it goes.
 impl Case {
     pub(crate) fn rolling_with_a_release_command() -> Self {
@@ -166,6 +175,7 @@ impl Case {
             strategy: "blue-green",
             rollout: RolloutSettings {
                 bake_ms: Some(100),
+                analysis: Some(however_slow()),
                 ..RolloutSettings::default()
             },
             release_command: &[],
@@ -180,12 +190,7 @@ impl Case {
         Self {
             strategy: "canary",
             rollout: RolloutSettings {
-                // A busy machine makes any release slower than the one before.
-                analysis: Some(AnalysisSettings {
-                    max_p95_ratio: Some(1000.0),
-                    max_p95_ms: Some(60_000),
-                    ..AnalysisSettings::default()
-                }),
+                analysis: Some(however_slow()),
                 ..canary()
             },
             release_command: &[],
