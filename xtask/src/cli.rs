@@ -319,8 +319,18 @@ pub(crate) enum Local {
     Down,
     /// Say where it runs and what isolates its instances.
     Status,
-    /// Stop it and remove its state: images, history, tokens, volumes with what is in them.
-    Reset,
+    /// Stop it and remove its state: images, releases, history, secrets, tokens, logs. Asks first. Volumes stay.
+    Reset(Reset),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reset {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Remove volumes too, with all that is in them.
+    #[arg(long)]
+    pub(crate) volumes: bool,
 }
 
 #[derive(Debug, Args)]

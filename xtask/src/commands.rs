@@ -17,6 +17,7 @@ mod rollback;
 mod secrets;
 mod status;
 mod steer;
+mod terminal;
 mod test;
 
 use deploy_plan::exit::Exit;

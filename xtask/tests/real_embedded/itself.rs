@@ -55,7 +55,7 @@ impl Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        let finished = self.xtask(&["local", "reset"]);
+        let finished = self.xtask(&["local", "reset", "--yes", "--volumes"]);
         if !std::thread::panicking() {
             finished.expect_success();
         }

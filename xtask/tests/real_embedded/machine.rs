@@ -110,7 +110,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let finished = self.xtask(&["local", "reset"]);
+        let finished = self.xtask(&["local", "reset", "--yes", "--volumes"]);
         if !std::thread::panicking() {
             finished.expect_success();
         }
@@ -129,13 +129,18 @@ pub(crate) fn server() -> PathBuf {
 
 /// `GET` of a URL with plain sockets: status and body.
 pub(crate) fn get(url: &str) -> std::io::Result<(u16, String)> {
+    get_with(url, "")
+}
+
+/// The same with further header fields, each with its line end.
+pub(crate) fn get_with(url: &str, headers: &str) -> std::io::Result<(u16, String)> {
     let rest = url.strip_prefix("http://").expect("a plain URL");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
         stream,
-        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -11,5 +11,6 @@ mod killed;
 mod load;
 mod machine;
 mod releases;
+mod reset;
 mod services;
 mod survival;

@@ -85,7 +85,12 @@ fn started_by_several_at_once_it_is_started_once() {
 fn reset_forgets_everything() {
     let machine = Machine::new();
     machine.deploy_well();
-    machine.xtask(&["local", "reset"]).expect_success();
+    let reset = machine.xtask(&["local", "reset"]);
+    reset.expect_code(2).expect_stderr("reset unconfirmed");
+    reset.expect_stderr("cargo xtask local reset --yes");
+    machine.xtask(&["local", "status"]).expect_success();
+    let reset = machine.xtask(&["local", "reset", "--yes"]);
+    reset.expect_success().expect_stderr("what it serves ends");
     assert!(!machine.workspace.exists(".systemprompt/local"));
     assert_eq!(machine.deploy_well()["deployment"], 1);
 }

@@ -7,6 +7,7 @@
 
 mod folder;
 mod orphans;
+mod reset;
 mod turn;
 
 use std::fs::{self, File};
@@ -29,6 +30,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use folder::FolderId;
+pub use reset::{Kept, Volume, Volumes};
 
 /// The first port that is tried when none was given.
 const FIRST_PORT: u16 = 7480;
@@ -194,6 +196,8 @@ impl Platform {
             .map_err(|e| start_failure(format!("cannot make {}: {e}", self.folder.display())))?;
         let _turn = turn::take(&self.folder)
             .map_err(|e| start_failure(format!("cannot lock {}: {e}", self.folder.display())))?;
+        self.settle()
+            .map_err(|e| start_failure(format!("cannot put volumes back: {e}")))?;
         if let Some(running) = self.running() {
             return Ok(running);
         }
@@ -332,25 +336,6 @@ impl Platform {
         Ok(true)
     }
 
-    /// Ends the server and forgets everything it kept: images, history, tokens.
-    pub fn reset(&self) -> Result<(), Failure> {
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |e: io::Error| stop_failure(format!("cannot remove {path}: {e}"))
-        };
-        // Where an earlier reset has failed half-way.
-        let aside = self.folder.with_extension("removed");
-        folder::remove(&aside).map_err(failed(&aside))?;
-        if !self.folder.exists() {
-            return Ok(());
-        }
-        let _turn = turn::take(&self.folder).map_err(failed(&self.folder))?;
-        self.end_all()?;
-        // Whatever happens from here on, the platform is gone as a whole.
-        fs::rename(&self.folder, &aside).map_err(failed(&self.folder))?;
-        folder::remove(&aside).map_err(failed(&aside))
-    }
-
     /// Within a turn: nobody else is at it.
     fn keep_binary(&self, binary: &Path) -> io::Result<PathBuf> {
         let folder = self.folder.join("bin");
@@ -479,7 +464,7 @@ mod tests {
         let platform = Platform::of(state.path());
         assert!(platform.running().is_none());
         assert!(!platform.stop().unwrap());
-        platform.reset().unwrap();
+        platform.reset(Volumes::Remove).unwrap();
     }
 
     #[test]
@@ -500,7 +485,7 @@ mod tests {
             fs::write(platform.folder().join("token"), "token").unwrap();
         }
         assert!(ours.recorded().is_some() && copy.recorded().is_none());
-        copy.reset().unwrap();
+        copy.reset(Volumes::Remove).unwrap();
         assert!(!copy.folder().exists());
         assert!(server.try_wait().unwrap().is_none(), "it is the original's");
         assert!(ours.stop().unwrap());
@@ -522,10 +507,10 @@ mod tests {
             fs::write(path.join("file"), "").unwrap();
             fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         }
-        platform.reset().unwrap();
+        platform.reset(Volumes::Remove).unwrap();
         // And what a reset has left that was killed on its way.
         fs::create_dir_all(state.path().join("local.removed/half")).unwrap();
-        platform.reset().unwrap();
+        platform.reset(Volumes::Remove).unwrap();
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
     }
 

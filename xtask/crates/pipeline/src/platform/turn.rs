@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::folder::FolderId;
 
+/// The file that is locked, in the platform's folder.
+pub(super) const FILE: &str = "start.lock";
 /// How long another may take: a stop and a start on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits for the lock of the platform in `folder`, which is there. It is held until the file is dropped.
 pub(super) fn take(folder: &Path) -> io::Result<File> {
-    let path = folder.join("start.lock");
+    let path = folder.join(FILE);
     let limit = Instant::now() + PATIENCE;
     loop {
         let file = File::options().create(true).append(true).open(&path)?;
