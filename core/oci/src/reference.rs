@@ -41,6 +41,11 @@ pub enum ParseReferenceError {
         /// The text as given.
         text: String,
     },
+    /// A user and a password before an `@`. They are not repeated.
+    #[error(
+        "a name of an image carries no user and no password: they are given to its registry, as by `docker login`"
+    )]
+    Credentials,
     /// The digest after `@`.
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
@@ -187,6 +192,9 @@ impl FromStr for Reference {
     type Err = ParseReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if carries_credentials(text) {
+            return Err(ParseReferenceError::Credentials);
+        }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest.parse()?)),
             None => (text, None),
@@ -279,6 +287,20 @@ pub fn is_loopback_registry(registry: &str) -> bool {
     let by_name = address.eq_ignore_ascii_case("localhost")
         || address.to_ascii_lowercase().ends_with(".localhost");
     by_name || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether a user or a password stands before an `@`, as in `https://user:password@host/name` or without its scheme.
+/// A digest has an `@` of its own, after a repository.
+fn carries_credentials(text: &str) -> bool {
+    let Some((before, after)) = text.split_once('@') else {
+        return false;
+    };
+    if before.contains("://") {
+        return true;
+    }
+    let user = before.split('/').next().unwrap_or(before);
+    let is_host = before.contains('/') && check_registry(user).is_ok();
+    user.contains(':') && !is_host && after.contains('/')
 }
 
 /// Docker's rule: the first part is a registry if it could not be part of a repository.
@@ -422,6 +444,25 @@ mod tests {
         }
         assert!("a".repeat(129).parse::<Tag>().is_err());
         assert!(".a".parse::<Tag>().is_err());
+    }
+
+    #[test]
+    fn a_password_is_refused_and_not_repeated() {
+        for text in [
+            "https://ada:hunter2@r.io/app:1",
+            "https://hunter2@r.io/app",
+            "ada:hunter2@r.io/app:1",
+            "ada:hunter@2@r.io/app",
+            "ada:hunter2@r.io:5000/a/b",
+        ] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert_eq!(error, ParseReferenceError::Credentials, "{text}");
+            assert!(!error.to_string().contains("hunter"));
+        }
+        for text in ["debian:12@sha25:00", "r.io:5000/app@1/2", "app@x/y"] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert_ne!(error, ParseReferenceError::Credentials, "{text}");
+        }
     }
 
     #[test]

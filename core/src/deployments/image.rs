@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oci::{Digest, Reference, Repository, Tag};
+use oci::{Digest, ParseReferenceError, Reference, Repository, Tag};
 
 use super::Refusal;
 
@@ -27,9 +27,11 @@ pub(crate) fn resolve(
     expected: Option<&str>,
     hosts: &[String],
 ) -> Result<Resolved, Refusal> {
-    let reference: Reference = image
-        .parse()
-        .map_err(|error| Refusal::invalid(format!("image {image:?}: {error}")))?;
+    let reference: Reference = image.parse().map_err(|error| match error {
+        // The text holds a password.
+        ParseReferenceError::Credentials => Refusal::invalid(format!("image: {error}")),
+        error => Refusal::invalid(format!("image {image:?}: {error}")),
+    })?;
     if !hosts.iter().any(|host| host == reference.registry()) {
         return Err(Refusal::ImageNotFound(format!(
             "image {image:?} is in another registry; push it to {}/{tenant} first",

@@ -135,6 +135,12 @@ fn what_cannot_be_deployed_is_refused_with_a_reason() {
             "image",
         ),
         (
+            with(&|r| r.image = format!("ada:hunter2@{host}:v1")),
+            422,
+            "invalid_request",
+            "no password",
+        ),
+        (
             with(&|r| r.digest = Some(other.clone())),
             422,
             "invalid_request",
@@ -167,6 +173,7 @@ fn what_cannot_be_deployed_is_refused_with_a_reason() {
         let kind = if status == 404 { "NotFound" } else { "422" };
         assert!(text.contains(code) && text.contains(kind), "{text}");
         assert!(text.contains(hint), "{hint} is not in {text}");
+        assert!(!text.contains("hunter2"), "{text}");
     }
     assert_eq!(
         server.client().deployments("local").unwrap(),

@@ -210,3 +210,61 @@ fn a_proxy_of_the_environment_leads_to_the_registry_of_a_base() {
         "{targets:?}"
     );
 }
+
+/// However it is written, and wherever it is repeated.
+#[test]
+fn a_password_in_the_name_of_an_image_is_repeated_nowhere() {
+    let world = World::new(Variant::Current);
+    let workspace = &world.workspace;
+    let (dockerfile, deploy_toml) = (".systemprompt/Dockerfile", ".systemprompt/deploy.toml");
+    workspace.edit(dockerfile, "FROM scratch", "FROM debian:12");
+    let sound = [dockerfile, deploy_toml].map(|file| workspace.read(file));
+    for name in [
+        "https://ada:hunter2@registry.example/team/app:1",
+        "ada:hunter2@registry.example/team/app:1",
+        "ada:hun@ter2@registry.example/team/app:1",
+        "https://hunter2@registry.example/app",
+    ] {
+        let is_shown = |finished: &Finished| {
+            let said = finished.to_string();
+            let said = said.replace(&finished.command, "");
+            said.contains("hunter2") || said.contains("ter2")
+        };
+        for (file, text) in [dockerfile, deploy_toml].iter().zip(&sound) {
+            workspace.write(file, text);
+        }
+        for command in [
+            &["lock", "--update", name][..],
+            &["deploy", "-e", "production", "--base", name],
+            &["deploy", "-e", "production", "--base", name, "-o", "json"],
+            &["deploy", "-e", "production", "--base", name, "--dry-run"],
+            &["deploy", "-e", "production", "--tag", name],
+        ] {
+            let finished = world.run(command);
+            assert_ne!(finished.code(), 0, "{finished}");
+            assert!(!is_shown(&finished), "{finished}");
+        }
+        workspace.edit(dockerfile, "FROM debian:12", &format!("FROM {name}"));
+        let service = format!("[services.db]\nimage = \"{name}\"\nprotocol = \"tcp\"\n");
+        let image = format!("[image]\nrepository = \"{name}\"\n");
+        workspace.write(deploy_toml, &format!("{}\n{image}\n{service}", sound[1]));
+        for command in [
+            &["deploy", "-e", "production"][..],
+            &["deploy", "-e", "production", "-o", "yaml"],
+            &["deploy", "-e", "production", "--dry-run"],
+            &["doctor", "-e", "production"],
+            &["config", "show", "--origin"],
+            &["config", "show", "-o", "json"],
+            &["lock"],
+        ] {
+            let finished = world.run(command);
+            assert!(!is_shown(&finished), "{finished}");
+        }
+        let invalid = world.run(&["lock"]);
+        invalid
+            .expect_code(3)
+            .expect_stderr("[redacted]@registry.example/");
+        invalid.expect_stderr("a name of an image carries no user");
+        invalid.expect_stderr("docker login");
+    }
+}

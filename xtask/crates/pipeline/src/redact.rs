@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use deploy_plan::config::REDACTED;
+use deploy_plan::config::{REDACTED, without_passwords};
 use deploy_plan::failure::Failure;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -53,7 +53,7 @@ impl Redactor {
         }
     }
 
-    /// The text without secrets.
+    /// The text without secrets: those that are known, and those that stand in addresses.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ impl Redactor {
                 clean = clean.replace(secret.as_str(), REDACTED);
             }
         }
-        clean
+        without_passwords(&clean).into_owned()
     }
 
     /// The failure without secrets.
@@ -132,6 +132,11 @@ mod tests {
         assert_eq!(
             redactor.clean("x abcdef-and-more y abcdef short"),
             "x [redacted] y [redacted] short"
+        );
+        let address = "get https://ada:pw@registry.example/app";
+        assert_eq!(
+            redactor.clean(address),
+            "get https://[redacted]@registry.example/app"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Why a base image cannot be had, and what to do about it.
 
 use deploy_image::{LookError, PlanError};
+use deploy_plan::config::without_passwords;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use oci::{ClientError, ParseManifestError, ParseReferenceError, StoreError};
@@ -11,7 +12,7 @@ use crate::lock::{LockError, Pin};
 /// Why a base image cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BaseError {
-    #[error("`{text}` names no image")]
+    #[error("`{}` names no image", without_passwords(text))]
     Reference {
         text: String,
         #[source]
@@ -105,6 +106,12 @@ impl BaseError {
 
     fn resolution(&self) -> String {
         match self {
+            Self::Reference {
+                source: ParseReferenceError::Credentials,
+                ..
+            } => "take them out of the name, log in to its registry: docker login, and change the \
+                  password where it stood in a file that others have"
+                .into(),
             Self::Reference { .. } => "write it as registry/repository:tag".into(),
             Self::Registry { source, image, .. } => match **source {
                 ClientError::Unauthorized { .. } | ClientError::Denied { .. } => {
