@@ -30,6 +30,16 @@ use steer::Word;
 /// How a command ends when it ends badly: with everything that went wrong.
 type Failures = Vec<Failure>;
 
+/// Whether somebody waits for the result because of what the command has changed. Others only show: whoever closes a list
+/// (`… | head`) has seen enough of it.
+pub(crate) fn changes(command: &Command) -> bool {
+    match command {
+        Command::Deploy(flags) => !flags.dry_run,
+        Command::Rollback(_) | Command::Promote(_) | Command::Abort(_) => true,
+        _ => false,
+    }
+}
+
 /// Runs what the command line asks for.
 pub(crate) fn run(cli: Cli) -> Exit {
     let project = cli.project_path.as_deref();

@@ -18,5 +18,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return render::usage(&error),
     };
-    ExitCode::from(commands::run(arguments).code())
+    let changes = commands::changes(&arguments.command);
+    let exit = commands::run(arguments);
+    ExitCode::from(render::unwritten::settle(exit, changes).code())
 }

@@ -8,23 +8,39 @@ pub(crate) mod result;
 pub(crate) mod services;
 pub(crate) mod table;
 pub(crate) mod terminal;
+pub(crate) mod unwritten;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use deploy_pipeline::events::Reporter;
+use deploy_plan::config::without_passwords;
 use deploy_plan::exit::Exit;
 
-/// Writes text to standard output. A reader that has gone away (`… | head`) is no error of ours.
+/// Writes text to standard output, without passwords in addresses. Where it does not get there, the command's end tells
+/// of it ([`unwritten`]).
 pub(crate) fn out(text: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
+    out_as_it_is(&without_passwords(text));
 }
 
-/// Writes text to standard error.
+/// Writes what programs read as code.
+pub(crate) fn out_as_it_is(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        unwritten::note(&error);
+    }
+}
+
+/// Writes text to standard error, without passwords in addresses.
 pub(crate) fn err(text: &str) {
+    err_as_it_is(&without_passwords(text));
+}
+
+fn err_as_it_is(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes());
 }
@@ -41,7 +57,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(Exit::Usage.code());
     }
     out(&text);
-    ExitCode::SUCCESS
+    ExitCode::from(unwritten::settle(Exit::Done, false).code())
 }
 
 /// The reporter that fits where standard error goes.

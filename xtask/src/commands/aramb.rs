@@ -298,7 +298,17 @@ fn conclude(finished: &Finished, output: Output) {
     }
     if let Some(error) = &finished.error {
         err(&told(error));
+    } else if render::unwritten::any() {
+        err(&told_in_short(finished));
     }
+}
+
+/// For whoever could not be told on standard output.
+fn told_in_short(finished: &Finished) -> String {
+    let outputs = finished.report.deployments.as_ref();
+    let url = outputs.and_then(|deployments| deployments.backend_outputs.public_url.as_deref());
+    let url = url.map_or_else(String::new, |url| format!(", {url}"));
+    format!("{}{url}\n", finished.report.status)
 }
 
 /// The three parts that programs look for in the output of this flow.

@@ -12,7 +12,7 @@ use management_api::types::LogLine;
 use super::Failures;
 use crate::cli::{Logs, Output};
 use crate::context::{Context, target_overrides};
-use crate::render;
+use crate::render::{self, unwritten};
 
 /// Nobody looks at a log for longer; the bound frees the connection of a forgotten terminal.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -52,8 +52,9 @@ pub(crate) fn run(project: Option<&Path>, flags: &Logs) -> Result<(), Failures> 
             }
         }
     });
-    // The stream is read by a thread of its own, so that Ctrl-C need not wait for a line.
-    while !context.interrupts.any() {
+    // The stream is read by a thread of its own, so that Ctrl-C need not wait for a line. Whoever has closed standard
+    // output wants no more of them.
+    while !context.interrupts.any() && !unwritten::any() {
         match receiver.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => show(&line.map_err(failure)?, flags.target.output, &context),
             Err(mpsc::RecvTimeoutError::Timeout) => {}

@@ -14,7 +14,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Exit {
     let mut text = Vec::new();
     // Shells complete words, and `cargo xtask` is two: the script is for the binary's own name.
     clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut text);
-    render::out(&String::from_utf8_lossy(&text));
+    render::out_as_it_is(&String::from_utf8_lossy(&text));
     Exit::Done
 }
 

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
+use deploy_plan::config::without_passwords;
 use deploy_plan::report::Report;
 
-use super::err;
+use super::{err, err_as_it_is};
 
 /// Whether this runs in GitHub Actions.
 pub(crate) fn active() -> bool {
@@ -17,7 +18,7 @@ pub(crate) fn active() -> bool {
 /// Makes the runner hide a text in the logs of this and all later steps.
 pub(crate) fn mask(secret: &str) {
     for line in secret.lines().filter(|line| !line.is_empty()) {
-        err(&format!("::add-mask::{line}\n"));
+        err_as_it_is(&format!("::add-mask::{line}\n"));
     }
 }
 
@@ -39,7 +40,8 @@ fn append(variable: &str, text: &str) {
         return;
     };
     let file = OpenOptions::new().create(true).append(true).open(&path);
-    if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
+    if let Err(error) = file.and_then(|mut file| file.write_all(without_passwords(text).as_bytes()))
+    {
         err(&format!(
             "::warning::{variable} cannot be written: {error}\n"
         ));

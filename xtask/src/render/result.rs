@@ -2,30 +2,47 @@
 
 use deploy_pipeline::outcome::Outcome;
 use deploy_plan::failure::Failure;
+use deploy_plan::report::Report;
 use saphyr::{LoadableYamlNode as _, Yaml, YamlEmitter};
 use serde::Serialize;
 
 use super::services::{Row, table};
-use super::{err, github, out};
+use super::{err, github, out, unwritten};
 use crate::cli::Output;
 
 /// Prints the result of a deployment or rollback and publishes it to a CI system.
 pub(crate) fn outcome(outcome: &Outcome, output: Output) {
     let report = outcome.report();
     github::publish(&report);
-    if output == Output::Human {
-        if outcome.failures.is_empty() {
-            // Programs read the one URL on standard output; the services are part of the story.
-            err(&table(report.services.iter().filter_map(Row::of_record)));
-            if let Some(url) = &outcome.url {
-                out(&format!("{url}\n"));
-            }
-        } else {
-            failures(&outcome.failures, &outcome.log_tail);
-        }
-    } else {
+    let has_failed = !outcome.failures.is_empty();
+    if output != Output::Human {
         document(&report, output);
+    } else if !has_failed {
+        // Programs read the one URL on standard output; the services are part of the story.
+        err(&table(report.services.iter().filter_map(Row::of_record)));
+        if let Some(url) = &outcome.url {
+            out(&format!("{url}\n"));
+        }
     }
+    // For people, and for whoever could not be told otherwise.
+    if has_failed && (output == Output::Human || unwritten::any()) {
+        failures(&outcome.failures, &outcome.log_tail);
+    } else if unwritten::any() {
+        err(&in_short(&report));
+    }
+}
+
+/// What was done, in a line.
+fn in_short(report: &Report) -> String {
+    let deployment = report.deployment.map_or_else(
+        || "the deployment".to_owned(),
+        |number| format!("deployment {number}"),
+    );
+    let url = report
+        .url
+        .as_deref()
+        .unwrap_or("an address that is not told");
+    format!("{deployment}: {}, {url}\n", report.status)
 }
 
 /// One document on standard output.
@@ -37,7 +54,7 @@ pub(crate) fn document<T: Serialize>(value: &T, output: Output) {
     };
     match text {
         Ok(text) => out(&format!("{}\n", text.trim_end())),
-        Err(error) => err(&format!("error: the result cannot be written: {error}\n")),
+        Err(error) => unwritten::note(&std::io::Error::other(error)),
     }
 }
 
@@ -63,6 +80,9 @@ pub(crate) fn failed(failures_: &[Failure], output: Output) {
         ..Outcome::default()
     };
     document(&outcome.report(), output);
+    if unwritten::any() {
+        failures(failures_, &[]);
+    }
 }
 
 fn failures(failures: &[Failure], log_tail: &[String]) {
@@ -84,7 +104,7 @@ fn failures(failures: &[Failure], log_tail: &[String]) {
 }
 
 /// The three parts that every failure has.
-fn text(failure: &Failure) -> String {
+pub(super) fn text(failure: &Failure) -> String {
     let details = failure.details.replace('\n', "\n              ");
     format!(
         "error: {}\n  Step:       {}\n  Details:    {details}\n  Resolution: {}\n",

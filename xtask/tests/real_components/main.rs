@@ -19,4 +19,5 @@ mod registry_faults;
 mod seed_errors;
 mod services;
 mod success;
+mod told;
 mod world;

@@ -28,13 +28,15 @@ pub enum Exit {
     Unverified = 10,
     /// A migration.
     Migration = 11,
+    /// All was done, and nobody could be told of it.
+    Untold = 12,
     /// Ctrl-C.
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Done,
         Self::Other,
         Self::Usage,
@@ -47,6 +49,7 @@ impl Exit {
         Self::NeedsOperator,
         Self::Unverified,
         Self::Migration,
+        Self::Untold,
         Self::Interrupted,
     ];
 
@@ -74,6 +77,7 @@ impl Exit {
             }
             Self::Unverified => "the release failed and there was nothing to return to",
             Self::Migration => "a database migration failed",
+            Self::Untold => "done, but the result could not be written to standard output",
             Self::Interrupted => "interrupted",
         }
     }

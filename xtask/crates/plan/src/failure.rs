@@ -29,6 +29,8 @@ pub enum Step {
     Rollback,
     /// Looking at what is deployed.
     Inspect,
+    /// Telling what came out.
+    Report,
 }
 
 impl Step {
@@ -48,6 +50,7 @@ impl Step {
             Self::Wait => "wait",
             Self::Rollback => "rollback",
             Self::Inspect => "inspect",
+            Self::Report => "report",
         }
     }
 }
