@@ -4,11 +4,11 @@ use serde_json::Value;
 use testkit::base::{BaseImage, Files, push_index};
 use testkit::management::Variant;
 use testkit::workspace::Layout;
-use testkit::{DockerEngine, DockerRegistry, FaultProxy, Finished};
+use testkit::{DockerEngine, DockerRegistry, Fault, FaultProxy, Finished, Rule};
 
 use crate::docker;
 use crate::papers::{KEY, Keys, documents};
-use crate::world::{World, assert_failed};
+use crate::world::{World, assert_failed, failed};
 
 const DATABASE: &str = "library/db";
 
@@ -231,6 +231,87 @@ fn a_finished_image_that_is_not_there_is_told_with_its_service() {
             .workspace
             .read(".systemprompt/deploy.lock")
             .contains("library/db:1")
+    );
+}
+
+/// What has a tag already keeps it until all images of the release are there, and a failure tells which have moved.
+#[test]
+fn the_tags_of_a_release_move_together() {
+    let source = DockerRegistry::open();
+    let world = World::laid_out(Variant::Services, &shop(&source.host()));
+    push_index(&source, DATABASE, "1", &[database()]);
+    world.deploy(&["--tag", "v1"]).expect_success();
+    let repository = world.variant.repository();
+    let tags =
+        || ["v1", "tools-v1", "db-v1"].map(|tag| digest_in(&world.registry, repository, tag));
+    let before = tags();
+
+    // Two of three images change.
+    world.change_a_file("two");
+    let newer = database().layer(&Files::default().file("etc/newer", "2"));
+    push_index(&source, DATABASE, "1", std::slice::from_ref(&newer));
+    world
+        .run(&["lock", "-e", "production", "--update"])
+        .expect_success();
+    let newer = digest_in(&source, DATABASE, &format!("for-{}", newer.architecture()));
+    let again = || world.deploy(&["--skip-build", "--tag", "v1"]);
+    let refuse = |manifest: &str| {
+        let path = format!("/v2/*/manifests/{manifest}");
+        world
+            .proxy
+            .inject(Rule::on("PUT", &path, Fault::Status(403)).always());
+    };
+
+    world.api.forget();
+    refuse(&newer);
+    let finished = again();
+    world.proxy.heal();
+    let nothing_moved = failed(&finished);
+    assert!(
+        nothing_moved.details.starts_with("services.db: "),
+        "{finished}"
+    );
+    assert!(!nothing_moved.details.contains("these tags"), "{finished}");
+    assert_eq!(tags(), before, "{finished}");
+
+    refuse("v1");
+    let finished = again();
+    world.proxy.heal();
+    let half = failed(&finished).details;
+    assert!(
+        half.contains("these tags mean the new images: db-v1;"),
+        "{finished}"
+    );
+    assert!(
+        half.ends_with("these mean what they did before: v1"),
+        "{finished}"
+    );
+    assert_eq!(
+        tags(),
+        [before[0].clone(), before[1].clone(), newer.clone()]
+    );
+    assert!(world.api.deployed().is_empty(), "{finished}");
+
+    again()
+        .expect_success()
+        .expect_stderr("1 tag of the release set");
+    let after = tags();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], [before[1].clone(), newer]);
+    let request = world.api.requests().pop().unwrap();
+    assert_eq!(request["digest"], Value::from(after[0].as_str()));
+    assert_eq!(
+        request["services"]["db"]["digest"],
+        Value::from(after[2].as_str())
+    );
+
+    // Releases are named, and not what is beside them.
+    let unknown = world.deploy(&["--skip-push", "--tag", "v9"]);
+    let unknown = assert_failed(&unknown, 6, "push", "tag_not_found");
+    assert!(
+        unknown.details.ends_with("the latest releases are v1"),
+        "{}",
+        unknown.details
     );
 }
 

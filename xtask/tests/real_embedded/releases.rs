@@ -203,7 +203,10 @@ fn an_unknown_tag_is_answered_with_the_known_ones() {
     assert_eq!(code, 6);
     assert_eq!(report["error"]["code"], "tag_not_found");
     let details = report["error"]["details"].as_str().unwrap();
-    assert!(details.contains("the latest tags are v1.0.0"), "{details}");
+    assert!(
+        details.contains("the latest releases are v1.0.0"),
+        "{details}"
+    );
 }
 
 /// Every file with its length and time, git's own apart, and what the kernel closes to others than

@@ -190,16 +190,20 @@ impl Client {
         Ok(tags)
     }
 
-    /// The last `count` tags that begin with `prefix`, newest first. Numbers within tags compare as
-    /// numbers, so that `deploy-<unix time>-<sha>` and `v1.10` sort by age.
+    /// The last `count` tags that are wanted, newest first; `wanted` is asked of each, and is shown all of them. Numbers
+    /// within tags compare as numbers, so that `deploy-<unix time>-<sha>` and `v1.10` sort by age.
     pub fn latest_tags(
         &self,
         repository: &Repository,
-        prefix: &str,
         count: usize,
+        wanted: impl Fn(&Tag, &[Tag]) -> bool,
     ) -> Result<Vec<Tag>, ClientError> {
-        let mut tags = self.list_tags(repository)?;
-        tags.retain(|tag| tag.as_str().starts_with(prefix));
+        let all = self.list_tags(repository)?;
+        let mut tags: Vec<Tag> = all
+            .iter()
+            .filter(|tag| wanted(tag, &all))
+            .cloned()
+            .collect();
         tags.sort_by_cached_key(|tag| std::cmp::Reverse(natural_key(tag.as_str())));
         tags.truncate(count);
         Ok(tags)

@@ -20,6 +20,7 @@ use deploy_plan::plan::Image;
 use oci::Digest;
 use secrecy::ExposeSecret;
 
+use crate::base::UsedBase;
 use crate::build::Binaries;
 use crate::child::{Program, without_secrets};
 use crate::deploy::Execution;
@@ -34,24 +35,44 @@ pub(crate) const FOLDER: &str = "systemprompt-docker-";
 /// An engine that is asked about something it has answers at once.
 const QUESTION: Duration = Duration::from_mins(1);
 
-/// Builds the image with Docker and pushes it; the digest as Docker tells it.
-pub(crate) fn build_and_push(
+/// An image that the engine has.
+pub(crate) struct Built {
+    name: String,
+    bases: Vec<UsedBase>,
+}
+
+/// Builds the image with Docker, and looks through it for secrets.
+pub(crate) fn build(
     run: &mut Run<'_>,
     execution: &Execution<'_>,
     image: &Image,
     binaries: &Binaries,
     destination: &Destination,
-) -> Result<Option<Digest>, Failure> {
+) -> Result<Built, Failure> {
     let root = &execution.settings.root;
     let name = destination.image();
-    let bases = run.step(Step::Image, |run| {
+    run.step(Step::Image, |run| {
         place_binaries(root, image, binaries)?;
         docker(run, Step::Image, build_command(root, image, &name))?;
         let bases = bases::find(run, execution, image);
         let layers = saved::check(run, execution, image, &name, &bases)?;
-        let bases: Vec<_> = bases.iter().map(|base| base.used(&layers)).collect();
-        Ok((bases, format!("built {name} with docker")))
-    })?;
+        let bases = bases.iter().map(|base| base.used(&layers)).collect();
+        let summary = format!("built {name} with docker");
+        Ok((Built { name, bases }, summary))
+    })
+}
+
+/// Pushes what Docker has built, and sends its papers; the digest as Docker tells it.
+pub(crate) fn push(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    image: &Image,
+    binaries: &Binaries,
+    destination: &Destination,
+    built: &Built,
+) -> Result<Option<Digest>, Failure> {
+    let root = &execution.settings.root;
+    let Built { name, bases } = built;
     run.step(Step::Push, |run| {
         let configuration = Configuration::new().map_err(|e| {
             failure(
@@ -61,7 +82,7 @@ pub(crate) fn build_and_push(
             )
         })?;
         let pushed = login(run, root, &configuration, destination)
-            .and_then(|()| push(run, root, &configuration, &name));
+            .and_then(|()| push_name(run, root, &configuration, name));
         // Also after a failed push: the registry's side of the session ends here.
         logout(run, root, &configuration, &destination.registry);
         let pushed = pushed?;
@@ -74,7 +95,7 @@ pub(crate) fn build_and_push(
             &papers::Pushed {
                 digest: pushed,
                 programs: &programs,
-                bases: &bases,
+                bases,
             },
         )?;
         Ok((digest, format!("pushed {name} with docker")))
@@ -174,7 +195,7 @@ fn login(
         })
 }
 
-fn push(
+fn push_name(
     run: &Run<'_>,
     root: &Path,
     configuration: &Configuration,

@@ -33,4 +33,5 @@ pub mod run;
 mod secrets;
 mod ship;
 mod sweep;
+mod tagging;
 pub mod wait;

@@ -7,6 +7,7 @@ use deploy_config::Settings;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Plan;
+use deploy_plan::tag;
 use management_api::types::RegistryToken;
 use oci::{
     Ahead, BlobSource, BlobState, Client, ClientError, ClientOptions, Credentials, Descriptor,
@@ -151,14 +152,19 @@ pub fn verify(
         return Ok(descriptor.digest);
     }
     // A registry that does not list tags still said clearly that this one is not there.
+    let of_releases = |tag: &Tag, all: &[Tag]| {
+        tag::is_of_a_release(tag.as_str(), |other| {
+            all.iter().any(|tag| tag.as_str() == other)
+        })
+    };
     let latest = client
-        .latest_tags(&destination.repository, "", LATEST)
+        .latest_tags(&destination.repository, LATEST, of_releases)
         .unwrap_or_default();
     let known = if latest.is_empty() {
-        "the repository has no tags".to_owned()
+        "the repository has no release".to_owned()
     } else {
         let names: Vec<String> = latest.iter().map(ToString::to_string).collect();
-        format!("the latest tags are {}", names.join(", "))
+        format!("the latest releases are {}", names.join(", "))
     };
     run.stop_if_interrupted(Step::Push)?;
     Err(Failure::new(
@@ -216,15 +222,26 @@ impl<'c> Delivery<'c> {
     }
 }
 
+/// When an image gets its tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tagged {
+    /// As soon as it is there.
+    Now,
+    /// Later, together with others.
+    Later,
+}
+
 /// Sends an image; what the registry has is not sent again. What it has then is noted in the cache
-/// folder, so that its other repositories get the same blobs without sending.
-pub fn push(
+/// folder, so that its other repositories get the same blobs without sending. Says whether the tag is still to
+/// be moved.
+pub(crate) fn push(
     run: &mut Run<'_>,
     destination: &Destination,
     made: &Made,
     papers: &Papers<'_>,
     delivery: Delivery<'_>,
-) -> Result<Pushed, Failure> {
+    tagged: Tagged,
+) -> Result<(Pushed, bool), Failure> {
     let Delivery {
         client,
         host,
@@ -248,10 +265,15 @@ pub fn push(
         store: made.registry.as_ref(),
         ahead: Some(&ahead),
     };
-    let pushed = if papers.wanted() {
-        with_papers(run, client, &image, destination, made, papers)?
-    } else {
-        oci::push_image_as(client, &image, &made.bytes).map_err(|e| failure(&e))?
+    let (pushed, is_untagged) = match tagged {
+        Tagged::Now if papers.wanted() => {
+            with_papers(run, client, &image, destination, made, papers)?
+        }
+        Tagged::Now => {
+            let pushed = oci::push_image_as(client, &image, &made.bytes);
+            (pushed.map_err(|e| failure(&e))?, false)
+        }
+        Tagged::Later => untagged(run, client, &image, destination, made, papers)?,
     };
     if let Err(error) = holdings.note(host, repository, &blobs) {
         // The next push asks more questions, that is all.
@@ -260,7 +282,7 @@ pub fn push(
         )));
     }
     run.stop_if_interrupted(Step::Push)?;
-    Ok(pushed)
+    Ok((pushed, is_untagged))
 }
 
 /// What the pushes of a release did together.
@@ -350,26 +372,44 @@ fn with_papers(
     destination: &Destination,
     made: &Made,
     papers: &Papers<'_>,
-) -> Result<Pushed, Failure> {
-    let (repository, tag) = (&destination.repository, &destination.tag);
+) -> Result<(Pushed, bool), Failure> {
+    let (mut pushed, is_untagged) = untagged(run, client, image, destination, made, papers)?;
+    if is_untagged {
+        let (repository, tag) = (&destination.repository, &destination.tag);
+        client
+            .put_manifest(repository, tag, &made.bytes, made.manifest.media_type())
+            .map_err(|e| failure(&e))?;
+    }
+    let counters = client.counters();
+    (pushed.requests, pushed.bytes) = (counters.requests, counters.bytes_sent);
+    Ok((pushed, false))
+}
+
+/// Sends an image by its digest alone, and what is about it. Says whether the tag means something else, or nothing.
+fn untagged(
+    run: &Run<'_>,
+    client: &Client,
+    image: &ImagePush<'_>,
+    destination: &Destination,
+    made: &Made,
+    papers: &Papers<'_>,
+) -> Result<(Pushed, bool), Failure> {
     let tagged = client
-        .manifest_exists(repository, tag)
+        .manifest_exists(&destination.repository, &destination.tag)
         .map_err(|e| failure(&e))?;
-    if tagged.is_some_and(|found| found.digest == made.digest) && !papers.again {
-        return Ok(nothing_sent(client, made));
+    let is_tagged = tagged.is_some_and(|found| found.digest == made.digest);
+    if is_tagged && !papers.again {
+        return Ok((nothing_sent(client, made), false));
     }
     let untagged = ImagePush {
         tag: None,
         ..*image
     };
-    let mut pushed = oci::push_image_as(client, &untagged, &made.bytes).map_err(|e| failure(&e))?;
-    papers.send(run, client, destination, &About::made(made))?;
-    client
-        .put_manifest(repository, tag, &made.bytes, made.manifest.media_type())
-        .map_err(|e| failure(&e))?;
-    let counters = client.counters();
-    (pushed.requests, pushed.bytes) = (counters.requests, counters.bytes_sent);
-    Ok(pushed)
+    let pushed = oci::push_image_as(client, &untagged, &made.bytes).map_err(|e| failure(&e))?;
+    if papers.wanted() {
+        papers.send(run, client, destination, &About::made(made))?;
+    }
+    Ok((pushed, !is_tagged))
 }
 
 fn nothing_sent(client: &Client, made: &Made) -> Pushed {

@@ -16,8 +16,9 @@ use crate::deploy::Execution;
 use crate::docker;
 use crate::events::Event;
 use crate::image::{self, Made, Maker};
-use crate::push::{self, Delivery, Destination, Sent};
+use crate::push::{self, Delivery, Destination, Sent, Tagged};
 use crate::run::Run;
+use crate::tagging::{self, Tagging};
 
 const RELEASE_TAG: &str =
     "name the tag of a release with all its services, or deploy without --skip-push";
@@ -121,36 +122,131 @@ pub(crate) fn ship(
     let (by_docker, ours): (Vec<_>, Vec<_>) = parts
         .iter()
         .partition(|part| matches!(part.from, Source::Docker(_)));
-    if !ours.is_empty() {
-        let client = push::sender(run, &destination, execution)?;
+    let client = match ours[..] {
+        [] => None,
+        _ => Some(push::sender(run, &destination, execution)?),
+    };
+    let mut ready = Vec::new();
+    if let Some(client) = &client {
         let making = Making {
             execution,
             of_app,
             binaries,
-            client: &client,
+            client,
             destination: &destination,
             registries,
         };
-        let ready = make_all(run, &making, &ours)?;
-        digests.extend(
-            ready
-                .iter()
-                .map(|ready| (ready.part.name, ready.made.digest)),
-        );
-        if by_docker.is_empty() {
-            reuse_live_tag(execution.plan, &digests, &mut destination);
-        }
-        push_all(run, execution, of_app, ready, &client, &destination)?;
+        ready = make_all(run, &making, &ours)?;
     }
-    for part in by_docker {
-        if let Source::Docker(image) = part.from {
-            let to = destination_of(part.name, &destination)?;
-            let digest = docker::build_and_push(run, execution, image, binaries, &to)
-                .map_err(|failure| of_service(part.name, failure))?;
-            digests.extend(digest.map(|digest| (part.name, digest)));
-        }
+    let made = ready
+        .iter()
+        .map(|ready| (ready.part.name, ready.made.digest));
+    digests.extend(made);
+    if by_docker.is_empty() {
+        reuse_live_tag(execution.plan, &digests, &mut destination);
+    }
+    // All that is likely to fail comes before the first tag that moves.
+    let built = build_all(run, execution, binaries, &by_docker, &destination)?;
+    let mut tags = Vec::new();
+    if let Some(client) = &client {
+        let sending = Sending {
+            execution,
+            of_app,
+            client,
+            destination: &destination,
+            tagged: match parts[..] {
+                [_] => Tagged::Now,
+                _ => Tagged::Later,
+            },
+        };
+        tags = push_all(run, &sending, ready)?;
+    }
+    let moved = push_built(run, execution, binaries, &built, &tags)?;
+    digests.extend(moved.digests);
+    if let Some(client) = client.filter(|_| !tags.is_empty()) {
+        run.step(Step::Push, |run| {
+            let count = tags.len();
+            tagging::move_all(run, &client, tags, moved.tags)?;
+            let tags = if count == 1 { "tag" } else { "tags" };
+            Ok(((), format!("{count} {tags} of the release set")))
+        })?;
     }
     note_release(run, execution.plan, destination, &digests)
+}
+
+/// An image that Docker has built and not pushed yet.
+struct ByDocker<'p> {
+    name: &'p str,
+    image: &'p Image,
+    to: Destination,
+    built: docker::Built,
+}
+
+fn build_all<'p>(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    binaries: &Binaries,
+    parts: &[&'p Part<'p>],
+    destination: &Destination,
+) -> Result<Vec<ByDocker<'p>>, Failure> {
+    let mut all = Vec::new();
+    for part in parts {
+        let Source::Docker(image) = part.from else {
+            continue;
+        };
+        let to = destination_of(part.name, destination)?;
+        let built = docker::build(run, execution, image, binaries, &to)
+            .map_err(|failure| of_service(part.name, failure))?;
+        all.push(ByDocker {
+            name: part.name,
+            image,
+            to,
+            built,
+        });
+    }
+    Ok(all)
+}
+
+/// What Docker has pushed.
+#[derive(Default)]
+struct Moved<'p> {
+    digests: Vec<(&'p str, Digest)>,
+    tags: Vec<String>,
+}
+
+/// Pushes what Docker has built. It knows no push without a tag, so these move one after the other; `app` comes last, as the
+/// release is looked for by its tag. `waiting` are to move afterwards.
+fn push_built<'p>(
+    run: &mut Run<'_>,
+    execution: &Execution<'_>,
+    binaries: &Binaries,
+    built: &[ByDocker<'p>],
+    waiting: &[Tagging],
+) -> Result<Moved<'p>, Failure> {
+    let mut moved = Moved::default();
+    let (app, others): (Vec<_>, Vec<_>) = built.iter().partition(|image| image.name == APP);
+    let mut left = others.into_iter().chain(app);
+    while let Some(ByDocker {
+        name,
+        image,
+        to,
+        built,
+    }) = left.next()
+    {
+        let pushed = docker::push(run, execution, image, binaries, to, built);
+        let digest = pushed.map_err(|failure| {
+            let later = left.by_ref().map(|image| image.to.tag.to_string());
+            let progress = tagging::Progress {
+                moved: std::mem::take(&mut moved.tags),
+                unknown: Vec::new(),
+                not_moved: later.chain(waiting.iter().map(Tagging::tag)).collect(),
+            };
+            progress.told(of_service(name, failure))
+        })?;
+        moved.digests.extend(digest.map(|digest| (*name, digest)));
+        moved.tags.push(to.tag.to_string());
+    }
+    Ok(moved)
 }
 
 /// `app`, and every service with an image of its own, but for those whose images stay as they are.
@@ -280,17 +376,32 @@ fn told(run: &Run<'_>, all: &[Ready<'_, '_>]) -> String {
     }
 }
 
+/// What sending images takes.
+struct Sending<'a> {
+    execution: &'a Execution<'a>,
+    of_app: &'a Image,
+    client: &'a Client,
+    destination: &'a Destination,
+    tagged: Tagged,
+}
+
+/// Sends the images. The tags that are still to be moved come back.
 fn push_all(
     run: &mut Run<'_>,
-    execution: &Execution<'_>,
-    of_app: &Image,
+    sending: &Sending<'_>,
     ready: Vec<Ready<'_, '_>>,
-    client: &Client,
-    destination: &Destination,
-) -> Result<(), Failure> {
+) -> Result<Vec<Tagging>, Failure> {
+    let &Sending {
+        execution,
+        of_app,
+        client,
+        destination,
+        tagged,
+    } = sending;
     run.step(Step::Push, |run| {
         let images = ready.len();
         let mut sent = Sent::default();
+        let mut tags = Vec::new();
         for Ready {
             part,
             made,
@@ -302,13 +413,16 @@ fn push_all(
                 Source::Copied(_) | Source::There => Papers::of(execution, of_app).of_copy(),
             };
             let to = destination_of(part.name, destination)?;
-            let pushed = push::push(run, &to, &made, &papers, delivery)
+            let (pushed, is_untagged) = push::push(run, &to, &made, &papers, delivery, tagged)
                 .map_err(|failure| of_service(part.name, failure))?;
             sent.add(&pushed);
+            if is_untagged {
+                tags.push(Tagging::of(part.name, &to, &made));
+            }
         }
         // What is counted on the way belongs to the one client that they share.
         sent.count(client);
-        Ok(((), sent.summary(&destination.image(), images)))
+        Ok((tags, sent.summary(&destination.image(), images)))
     })
 }
 
