@@ -307,6 +307,10 @@ fn a_dry_run_changes_nothing_and_asks_nobody() {
     told.expect_stderr("would deploy backend-api (backend)");
     assert_eq!(called(&shop), []);
     assert_eq!(shop.file(), FILE);
+    assert!(
+        !shop.root().join(".git/systemprompt").exists(),
+        "no lock either"
+    );
 }
 
 #[test]

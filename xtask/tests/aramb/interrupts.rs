@@ -211,3 +211,34 @@ fn what_ctrl_c_has_ended_is_no_answer() {
     told.expect_code(130).expect_stderr("ERROR: Interrupted");
     assert_eq!(shop.file(), FILE);
 }
+
+/// Whoever only looks holds nobody up, is held up by nobody, and puts nothing back: a deployment does that.
+#[test]
+fn a_dry_run_beside_a_deployment_sees_the_file_without_its_images() {
+    let shop = Shop::new(Generation::Old);
+    let deploying = Mishap::at("deploy").with("--yes").hangs();
+    shop.double.inject(&deploying);
+    let running = shop.start(&[], &[]);
+    let has_begun = || {
+        shop.double
+            .calls_of("deploy")
+            .iter()
+            .any(|call| call.has("--yes"))
+    };
+    assert!(eventually(LIMIT, has_begun), "{}", running.stderr_so_far());
+    let written = shop.file();
+    assert_ne!(written, FILE);
+    let looks = || {
+        let told = shop.deploy(&["--dry-run"]);
+        told.expect_success();
+        told.expect_stderr("would build backend-build in ./backend");
+        assert_eq!(shop.file(), written, "{told}");
+    };
+    looks();
+    running.signal_group(Signal::SIGKILL);
+    shop.keep(running.wait(LIMIT));
+    looks();
+    shop.double.heal();
+    shop.deploy(&[]).expect_success();
+    assert_eq!(shop.file(), FILE);
+}

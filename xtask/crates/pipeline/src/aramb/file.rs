@@ -18,6 +18,8 @@ use super::state::State;
 const KEPT: &str = "replaced.json";
 /// Under which name the state has what could not be put back.
 const ASIDE: &str = "before.toml";
+/// How often a file that changes under our eyes is looked at.
+const LOOKS: u32 = 3;
 
 /// Why the file is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +116,7 @@ impl<'s> Replaced<'s> {
     pub(super) fn again(&mut self, text: String) -> Result<(), FileError> {
         if !self.kept.written.is_empty() {
             let current = fs::read_to_string(&self.path)?;
-            let (original, how) = restored(&self.kept, &current, self.state)?;
+            let (original, how) = restored(&self.kept, &current, &self.state.path(ASIDE))?;
             if how == Restored::ImagesAlone {
                 self.kept.original = original;
                 self.kept.is_edited = true;
@@ -163,9 +165,29 @@ pub(super) fn restore_left(state: &State, path: &Path) -> Result<Restored, FileE
     }
 }
 
+/// The text of the file as it is without a deployment: what one that runs will put back, or one that was killed would have.
+/// Changes nothing.
+pub(super) fn without_deployment(path: &Path) -> io::Result<String> {
+    let mut current = aramb::load(path)?;
+    for _ in 0..LOOKS {
+        if let Some(kept) = State::seen::<Kept>(path, KEPT) {
+            // What cannot be put back is told of by the next deployment.
+            let restored = restored(&kept, &current, Path::new(ASIDE));
+            return Ok(restored.map_or(current, |(text, _)| text));
+        }
+        // It may have been put back between the two looks.
+        let again = aramb::load(path)?;
+        if again == current {
+            break;
+        }
+        current = again;
+    }
+    Ok(current)
+}
+
 fn restore(state: &State, path: &Path, kept: &Kept) -> Result<Restored, FileError> {
     let current = fs::read_to_string(path)?;
-    let restored = restored(kept, &current, state);
+    let restored = restored(kept, &current, &state.path(ASIDE));
     if let Err(FileError::Earlier(_)) = restored {
         state.write_bytes(ASIDE, kept.original.as_bytes())?;
         state.remove(KEPT)?;
@@ -179,7 +201,7 @@ fn restore(state: &State, path: &Path, kept: &Kept) -> Result<Restored, FileErro
 }
 
 /// The text without the images.
-fn restored(kept: &Kept, current: &str, state: &State) -> Result<(String, Restored), FileError> {
+fn restored(kept: &Kept, current: &str, aside: &Path) -> Result<(String, Restored), FileError> {
     let Kept {
         original, written, ..
     } = kept;
@@ -202,7 +224,7 @@ fn restored(kept: &Kept, current: &str, state: &State) -> Result<(String, Restor
     }
     let [text] = written.as_slice() else {
         // The file of an earlier deployment was changed: no image is to be taken out of that, all of it is another file.
-        return Err(FileError::Earlier(state.path(ASIDE)));
+        return Err(FileError::Earlier(aside.to_owned()));
     };
     Ok((
         without_images(original, text, current)?,
@@ -293,9 +315,7 @@ type = "build"
     }
 
     fn check(current: &str, expected: &str, how: Restored) {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::of(&folder.path().join("aramb.toml")).unwrap();
-        let (text, found) = restored(&kept(), current, &state).unwrap();
+        let (text, found) = restored(&kept(), current, Path::new(ASIDE)).unwrap();
         assert_eq!(text, expected);
         assert_eq!(found, how);
     }
@@ -312,9 +332,7 @@ type = "build"
         let edited = noted.replace("cmd = 'x'", "cmd = 'y'");
         let expected = edited.replace("shop/api-build:abc", "${101.outputs.IMAGE_URL}");
         check(&edited, &expected, Restored::ImagesAlone);
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::of(&folder.path().join("aramb.toml")).unwrap();
-        let broken = restored(&kept(), &format!("{}[[", written()), &state);
+        let broken = restored(&kept(), &format!("{}[[", written()), Path::new(ASIDE));
         assert!(matches!(broken, Err(FileError::Unreadable)), "{broken:?}");
     }
 

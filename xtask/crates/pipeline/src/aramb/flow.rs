@@ -18,7 +18,7 @@ use crate::events::{Event, Reporter};
 use crate::interrupt::Interrupts;
 use crate::redact::{Redacting, Redactor};
 
-use super::file::{FileError, Replaced, Restored, restore_left};
+use super::file::{FileError, Replaced, Restored, restore_left, without_deployment};
 use super::finish::{Finished, Progress, all_of};
 use super::plane::{Application, Build, Built, ControlPlane, Flow};
 use super::reuse::{Images, Sources};
@@ -82,17 +82,13 @@ pub fn deploy(
     let mut progress = Progress::new(request.policy);
     let found = fs::canonicalize(&request.path);
     let path = found.as_ref().unwrap_or(&request.path);
-    // Where there is no file, nothing is kept and no folder made.
-    let state = found.as_ref().ok().and_then(|path| {
-        if request.dry_run && !git::is_there(path.parent().unwrap_or(path)) {
-            return State::known(path);
-        }
-        Some(State::of(path))
-    });
+    // Where there is no file, nothing is kept and no folder made; whoever only looks holds nobody up.
+    let keeps = found.as_ref().ok().filter(|_| !request.dry_run);
+    let state = keeps.map(|path| State::of(path));
     let read = match &state {
         Some(Err(StateError::Locked)) => Err(locked()),
-        Some(Ok(state)) => read(path, Some(state), &clean),
-        _ => read(path, None, &clean),
+        Some(Ok(state)) => put_back(state, path, &clean).and_then(|()| read(path, request, &clean)),
+        _ => read(path, request, &clean),
     };
     let (toml, source) = read.as_ref().map_or_else(
         |_| Default::default(),
@@ -182,33 +178,44 @@ fn is_scheme(text: &str) -> bool {
     })
 }
 
-/// Puts back what an earlier run has left, and reads the file.
-fn read(
-    path: &Path,
-    state: Option<&State>,
-    reporter: &dyn Reporter,
-) -> Result<(ArambToml, String), FlowError> {
-    let failure =
-        |code, message: &str| FlowError::new(FlowStep::Read, code, Exit::Configuration, message);
+fn failure(code: &'static str, message: &str) -> FlowError {
+    FlowError::new(FlowStep::Read, code, Exit::Configuration, message)
+}
+
+/// Puts back what an earlier run has left.
+fn put_back(state: &State, path: &Path, reporter: &dyn Reporter) -> Result<(), FlowError> {
     let name = path.file_name().map_or(path, Path::new);
-    if let Some(state) = state {
-        match restore_left(state, path) {
-            Ok(Restored::Already) => {}
-            Ok(_) => reporter.event(Event::Warning(format!(
-                "an earlier deployment was killed: {} is put back to what it was",
-                name.display()
-            ))),
-            // Told below.
-            Err(FileError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let message = "aramb.toml could not be put back after a deployment that was killed";
-                return Err(failure("aramb_not_restored", message)
-                    .with(error.to_string())
-                    .with("make it what it should be with git, then deploy again"));
-            }
+    match restore_left(state, path) {
+        Ok(Restored::Already) => {}
+        Ok(_) => reporter.event(Event::Warning(format!(
+            "an earlier deployment was killed: {} is put back to what it was",
+            name.display()
+        ))),
+        // Told by whoever reads it.
+        Err(FileError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            let message = "aramb.toml could not be put back after a deployment that was killed";
+            return Err(failure("aramb_not_restored", message)
+                .with(error.to_string())
+                .with("make it what it should be with git, then deploy again"));
         }
     }
-    let source = reader::load(path).map_err(|error| {
+    Ok(())
+}
+
+/// Reads the file.
+fn read(
+    path: &Path,
+    request: &Request,
+    reporter: &dyn Reporter,
+) -> Result<(ArambToml, String), FlowError> {
+    let name = path.file_name().map_or(path, Path::new);
+    let source = if request.dry_run {
+        without_deployment(path)
+    } else {
+        reader::load(path)
+    };
+    let source = source.map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             let message = format!("{} not found in current directory", name.display());
             failure("aramb_not_found", &message)
@@ -346,7 +353,7 @@ impl Steps<'_, '_> {
             if let Some(error) = self
                 .kept_in()
                 .err()
-                .filter(|_| !self.plane.is_transaction())
+                .filter(|_| !self.plane.is_transaction() && !self.request.dry_run)
             {
                 wrong.push((error, String::new()));
             }

@@ -36,11 +36,6 @@ pub(super) fn tree(folder: &Path) -> Option<String> {
     read(folder, &["rev-parse", "HEAD:./"]).filter(|tree| is_hex(tree))
 }
 
-/// Whether a folder is in a repository.
-pub(super) fn is_there(folder: &Path) -> bool {
-    read(folder, &["rev-parse", "--absolute-git-dir"]).is_some()
-}
-
 /// What of a folder git does not look at: build outputs, local settings.
 pub(super) fn ignored(folder: &Path) -> Option<Vec<PathBuf>> {
     let list = [

@@ -47,10 +47,10 @@ impl State {
         Self::at(folder_of(file))
     }
 
-    /// The same, if there is one already.
-    pub(super) fn known(file: &Path) -> Option<Result<Self, StateError>> {
-        let folder = folder_of(file);
-        folder.is_dir().then(|| Self::at(folder))
+    /// What is kept for the file under a name, by whoever has the state now. Takes nothing and makes nothing.
+    pub(super) fn seen<T: DeserializeOwned>(file: &Path, name: &str) -> Option<T> {
+        let bytes = fs::read(folder_of(file).join(name)).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     fn at(folder: PathBuf) -> Result<Self, StateError> {
