@@ -591,3 +591,79 @@ fn a_base_of_the_same_registry_is_mounted() {
         assert!(!fetched, "{layer} was fetched");
     }
 }
+
+const ARAMB_TOML: &str = r#"
+applicationID = "shop"
+
+[[services]]
+uniqueIdentifier = 101
+name = "backend-build"
+type = "build"
+[services.configuration.settings]
+buildPath = "./backend"
+
+[[services]]
+uniqueIdentifier = 102
+name = "backend-api"
+type = "backend"
+[services.configuration.settings]
+image = "${101.outputs.IMAGE_URL}"
+commandPort = 8080
+
+[[services]]
+uniqueIdentifier = 100
+name = "cache"
+type = "redis"
+[services.configuration.settings]
+image = "REGISTRY/cache:7"
+"#;
+
+/// Its images are the project's as well: they are pinned with the others, and not dropped for want of anybody who needs them.
+#[test]
+fn the_images_of_an_aramb_toml_are_pinned_and_stay() {
+    let based = Based::with_static_programs();
+    let (workspace, host) = (&based.world.workspace, based.proxy.host());
+    for name in ["base", "runtime", "cache"] {
+        let files = Files::default().file("etc/name", name);
+        let tag = if name == "cache" { "7" } else { "1" };
+        BaseImage::default()
+            .layer(&files)
+            .push(&based.registry, name, tag);
+    }
+    workspace.write("aramb.toml", &ARAMB_TOML.replace("REGISTRY", &host));
+    workspace.write(
+        "backend/Dockerfile",
+        &format!("FROM {host}/runtime:1\nCOPY . /srv/\n"),
+    );
+    let pins = || {
+        let lock = workspace.read(LOCK);
+        let names = ["base:1", "runtime:1", "cache:7"];
+        names.map(|name| lock.contains(&format!("{host}/{name}")))
+    };
+    let pinned = based.world.run(&["lock", "-e", "production"]);
+    pinned.expect_success();
+    assert_eq!(pins(), [true; 3], "{pinned}");
+    let again = based.world.run(&["lock"]);
+    again.expect_success();
+    assert!(!again.stdout.contains("dropped"), "{again}");
+    assert_eq!(pins(), [true; 3]);
+
+    // What the file needs no more goes; what nobody can know stays, all of it.
+    workspace.write("backend/Dockerfile", "FROM scratch\nCOPY . /srv/\n");
+    let dropped = based.world.run(&["lock"]);
+    assert!(dropped.stdout.contains("dropped"), "{dropped}");
+    assert_eq!(pins(), [true, false, true]);
+    workspace.write("aramb.toml", "[[[broken");
+    let invalid = based.world.run(&["lock"]);
+    invalid
+        .expect_code(3)
+        .expect_stderr("which images aramb.toml needs");
+    assert_eq!(pins(), [true, false, true]);
+
+    // It may be all that there is.
+    workspace.write("aramb.toml", &ARAMB_TOML.replace("REGISTRY", &host));
+    std::fs::remove_file(workspace.root().join(DOCKERFILE)).unwrap();
+    std::fs::remove_file(workspace.root().join(".systemprompt/deploy.toml")).ok();
+    based.world.run(&["lock"]).expect_success();
+    assert_eq!(pins(), [false, false, true]);
+}

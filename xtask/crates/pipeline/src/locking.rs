@@ -11,6 +11,7 @@ use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::{Attach, Copied, Image, ImageBuilder, LayerCompression};
 use oci::{Digest, Platform, Reference};
 
+use crate::aramb::pins;
 use crate::authorities;
 use crate::base::{self, Access, BaseError};
 use crate::control::with_causes;
@@ -92,7 +93,7 @@ pub fn lock(asking: &Asking<'_>, update: &Update) -> Result<Vec<Pinned>, Failure
     };
     let lock = read(settings)?;
     let mut pins: Vec<Pin> = Vec::new();
-    for wanted in wanted_by_all(settings)? {
+    for wanted in wanted_here(settings)? {
         // A digest in the name itself needs no pin.
         if wanted.digest.is_none() && !pins.contains(&wanted.pin) {
             pins.push(wanted.pin);
@@ -181,7 +182,7 @@ impl Need {
 
 fn needs(settings: &Settings) -> Result<Vec<Need>, Failure> {
     let any_platform = settings.config.image.platform.is_none();
-    let wanted = wanted_by_all(settings).map_err(|mut failure| {
+    let wanted = wanted_here(settings).map_err(|mut failure| {
         failure.details = format!("environment {}: {}", settings.environment, failure.details);
         failure
     })?;
@@ -231,6 +232,24 @@ impl Wanted {
             digest: reference.digest().copied(),
         })
     }
+}
+
+/// What is wanted by the project's configuration, and by the `aramb.toml` beside it.
+fn wanted_here(settings: &Settings) -> Result<Vec<Wanted>, Failure> {
+    let needed = pins::needed(settings)?;
+    let mut all = if needed.alone {
+        Vec::new()
+    } else {
+        wanted_by_all(settings)?
+    };
+    let platform = platform(&planned(&settings.config));
+    for image in &needed.images {
+        all.push(Wanted::of(image, &platform)?);
+    }
+    for build in &needed.builds {
+        all.extend(wanted_by_all(build)?);
+    }
+    Ok(all)
 }
 
 /// What all images of a release stand on, and the finished ones among them.

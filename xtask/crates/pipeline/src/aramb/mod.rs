@@ -6,6 +6,7 @@ mod finish;
 mod flow;
 mod git;
 pub mod install;
+pub(crate) mod pins;
 mod plane;
 mod platform;
 mod reuse;

@@ -36,7 +36,7 @@ use crate::observe::{Observation, Observer};
 use crate::outcome::Outcome;
 use crate::run::Run;
 use hosts::LOCALHOST;
-use sources::Source;
+pub(super) use sources::Source;
 
 /// Our own platform.
 pub struct OwnPlatform {

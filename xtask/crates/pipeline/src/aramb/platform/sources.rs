@@ -16,7 +16,7 @@ const MANIFEST: &str = "Cargo.toml";
 
 /// How the image of a build comes to be. Paths are relative to the folder of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in crate::aramb) enum Source {
     /// A Dockerfile, with its folder as the context.
     Dockerfile(PathBuf),
     /// A program, and nothing else.
@@ -25,7 +25,11 @@ pub(super) enum Source {
 
 impl Source {
     /// That of a build. Where there is a Dockerfile it is that, unless the builder is to be ours.
-    pub(super) fn of(root: &Path, build: &Service, builder: Builder) -> Result<Self, Failure> {
+    pub(in crate::aramb) fn of(
+        root: &Path,
+        build: &Service,
+        builder: Builder,
+    ) -> Result<Self, Failure> {
         let said = build.settings.build_path.as_ref();
         let folder = tidy(Path::new(said.map_or(".", |path| &path.text)));
         let has = |name: &str| root.join(&folder).join(name).is_file();
@@ -83,7 +87,7 @@ impl Source {
     }
 
     /// Makes the image of the release's `app` from it, and nothing else.
-    pub(super) fn apply(&self, config: &mut Config) {
+    pub(in crate::aramb) fn apply(&self, config: &mut Config) {
         config.env = Variables::default();
         config.deploy.release_command = Vec::new();
         config.deploy.require_env = Vec::new();
