@@ -7,7 +7,11 @@
 //! | `show_deployment` | one deployment, with the reason where it failed |
 //! | `deploy_image` | deploys an image that is already in the registry; can wait for the outcome |
 //! | `rollback` | restores an earlier release; can wait for the outcome |
+//! | `promote` | lets a deployment that is being watched go on |
+//! | `abort` | undoes the one that is being made |
 //! | `logs` | what the application wrote |
+//! | `list_volumes` | what services keep |
+//! | `list_secrets` | names and versions; values are told by nobody |
 //!
 //! It speaks to the Management API of `SYSTEMPROMPT_API_URL` with `SYSTEMPROMPT_API_TOKEN`, or to
 //! the project's local platform (`.systemprompt/local/`, found from the working directory
@@ -19,10 +23,12 @@
 mod deploy;
 mod follow;
 mod history;
+mod kept;
 mod logs;
 mod rollback;
 mod server;
 mod status;
+mod steer;
 
 use clap::Parser;
 use mcp_common::ServeArguments;

@@ -33,17 +33,19 @@ async fn it_introduces_itself_and_its_tools() {
         .map(|tool| (tool.name.as_ref(), hints(tool)))
         .collect();
     let looks = [Some(true), None, Some(true), Some(false)];
+    let changes = [Some(false), Some(true), Some(false), Some(false)];
     let expected = [
+        ("abort", changes),
         (
             "deploy_image",
             [Some(false), Some(true), Some(true), Some(false)],
         ),
         ("list_deployments", looks),
+        ("list_secrets", looks),
+        ("list_volumes", looks),
         ("logs", looks),
-        (
-            "rollback",
-            [Some(false), Some(true), Some(false), Some(false)],
-        ),
+        ("promote", changes),
+        ("rollback", changes),
         ("show_deployment", looks),
         ("status", looks),
     ];
@@ -87,6 +89,68 @@ async fn a_wait_ends_when_it_should() {
     let second = json!({"image": images().one});
     server
         .fail("deploy_image", second, "deployment 1 is in progress")
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_deployment_is_led_on_or_undone_by_its_number() {
+    let platform = FakePlatform::start(Generation::Ours).await;
+    let server = Server::start(BINARY, &platform.variables()).await;
+    let slow = json!({"image": "registry.example/acme:slow"});
+    server.succeed("deploy_image", slow.clone()).await;
+    server
+        .fail("promote", json!({}), "missing field `number`")
+        .await;
+    server.fail("promote", json!({"number": 2}), "404").await;
+    let promoted = server.succeed("promote", json!({"number": 1})).await;
+    assert_eq!(promoted.value["state"], "succeeded");
+    assert!(
+        promoted.text.starts_with("deployment 1 goes on"),
+        "{}",
+        promoted.text
+    );
+    let other = json!({"image": "registry.example/acme:slow-2"});
+    server.succeed("deploy_image", other).await;
+    server.fail("abort", json!({"number": 1}), "(409)").await;
+    let aborted = server.succeed("abort", json!({"number": 2})).await;
+    assert_eq!(aborted.value["state"], "rolled_back");
+    let status = server.succeed("status", json!({})).await;
+    assert_eq!(status.value["state"]["live"]["number"], 1);
+    server.stop().await;
+    let reader = Server::start(BINARY, &platform.variables_with(READER)).await;
+    reader.fail("abort", json!({"number": 2}), "403").await;
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn volumes_and_names_of_secrets_are_listed() {
+    let platform = FakePlatform::start(Generation::Ours).await;
+    platform.add_tenant("globex");
+    let server = Server::start(BINARY, &platform.variables()).await;
+    let of = json!({"tenant": "globex"});
+    let volumes = server.succeed("list_volumes", of.clone()).await;
+    assert_eq!(volumes.value["volumes"][0]["name"], "data");
+    assert!(
+        volumes.text.contains("data  4096 bytes  of db"),
+        "{}",
+        volumes.text
+    );
+    let secrets = server.succeed("list_secrets", of).await;
+    assert_eq!(secrets.value["secrets"][0]["version"], 2);
+    assert!(
+        secrets.text.contains("rotated by others"),
+        "{}",
+        secrets.text
+    );
+    server.stop().await;
+    let platform = FakePlatform::start(Generation::Contract).await;
+    let server = Server::start(BINARY, &platform.variables()).await;
+    server
+        .fail("list_volumes", json!({}), "has no volumes")
+        .await;
+    server
+        .fail("list_secrets", json!({}), "does not tell")
         .await;
     server.stop().await;
 }
@@ -242,6 +306,7 @@ async fn bad_input_is_a_tool_error_and_reaches_no_platform() {
         ("rollback", json!({"to": ""}), "`to` is empty"),
         ("rollback", json!({"wait_seconds": -1}), "invalid value"),
         ("show_deployment", json!({"number": 0}), "`number` is 0"),
+        ("abort", json!({"number": 0}), "`number` is 0"),
         ("show_deployment", json!({"number": "x"}), "invalid type"),
         (
             "list_deployments",

@@ -35,9 +35,13 @@ async fn nothing_yet(server: &Server, images: &Images) {
     let missing = json!({"image": images.missing});
     server.fail("deploy_image", missing, "404").await;
     server.fail("rollback", json!({}), "(409)").await;
-    server
-        .fail("show_deployment", json!({"number": 1}), "404")
-        .await;
+    for tool in ["show_deployment", "promote", "abort"] {
+        server.fail(tool, json!({"number": 1}), "404").await;
+    }
+    let volumes = server.succeed("list_volumes", json!({})).await;
+    assert_eq!(volumes.value["volumes"], json!([]), "{}", volumes.text);
+    let secrets = server.succeed("list_secrets", json!({})).await;
+    assert_eq!(secrets.value["secrets"], json!([]), "{}", secrets.text);
 }
 
 async fn first_release(server: &Server, images: &Images) {
@@ -74,6 +78,10 @@ async fn second_release(server: &Server, images: &Images) {
         .await;
     assert_eq!(one.value["live"], false);
     assert_eq!(one.value["image"], images.one);
+    // What is over is neither undone nor led on.
+    for tool in ["promote", "abort"] {
+        server.fail(tool, json!({"number": 2}), "(409)").await;
+    }
 }
 
 async fn broken_release(server: &Server, images: &Images) {

@@ -5,7 +5,8 @@ use axum::extract::{Path, Query, State};
 use chrono::Utc;
 use management_api::error::code;
 use management_api::types::{
-    DeployAnswer, DeployRequest, Deployment, LogLine, RollbackRequest, TenantStatus,
+    DeployAnswer, DeployRequest, Deployment, LogLine, RollbackRequest, SecretInfo, TenantStatus,
+    VolumeInfo,
 };
 
 use super::world::{TenantState, answer};
@@ -91,6 +92,71 @@ pub(super) async fn show(
                 format!("there is no deployment {number}"),
             ),
         }
+    })
+}
+
+/// Whatever is being made ends well then.
+pub(super) async fn promote(
+    State(world): State<Shared>,
+    Path((id, number)): Path<(String, u64)>,
+) -> Answer<Deployment> {
+    on(&world, &id, |tenant| {
+        running(tenant, number)?;
+        data(tenant.end("succeeded"))
+    })
+}
+
+pub(super) async fn abort(
+    State(world): State<Shared>,
+    Path((id, number)): Path<(String, u64)>,
+) -> Answer<Deployment> {
+    on(&world, &id, |tenant| {
+        running(tenant, number)?;
+        data(tenant.end("rolled_back"))
+    })
+}
+
+fn running(tenant: &TenantState, number: u64) -> Result<(), Refusal> {
+    if tenant.deployments.iter().all(|d| d.number != number) {
+        let message = format!("there is no deployment {number}");
+        return refuse(404, code::NOT_FOUND, message);
+    }
+    match tenant.running() {
+        Some(running) if running.number == number => Ok(()),
+        _ => refuse(409, code::CONFLICT, format!("deployment {number} is over")),
+    }
+}
+
+/// The tenant `globex` has one.
+pub(super) async fn volumes(
+    State(world): State<Shared>,
+    Path(id): Path<String>,
+) -> Answer<Vec<VolumeInfo>> {
+    on(&world, &id, |_| {
+        let data_of_db = VolumeInfo {
+            name: "data".to_owned(),
+            service: Some("db".to_owned()),
+            in_use_by: None,
+            bytes: Some(4096),
+            created_at: None,
+        };
+        data(Vec::from_iter((id == "globex").then_some(data_of_db)))
+    })
+}
+
+/// The tenant `globex` has one.
+pub(super) async fn secrets(
+    State(world): State<Shared>,
+    Path(id): Path<String>,
+) -> Answer<Vec<SecretInfo>> {
+    on(&world, &id, |_| {
+        let password = SecretInfo {
+            name: "DB_PASSWORD".to_owned(),
+            version: 2,
+            externally_rotated: true,
+            updated_at: Utc::now(),
+        };
+        data(Vec::from_iter((id == "globex").then_some(password)))
     })
 }
 

@@ -145,6 +145,16 @@ fn router(generation: Generation, world: Shared) -> Router {
             get(deployments::show),
         )
         .route("/api/v1/tenants/{id}/rollback", post(deployments::rollback))
+        .route(
+            "/api/v1/tenants/{id}/deployments/{number}/promote",
+            post(deployments::promote),
+        )
+        .route(
+            "/api/v1/tenants/{id}/deployments/{number}/abort",
+            post(deployments::abort),
+        )
+        .route("/api/v1/tenants/{id}/volumes", get(deployments::volumes))
+        .route("/api/v1/tenants/{id}/secrets", get(deployments::secrets))
         .route("/api/v1/tenants/{id}/logs", get(deployments::logs))
         .route(
             "/api/v1/tokens",
@@ -194,7 +204,7 @@ async fn capabilities() -> Answer<Capabilities> {
     let capabilities = json!({
         "product": "systemprompt",
         "version": "0.0.0-fake",
-        "features": ["history", "rollback", "logs", "idempotency"],
+        "features": ["history", "rollback", "logs", "idempotency", "secrets", "volumes"],
         "strategies": ["rolling"],
         "engine": {"name": "fake", "notes": []},
     });

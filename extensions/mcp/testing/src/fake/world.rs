@@ -148,6 +148,20 @@ impl TenantState {
         }
     }
 
+    /// Ends what is running, at somebody's word.
+    pub(super) fn end(&mut self, state: &str) -> Deployment {
+        let number = self.deployments.len() as u64;
+        if state == "succeeded" {
+            for deployment in &mut self.deployments {
+                deployment.live = deployment.number == number;
+            }
+        }
+        let last = self.deployments.last_mut().expect("one is running");
+        state.clone_into(&mut last.state);
+        last.finished_at = Some(Utc::now());
+        last.clone()
+    }
+
     pub(super) fn status(&self) -> TenantStatus {
         let running = self.running().cloned();
         let live = self.live().cloned();
