@@ -13,9 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::{External, Settings};
 use crate::error::EngineError;
-use crate::instance::Exit;
 use crate::orchestrator::{
-    Cause, HealthCheck, Orchestrator as _, Probe, RestartPolicy, Task, Wanted, WantedService,
+    HealthCheck, Orchestrator as _, Probe, RestartPolicy, Task, Wanted, WantedService,
 };
 use crate::registry::Registry;
 use crate::resources::Resources;
@@ -163,41 +162,6 @@ async fn refusals_are_told_and_secrets_are_not() {
         "{asked:?}"
     );
     assert!(asked[1].contains(SECRET) && asked[1].contains("127.0.0.1:1/shop@sha256:aaa"));
-}
-
-#[tokio::test]
-async fn why_a_release_does_not_serve_is_understood_and_what_is_new_is_a_failure_to_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let failed = [
-        (
-            r#""cause": "ended", "exit_code": 3"#,
-            Cause::Ended(Exit::Code(3)),
-        ),
-        (
-            r#""cause": "ended", "signal": 9"#,
-            Cause::Ended(Exit::Signal(9)),
-        ),
-        (r#""cause": "unhealthy""#, Cause::Unhealthy),
-        (r#""cause": "silent""#, Cause::Silent),
-        (r#""cause": "image_not_found""#, Cause::ImageNotFound),
-        (r#""cause": "ended""#, Cause::NotStarted),
-        (r#""cause": "no_room""#, Cause::NotStarted),
-    ];
-    let answers = failed.map(|(cause, _)| {
-        format!(
-            r#"{{"turn": 7, "deployment": 3, "serving": null, "services": {{}}, "failed": {{{cause}, "message": "why", "service": "app"}}}}"#
-        )
-    });
-    let answers: Vec<_> = answers.iter().map(|body| (200, body.as_str())).collect();
-    let _answers = answering(folder.path(), &[&[(200, ABOUT)], &answers[..]].concat());
-    let engine = External::new(settings(folder.path())).await.unwrap();
-    for (told, cause) in failed {
-        let observed = engine.observe("shop".to_owned()).await.unwrap();
-        let given_up = observed.and_then(|observed| observed.failed).unwrap();
-        assert_eq!(given_up.cause, cause, "{told}");
-        assert_eq!(given_up.message, "why");
-        assert_eq!(given_up.service.as_deref(), Some("app"));
-    }
 }
 
 #[tokio::test]

@@ -456,6 +456,8 @@ mod tests {
                 Cause::Ended(Exit::OutOfMemory { limit: 48 }),
             ),
             (r#""cause": "ended""#, Cause::NotStarted),
+            (r#""cause": "unhealthy""#, Cause::Unhealthy),
+            (r#""cause": "silent""#, Cause::Silent),
             (r#""cause": "image_not_found""#, Cause::ImageNotFound),
             (r#""cause": "of a later version""#, Cause::NotStarted),
         ] {
