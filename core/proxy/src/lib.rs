@@ -33,7 +33,6 @@ mod failure;
 mod forward;
 mod headers;
 mod idle;
-mod lanes;
 mod listener;
 mod measures;
 mod plain;

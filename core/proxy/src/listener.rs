@@ -13,14 +13,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::accept::{Door, agree};
 use crate::forward::{Client, Forwarder};
 use crate::idle::{Answer, Idle};
-use crate::lanes::Lanes;
 use crate::plain;
 use crate::relay::relay;
 use crate::settings::Settings;
@@ -108,13 +107,13 @@ impl Stop {
 
 /// Accepts connections until the proxy stops.
 pub(crate) async fn accept(
-    door: Door,
+    listener: TcpListener,
     front: Front,
     forwarder: Arc<Forwarder>,
-    lanes: Lanes,
     mut stop: Stop,
 ) {
     let protocols = Arc::new(protocols(&forwarder.settings));
+    let door = Door::new(listener, forwarder.settings.max_connections);
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
     loop {
         let guest = tokio::select! {
@@ -132,15 +131,9 @@ pub(crate) async fn accept(
             stop: stop.clone(),
         };
         let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-        let front = front.clone();
-        // Taken from the runtime that has accepted it; where either fails, the client has left already.
-        let Ok(stream) = guest.stream.into_std() else {
-            continue;
-        };
-        lanes.spawn(async move {
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                greet(stream, front, client, protocols, forwarder).await;
-            }
+        let serving = greet(guest.stream, front.clone(), client, protocols, forwarder);
+        tokio::spawn(async move {
+            serving.await;
             drop(guest.place);
         });
     }

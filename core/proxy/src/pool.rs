@@ -28,7 +28,7 @@ use tokio::task::coop;
 use crate::body::Upload;
 use crate::plain::PlainLine;
 use crate::settings::Settings;
-use crate::shelf::{Found, Shelf};
+use crate::shelf::Shelf;
 
 /// Why there is no connection to the instance.
 #[derive(Debug, thiserror::Error)]
@@ -151,8 +151,7 @@ impl Pool {
             Freshness::New => None,
         };
         let line = match idle {
-            // Its runtime wakes this task, on whatever thread it is.
-            Some(Found::Own(line) | Found::Others(line)) => line,
+            Some(line) => line,
             None => self.connect().await?,
         };
         Ok(Lease {
@@ -168,14 +167,8 @@ impl Pool {
                 Poll::Ready(self.plain.take(|line| line.is_ready(context)))
             };
             // A task that has had its turn would be told of nothing that the instance has said meanwhile.
-            match coop::unconstrained(poll_fn(take)).await {
-                Some(Found::Own(line)) => return Ok(line),
-                Some(Found::Others(line)) => {
-                    if let Ok(line) = line.move_here() {
-                        return Ok(line);
-                    }
-                }
-                None => {}
+            if let Some(line) = coop::unconstrained(poll_fn(take)).await {
+                return Ok(line);
             }
         }
         Ok(PlainLine::new(self.open().await?))

@@ -9,9 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::accept::Door;
 use crate::forward::Forwarder;
-use crate::lanes::Lanes;
 use crate::listener::{self, Front, Phase, Stop};
 use crate::measures::Measures;
 use crate::route::{Retired, Target};
@@ -54,10 +52,8 @@ impl Proxy {
     }
 
     async fn bind_with(address: SocketAddr, settings: Settings, front: Front) -> io::Result<Self> {
-        let lanes = Lanes::shared()?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let door = Door::new(listener, settings.max_connections);
         let counters = Arc::new(Counters::default());
         let table = Table::new(Arc::clone(&counters));
         let forwarder = Arc::new(Forwarder {
@@ -67,10 +63,9 @@ impl Proxy {
         });
         let (phase, stop) = watch::channel(Phase::Running);
         tokio::spawn(listener::accept(
-            door,
+            listener,
             front,
             Arc::clone(&forwarder),
-            lanes,
             Stop::new(stop),
         ));
         Ok(Self {

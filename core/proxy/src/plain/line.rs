@@ -27,13 +27,6 @@ impl PlainLine {
         }
     }
 
-    /// The same connection, of which this thread's runtime hears from now on instead of the one that it came from.
-    pub(crate) fn move_here(self) -> io::Result<Self> {
-        let Self { stream, read } = self;
-        let stream = TcpStream::from_std(stream.into_std()?)?;
-        Ok(Self { stream, read })
-    }
-
     /// Whether it can take a request: one that the instance has closed cannot, nor one on which it speaks unasked.
     pub(crate) fn is_ready(&mut self, context: &mut Context<'_>) -> bool {
         self.read.is_empty() && self.read.poll_fill(&mut self.stream, context).is_pending()

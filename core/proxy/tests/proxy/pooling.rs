@@ -63,8 +63,7 @@ async fn one_connection_of_each_kind_serves_one_client_after_another() {
     assert_eq!(count.ever.load(Ordering::SeqCst), 2);
 }
 
-/// Clients that are connected at the same time are served by different threads, where the machine has several processors.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_of_all_threads_use_the_same_connections_in_turn() {
     let (instance, count) = counting().await;
     let proxy = proxy_to(&instance).await;
