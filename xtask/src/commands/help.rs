@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn every_exit_code_is_explained() {
         let text = super::exit_codes();
-        assert_eq!(text.lines().count(), 13);
+        assert_eq!(text.lines().count(), 14);
         assert!(text.contains("  8  the release failed and what served before serves again"));
     }
 }
