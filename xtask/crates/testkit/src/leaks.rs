@@ -16,10 +16,6 @@ use memchr::memmem::Finder;
 
 /// Short enough to see a command that only starts, asks and ends.
 const PERIOD: Duration = Duration::from_millis(2);
-/// A process that was the same program so often is looked at only each so many times. Who becomes another one does so soon
-/// after it was made.
-const SETTLED: u32 = 100;
-const SELDOM: u32 = 16;
 
 /// Watches every process of the machine while the test runs.
 #[derive(Debug)]
@@ -174,10 +170,10 @@ impl Start {
     }
 }
 
-/// A process that was looked at, and how often it has been the same program since.
+/// A process, and whether it was looked at.
 struct Known {
     start: Start,
-    same: u32,
+    is_seen: bool,
 }
 
 /// What is known of the machine's processes. All of what each of them says, read and searched hundreds of times a second by
@@ -187,31 +183,29 @@ struct Processes {
     known: BTreeMap<u32, Known>,
     /// The number of the last one that was made.
     last: Option<String>,
-    rounds: u32,
 }
 
 impl Processes {
     /// Those whose command line and environment are not known yet.
     fn news(&mut self) -> Vec<PathBuf> {
         self.list();
-        self.rounds = self.rounds.wrapping_add(1);
         let mut news = Vec::new();
         for (process, known) in &mut self.known {
-            let is_settled =
-                known.same > SETTLED && !self.rounds.wrapping_add(*process).is_multiple_of(SELDOM);
-            if is_settled || (known.start == Start::Nothing && known.same > 0) {
+            if known.is_seen && known.start == Start::Nothing {
                 continue;
             }
             let folder = PathBuf::from(format!("/proc/{process}"));
             let start = Start::of(&folder);
-            if known.same > 0 && start == known.start && start != Start::Secret {
-                known.same = known.same.saturating_add(1);
+            if known.is_seen && start == known.start && start != Start::Secret {
                 continue;
             }
             if start != Start::Nothing {
                 news.push(folder);
             }
-            *known = Known { start, same: 1 };
+            *known = Known {
+                start,
+                is_seen: true,
+            };
         }
         news
     }
@@ -232,7 +226,7 @@ impl Processes {
         for process in listed {
             let new = || Known {
                 start: Start::Nothing,
-                same: 0,
+                is_seen: false,
             };
             self.known.entry(process).or_insert_with(new);
         }
