@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +37,10 @@ impl Door {
     /// At least one place, however few are asked for.
     #[must_use]
     pub fn new(listener: TcpListener, places: usize) -> Self {
+        // What is sent is awaited: no waiting for more to send. The connections have it from their listener.
+        if let Err(error) = SockRef::from(&listener).set_tcp_nodelay(true) {
+            tracing::warn!(%error, "small answers may be late: the kernel does not take TCP_NODELAY");
+        }
         let places = places.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             listener,
@@ -51,15 +56,13 @@ impl Door {
                 return std::future::pending().await;
             };
             match self.listener.accept().await {
-                // What is sent is awaited: no waiting for more to send. Where that fails, the client has left already.
-                Ok((stream, address)) if stream.set_nodelay(true).is_ok() => {
+                Ok((stream, address)) => {
                     return Guest {
                         stream,
                         address,
                         place,
                     };
                 }
-                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; waiting a moment");
                     tokio::time::sleep(PAUSE).await;

@@ -15,12 +15,13 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::coop;
 use tokio_rustls::TlsAcceptor;
 
-use crate::accept::{Door, agree};
+use crate::accept::{Door, Guest, agree};
 use crate::forward::{Client, Forwarder};
 use crate::idle::{Answer, Idle};
-use crate::plain;
+use crate::plain::{self, ClientStream, Served};
 use crate::relay::relay;
 use crate::settings::Settings;
 
@@ -105,37 +106,43 @@ impl Stop {
     }
 }
 
+/// What every connection of a listener is served with.
+struct Serving {
+    front: Front,
+    protocols: auto::Builder<TokioExecutor>,
+    forwarder: Arc<Forwarder>,
+}
+
 /// Accepts connections until the proxy stops.
 pub(crate) async fn accept(
     listener: TcpListener,
     front: Front,
     forwarder: Arc<Forwarder>,
-    mut stop: Stop,
+    stop: Stop,
 ) {
-    let protocols = Arc::new(protocols(&forwarder.settings));
     let door = Door::new(listener, forwarder.settings.max_connections);
     let mut sweep = tokio::time::interval(forwarder.settings.idle_timeout.max(SWEEP));
+    let serving = Arc::new(Serving {
+        front,
+        protocols: protocols(&forwarder.settings),
+        forwarder,
+    });
+    let mut watched = stop.clone();
+    let mut finishing = pin!(watched.finishing());
     loop {
+        // The others are asked when nobody is waiting, or once the door has had its turn; then they must not need one.
         let guest = tokio::select! {
+            biased;
             guest = door.next() => guest,
-            _ = sweep.tick() => {
-                forwarder.table.expire();
+            _ = coop::unconstrained(sweep.tick()) => {
+                serving.forwarder.table.expire();
                 continue;
             }
-            () = stop.finishing() => return,
+            () = coop::unconstrained(&mut finishing) => return,
         };
-        forwarder.counters.connected();
-        let client = Client {
-            address: guest.address,
-            scheme: front.scheme(),
-            stop: stop.clone(),
-        };
-        let (protocols, forwarder) = (Arc::clone(&protocols), Arc::clone(&forwarder));
-        let serving = greet(guest.stream, front.clone(), client, protocols, forwarder);
-        tokio::spawn(async move {
-            serving.await;
-            drop(guest.place);
-        });
+        serving.forwarder.counters.connected();
+        // On the heap: a task is moved several times before and after it runs.
+        tokio::spawn(Box::pin(greet(guest, stop.clone(), Arc::clone(&serving))));
     }
 }
 
@@ -157,59 +164,56 @@ fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Agrees on TLS with the client, where there is any, and serves it.
-async fn greet(
-    stream: TcpStream,
-    front: Front,
-    client: Client,
-    protocols: Arc<auto::Builder<TokioExecutor>>,
-    forwarder: Arc<Forwarder>,
-) {
-    match front {
-        Front::Http => serve(stream, client, protocols, forwarder).await,
-        // On the heap, as all that only some connections need: a task is as large as the largest part of it, and is moved.
-        Front::Tcp => Box::pin(relay(stream, client, forwarder)).await,
-        Front::Tls(tls) => Box::pin(serve_tls(tls, stream, client, protocols, forwarder)).await,
+/// Agrees on TLS with the client, where there is any, and serves it. Its place is free only then.
+async fn greet(guest: Guest, stop: Stop, serving: Arc<Serving>) {
+    let Guest {
+        stream,
+        address,
+        place: _place,
+    } = guest;
+    let client = Client {
+        address,
+        scheme: serving.front.scheme(),
+        stop,
+    };
+    // On the heap is all that only some connections need: a task is as large as the largest part of it, and is moved.
+    match &serving.front {
+        Front::Http => serve(stream, client, &serving).await,
+        Front::Tcp => Box::pin(relay(stream, client, Arc::clone(&serving.forwarder))).await,
+        Front::Tls(tls) => Box::pin(serve_tls(tls, stream, client, &serving)).await,
     }
 }
 
-async fn serve_tls(
-    tls: TlsAcceptor,
-    stream: TcpStream,
-    client: Client,
-    protocols: Arc<auto::Builder<TokioExecutor>>,
-    forwarder: Arc<Forwarder>,
-) {
+async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, client: Client, serving: &Serving) {
     let mut stop = client.stop.clone();
-    let limit = forwarder.settings.handshake_timeout;
+    let limit = serving.forwarder.settings.handshake_timeout;
     let agreed = tokio::select! {
-        agreed = agree(&tls, stream, client.address, limit) => agreed,
+        agreed = agree(tls, stream, client.address, limit) => agreed,
         () = stop.finishing() => return,
     };
     if let Some(stream) = agreed {
-        serve(stream, client, protocols, forwarder).await;
+        serve(stream, client, serving).await;
     }
 }
 
 /// Serves a connection: as long as its requests are plain, here, and then with hyper.
-async fn serve<S>(
-    stream: S,
-    client: Client,
-    protocols: Arc<auto::Builder<TokioExecutor>>,
-    forwarder: Arc<Forwarder>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+async fn serve<S>(stream: S, client: Client, serving: &Serving)
+where
+    S: ClientStream + Send + 'static,
 {
-    if let Some((stream, client, forwarder)) = plain::serve(stream, client, forwarder).await {
-        Box::pin(serve_all(stream, client, protocols, forwarder)).await;
+    let mut connection = plain::Connection::new(stream, client, Arc::clone(&serving.forwarder));
+    if connection.serve().await == Served::All {
+        return;
     }
+    let (stream, client, forwarder) = connection.hand_over();
+    Box::pin(serve_all(stream, client, &serving.protocols, forwarder)).await;
 }
 
 /// Serves a connection with whatever comes over it.
 async fn serve_all<S>(
     stream: S,
     client: Client,
-    protocols: Arc<auto::Builder<TokioExecutor>>,
+    protocols: &auto::Builder<TokioExecutor>,
     forwarder: Arc<Forwarder>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

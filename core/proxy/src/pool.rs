@@ -160,17 +160,16 @@ impl Pool {
         })
     }
 
-    /// A connection that is ready for one plain request.
-    pub(crate) async fn plain(&self, freshness: Freshness) -> Result<PlainLine, ConnectError> {
-        if freshness == Freshness::Any {
-            let take = |context: &mut Context<'_>| {
-                Poll::Ready(self.plain.take(|line| line.is_ready(context)))
-            };
-            // A task that has had its turn would be told of nothing that the instance has said meanwhile.
-            if let Some(line) = coop::unconstrained(poll_fn(take)).await {
-                return Ok(line);
-            }
-        }
+    /// A connection that is ready for one plain request, if one is unused.
+    pub(crate) async fn take_plain(&self) -> Option<PlainLine> {
+        let take =
+            |context: &mut Context<'_>| Poll::Ready(self.plain.take(|line| line.is_ready(context)));
+        // A task that has had its turn would be told of nothing that the instance has said meanwhile.
+        coop::unconstrained(poll_fn(take)).await
+    }
+
+    /// A new connection for plain requests.
+    pub(crate) async fn new_plain(&self) -> Result<PlainLine, ConnectError> {
         Ok(PlainLine::new(self.open().await?))
     }
 

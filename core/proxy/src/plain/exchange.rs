@@ -1,16 +1,15 @@
 //! One plain request's way to an instance, and the answer's way back.
 
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 
 use super::answer::{self, Answer, BadAnswer, Body, Question};
 use super::guard::{Interrupt, Until};
 use super::line::PlainLine;
-use super::{Connection, Ended};
+use super::{ClientStream, Connection, Ended};
 use crate::failure::Failure;
 use crate::listener::Phase;
 use crate::pool::Freshness;
@@ -31,7 +30,7 @@ pub(super) struct Asked {
     wants_body: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: ClientStream> Connection<S> {
     /// Asks the instance, and another one if the first has closed the connection before it had said a byte. The second
     /// attempt is the last, so it risks no connection that has been waiting.
     pub(super) async fn ask(
@@ -62,11 +61,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         question: &mut Question,
         freshness: Freshness,
     ) -> Result<Result<(PlainLine, Answer), Failure>, Ended> {
-        let mut connecting = pin!(flight.pool().plain(freshness));
-        let connected = self
-            .guard
-            .wait(Until::closed(), |context| connecting.as_mut().poll(context));
-        let outcome = match connected.await? {
+        let unused = match freshness {
+            Freshness::Any => flight.pool().take_plain().await,
+            Freshness::New => None,
+        };
+        let connected = if let Some(line) = unused {
+            Ok(line)
+        } else {
+            // On the heap: there is seldom need of it, and it is large.
+            let mut connecting = Box::pin(flight.pool().new_plain());
+            let connected = |context: &mut Context<'_>| connecting.as_mut().poll(context);
+            self.guard.wait(Until::closed(), connected).await?
+        };
+        let outcome = match connected {
             Ok(line) => self.exchange(line, question).await?,
             Err(error) => Err(error.into()),
         };

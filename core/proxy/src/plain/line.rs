@@ -78,14 +78,14 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::coop;
 
-    use crate::pool::{Freshness, Pool};
+    use crate::pool::Pool;
     use crate::settings::Settings;
 
     #[tokio::test]
     async fn what_is_said_unasked_is_seen_by_a_task_that_has_had_its_turn_too() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::new(listener.local_addr().unwrap(), &Settings::default());
-        let line = pool.plain(Freshness::New).await.unwrap();
+        let line = pool.new_plain().await.unwrap();
         let (mut instance, _) = listener.accept().await.unwrap();
         instance
             .write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -97,7 +97,7 @@ mod tests {
         while coop::has_budget_remaining() {
             coop::consume_budget().await;
         }
-        let next = pool.plain(Freshness::Any).await.unwrap();
-        assert_ne!(next.stream.local_addr().unwrap(), first);
+        let next = pool.take_plain().await;
+        assert!(next.is_none(), "{first} has spoken");
     }
 }

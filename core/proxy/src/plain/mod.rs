@@ -22,6 +22,8 @@ use std::time::Instant;
 
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use self::answer::Question;
 use self::buffer::Buffer;
@@ -88,34 +90,31 @@ pub(crate) struct Connection<S> {
     out: Vec<u8>,
 }
 
-/// Answers plain requests until there is one that is not: then returns the connection with it.
-pub(crate) async fn serve<S>(
-    stream: S,
-    client: Client,
-    forwarder: Arc<Forwarder>,
-) -> Option<(Prefixed<S>, Client, Arc<Forwarder>)>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut connection = Connection::new(stream, client, forwarder);
-    loop {
-        match connection.next().await {
-            Next::Plain(exchange) => match connection.answer(exchange).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    connection.end().await;
-                    return None;
-                }
-                Err(Ended) => return None,
-            },
-            Next::Other => return Some(connection.hand_over()),
-            Next::End => return None,
-        }
-    }
+/// What a client's connection is made of.
+pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
+    /// Whether its end is told in a message. That of a TCP connection goes with the close, and needs no call before.
+    const HAS_FAREWELL: bool;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(stream: S, client: Client, forwarder: Arc<Forwarder>) -> Self {
+impl ClientStream for TcpStream {
+    const HAS_FAREWELL: bool = false;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for TlsStream<S> {
+    const HAS_FAREWELL: bool = true;
+}
+
+/// What has been served of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// All of it: it is over.
+    All,
+    /// What was plain. The rest, of which some may have been read, is hyper's.
+    Plain,
+}
+
+impl<S: ClientStream> Connection<S> {
+    pub(crate) fn new(stream: S, client: Client, forwarder: Arc<Forwarder>) -> Self {
         let sender = Sender {
             // An IPv4 client of a dual-stack listener is shown as what it is.
             address: client.address.ip().to_canonical().to_string(),
@@ -134,7 +133,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn hand_over(self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
+    /// Answers plain requests until there is one that is not.
+    pub(crate) async fn serve(&mut self) -> Served {
+        loop {
+            match self.next().await {
+                Next::Plain(exchange) => match self.answer(exchange).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        if S::HAS_FAREWELL {
+                            self.end().await;
+                        }
+                        return Served::All;
+                    }
+                    Err(Ended) => return Served::All,
+                },
+                Next::Other => return Served::Plain,
+                Next::End => return Served::All,
+            }
+        }
+    }
+
+    /// The connection with what has been read of it.
+    pub(crate) fn hand_over(self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
         (
             Prefixed::new(self.read, self.stream),
             self.client,
@@ -255,8 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         response.status()
     }
 
-    /// The client sees the end after the answer; what it still sends is nobody's. With TLS the end is one more message, which
-    /// a client may not take.
+    /// Tells the client that this was the last answer, which it may not take. What it still sends is nobody's.
     async fn end(&mut self) {
         let until = Until::within(self.forwarder.settings.take_timeout);
         let stream = &mut self.stream;
@@ -307,6 +326,14 @@ mod tests {
 
     /// A connection whose other side does not take the end, as TLS may have it.
     struct Endless(DuplexStream);
+
+    impl ClientStream for Endless {
+        const HAS_FAREWELL: bool = true;
+    }
+
+    impl ClientStream for DuplexStream {
+        const HAS_FAREWELL: bool = true;
+    }
 
     impl AsyncRead for Endless {
         fn poll_read(
@@ -363,7 +390,8 @@ mod tests {
                 ..Settings::default()
             });
             let (mut near, far) = tokio::io::duplex(4096);
-            let serving = tokio::spawn(serve(Endless(far), client(stop), forwarder));
+            let mut connection = Connection::new(Endless(far), client(stop), forwarder);
+            let serving = tokio::spawn(async move { connection.serve().await });
             near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
                 .await
                 .unwrap();
@@ -375,7 +403,7 @@ mod tests {
                 phase.send(Phase::Closed).unwrap();
             }
             let ended = tokio::time::timeout(SOON, serving).await;
-            assert!(ended.expect("it ends").unwrap().is_none());
+            assert_eq!(ended.expect("it ends").unwrap(), Served::All);
         }
     }
 
