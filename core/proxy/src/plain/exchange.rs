@@ -166,7 +166,7 @@ impl<S: ClientStream> Connection<S> {
     }
 
     /// Hands the answer on to the client to its end, and gives the connection that it came over back.
-    pub(super) async fn hand_on(&mut self, asked: Asked) -> Result<(), Ended> {
+    pub(super) async fn hand_on(&mut self, asked: Asked, keeps_alive: bool) -> Result<(), Ended> {
         let Asked {
             answer,
             mut line,
@@ -188,9 +188,9 @@ impl<S: ClientStream> Connection<S> {
                     flight.pool().keep_plain(line.rest());
                 }
                 drop(flight);
-                return self.flush().await;
+                return self.flush(!keeps_alive).await;
             }
-            self.flush().await?;
+            self.flush(false).await?;
             self.out.clear();
             if is_long {
                 line.read.grow(LONG);
@@ -198,7 +198,7 @@ impl<S: ClientStream> Connection<S> {
             match self.more(&mut line).await?? {
                 0 if body.as_ref().is_some_and(Body::ends_with_connection) => {
                     self.out.extend_from_slice(b"0\r\n\r\n");
-                    return self.flush().await;
+                    return self.flush(!keeps_alive).await;
                 }
                 // The client must not take what it has for the whole.
                 0 => return Err(Ended),

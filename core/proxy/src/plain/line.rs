@@ -51,25 +51,16 @@ impl PlainLine {
         sent: &mut usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        poll_send(&mut self.stream, bytes, sent, context)
-    }
-}
-
-/// Writes what is left of `bytes` after the first `sent`, which it counts on.
-pub(super) fn poll_send(
-    stream: &mut (impl AsyncWrite + Unpin),
-    bytes: &[u8],
-    sent: &mut usize,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
-    while *sent < bytes.len() {
-        let count = ready!(Pin::new(&mut *stream).poll_write(context, &bytes[*sent..]))?;
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        while *sent < bytes.len() {
+            let stream = Pin::new(&mut self.stream);
+            let count = ready!(stream.poll_write(context, &bytes[*sent..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *sent += count;
         }
-        *sent += count;
+        Poll::Ready(Ok(()))
     }
-    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

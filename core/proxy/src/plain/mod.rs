@@ -15,20 +15,23 @@ mod line;
 mod prefixed;
 mod request;
 
+use std::ffi::c_int;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite};
+use nix::libc;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::answer::Question;
 use self::buffer::Buffer;
 use self::guard::{Guard, Interrupt, Until};
-use self::line::poll_send;
 use self::request::{Head, Sender};
 use crate::failure::Failure;
 use crate::forward::{Client, Forwarder};
@@ -92,17 +95,37 @@ pub(crate) struct Connection<S> {
 
 /// What a client's connection is made of.
 pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
-    /// Whether its end is told in a message. That of a TCP connection goes with the close, and needs no call before.
-    const HAS_FAREWELL: bool;
+    /// Sends of the last bytes, all of which the end of the connection follows at once; returns how many were taken.
+    fn poll_send_last(
+        &mut self,
+        bytes: &[u8],
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(context, bytes)
+    }
 }
 
 impl ClientStream for TcpStream {
-    const HAS_FAREWELL: bool = false;
+    /// The kernel keeps them until it is told of the end, and sends both in one segment: for the client that is one thing
+    /// to wake up for instead of two.
+    fn poll_send_last(
+        &mut self,
+        bytes: &[u8],
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        const LAST: c_int = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            let send = || SockRef::from(&*self).send_with_flags(bytes, LAST);
+            match self.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for TlsStream<S> {
-    const HAS_FAREWELL: bool = true;
-}
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for TlsStream<S> {}
 
 /// What has been served of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,9 +163,7 @@ impl<S: ClientStream> Connection<S> {
                 Next::Plain(exchange) => match self.answer(exchange).await {
                     Ok(true) => {}
                     Ok(false) => {
-                        if S::HAS_FAREWELL {
-                            self.end().await;
-                        }
+                        self.end().await;
                         return Served::All;
                     }
                     Err(Ended) => return Served::All,
@@ -252,13 +273,13 @@ impl<S: ClientStream> Connection<S> {
         match outcome {
             Ok(asked) => {
                 self.count(asked.answer.status, began);
-                self.hand_on(asked).await?;
+                self.hand_on(asked, question.keeps_alive).await?;
             }
             Err(failure) => {
                 question.keeps_alive &= self.guard.phase() == Phase::Running;
                 let status = self.write_failure(&failure, question);
                 self.count(status, began);
-                self.flush().await?;
+                self.flush(!question.keeps_alive).await?;
             }
         }
         Ok(question.keeps_alive)
@@ -275,7 +296,8 @@ impl<S: ClientStream> Connection<S> {
         response.status()
     }
 
-    /// Tells the client that this was the last answer, which it may not take. What it still sends is nobody's.
+    /// The client sees the end after the answer; what it still sends is nobody's. With TLS the end is one more message, which
+    /// a client may not take.
     async fn end(&mut self) {
         let until = Until::within(self.forwarder.settings.take_timeout);
         let stream = &mut self.stream;
@@ -283,19 +305,21 @@ impl<S: ClientStream> Connection<S> {
         let _ = self.guard.wait(until, shutdown).await;
     }
 
-    /// Sends the client what has been written. Each part that it takes is progress, over a slow line too.
-    async fn flush(&mut self) -> Result<(), Ended> {
+    /// Sends the client what has been written; `is_last` when the connection ends after it. Each part that it takes is progress, over a slow line too.
+    async fn flush(&mut self, is_last: bool) -> Result<(), Ended> {
         let (out, stream) = (&self.out, &mut self.stream);
         let limit = self.forwarder.settings.take_timeout;
         let mut sent = 0;
         while sent < out.len() {
-            let before = sent;
-            let send = |context: &mut Context<'_>| match poll_send(stream, out, &mut sent, context)
-            {
-                Poll::Pending if sent > before => Poll::Ready(Ok(())),
-                outcome => outcome,
+            let rest = &out[sent..];
+            let send = |context: &mut Context<'_>| match is_last {
+                true => stream.poll_send_last(rest, context),
+                false => Pin::new(&mut *stream).poll_write(context, rest),
             };
-            self.guard.wait(Until::within(limit), send).await??;
+            match self.guard.wait(Until::within(limit), send).await?? {
+                0 => return Err(Ended),
+                count => sent += count,
+            }
         }
         let (stream, flush) = (&mut self.stream, Until::within(limit));
         self.guard
@@ -327,13 +351,9 @@ mod tests {
     /// A connection whose other side does not take the end, as TLS may have it.
     struct Endless(DuplexStream);
 
-    impl ClientStream for Endless {
-        const HAS_FAREWELL: bool = true;
-    }
+    impl ClientStream for Endless {}
 
-    impl ClientStream for DuplexStream {
-        const HAS_FAREWELL: bool = true;
-    }
+    impl ClientStream for DuplexStream {}
 
     impl AsyncRead for Endless {
         fn poll_read(
