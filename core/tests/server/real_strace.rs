@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Server, agent};
@@ -12,11 +13,16 @@ const REQUESTS: u64 = 300;
 /// What the rest of the server may do meanwhile, on the same threads.
 const BESIDE: u64 = REQUESTS / 2;
 
+/// From the client and from the instance, to the instance and to the client.
+const TRANSFERS: [[&str; 3]; 2] = [
+    ["recvfrom", "recvmsg", "readv"],
+    ["sendto", "sendmsg", "writev"],
+];
+const WAITS: [&str; 3] = ["epoll_wait", "epoll_pwait", "epoll_pwait2"];
+
 #[test]
 fn a_plain_request_takes_four_transfers_and_two_waits() {
-    let server = Server::start();
-    push(&server, "local", "one", &[("VERSION", "one")]);
-    server.deploy_and_wait("one");
+    let server = serving();
     let (agent, url) = (agent(), format!("{}/version", server.app_url()));
     let ask = |times: u64| {
         for _ in 0..times {
@@ -28,27 +34,79 @@ fn a_plain_request_takes_four_transfers_and_two_waits() {
     ask(5);
     let calls = counted(server.pid(), || ask(REQUESTS));
     let count = |names: &[&str]| -> u64 { names.iter().filter_map(|name| calls.get(*name)).sum() };
-    // From the client, to the instance, from the instance, to the client.
-    let received = count(&["recvfrom", "recvmsg", "readv"]);
-    let sent = count(&["sendto", "sendmsg", "writev"]);
-    for transfers in [received, sent] {
+    let transfers = TRANSFERS.map(|names| count(&names));
+    for count in transfers {
         let expected = 2 * REQUESTS..=2 * REQUESTS + BESIDE;
-        assert!(expected.contains(&transfers), "{calls:?}");
+        assert!(expected.contains(&count), "{calls:?}");
     }
     // Waiting for the instance, and for the client's next request.
-    let waits = count(&["epoll_wait", "epoll_pwait", "epoll_pwait2"]);
+    let waits = count(&WAITS);
     assert!(waits <= 2 * REQUESTS + BESIDE, "{calls:?}");
-    let others: u64 = calls.values().sum::<u64>() - received - sent - waits;
+    let others = calls.values().sum::<u64>() - transfers.iter().sum::<u64>() - waits;
     assert!(others <= BESIDE, "{calls:?}");
+}
+
+#[test]
+fn a_new_connection_takes_five_calls_of_its_own() {
+    let server = serving();
+    let address = server.app_url().trim_start_matches("http://").to_owned();
+    let ask = |times: u64| {
+        for _ in 0..times {
+            let mut client = TcpStream::connect(&address).unwrap();
+            let request =
+                format!("GET /version HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("\r\n\r\none"), "{answer:?}");
+        }
+    };
+    ask(5);
+    let calls = counted(server.pid(), || ask(REQUESTS));
+    let count = |names: &[&str]| -> u64 { names.iter().filter_map(|name| calls.get(*name)).sum() };
+    // Said to be heard of and not to be any more, its end, and its descriptor's.
+    for (call, times) in [("epoll_ctl", 2), ("shutdown", 1), ("close", 1)] {
+        let expected = times * REQUESTS..=times * REQUESTS + BESIDE;
+        assert!(expected.contains(&count(&[call])), "{call}: {calls:?}");
+    }
+    // One that finds nobody after each that lets somebody in.
+    assert!(
+        (REQUESTS..=2 * REQUESTS + BESIDE).contains(&count(&["accept4"])),
+        "{calls:?}"
+    );
+    // What a socket is to be like it has from its listener.
+    assert!(count(&["setsockopt"]) <= BESIDE, "{calls:?}");
+    // The answer waits for the end, which goes out with it.
+    let sent = traced(server.pid(), &["-e", "trace=sendto,shutdown"], || ask(10));
+    assert_eq!(sent.matches("MSG_MORE").count(), 10, "{sent}");
+}
+
+/// With an application that has a release.
+fn serving() -> Server {
+    let server = Server::start();
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    server.deploy_and_wait("one");
+    server
 }
 
 /// The system calls of a process, with all its threads, while `work` is done.
 fn counted(pid: u32, work: impl FnOnce()) -> BTreeMap<String, u64> {
+    let table = traced(pid, &["-c", "-U", "calls,name"], work);
+    let lines = table.lines().map(str::split_whitespace);
+    let rows = lines.filter_map(|mut words| Some((words.next()?.parse().ok()?, words.next()?)));
+    rows.filter(|(_, name)| *name != "total")
+        .map(|(calls, name)| (name.to_owned(), calls))
+        .collect()
+}
+
+/// What strace writes of a process, with all its threads, while `work` is done.
+fn traced(pid: u32, options: &[&str], work: impl FnOnce()) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let table = folder.path().join("table");
+    let written = folder.path().join("written");
     let mut strace = Command::new("strace")
-        .args(["-f", "-c", "-U", "calls,name", "-o"])
-        .arg(&table)
+        .args(["-f", "-o"])
+        .arg(&written)
+        .args(options)
         .args(["-p", &pid.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -66,10 +124,5 @@ fn counted(pid: u32, work: impl FnOnce()) -> BTreeMap<String, u64> {
         .status();
     assert!(interrupted.unwrap().success());
     strace.wait().unwrap();
-    let table = fs::read_to_string(table).unwrap();
-    let lines = table.lines().map(str::split_whitespace);
-    let rows = lines.filter_map(|mut words| Some((words.next()?.parse().ok()?, words.next()?)));
-    rows.filter(|(_, name)| *name != "total")
-        .map(|(calls, name)| (name.to_owned(), calls))
-        .collect()
+    fs::read_to_string(written).unwrap()
 }

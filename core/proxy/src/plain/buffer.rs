@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes in the order in which they came, in one piece.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
     start: usize,
@@ -35,11 +35,15 @@ impl Buffer {
         self.bytes.len()
     }
 
+    pub(super) fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
     /// Forgets the first `count` bytes.
     pub(super) fn consume(&mut self, count: usize) {
         self.start += count.min(self.end - self.start);
         if self.is_empty() {
-            (self.start, self.end) = (0, 0);
+            self.clear();
         }
     }
 

@@ -98,7 +98,7 @@ impl<S: ClientStream> Connection<S> {
         loop {
             // The last answer is told as that, also when it has become the last one since it was asked for.
             question.keeps_alive &= self.guard.phase() == Phase::Running;
-            match answer::read(line.read.filled(), *question, &mut self.out) {
+            match answer::read(line.read.filled(), *question, &mut self.buffers.out) {
                 Ok(Some(answer)) if answer.is_interim() && interim < INTERIM => {
                     // Nobody has asked for it, and the client has nothing to do about it.
                     line.read.consume(answer.length);
@@ -111,7 +111,7 @@ impl<S: ClientStream> Connection<S> {
                 Ok(Some(mut answer)) => {
                     line.read.consume(answer.length);
                     // What is missing of this request the instance would take from the next one.
-                    answer.is_reusable &= sent == self.head.len();
+                    answer.is_reusable &= sent == self.buffers.head.len();
                     return Ok(match answer.body.check(line.read.filled()) {
                         Ok(()) => Ok((line, answer)),
                         Err(bad) => Err(Failure::BadAnswer(bad.into())),
@@ -145,7 +145,7 @@ impl<S: ClientStream> Connection<S> {
         started: Instant,
     ) -> Result<Result<io::Result<usize>, Failure>, Ended> {
         let limit = self.forwarder.settings.answer_timeout;
-        let (head, read, stream) = (&self.head, &mut self.read, &mut self.stream);
+        let (head, read, stream) = (&self.buffers.head, &mut self.buffers.read, &mut self.stream);
         let step = |context: &mut Context<'_>| {
             // What the instance says counts, also when it does not take the whole request.
             let sending = line.poll_send(head, sent, context);
@@ -191,13 +191,13 @@ impl<S: ClientStream> Connection<S> {
                 return self.flush(!keeps_alive).await;
             }
             self.flush(false).await?;
-            self.out.clear();
+            self.buffers.out.clear();
             if is_long {
                 line.read.grow(LONG);
             }
             match self.more(&mut line).await?? {
                 0 if body.as_ref().is_some_and(Body::ends_with_connection) => {
-                    self.out.extend_from_slice(b"0\r\n\r\n");
+                    self.buffers.out.extend_from_slice(b"0\r\n\r\n");
                     return self.flush(!keeps_alive).await;
                 }
                 // The client must not take what it has for the whole.
@@ -215,20 +215,20 @@ impl<S: ClientStream> Connection<S> {
                 let most = usize::try_from(*left).unwrap_or(usize::MAX);
                 let count = there.len().min(most);
                 *left -= count as u64;
-                self.out.extend_from_slice(&there[..count]);
+                self.buffers.out.extend_from_slice(&there[..count]);
                 (count, count)
             }
             Body::Chunked(chunks) => {
                 let count = chunks.read(there).map_err(|_| Ended)?;
-                self.out.extend_from_slice(&there[..count]);
+                self.buffers.out.extend_from_slice(&there[..count]);
                 (count, chunks.content())
             }
             Body::UntilClose if there.is_empty() => (0, 0),
             Body::UntilClose => {
                 let size = format!("{:x}\r\n", there.len());
-                self.out.extend_from_slice(size.as_bytes());
-                self.out.extend_from_slice(there);
-                self.out.extend_from_slice(b"\r\n");
+                self.buffers.out.extend_from_slice(size.as_bytes());
+                self.buffers.out.extend_from_slice(there);
+                self.buffers.out.extend_from_slice(b"\r\n");
                 (there.len(), there.len())
             }
         };
@@ -238,7 +238,7 @@ impl<S: ClientStream> Connection<S> {
 
     /// Reads more of a body, which may take its time.
     async fn more(&mut self, line: &mut PlainLine) -> Result<io::Result<usize>, Ended> {
-        let (read, stream) = (&mut self.read, &mut self.stream);
+        let (read, stream) = (&mut self.buffers.read, &mut self.stream);
         let step = |context: &mut Context<'_>| match line.poll_fill(context) {
             Poll::Ready(count) => Poll::Ready(Ok(count)),
             Poll::Pending => poll_gone(read, stream, context).map(Err),
@@ -283,7 +283,7 @@ impl Body {
 
 /// Ready when the client has left. What it sends ahead is kept for later.
 fn poll_gone<S: AsyncRead + Unpin>(
-    read: &mut super::Buffer,
+    read: &mut super::buffer::Buffer,
     stream: &mut S,
     context: &mut Context<'_>,
 ) -> Poll<Ended> {

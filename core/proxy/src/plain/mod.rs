@@ -7,6 +7,7 @@
 
 mod answer;
 mod buffer;
+mod buffers;
 mod chunks;
 mod exchange;
 mod fields;
@@ -30,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use self::answer::Question;
-use self::buffer::Buffer;
+use self::buffers::Buffers;
 use self::guard::{Guard, Interrupt, Until};
 use self::request::{Head, Sender};
 use crate::failure::Failure;
@@ -40,12 +41,6 @@ use crate::route::Flight;
 
 pub(crate) use self::line::PlainLine;
 pub(crate) use self::prefixed::Prefixed;
-
-/// Enough for the heads of most requests.
-const USUAL: usize = 2 * 1024;
-
-/// What a connection keeps for what it writes, while it waits for the next request.
-const KEPT: usize = 16 * 1024;
 
 /// The connection is of no more use: the client or the proxy has ended it, or the rest of an answer cannot come.
 #[derive(Debug)]
@@ -82,15 +77,11 @@ struct Exchange {
 /// A client's connection.
 pub(crate) struct Connection<S> {
     stream: S,
-    read: Buffer,
+    buffers: Buffers,
     guard: Guard,
     forwarder: Arc<Forwarder>,
     client: Client,
     sender: Sender,
-    /// The head for the instance, as long as it may have to be sent again.
-    head: Vec<u8>,
-    /// What the client is sent next.
-    out: Vec<u8>,
 }
 
 /// What a client's connection is made of.
@@ -140,19 +131,17 @@ impl<S: ClientStream> Connection<S> {
     pub(crate) fn new(stream: S, client: Client, forwarder: Arc<Forwarder>) -> Self {
         let sender = Sender {
             // An IPv4 client of a dual-stack listener is shown as what it is.
-            address: client.address.ip().to_canonical().to_string(),
+            address: request::text_of(client.address.ip().to_canonical()),
             scheme: client.scheme,
             policy: forwarder.settings.forwarded,
         };
         Self {
             stream,
-            read: Buffer::new(USUAL),
+            buffers: Buffers::take(),
             guard: Guard::new(&client.stop),
             forwarder,
             client,
             sender,
-            head: Vec::with_capacity(USUAL / 2),
-            out: Vec::with_capacity(USUAL / 2),
         }
     }
 
@@ -175,9 +164,9 @@ impl<S: ClientStream> Connection<S> {
     }
 
     /// The connection with what has been read of it.
-    pub(crate) fn hand_over(self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
+    pub(crate) fn hand_over(mut self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
         (
-            Prefixed::new(self.read, self.stream),
+            Prefixed::new(self.buffers.take_read(), self.stream),
             self.client,
             self.forwarder,
         )
@@ -190,54 +179,49 @@ impl<S: ClientStream> Connection<S> {
         let most = settings.max_header_bytes.max(8192) as usize;
         let started = Instant::now();
         // Whether what has been read may be a whole head.
-        let mut is_worth_a_look = !self.read.is_empty();
-        if self.read.is_empty() {
-            self.rest();
+        let mut is_worth_a_look = !self.buffers.read.is_empty();
+        if self.buffers.read.is_empty() {
+            self.buffers.rest();
         }
         loop {
             if is_worth_a_look && let Some(next) = self.look() {
                 return next;
             }
-            if self.read.is_full() {
-                if self.read.capacity() >= most {
+            if self.buffers.read.is_full() {
+                if self.buffers.read.capacity() >= most {
                     return Next::Other;
                 }
-                self.read.grow((2 * self.read.capacity()).min(most));
+                self.buffers
+                    .read
+                    .grow((2 * self.buffers.read.capacity()).min(most));
             }
             let until = Until {
                 limit: Some(limit.saturating_sub(started.elapsed())),
                 // Between two requests the connection is closed at once; one that has begun is read.
-                phase: if self.read.is_empty() {
+                phase: if self.buffers.read.is_empty() {
                     Phase::Finishing
                 } else {
                     Phase::Closed
                 },
             };
-            let (read, stream) = (&mut self.read, &mut self.stream);
+            let (read, stream) = (&mut self.buffers.read, &mut self.stream);
             let fill = |context: &mut Context<'_>| read.poll_fill(stream, context);
             let Ok(Ok(count @ 1..)) = self.guard.wait(until, fill).await else {
                 return Next::End;
             };
-            let filled = self.read.filled();
+            let filled = self.buffers.read.filled();
             is_worth_a_look =
                 filled[filled.len() - count..].contains(&b'\n') || count == filled.len();
         }
     }
 
-    /// Gives back the memory that only a long answer, or a client that was ahead, has taken: this may be a long wait.
-    fn rest(&mut self) {
-        if self.read.capacity() > USUAL {
-            self.read = Buffer::new(USUAL);
-        }
-        for bytes in [&mut self.head, &mut self.out] {
-            bytes.clear();
-            bytes.shrink_to(KEPT);
-        }
-    }
-
     /// What has been read, if that can be told yet.
     fn look(&mut self) -> Option<Next> {
-        let request = match request::read(self.read.filled(), &self.sender, &mut self.head) {
+        let request = match request::read(
+            self.buffers.read.filled(),
+            &self.sender,
+            &mut self.buffers.head,
+        ) {
             Head::Plain(request) => request,
             Head::Partial => return None,
             Head::Other => return Some(Next::Other),
@@ -251,7 +235,7 @@ impl<S: ClientStream> Connection<S> {
             max_headers: self.forwarder.settings.max_headers,
         };
         let length = request.length;
-        self.read.consume(length);
+        self.buffers.read.consume(length);
         Some(Next::Plain(Exchange {
             flight,
             question,
@@ -292,7 +276,7 @@ impl<S: ClientStream> Connection<S> {
     /// The proxy's own answer.
     fn write_failure(&mut self, failure: &Failure, question: Question) -> StatusCode {
         let response = self.forwarder.answer_failure(&self.client, failure);
-        answer::write_own(&response, question, &mut self.out);
+        answer::write_own(&response, question, &mut self.buffers.out);
         response.status()
     }
 
@@ -307,14 +291,17 @@ impl<S: ClientStream> Connection<S> {
 
     /// Sends the client what has been written; `is_last` when the connection ends after it. Each part that it takes is progress, over a slow line too.
     async fn flush(&mut self, is_last: bool) -> Result<(), Ended> {
-        let (out, stream) = (&self.out, &mut self.stream);
+        let (out, stream) = (&self.buffers.out, &mut self.stream);
         let limit = self.forwarder.settings.take_timeout;
         let mut sent = 0;
         while sent < out.len() {
             let rest = &out[sent..];
-            let send = |context: &mut Context<'_>| match is_last {
-                true => stream.poll_send_last(rest, context),
-                false => Pin::new(&mut *stream).poll_write(context, rest),
+            let send = |context: &mut Context<'_>| {
+                if is_last {
+                    stream.poll_send_last(rest, context)
+                } else {
+                    Pin::new(&mut *stream).poll_write(context, rest)
+                }
             };
             match self.guard.wait(Until::within(limit), send).await?? {
                 0 => return Err(Ended),
@@ -473,11 +460,11 @@ mod tests {
         drop(near);
         assert!(matches!(connection.next().await, Next::End));
         let kept = [
-            connection.read.capacity(),
-            connection.head.capacity(),
-            connection.out.capacity(),
+            connection.buffers.read.capacity(),
+            connection.buffers.head.capacity(),
+            connection.buffers.out.capacity(),
         ];
-        assert!(kept.iter().all(|size| *size <= KEPT), "{kept:?}");
+        assert!(kept.iter().all(|size| *size <= buffers::KEPT), "{kept:?}");
         instance.await.unwrap();
     }
 }
