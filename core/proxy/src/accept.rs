@@ -86,3 +86,17 @@ pub async fn agree(
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_does_not_wait_for_more_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Door::new(listener, 1);
+        let _client = TcpStream::connect(address).await.unwrap();
+        assert!(door.next().await.stream.nodelay().unwrap());
+    }
+}
