@@ -1,11 +1,11 @@
 //! `cargo xtask login`: keeps a token for a Management API, after the API has accepted it.
 
-use std::io::Read;
 use std::path::Path;
 
 use chrono::Utc;
 use deploy_config::credentials::Credentials;
 use deploy_config::tenants::{Tenant, Tenants};
+use deploy_pipeline::interrupt::Interrupts;
 use deploy_pipeline::{authorities, control};
 use deploy_plan::config::ControlPlane;
 use deploy_plan::exit::Exit;
@@ -15,6 +15,7 @@ use management_api::types::Me;
 use secrecy::SecretString;
 
 use super::Failures;
+use super::terminal::{self, Ends, Unheard};
 use crate::cli::Login;
 use crate::context::{Context, target_overrides};
 use crate::render;
@@ -42,7 +43,7 @@ fn perform(context: &Context) -> Result<(), Failure> {
             "name another one: cargo xtask login -e production",
         ));
     }
-    let token = read_token()?;
+    let token = read_token(&context.interrupts)?;
     context.redactor.learn(&token);
     let url = config.api.url.to_string();
     authorities::check_api(&context.settings)?;
@@ -60,21 +61,23 @@ fn perform(context: &Context) -> Result<(), Failure> {
 }
 
 /// From standard input only: an argument would be seen by everyone on this machine.
-fn read_token() -> Result<SecretString, Failure> {
-    if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        render::err("paste the token, then press Enter and Ctrl-D:\n");
-    }
-    let mut text = String::new();
-    std::io::stdin()
-        .take(LONGEST)
-        .read_to_string(&mut text)
-        .map_err(|e| {
-            failure(
-                "token_unreadable",
-                format!("cannot read the token: {e}"),
-                PIPE,
-            )
-        })?;
+fn read_token(interrupts: &Interrupts) -> Result<SecretString, Failure> {
+    let question = "paste the token, which is not shown, and press Enter: ";
+    let text = terminal::secret(question, Ends::Line, LONGEST, interrupts);
+    let text = text.map_err(|unheard| match unheard {
+        Unheard::Interrupted => Failure::new(
+            Step::Token,
+            "interrupted",
+            Exit::Interrupted,
+            "interrupted before there was a token",
+            "nothing has changed",
+        ),
+        Unheard::Unreadable(error) => failure(
+            "token_unreadable",
+            format!("cannot read the token: {error}"),
+            PIPE,
+        ),
+    })?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
         let details = "standard input holds no token".to_owned();

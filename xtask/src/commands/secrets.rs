@@ -2,16 +2,17 @@
 //! environment variables, never from arguments, which everybody on this machine can read.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
 use deploy_pipeline::control;
+use deploy_pipeline::interrupt::Interrupts;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use management_api::types::SecretsRequest;
 use secrecy::SecretString;
 
 use super::Failures;
+use super::terminal::{self, Ends, Unheard};
 use crate::cli::{Output, Secrets, Target};
 use crate::context::{Context, target_overrides};
 use crate::render;
@@ -43,7 +44,7 @@ pub(crate) fn run(project: Option<&Path>, action: &Secrets) -> Result<(), Failur
             from_env,
             externally_rotated,
             ..
-        } => values(name.as_deref(), from_env).and_then(|secrets| {
+        } => values(name.as_deref(), from_env, &context.interrupts).and_then(|secrets| {
             let names: Vec<String> = secrets.keys().cloned().collect();
             let request = SecretsRequest {
                 externally_rotated: if *externally_rotated {
@@ -122,10 +123,11 @@ fn change(context: &Context, request: &SecretsRequest, done: &str) -> Result<(),
 fn values(
     name: Option<&str>,
     from_env: &[String],
+    interrupts: &Interrupts,
 ) -> Result<BTreeMap<String, SecretString>, Failures> {
     let mut values = BTreeMap::new();
     if let Some(name) = name {
-        values.insert(name.to_owned(), read()?);
+        values.insert(name.to_owned(), read(interrupts)?);
     }
     for name in from_env {
         let value = std::env::var(name).map_err(|_| {
@@ -139,13 +141,19 @@ fn values(
 }
 
 /// One line end at the end is the terminal's or the file's and not the value's.
-fn read() -> Result<SecretString, Failures> {
-    if std::io::stdin().is_terminal() {
-        render::err("type the value, then press Enter and Ctrl-D:\n");
-    }
-    let mut text = String::new();
-    let read = std::io::stdin().take(LONGEST + 1).read_to_string(&mut text);
-    read.map_err(|e| vec![missing(format!("cannot read the value: {e}"))])?;
+fn read(interrupts: &Interrupts) -> Result<SecretString, Failures> {
+    let question = "type the value, which is not shown, then press Enter and Ctrl-D:\n";
+    let text = terminal::secret(question, Ends::Input, LONGEST + 1, interrupts);
+    let text = text.map_err(|unheard| match unheard {
+        Unheard::Interrupted => vec![Failure::new(
+            Step::Inspect,
+            "interrupted",
+            Exit::Interrupted,
+            "interrupted before there was a value",
+            "nothing has changed",
+        )],
+        Unheard::Unreadable(error) => vec![missing(format!("cannot read the value: {error}"))],
+    })?;
     let value = text.strip_suffix('\n').unwrap_or(&text);
     let value = value.strip_suffix('\r').unwrap_or(value);
     if value.is_empty() {

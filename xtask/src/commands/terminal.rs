@@ -1,16 +1,34 @@
-//! Asking whoever sits at the terminal.
+//! Asking whoever sits at the terminal, and reading secrets from there or from a pipe.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Stdin};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use deploy_pipeline::interrupt::Interrupts;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::render;
 
 /// How soon Ctrl-C is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Where a secret that somebody types is at its end. One that comes from elsewhere ends with the input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// With its line.
+    Line,
+    /// With Ctrl-D: it may have several lines.
+    Input,
+}
+
+/// Why there is no secret.
+pub(super) enum Unheard {
+    /// Ctrl-C, SIGTERM or the end of the terminal came before its end.
+    Interrupted,
+    /// Standard input cannot be read, or holds no text.
+    Unreadable(io::Error),
+}
 
 /// Whether somebody sits there who sees a question and can answer it.
 pub(super) fn asks() -> bool {
@@ -20,22 +38,103 @@ pub(super) fn asks() -> bool {
 /// Asks, and waits for a line; none when Ctrl-C comes before it. The end of the input is an empty line.
 pub(super) fn typed(question: &str, interrupts: &Interrupts) -> Option<String> {
     render::err(question);
-    let (line, typed) = mpsc::channel();
-    // Ctrl-C is counted and does not end a read. A thread that still waits for its line ends with this process.
+    let line = awaited(interrupts, |text| io::stdin().read_line(text).map(drop));
+    match line {
+        Ok(text) => Some(text),
+        Err(Unheard::Unreadable(_)) => Some(String::new()),
+        Err(Unheard::Interrupted) => {
+            render::err("\n");
+            None
+        }
+    }
+}
+
+/// Reads a secret of so many bytes at most. Whoever sits at a terminal is asked for it, and what is typed is not shown.
+pub(super) fn secret(
+    question: &str,
+    ends: Ends,
+    longest: u64,
+    interrupts: &Interrupts,
+) -> Result<String, Unheard> {
+    if !io::stdin().is_terminal() {
+        return awaited(interrupts, move |text| to_the_end(text, longest));
+    }
+    let hidden = Hidden::begin(io::stdin()).map_err(Unheard::Unreadable)?;
+    render::err(question);
+    let heard = awaited(interrupts, move |text| match ends {
+        Ends::Line => {
+            let mut line = io::stdin().lock().take(longest);
+            line.read_line(text).map(drop)
+        }
+        Ends::Input => to_the_end(text, longest),
+    });
+    if matches!(heard, Err(Unheard::Interrupted)) {
+        render::err("\n");
+    }
+    // A terminal that has gone has ended the input wherever it was.
+    hidden.end().map_err(Unheard::Unreadable)?;
+    heard
+}
+
+fn to_the_end(text: &mut String, longest: u64) -> io::Result<()> {
+    io::stdin().take(longest).read_to_string(text).map(drop)
+}
+
+/// Waits for what is read from standard input, or for Ctrl-C, which is counted and does not end a read.
+fn awaited(
+    interrupts: &Interrupts,
+    read: impl FnOnce(&mut String) -> io::Result<()> + Send + 'static,
+) -> Result<String, Unheard> {
+    let (tell, told) = mpsc::channel();
+    // A thread that still waits for its text ends with this process.
     thread::spawn(move || {
         let mut text = String::new();
-        let _ = io::stdin().read_line(&mut text);
-        let _ = line.send(text);
+        let read = read(&mut text);
+        let _ = tell.send(read.map(|()| text));
     });
     loop {
-        match typed.recv_timeout(LOOK) {
-            Ok(text) => return Some(text),
-            Err(RecvTimeoutError::Disconnected) => return Some(String::new()),
-            Err(RecvTimeoutError::Timeout) if interrupts.any() => {
-                render::err("\n");
-                return None;
-            }
+        let heard = told.recv_timeout(LOOK);
+        if interrupts.any() {
+            return Err(Unheard::Interrupted);
+        }
+        match heard {
+            Ok(text) => return text.map_err(Unheard::Unreadable),
+            Err(RecvTimeoutError::Disconnected) => return Ok(String::new()),
             Err(RecvTimeoutError::Timeout) => {}
         }
+    }
+}
+
+/// A terminal that does not show what is typed, until this goes.
+struct Hidden {
+    terminal: Stdin,
+    before: Termios,
+}
+
+impl Hidden {
+    fn begin(terminal: Stdin) -> io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
+        let mut settings = before.clone();
+        settings.local_flags.remove(LocalFlags::ECHO);
+        // Enter still moves to the next line.
+        settings.local_flags.insert(LocalFlags::ECHONL);
+        // What was typed before the question was shown, and is no answer to it.
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &settings)?;
+        Ok(Self { terminal, before })
+    }
+
+    fn end(self) -> io::Result<()> {
+        self.show()
+    }
+
+    /// What was typed and not read goes: the shell would show half of a secret, or run it.
+    fn show(&self) -> io::Result<()> {
+        tcsetattr(&self.terminal, SetArg::TCSAFLUSH, &self.before).map_err(io::Error::from)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = self.show();
     }
 }

@@ -20,4 +20,5 @@ mod seed_errors;
 mod services;
 mod success;
 mod told;
+mod typed;
 mod world;

@@ -1,15 +1,10 @@
 //! Nothing is removed that nobody has confirmed, and no volume that nobody has named.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ExitStatus, Stdio};
-use std::thread::JoinHandle;
+use std::process::ExitStatus;
 
-use nix::pty::openpty;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use testkit::AtTerminal;
 
 use crate::machine::{Machine, get_with};
 
@@ -24,62 +19,18 @@ fn with_a_volume() -> Machine {
     machine
 }
 
-/// The tool on a terminal of its own.
-struct AtTerminal {
-    child: Child,
-    terminal: File,
-    said: JoinHandle<String>,
+/// The tool on a terminal of its own, up to its question.
+fn asked(machine: &Machine) -> AtTerminal {
+    let mut command = machine.command(&["local", "reset"]);
+    command.env_remove("GITHUB_ACTIONS");
+    AtTerminal::asked(&command, "to go on: ")
 }
 
-impl AtTerminal {
-    /// Runs it until it asks.
-    fn asked(machine: &Machine, arguments: &[&str]) -> Self {
-        let ends = openpty(None, None).unwrap();
-        let side = || Stdio::from(ends.slave.try_clone().unwrap());
-        let mut command = machine.command(arguments);
-        command.env_remove("GITHUB_ACTIONS").process_group(0);
-        let child = command.stdin(side()).stdout(Stdio::null()).stderr(side());
-        let child = child.spawn().unwrap();
-        drop(command);
-        drop(ends.slave);
-        let terminal = File::from(ends.master);
-        let mut hears = terminal.try_clone().unwrap();
-        let (asked, asks) = std::sync::mpsc::channel();
-        let said = std::thread::spawn(move || {
-            let (mut text, mut some) = (String::new(), [0; 4096]);
-            // Its end is an error: nobody has the other side any more.
-            while let Ok(count @ 1..) = hears.read(&mut some) {
-                text.push_str(&String::from_utf8_lossy(&some[..count]));
-                if text.contains("to go on: ") {
-                    let _ = asked.send(());
-                }
-            }
-            text
-        });
-        // Without a question the sender goes with the thread.
-        let _ = asks.recv();
-        Self {
-            child,
-            terminal,
-            said,
-        }
-    }
-
-    fn types(mut self, text: &str) -> (ExitStatus, String) {
-        self.terminal.write_all(text.as_bytes()).unwrap();
-        self.ended()
-    }
-
-    fn interrupted(self) -> (ExitStatus, String) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, Signal::SIGINT).unwrap();
-        self.ended()
-    }
-
-    fn ended(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
-        (status, self.said.join().unwrap())
-    }
+fn answered(machine: &Machine, text: &str) -> (ExitStatus, String) {
+    let mut asked = asked(machine);
+    asked.types(text);
+    let (status, _, said) = asked.ended();
+    (status, said)
 }
 
 #[test]
@@ -90,10 +41,15 @@ fn nothing_goes_that_nobody_has_confirmed() {
     refused.expect_stderr("removed: volumes, with all that is in them: local/data");
     refused.expect_stderr("cargo xtask local reset --yes --volumes");
 
-    let (status, said) = AtTerminal::asked(&machine, &["local", "reset"]).types("yes\n");
+    let (status, said) = answered(&machine, "yes\n");
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("nothing was removed"), "{said}");
-    let (status, said) = AtTerminal::asked(&machine, &["local", "reset"]).interrupted();
+    // Ctrl-C by its key and as a signal.
+    let (status, said) = answered(&machine, "res\u{3}");
+    assert_eq!(status.code(), Some(130), "{said}");
+    let asked = asked(&machine);
+    asked.signal(Signal::SIGINT);
+    let (status, _, said) = asked.ended();
     assert_eq!(status.code(), Some(130), "{said}");
     assert!(
         machine
@@ -101,7 +57,7 @@ fn nothing_goes_that_nobody_has_confirmed() {
             .exists(".systemprompt/local/registry/blob")
     );
 
-    let (status, said) = AtTerminal::asked(&machine, &["local", "reset"]).types("reset\n");
+    let (status, said) = answered(&machine, "reset\n");
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("volumes stay: local/data"), "{said}");
     assert!(!machine.workspace.exists(".systemprompt/local/registry"));

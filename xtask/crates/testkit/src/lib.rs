@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod registry;
 pub mod secured;
 pub mod server;
+pub mod terminal;
 pub mod tunnel;
 pub mod workspace;
 
@@ -36,5 +37,6 @@ pub use process::Finished;
 pub use proxy::FaultProxy;
 pub use registry::DockerRegistry;
 pub use secured::{Authority, Secured};
+pub use terminal::AtTerminal;
 pub use tunnel::Tunnel;
 pub use workspace::Workspace;

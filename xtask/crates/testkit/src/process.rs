@@ -286,11 +286,11 @@ fn die_with_this_thread(command: &mut Command) -> Command {
     wrapped
 }
 
-fn kill_group(child: &Child) {
+pub(crate) fn kill_group(child: &Child) {
     let _ = signal::killpg(pid(child), Signal::SIGKILL);
 }
 
-fn pid(child: &Child) -> Pid {
+pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids are small"))
 }
 
