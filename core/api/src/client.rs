@@ -395,10 +395,19 @@ fn optional<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     }
 }
 
+/// An address for messages: some write a user and a password into it.
+fn without_user(text: &str) -> String {
+    let begin = text.find("://").map_or(0, |at| at + "://".len());
+    match text.rfind('@') {
+        Some(at) if at >= begin => format!("{}[redacted]{}", &text[..begin], &text[at..]),
+        _ => text.to_owned(),
+    }
+}
+
 /// A token may travel in the clear only to this very machine.
 fn parse_base(text: &str) -> Result<url::Url, ApiError> {
     let invalid = |why: &str| ApiError::BadAddress {
-        url: text.to_owned(),
+        url: without_user(text),
         why: why.to_owned(),
     };
     let url = url::Url::parse(text).map_err(|e| invalid(&e.to_string()))?;
@@ -413,5 +422,24 @@ fn parse_base(text: &str) -> Result<url::Url, ApiError> {
         "http" if loopback => Ok(url),
         "http" => Err(invalid("plain http is for loopback addresses only")),
         _ => Err(invalid("it must begin with https://")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_told_without_its_password() {
+        for (address, shown) in [
+            ("ada:pw@host:5000/name", "[redacted]@host:5000/name"),
+            ("http://ada:p@w@host/", "http://[redacted]@host/"),
+            ("https://ada:pw@:1", "https://[redacted]@:1"),
+            ("http://host/", "http://host/"),
+        ] {
+            let error = parse_base(address).unwrap_err().to_string();
+            assert!(error.contains(&format!("{shown:?}")), "{error}");
+            assert!(!error.contains("ada"), "{error}");
+        }
     }
 }

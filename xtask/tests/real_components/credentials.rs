@@ -268,3 +268,29 @@ fn a_password_in_the_name_of_an_image_is_repeated_nowhere() {
         invalid.expect_stderr("docker login");
     }
 }
+
+#[test]
+fn a_password_in_an_address_without_a_scheme_is_repeated_nowhere() {
+    let world = World::new(Variant::Current);
+    for address in [
+        "ada:hunter2@registry.example:5000/name",
+        "ada:hunter2@registry.example:5000",
+        "ada:hunter2@registry.example",
+        "ada:hun@ter2@registry/name",
+    ] {
+        let host = &address[address.rfind('@').unwrap()..];
+        let shown = format!("[redacted]{host}");
+        let insecure = [("SYSTEMPROMPT_API_INSECURE_REGISTRIES", address)];
+        let registry = world.run_with(&["config", "show"], &insecure);
+        assert!(registry.stdout.contains(&shown), "{registry}");
+        let locked = world.run(&["lock", "--update", address]);
+        locked.expect_code(3).expect_stderr(&shown);
+        let tagged = world.run(&["deploy", "-e", "production", "--tag", address]);
+        tagged.expect_stderr(&shown);
+        let server = world.run_with(&["status"], &[("SYSTEMPROMPT_API_URL", address)]);
+        for finished in [&registry, &locked, &tagged, &server] {
+            let said = [finished.stdout.as_str(), &finished.stderr].concat();
+            assert!(!said.contains("hun") && !said.contains("ter2"), "{said}");
+        }
+    }
+}

@@ -7,6 +7,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::without_passwords;
+
 /// Shown in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
@@ -105,13 +107,13 @@ pub fn is_secret_name(name: &str) -> bool {
 }
 
 /// The value of a variable as it may be shown: nothing of a secret, and no user and password of
-/// an address such as `postgres://user:password@host/database`.
+/// an address such as `postgres://user:password@host/database`, with its scheme or without.
 #[must_use]
 pub fn redact_value(name: &str, value: &str) -> String {
     if is_secret_name(name) && !value.is_empty() {
         return REDACTED.to_owned();
     }
-    redact_user_information(value)
+    without_passwords(&redact_user_information(value)).into_owned()
 }
 
 fn redact_user_information(text: &str) -> String {
@@ -195,6 +197,7 @@ mod tests {
             "amqp://u:p@a https://b amqp://u:p@c",
             "amqp://[redacted]@a https://b amqp://[redacted]@c",
         );
+        check("QUEUE", "u:p@mq:5672/orders", "[redacted]@mq:5672/orders");
     }
 
     #[test]
