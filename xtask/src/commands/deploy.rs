@@ -44,7 +44,11 @@ pub(crate) fn run(project: Option<&Path>, flags: &Deploy) -> Exit {
         reporter: reporter.as_ref(),
     }
     .everything(&request);
-    let (plan, mut previews) = match planned(&request, &context, &found) {
+    let planned = planned(&request, &context, &found).and_then(|planned| {
+        let unused = planned.0.base_unused().filter(|_| flags.base.is_some());
+        unused.map_or(Ok(planned), |failure| Err(vec![failure]))
+    });
+    let (plan, mut previews) = match planned {
         Ok(planned) => planned,
         Err(failures) => return conclude(&failed(&request.environment, failures), output),
     };

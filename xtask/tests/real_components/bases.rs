@@ -515,6 +515,44 @@ fn a_missing_library_and_a_missing_loader_are_named() {
 }
 
 #[test]
+fn a_base_that_is_asked_for_is_stood_upon_or_refused() {
+    let based = Based::with_static_programs();
+    let base = plain("one");
+    base.push(&based.registry, "base", "1");
+    let reference = based.reference();
+    let from = format!("FROM {reference}");
+    based
+        .world
+        .workspace
+        .edit(DOCKERFILE, &from, "FROM scratch");
+    let deployed = based.world.deploy(&["--base", &reference]);
+    let layers = based.layers(deployed.expect_success());
+    assert_eq!(layers[..2], base.layer_digests());
+
+    for more in [
+        &["--skip-push", "--tag", "v1"][..],
+        &["--skip-push", "--tag", "v1", "--dry-run"],
+    ] {
+        let unused = based
+            .world
+            .deploy(&[&["--base", &reference], more].concat());
+        let failed = assert_failed(&unused, 3, "preflight", "base_unused");
+        assert!(failed.details.contains("makes no image"), "{unused}");
+    }
+    // An application that is a binary alone.
+    let binary = "[services.app]\nbinary = \"systemprompt\"\n";
+    let deploy_toml = ".systemprompt/deploy.toml";
+    let before = based.world.workspace.read(deploy_toml);
+    based
+        .world
+        .workspace
+        .write(deploy_toml, &format!("{before}\n{binary}"));
+    let deployed = based.world.deploy(&["--base", &reference]);
+    let layers = based.layers(deployed.expect_success());
+    assert_eq!(layers[..2], base.layer_digests());
+}
+
+#[test]
 fn scratch_lacks_the_loader_of_a_dynamic_program() {
     let world = World::laid_out(Variant::Current, &Layout::linked_dynamically());
     let failed = assert_failed(&world.deploy(&[]), 5, "image", "loader_missing");

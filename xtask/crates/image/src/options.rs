@@ -50,6 +50,8 @@ impl Default for Options {
 pub enum BaseChoice {
     /// What its `FROM` says.
     Dockerfile,
+    /// This image of a registry, whatever its `FROM` says; it also stands in for those that other stages name.
+    Image(String),
     /// Nothing, whatever its `FROM` says.
     Scratch,
     /// A layer made of this machine's own loader and libraries, whatever its `FROM` says.

@@ -55,14 +55,19 @@ impl Outline {
     /// The image at the bottom of the target stage, if it stands on one.
     #[must_use]
     pub fn base_image(&self) -> Option<&str> {
-        let mut stage = self.target;
-        loop {
-            match &self.origins[stage] {
-                Origin::Scratch => return None,
-                Origin::Image(reference) => return Some(reference),
-                Origin::Stage(earlier) => stage = *earlier,
-            }
+        match &self.origins[self.bottom()] {
+            Origin::Image(reference) => Some(reference),
+            _ => None,
         }
+    }
+
+    /// The stage at the bottom of the target stage.
+    pub(crate) fn bottom(&self) -> usize {
+        let mut stage = self.target;
+        while let Origin::Stage(earlier) = self.origins[stage] {
+            stage = earlier;
+        }
+        stage
     }
 
     /// Whether everything in a stage is known without reading any image.
@@ -132,8 +137,13 @@ pub fn base_images(
     options: &Options,
 ) -> Result<Vec<(String, Platform)>, DockerfileError> {
     let outline = Outline::new(dockerfile, options)?;
-    if options.base != BaseChoice::Dockerfile {
-        return Ok(Vec::new());
+    match &options.base {
+        BaseChoice::Dockerfile => {}
+        BaseChoice::Image(reference) => {
+            let platform = outline.platform(dockerfile, options, outline.bottom())?;
+            return Ok(vec![(reference.clone(), platform)]);
+        }
+        BaseChoice::Host | BaseChoice::Scratch => return Ok(Vec::new()),
     }
     let mut images = Vec::new();
     for (index, origin) in outline.origins.iter().enumerate() {

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use common::Project;
 use common::tree::{Tree, apply};
 use deploy_image::{
-    AssembleError, BaseChoice, Cache, Dockerfile, Image, NoImages, Options, PlanError, assemble,
-    copies, needs_engine, plan,
+    Accounts, AssembleError, BaseChoice, BaseImage, BaseSource, Cache, Dockerfile, Image, Looked,
+    NoImages, Options, PlanError, PlannedBase, assemble, base_images, copies, needs_engine, plan,
 };
 
 fn project() -> Project {
@@ -646,4 +646,48 @@ fn a_path_no_system_can_open_is_refused() {
     let error = build(&project, &deep).unwrap_err();
     assert!(error.contains("4095 are possible"), "{error}");
     assert!(error.contains("shorten the destination"), "{error}");
+}
+
+/// A registry with every image that is asked for, which notes what it was asked for.
+#[derive(Default)]
+struct Asked(std::cell::RefCell<Vec<String>>);
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+impl BaseSource for Asked {
+    fn image(&self, reference: &str, _: &oci::Platform) -> Result<Option<BaseImage>, Failed> {
+        self.0.borrow_mut().push(reference.to_owned());
+        Ok(None)
+    }
+
+    fn accounts(&self, _: &BaseImage) -> Result<Looked<Accounts>, Failed> {
+        Ok(Looked::Later)
+    }
+}
+
+#[test]
+fn a_base_that_is_named_counts_whatever_from_says() {
+    let project = project();
+    let asked = |text: &str| {
+        let dockerfile = Dockerfile::parse("Dockerfile", text).unwrap();
+        let options = Options {
+            base: BaseChoice::Image("debian:12".into()),
+            ..Options::default()
+        };
+        let named = base_images(&dockerfile, &options).unwrap();
+        assert_eq!(named, [("debian:12".into(), options.platform.clone())]);
+        let registry = Asked::default();
+        let plan = plan(&dockerfile, &project.context(), &options, &registry).unwrap();
+        assert!(matches!(&plan.base, PlannedBase::Unavailable(name) if name == "debian:12"));
+        // Its directories may be links: `bin` is none of ours.
+        let paths = plan.layers.iter().flat_map(|layer| &layer.files);
+        let paths: Vec<_> = paths.map(|file| file.path.clone()).collect();
+        assert!(!paths.contains(&"/bin".into()), "{paths:?}");
+        registry.0.take()
+    };
+    assert_eq!(asked("FROM alpine\nCOPY a.txt /bin/\n"), ["debian:12"]);
+    assert_eq!(asked("FROM scratch\nCOPY a.txt /bin/\n"), ["debian:12"]);
+    let stages = "FROM scratch AS one\nCOPY a.txt /bin/\nFROM scratch AS files\nCOPY b.txt /\n\
+                  FROM one\nCOPY --from=files / /srv/\n";
+    assert_eq!(asked(stages), ["debian:12"]);
 }

@@ -37,7 +37,6 @@ pub(crate) struct Bases<'a> {
     folder: PathBuf,
     kept: Kept,
     online: Option<Online<'a>>,
-    replacement: Option<String>,
     /// The images given, by their manifests.
     given: RefCell<BTreeMap<Digest, Given>>,
     registries: Registries,
@@ -116,7 +115,6 @@ impl<'a> Bases<'a> {
             kept: Kept::below(&folder.join("cache")),
             folder,
             online: None,
-            replacement: None,
             given: RefCell::default(),
             registries: Registries::default(),
         }
@@ -129,12 +127,6 @@ impl<'a> Bases<'a> {
             registries: registries.clone(),
             ..Self::known(folder)
         }
-    }
-
-    /// The image given stands in for whatever a Dockerfile's `FROM` names (`image.base`).
-    pub(crate) fn in_place_of_all(mut self, reference: Option<&str>) -> Self {
-        self.replacement = reference.map(str::to_owned);
-        self
     }
 
     /// Where a layer is sent from, if it belongs to one of the images given.
@@ -156,7 +148,7 @@ impl<'a> Bases<'a> {
         self.given.borrow_mut().clear();
     }
 
-    /// A finished image, whatever stands in for those that a `FROM` names.
+    /// A finished image.
     pub(crate) fn finished(&self, text: &str, platform: &Platform) -> Result<Finished, BaseError> {
         let unknown = || BaseError::Unknown {
             image: text.to_owned(),
@@ -383,8 +375,7 @@ impl Given {
 
 impl BaseSource for Bases<'_> {
     fn image(&self, reference: &str, platform: &Platform) -> Result<Option<BaseImage>, Failed> {
-        let name = self.replacement.as_deref().unwrap_or(reference);
-        Ok(self.find(name, platform)?)
+        Ok(self.find(reference, platform)?)
     }
 
     fn accounts(&self, image: &BaseImage) -> Result<Looked<Accounts>, Failed> {

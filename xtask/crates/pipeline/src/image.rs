@@ -158,7 +158,7 @@ pub fn preview(
     } else {
         BTreeMap::new()
     };
-    let planned = match assembly_plan(settings, image, built, expected, &known(settings, image)) {
+    let planned = match assembly_plan(settings, image, built, expected, &known(settings)) {
         // What is missing may be what npm makes; the image step will know.
         Err(_) if plan.build.as_ref().is_some_and(|build| build.web.is_some()) => {
             return Ok(Vec::new());
@@ -213,7 +213,7 @@ pub fn compare(
     };
     let built = there(settings, image, target_folder);
     // What cannot be planned is told by the preview.
-    let bases = known(settings, image);
+    let bases = known(settings);
     let Ok(planned) = assembly_plan(settings, image, built, expected(image), &bases) else {
         return;
     };
@@ -276,8 +276,7 @@ impl<'a> Maker<'a> {
         Self {
             execution,
             store,
-            bases: Bases::online(state(settings), online, registries)
-                .in_place_of_all(replacement(of_app)),
+            bases: Bases::online(state(settings), online, registries),
             cache: if of_app.verify {
                 Cache::none()
             } else {
@@ -410,8 +409,8 @@ impl<'a> Maker<'a> {
 }
 
 /// The base images that are known here.
-pub(crate) fn known(settings: &Settings, image: &Image) -> Bases<'static> {
-    Bases::known(state(settings)).in_place_of_all(replacement(image))
+pub(crate) fn known(settings: &Settings) -> Bases<'static> {
+    Bases::known(state(settings))
 }
 
 fn access(run: &Run<'_>, execution: &Execution<'_>) -> Access {
@@ -617,7 +616,8 @@ pub(crate) fn options(image: &Image) -> Result<Options, Failure> {
     Ok(Options {
         build_arguments: image.build_args.clone(),
         base: match image.base {
-            Base::Dockerfile | Base::Image(_) => BaseChoice::Dockerfile,
+            Base::Dockerfile => BaseChoice::Dockerfile,
+            Base::Image(ref reference) => BaseChoice::Image(reference.clone()),
             Base::Host => BaseChoice::Host,
             Base::Scratch => BaseChoice::Scratch,
         },
@@ -649,14 +649,6 @@ pub(crate) fn platform_of(wanted: Option<&deploy_plan::config::Platform>) -> Pla
             os: "linux".to_owned(),
             ..Platform::host()
         },
-    }
-}
-
-/// The image that `image.base` puts in the place of what the Dockerfile names.
-fn replacement(image: &Image) -> Option<&str> {
-    match &image.base {
-        Base::Image(reference) => Some(reference),
-        _ => None,
     }
 }
 

@@ -69,6 +69,34 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// What speaks against a base that somebody asks for with an option: no image of this release would stand on it.
+    #[must_use]
+    pub fn base_unused(&self) -> Option<Failure> {
+        let of_app = self.image.as_ref().filter(|_| self.app == AppImage::Made);
+        let of_others = self
+            .services
+            .iter()
+            .filter_map(|service| match &service.image {
+                ServiceImage::Made(image) => Some(&**image),
+                _ => None,
+            });
+        let made: Vec<&Image> = of_app.into_iter().chain(of_others).collect();
+        let stands_on_it = |image: &&Image| {
+            // What its `FROM` says is what every builder gives it.
+            image.builder == ImageBuilder::Native || image.base == Base::Dockerfile
+        };
+        let why = match made.as_slice() {
+            [] => "this deployment makes no image",
+            made if made.iter().any(stands_on_it) => return None,
+            _ => "images that Docker builds stand on what their `FROM` says",
+        };
+        let resolution = "leave --base out; or let the image be made here: --builder native";
+        let details = format!("--base would not be used: {why}");
+        Some(Failure::preflight("base_unused", details, resolution))
+    }
+}
+
 /// Where a release goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {

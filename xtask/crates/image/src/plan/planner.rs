@@ -39,7 +39,7 @@ pub(super) struct PlannedStage {
 }
 
 impl PlannedStage {
-    /// The start of a stage. `furnished`: its `FROM` names an image, which has the usual directories.
+    /// The start of a stage. `furnished`: it stands on an image, which has the usual directories, or its `FROM` names one.
     pub(super) fn on(base: PlannedBase, furnished: bool) -> Self {
         let (state, accounts) = match &base {
             PlannedBase::Image(image) => (StageState::on(&image.config), None),
@@ -118,14 +118,17 @@ impl Planner<'_> {
 
     fn start(&self, index: usize) -> Result<PlannedStage, PlanError> {
         let origin = &self.outline.origins[index];
-        let furnished = matches!(origin, Origin::Image(_));
+        let is_bottom = index == self.outline.bottom();
         let base = match (&self.options.base, origin) {
             (BaseChoice::Host, _) => PlannedBase::Host,
-            (BaseChoice::Scratch, _) | (_, Origin::Scratch | Origin::Stage(_)) => {
-                PlannedBase::Scratch
-            }
-            (BaseChoice::Dockerfile, Origin::Image(reference)) => self.image(index, reference)?,
+            (BaseChoice::Image(reference), Origin::Image(_))
+            | (BaseChoice::Dockerfile, Origin::Image(reference)) => self.image(index, reference)?,
+            // A stage that files are copied from stays as empty as it says.
+            (BaseChoice::Image(reference), _) if is_bottom => self.image(index, reference)?,
+            _ => PlannedBase::Scratch,
         };
+        let stands_in = is_bottom && matches!(self.options.base, BaseChoice::Image(_));
+        let furnished = stands_in || matches!(origin, Origin::Image(_));
         Ok(PlannedStage::on(base, furnished))
     }
 

@@ -44,7 +44,7 @@ pub(super) fn find(run: &Run<'_>, execution: &Execution<'_>, image: &Image) -> V
         let reference: Reference = name.parse().ok()?;
         Some(Base {
             engine: in_engine(run, execution, &name, &reference),
-            locked: in_lock(execution, image, &name, &platform),
+            locked: in_lock(execution, &name, &platform),
             lowest,
             reference,
         })
@@ -161,18 +161,8 @@ fn known(inspected: &str, reference: &Reference) -> Option<Known> {
     })
 }
 
-fn in_lock(
-    execution: &Execution<'_>,
-    image: &Image,
-    name: &str,
-    platform: &Platform,
-) -> Option<Known> {
-    // In the place of what the Dockerfile names, Docker puts nothing.
-    let plain = Image {
-        base: deploy_plan::config::Base::Dockerfile,
-        ..image.clone()
-    };
-    let bases = image::known(execution.settings, &plain);
+fn in_lock(execution: &Execution<'_>, name: &str, platform: &Platform) -> Option<Known> {
+    let bases = image::known(execution.settings);
     let base = bases.image(name, platform).ok()??;
     Some(Known {
         digest: base.digest,

@@ -348,3 +348,34 @@ fn compression_that_cannot_be_is_refused() {
     });
     assert_eq!(level, ["compression_level_invalid"]);
 }
+
+#[test]
+fn a_base_that_nothing_would_stand_on_is_told() {
+    let unused = |change: fn(&mut Request, &mut Config, &mut Observed)| {
+        let (mut request, mut config, mut observed) = (request(), embedded(), project());
+        config.image.base = Base::Image("debian:12".into());
+        change(&mut request, &mut config, &mut observed);
+        let plan = plan(&request, &config, &observed).unwrap();
+        plan.base_unused().map(|failure| failure.details)
+    };
+    let by_docker = |_: &mut Request, config: &mut Config, observed: &mut Observed| {
+        config.image.builder = Builder::Docker;
+        observed.docker = true;
+    };
+    assert_eq!(unused(|_, _, _| {}), None);
+    let details = unused(by_docker).unwrap();
+    assert!(details.contains("what their `FROM` says"), "{details}");
+    let details = unused(|request, _, _| {
+        request.skip_push = true;
+        request.tag = Some("v1".into());
+    });
+    assert!(details.unwrap().contains("makes no image"));
+    assert_eq!(
+        unused(|_, config, observed| {
+            config.image.base = Base::Dockerfile;
+            config.image.builder = Builder::Docker;
+            observed.docker = true;
+        }),
+        None
+    );
+}
