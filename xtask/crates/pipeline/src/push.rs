@@ -231,9 +231,25 @@ pub(crate) enum Tagged {
     Later,
 }
 
+/// An image that is in the registry by its digest.
+pub(crate) struct Arrived {
+    /// What that took.
+    pub(crate) pushed: Pushed,
+    /// What its tag means now.
+    pub(crate) tag: TagState,
+}
+
+/// What the tag of an image means that is in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TagState {
+    /// The image.
+    Moved,
+    /// Another image, or nothing.
+    ToBeMoved,
+}
+
 /// Sends an image; what the registry has is not sent again. What it has then is noted in the cache
-/// folder, so that its other repositories get the same blobs without sending. Says whether the tag is still to
-/// be moved.
+/// folder, so that its other repositories get the same blobs without sending.
 pub(crate) fn push(
     run: &mut Run<'_>,
     destination: &Destination,
@@ -241,7 +257,7 @@ pub(crate) fn push(
     papers: &Papers<'_>,
     delivery: Delivery<'_>,
     tagged: Tagged,
-) -> Result<(Pushed, bool), Failure> {
+) -> Result<Arrived, Failure> {
     let Delivery {
         client,
         host,
@@ -265,13 +281,16 @@ pub(crate) fn push(
         store: made.registry.as_ref(),
         ahead: Some(&ahead),
     };
-    let (pushed, is_untagged) = match tagged {
+    let arrived = match tagged {
         Tagged::Now if papers.wanted() => {
             with_papers(run, client, &image, destination, made, papers)?
         }
         Tagged::Now => {
             let pushed = oci::push_image_as(client, &image, &made.bytes);
-            (pushed.map_err(|e| failure(&e))?, false)
+            Arrived {
+                pushed: pushed.map_err(|e| failure(&e))?,
+                tag: TagState::Moved,
+            }
         }
         Tagged::Later => untagged(run, client, &image, destination, made, papers)?,
     };
@@ -282,7 +301,7 @@ pub(crate) fn push(
         )));
     }
     run.stop_if_interrupted(Step::Push)?;
-    Ok((pushed, is_untagged))
+    Ok(arrived)
 }
 
 /// What the pushes of a release did together.
@@ -372,20 +391,21 @@ fn with_papers(
     destination: &Destination,
     made: &Made,
     papers: &Papers<'_>,
-) -> Result<(Pushed, bool), Failure> {
-    let (mut pushed, is_untagged) = untagged(run, client, image, destination, made, papers)?;
-    if is_untagged {
+) -> Result<Arrived, Failure> {
+    let mut arrived = untagged(run, client, image, destination, made, papers)?;
+    if arrived.tag == TagState::ToBeMoved {
         let (repository, tag) = (&destination.repository, &destination.tag);
         client
             .put_manifest(repository, tag, &made.bytes, made.manifest.media_type())
             .map_err(|e| failure(&e))?;
+        arrived.tag = TagState::Moved;
     }
-    let counters = client.counters();
+    let (counters, pushed) = (client.counters(), &mut arrived.pushed);
     (pushed.requests, pushed.bytes) = (counters.requests, counters.bytes_sent);
-    Ok((pushed, false))
+    Ok(arrived)
 }
 
-/// Sends an image by its digest alone, and what is about it. Says whether the tag means something else, or nothing.
+/// Sends an image by its digest alone, and what is about it.
 fn untagged(
     run: &Run<'_>,
     client: &Client,
@@ -393,13 +413,17 @@ fn untagged(
     destination: &Destination,
     made: &Made,
     papers: &Papers<'_>,
-) -> Result<(Pushed, bool), Failure> {
-    let tagged = client
+) -> Result<Arrived, Failure> {
+    let found = client
         .manifest_exists(&destination.repository, &destination.tag)
         .map_err(|e| failure(&e))?;
-    let is_tagged = tagged.is_some_and(|found| found.digest == made.digest);
-    if is_tagged && !papers.again {
-        return Ok((nothing_sent(client, made), false));
+    let tag = match found {
+        Some(found) if found.digest == made.digest => TagState::Moved,
+        _ => TagState::ToBeMoved,
+    };
+    if tag == TagState::Moved && !papers.again {
+        let pushed = nothing_sent(client, made);
+        return Ok(Arrived { pushed, tag });
     }
     let untagged = ImagePush {
         tag: None,
@@ -409,7 +433,7 @@ fn untagged(
     if papers.wanted() {
         papers.send(run, client, destination, &About::made(made))?;
     }
-    Ok((pushed, !is_tagged))
+    Ok(Arrived { pushed, tag })
 }
 
 fn nothing_sent(client: &Client, made: &Made) -> Pushed {

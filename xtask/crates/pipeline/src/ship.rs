@@ -16,7 +16,7 @@ use crate::deploy::Execution;
 use crate::docker;
 use crate::events::Event;
 use crate::image::{self, Made, Maker};
-use crate::push::{self, Delivery, Destination, Sent, Tagged};
+use crate::push::{self, Delivery, Destination, Sent, TagState, Tagged};
 use crate::run::Run;
 use crate::tagging::{self, Tagging};
 
@@ -413,10 +413,10 @@ fn push_all(
                 Source::Copied(_) | Source::There => Papers::of(execution, of_app).of_copy(),
             };
             let to = destination_of(part.name, destination)?;
-            let (pushed, is_untagged) = push::push(run, &to, &made, &papers, delivery, tagged)
+            let arrived = push::push(run, &to, &made, &papers, delivery, tagged)
                 .map_err(|failure| of_service(part.name, failure))?;
-            sent.add(&pushed);
-            if is_untagged {
+            sent.add(&arrived.pushed);
+            if arrived.tag == TagState::ToBeMoved {
                 tags.push(Tagging::of(part.name, &to, &made));
             }
         }
