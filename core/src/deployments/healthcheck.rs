@@ -5,14 +5,11 @@
 //! instance here.
 
 use management_api::types::{HealthCheck, Probe, ProbeKind};
-use oci::{
-    Digest, Healthcheck, ImageConfig, ImageIndex, ImageManifest, Platform, RunConfig, Store,
-};
+use oci::{Digest, Healthcheck, RunConfig, Store};
 
 use super::Refusal;
+use super::run_config::read;
 
-/// Manifests and configurations are documents, not content.
-const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// `defaults`, with what the image `digest` says. It reads small files and blocks. An image that
@@ -65,21 +62,6 @@ fn command(said: &Healthcheck, config: &RunConfig) -> Option<Vec<String>> {
     }
 }
 
-fn read(store: &Store, digest: Digest) -> Option<RunConfig> {
-    let document = store.read_small(&digest, MAX_DOCUMENT).ok()?;
-    let manifest = match ImageIndex::from_slice(&document) {
-        Ok(index) => {
-            let chosen = index.for_platform(&Platform::host())?;
-            let document = store.read_small(&chosen.digest, MAX_DOCUMENT).ok()?;
-            ImageManifest::from_slice(&document).ok()?
-        }
-        Err(_) => ImageManifest::from_slice(&document).ok()?,
-    };
-    let config = store.read_small(&manifest.config.digest, MAX_DOCUMENT);
-    let config = ImageConfig::from_slice(&config.ok()?).ok()?;
-    Some(config.config)
-}
-
 /// Zero means that the image does not say. What it says is kept within what a request may say.
 fn merged(said: &Healthcheck, defaults: HealthCheck) -> HealthCheck {
     let millis = |nanos: u64, default: u64, least: u64, most: u64| match nanos / NANOS_PER_MILLI {
@@ -101,6 +83,8 @@ fn merged(said: &Healthcheck, defaults: HealthCheck) -> HealthCheck {
 
 #[cfg(test)]
 mod tests {
+    use oci::Platform;
+
     use super::super::capsule::fixtures::capsule;
     use super::*;
 

@@ -10,6 +10,7 @@ mod image;
 pub(crate) mod outputs;
 mod request;
 mod rollback;
+pub(crate) mod run_config;
 mod service;
 mod state;
 

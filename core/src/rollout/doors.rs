@@ -167,10 +167,13 @@ impl<'a> Addresses<'a> {
         self.output(name, &service, output)
     }
 
-    /// The variables that a service finds: its own addresses, and those of the services that it depends on.
+    /// The variables that a service finds: its own addresses, and those of the services that it depends on. One alone has
+    /// nobody inside who asks it.
     pub(super) fn told(&self, name: &str, service: &Service) -> Vec<(String, String)> {
         if self.capsule.is_single() {
-            return Vec::new();
+            let own = self.output(name, service, PUBLIC_URL);
+            let own = own.map(|value| (PUBLIC_URL.to_owned(), value));
+            return own.into_iter().collect();
         }
         let mut told = Vec::new();
         for output in [PUBLIC_URL, INTERNAL_URL] {

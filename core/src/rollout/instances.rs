@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engines::{EngineError, Instance, InstanceSpec, Mounted, VolumeId};
@@ -14,7 +15,7 @@ use secrecy::ExposeSecret;
 use super::doors::Addresses;
 use super::failure;
 use crate::deployments::outputs::{Reference, filled};
-use crate::deployments::{APP, Service};
+use crate::deployments::{APP, Service, run_config};
 use crate::platform::Platform;
 use crate::store::{DeploymentRow, TenantRow};
 use crate::{logs, ports, secrets};
@@ -155,9 +156,7 @@ async fn begin(
     service: &Service,
     command: Option<Vec<String>>,
 ) -> Result<Instance, Failure> {
-    let image: Digest = service.digest.parse().map_err(|error| {
-        failure::plain("internal", format!("the recorded digest is wrong: {error}"))
-    })?;
+    let image = digest_of(service)?;
     let repository = row.tenant.parse().map_err(|error| {
         failure::plain(
             "internal",
@@ -253,9 +252,35 @@ pub(super) async fn environment(
     }
     for (variable, value) in addresses.told(name, service) {
         // What somebody has said himself holds.
-        env.entry(variable).or_insert(value);
+        if !env.contains_key(&variable) && !image_holds(platform, row, service, &variable).await? {
+            env.insert(variable, value);
+        }
     }
     Ok(env)
+}
+
+/// Whether a variable stays what the image says. An application that is alone needs no address but for itself, and whoever
+/// made its image may mean something else by the name.
+async fn image_holds(
+    platform: &Platform,
+    row: &DeploymentRow,
+    service: &Service,
+    variable: &str,
+) -> Result<bool, Failure> {
+    if !row.capsule.is_single() {
+        return Ok(false);
+    }
+    let image = digest_of(service)?;
+    let (images, variable) = (Arc::clone(&platform.images), variable.to_owned());
+    let look = move || run_config::sets(&images, image, &variable);
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|error| failure::plain("internal", crate::chain(&error)))
+}
+
+fn digest_of(service: &Service) -> Result<Digest, Failure> {
+    service.digest.parse().map_err(|error| {
+        failure::plain("internal", format!("the recorded digest is wrong: {error}"))
+    })
 }
 
 /// Where the proxy finds an instance.

@@ -1,7 +1,7 @@
 //! Deployments that go well, and requests that are refused before anything is begun.
 
 use management_api::client::ApiError;
-use management_api::types::{DeployRequest, NewTenant};
+use management_api::types::{DeployRequest, NewTenant, SecretsRequest};
 
 use crate::harness::{Server, get, health, key, until};
 use crate::image::push;
@@ -29,6 +29,36 @@ pub(crate) fn an_image_is_deployed_and_serves_at_the_tenants_url() {
     assert_eq!(status.status, "deployed");
     assert_eq!(status.live.unwrap().number, 1);
     assert!(status.running.is_none());
+}
+
+#[test]
+fn an_application_alone_finds_its_url_unless_somebody_says_another() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    let own = [("VERSION", "two"), ("PUBLIC_URL", "of its image")];
+    push(&server, "local", "v2", &own);
+    let found = |tag: &str, said: Option<&str>| {
+        let mut request = server.request(tag);
+        let said = said.map(|said| ("PUBLIC_URL".to_owned(), said.to_owned()));
+        request.env.extend(said);
+        let done = server.wait(server.deploy(&request).deployment.unwrap());
+        assert_eq!(done.state, "succeeded", "{done:?}");
+        let variable = |name: &str| get(&format!("{}/env/{name}", server.app_url()));
+        // As of every variable that is not there.
+        assert_eq!(variable("INTERNAL_URL").as_deref(), Some(""));
+        variable("PUBLIC_URL").unwrap()
+    };
+    assert_eq!(found("v1", None), server.app_url());
+    assert_eq!(found("v2", None), "of its image");
+    assert_eq!(found("v2", Some("asked for")), "asked for");
+    let secrets = [("PUBLIC_URL".to_owned(), "a secret".to_owned().into())];
+    let request = SecretsRequest {
+        secrets: secrets.into(),
+        externally_rotated: Vec::new(),
+        remove: Vec::new(),
+    };
+    server.client().change_secrets("local", &request).unwrap();
+    assert_eq!(found("v1", None), "a secret");
 }
 
 #[test]

@@ -673,7 +673,7 @@ fn only_what_runs_can_be_named() {
     asked.only = Some([1, 3].into());
     let config = asked.config();
     assert_eq!(config.services.others.len(), 1);
-    // Alone, nobody tells it where it is.
+    // Alone, it finds where it is in `PUBLIC_URL`; in values nothing is replaced.
     let own = with(api(&[]), &[("URL", "${102.outputs.PUBLIC_URL}")], &[]);
     assert_eq!(refused(vec![build(), own])[0].0, "reference_not_offered");
 }
