@@ -134,9 +134,28 @@ async fn handle(
         }
         (Thing::Manifest(target), Method::PUT) => manifests::put(asked, target, incoming).await,
         (Thing::Manifest(target), Method::DELETE) => manifests::delete(asked, target).await,
+        (Thing::Misnamed(reference), method) => Err(misnamed(&reference, &method)),
         (Thing::Tags, Method::GET) => tags::list(asked).await,
         (Thing::Referrers(subject), Method::GET) => referrers::list(asked, subject).await,
         _ => Err(RegistryError::Unsupported),
+    }
+}
+
+/// Why a manifest is neither taken nor found under a reference that is neither a tag nor a digest. To put one there is a
+/// mistake of the client's. The specification has no code for it (`TAG_INVALID` went before 1.0), so it is the one that
+/// the distribution project's registry has for a bad digest there. Whoever looks for one or wants it gone is right in
+/// that it isn't there: a `GET` MUST be 404 then, and conformance asks with just such a name. The text comes back as
+/// it was quoted, whatever is in it.
+fn misnamed(reference: &str, method: &Method) -> RegistryError {
+    match *method {
+        Method::PUT => RegistryError::ManifestInvalid {
+            detail: format!(
+                "{reference:?} is neither a tag nor a digest: a tag has up to 128 letters, digits, `_`, `.` and `-`, and \
+                 begins with none of the last two"
+            ),
+        },
+        Method::GET | Method::HEAD | Method::DELETE => RegistryError::ManifestUnknown,
+        _ => RegistryError::Unsupported,
     }
 }
 

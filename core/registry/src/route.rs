@@ -19,6 +19,8 @@ pub(crate) enum Thing {
     Uploads,
     Upload(UploadId),
     Manifest(Target),
+    /// A manifest whose reference is neither a tag nor a digest, as it was written: none can be under it.
+    Misnamed(String),
     Tags,
     Referrers(Digest),
 }
@@ -44,7 +46,7 @@ impl Route {
                 (name, Thing::Upload(id))
             }
             [name @ .., "blobs", digest] => (name, Thing::Blob(parse_digest(digest)?)),
-            [name @ .., "manifests", target] => (name, Thing::Manifest(parse_target(target)?)),
+            [name @ .., "manifests", target] => (name, manifest(target)?),
             [name @ .., "tags", "list"] => (name, Thing::Tags),
             [name @ .., "referrers", digest] => (name, Thing::Referrers(parse_digest(digest)?)),
             _ => return Err(RegistryError::NotFound),
@@ -71,14 +73,15 @@ pub(crate) fn digest_invalid(error: ParseDigestError) -> RegistryError {
     }
 }
 
-fn parse_target(text: &str) -> Result<Target, RegistryError> {
-    if text.contains(':') {
-        return parse_digest(text).map(Target::Digest);
+fn manifest(reference: &str) -> Result<Thing, RegistryError> {
+    if reference.contains(':') {
+        return Ok(Thing::Manifest(Target::Digest(parse_digest(reference)?)));
     }
-    // No manifest can be under a name that is no tag.
-    text.parse()
-        .map(Target::Tag)
-        .map_err(|_| RegistryError::ManifestUnknown)
+    Ok(match reference.parse() {
+        Ok(tag) => Thing::Manifest(Target::Tag(tag)),
+        // What that means depends on what is to be done with it, and on whether the client may.
+        Err(_) => Thing::Misnamed(reference.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -108,6 +111,13 @@ mod tests {
             thing(&format!("a/manifests/{digest}")),
             ("a".to_owned(), manifest)
         );
+        let long = "x".repeat(129);
+        for reference in [".x", "-x", "a b", "", &long] {
+            assert_eq!(
+                thing(&format!("a/manifests/{reference}/")),
+                ("a".to_owned(), Thing::Misnamed(reference.to_owned()))
+            );
+        }
     }
 
     #[test]
@@ -123,7 +133,8 @@ mod tests {
             "/tags/list",
             "tags/list",
             "a//tags/list",
-            "a/manifests/.x",
+            "A/manifests/.x",
+            "a/manifests/sha256:1",
             "a/blobs/uploads/..",
             "a/blobs/uploads/x",
         ] {

@@ -783,6 +783,53 @@ fn wrong_addresses_of_manifests_are_refused() {
     }
 }
 
+/// Nothing can be put where nothing can be found. Looking there is no mistake: conformance's own question for a manifest
+/// that isn't there is `.INVALID_MANIFEST_NAME`, which MUST be 404; what is to be deleted is gone.
+#[test]
+fn names_that_are_neither_tag_nor_digest_take_no_manifest_and_have_none() {
+    let raw = raw();
+    let mut data = Data::default();
+    data.image(1);
+    for (digest, bytes) in &data.blobs {
+        assert_eq!(status(&push(&raw, Way::PostPut, digest, bytes)), 201);
+    }
+    let (_, bytes) = &data.manifests[0];
+    let long = "x".repeat(129);
+    for name in [
+        ".INVALID_MANIFEST_NAME",
+        "-v1",
+        "v%201",
+        "v1%0a",
+        "%C3%A4",
+        &long,
+    ] {
+        let refused = put(&raw, name, bytes);
+        assert_eq!(
+            code(refused),
+            (400, "MANIFEST_INVALID".to_owned()),
+            "{name}"
+        );
+        let path = format!("alice/app/manifests/{name}");
+        for method in ["GET", "DELETE"] {
+            let missing = raw.send(method, &path, &[], b"");
+            assert_eq!(
+                code(missing),
+                (404, "MANIFEST_UNKNOWN".to_owned()),
+                "{name}"
+            );
+        }
+        assert_eq!(status(&raw.send("HEAD", &path, &[], b"")), 404, "{name}");
+        assert_eq!(status(&raw.send("POST", &path, &[], b"")), 405, "{name}");
+    }
+    let mut refused = put(&raw, "-v1", bytes);
+    let text = refused.body_mut().read_to_string().unwrap();
+    assert!(text.contains("neither a tag nor a digest"), "{text}");
+    // Who may not push there is told that, and not how to do it right.
+    let foreign = raw.send("PUT", "bob/app/manifests/-v1", &[], b"{}");
+    assert_eq!(code(foreign), (403, "DENIED".to_owned()));
+    assert_eq!(status(&put(&raw, &"x".repeat(128), bytes)), 201);
+}
+
 /// The bytes alone do not say whether it is Docker's or OCI's: whoever has the digest goes by what was said first.
 #[test]
 fn a_manifest_keeps_the_type_that_it_came_with() {
