@@ -95,6 +95,17 @@ pub enum EngineError {
         #[source]
         source: RootPathError,
     },
+    /// The image has a file where an instance needs a directory, or above it.
+    #[error(
+        "{what} `{}` of the image is a file, or lies below one: name a directory in its Dockerfile, or leave that file out",
+        path.display()
+    )]
+    NotADirectory {
+        /// What says so: `WORKDIR`, `VOLUME`; or `directory` for one that every instance has.
+        what: &'static str,
+        /// In the image.
+        path: PathBuf,
+    },
     /// A file of the engine itself.
     #[error("{action} `{}`", path.display())]
     Files {

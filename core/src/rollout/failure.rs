@@ -25,6 +25,7 @@ pub(super) fn not_started(error: &EngineError) -> Failure {
         EngineError::ShuttingDown => "interrupted",
         EngineError::Resources { .. } => "limits_not_enforced",
         EngineError::NoVolumes { .. } => "volumes_not_possible",
+        EngineError::NotADirectory { .. } => "not_a_directory",
         _ => "start_failed",
     };
     plain(code, crate::chain(error))

@@ -90,6 +90,7 @@ macro_rules! conformance {
                 no_answer_at_all_is_a_time_out,
                 an_image_that_is_not_whole_any_more_is_told_and_changes_nothing,
                 the_server_holds_the_deadline,
+                a_working_directory_that_is_a_file_is_told_by_its_path_in_the_image,
                 a_failed_recreate_brings_the_old_release_back,
                 an_aborted_deployment_leaves_the_old_release,
             ],

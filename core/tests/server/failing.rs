@@ -4,7 +4,7 @@ use management_api::types::{Deployment, Failure};
 
 use crate::engine::Engine;
 use crate::harness::Server;
-use crate::image::push;
+use crate::image::{layer, push, registry};
 
 /// Deploys a good release, then one in `mode`; returns what became of it.
 fn deploy_bad(server: &Server, env: &[(&str, &str)]) -> (Deployment, Failure) {
@@ -96,6 +96,28 @@ pub(crate) fn an_image_that_is_not_whole_any_more_is_told_and_changes_nothing() 
     let failure = done.failure.unwrap();
     assert_eq!(failure.code, "image_not_found", "{failure:?}");
     assert!(failure.message.contains("push"), "{failure:?}");
+    assert_eq!(server.version().as_deref(), Some("good"));
+}
+
+#[test]
+pub(crate) fn a_working_directory_that_is_a_file_is_told_by_its_path_in_the_image() {
+    let server = Server::start();
+    push(&server, "local", "good", &[("VERSION", "good")]);
+    assert_eq!(server.deploy_and_wait("good").state, "succeeded");
+    let about = serde_json::json!({ "WorkingDir": "/app" });
+    registry(&server, "local").push_made("bad", &layer(), &[], &about);
+    let done = server.deploy_and_wait("bad");
+    assert_eq!(done.state, "rolled_back");
+    let failure = done.failure.unwrap();
+    assert_eq!(failure.code, "not_a_directory", "{failure:?}");
+    assert!(
+        failure
+            .message
+            .starts_with("WORKDIR `/app` of the image is a file"),
+        "{failure:?}"
+    );
+    let here = server.data().display().to_string();
+    assert!(!failure.message.contains(&here), "{failure:?}");
     assert_eq!(server.version().as_deref(), Some("good"));
 }
 

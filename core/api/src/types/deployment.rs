@@ -74,7 +74,7 @@ impl Deployment {
 pub struct Failure {
     /// `exited`, `killed`, `wrong_port`, `health_timeout`, `unhealthy`, `image_not_found`,
     /// `start_failed`, `no_port`, `port_taken`, `secret_unreadable`, `interrupted`, `aborted`, `deadline`, `analysis_failed`,
-    /// `release_command_failed`, `internal`.
+    /// `release_command_failed`, `not_a_directory`, `internal`.
     pub code: String,
     /// For people.
     pub message: String,

@@ -566,6 +566,10 @@ fn explain(spec: &InstanceSpec, error: &Error) -> EngineError {
     if let Some(user) = between(&said, "unable to find user ", ":") {
         return EngineError::UserNotFound { user };
     }
+    if let Some(path) = between(&said, "Cannot mkdir: ", " is not a directory") {
+        let (what, path) = ("WORKDIR", path.into());
+        return EngineError::NotADirectory { what, path };
+    }
     EngineError::launch(&spec.id, "start its container", said)
 }
 

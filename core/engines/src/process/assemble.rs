@@ -2,7 +2,7 @@
 //! every instance needs.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use oci::{
 
 use super::layers::Layers;
 use super::owner;
-use super::rootpath::{self, Last};
+use super::rootpath::{self, Last, RootPathError};
 use super::tree;
 use super::unpack::{Rules, UnpackError, Unpacker};
 use super::user;
@@ -31,6 +31,9 @@ const LAYERS: [&str; 4] = [
 ];
 /// What a gzip member begins with (RFC 1952); no tar archive does.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// What speaks of the directories that every instance is given; see [`EngineError::NotADirectory`].
+const EVERY: &str = "directory";
 
 /// What [`assemble`] has made.
 pub(super) struct Assembled {
@@ -246,9 +249,9 @@ fn complete(
         rules,
     };
     for path in ["/proc", "/dev", "/sys", "/etc"] {
-        skeleton.directory(Path::new(path))?;
+        skeleton.directory(EVERY, Path::new(path))?;
     }
-    let (tmp, made) = skeleton.directory(Path::new("/tmp"))?;
+    let (tmp, made) = skeleton.directory(EVERY, Path::new("/tmp"))?;
     if made {
         let open = Permissions::from_mode(0o1777);
         fs::set_permissions(&tmp, open).map_err(EngineError::files("open up", &tmp))?;
@@ -261,7 +264,7 @@ fn complete(
         .as_deref()
         .filter(|path| !path.is_empty())
     {
-        skeleton.directory(Path::new(path))?;
+        skeleton.directory("WORKDIR", Path::new(path))?;
     }
     for path in &config.volumes {
         skeleton.volume(Path::new(path), config.user.as_deref())?;
@@ -276,25 +279,36 @@ struct Skeleton<'a> {
 }
 
 impl Skeleton<'_> {
-    fn place(&self, path: &Path) -> Result<PathBuf, EngineError> {
-        rootpath::resolve(self.rootfs, path, Last::Follow).map_err(|source| EngineError::Skeleton {
-            image: self.image,
-            source,
+    /// The real place of what the image has at `path`, which `what` speaks of.
+    fn place(&self, what: &'static str, path: &Path) -> Result<PathBuf, EngineError> {
+        let place = rootpath::resolve(self.rootfs, path, Last::Follow);
+        place.map_err(|failed| match failed {
+            RootPathError::Io { source, .. } if source.kind() == ErrorKind::NotADirectory => {
+                not_a_directory(what, path)
+            }
+            source => EngineError::Skeleton {
+                image: self.image,
+                source,
+            },
         })
     }
 
     /// The real place of a directory, and whether it had to be made.
-    fn directory(&self, path: &Path) -> Result<(PathBuf, bool), EngineError> {
-        let place = self.place(path)?;
+    fn directory(&self, what: &'static str, path: &Path) -> Result<(PathBuf, bool), EngineError> {
+        let place = self.place(what, path)?;
         if place.is_dir() {
             return Ok((place, false));
         }
-        tree::make_open(&place).map_err(EngineError::files("create", &place))?;
-        Ok((place, true))
+        match tree::make_open(&place) {
+            Ok(()) => Ok((place, true)),
+            // where that lies on this machine is no help to whoever has made the image
+            Err(error) if is_in_the_way(&error) => Err(not_a_directory(what, path)),
+            Err(error) => Err(EngineError::files("create", &place)(error)),
+        }
     }
 
     fn file(&self, path: &Path) -> Result<(), EngineError> {
-        let place = self.place(path)?;
+        let place = self.place("file", path)?;
         if place.symlink_metadata().is_ok() {
             return Ok(());
         }
@@ -308,7 +322,7 @@ impl Skeleton<'_> {
 
     /// A volume that the image has no directory for belongs to the user who will write to it.
     fn volume(&self, path: &Path, user: Option<&str>) -> Result<(), EngineError> {
-        let (place, made) = self.directory(path)?;
+        let (place, made) = self.directory("VOLUME", path)?;
         if !made || !self.rules.keep_owners {
             return Ok(());
         }
@@ -317,5 +331,21 @@ impl Skeleton<'_> {
             return Ok(());
         };
         owner::give(&place, found.uid, found.gid).map_err(EngineError::files("own", &place))
+    }
+}
+
+/// Whether a file is where a directory was to be made, or above it.
+fn is_in_the_way(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory
+    )
+}
+
+/// A path is told as the image has it, from its root.
+fn not_a_directory(what: &'static str, path: &Path) -> EngineError {
+    EngineError::NotADirectory {
+        what,
+        path: Path::new("/").join(path),
     }
 }

@@ -349,6 +349,54 @@ async fn an_image_is_unpacked_once_and_kept_while_it_is_used() {
     bench.check_nothing_left();
 }
 
+/// Whoever has made the image knows its paths, and nothing of where it lies on this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_where_a_directory_must_be_is_told_by_its_path_in_the_image() {
+    let bench = Bench::new(IsolationMode::Off);
+    let mut layer = Layer::new();
+    layer.file("app/run", 0o755, b"");
+    layer.link(EntryType::Symlink, "link", "/app/run");
+    let layer = layer.tar();
+    let image = |run: RunConfig| {
+        let layers = [(Packing::Tar, layer.clone())];
+        images::push(&bench.store, &layers, run)
+    };
+    let in_directory = |path: &str| RunConfig {
+        working_dir: Some(path.to_owned()),
+        ..RunConfig::default()
+    };
+    let with_volume = RunConfig {
+        volumes: ["/app/run".to_owned()].into(),
+        ..RunConfig::default()
+    };
+    for (run, named) in [
+        (in_directory("/app/run"), "WORKDIR `/app/run` of the image"),
+        (in_directory("app/run"), "WORKDIR `/app/run` of the image"),
+        (
+            in_directory("/app/run/below/it"),
+            "WORKDIR `/app/run/below/it` of the image",
+        ),
+        (in_directory("/link"), "WORKDIR `/link` of the image"),
+        (with_volume, "VOLUME `/app/run` of the image"),
+    ] {
+        let told = chain(&bench.engine.prepare(&image(run)).await.unwrap_err());
+        assert!(told.starts_with(named), "{told}");
+        assert!(
+            told.contains("name a directory in its Dockerfile"),
+            "{told}"
+        );
+        assert!(!told.contains(&bench.mark()), "{told}");
+    }
+    let mut layer = Layer::new();
+    layer.file("tmp", 0o644, b"");
+    let told = chain(&unpack(&bench, vec![layer]).await.unwrap_err());
+    assert!(
+        told.starts_with("directory `/tmp` of the image is a file"),
+        "{told}"
+    );
+    bench.check_nothing_left();
+}
+
 /// An error with all of its causes.
 fn chain(error: &EngineError) -> String {
     let mut text = error.to_string();
