@@ -15,7 +15,7 @@ use tokio::sync::OwnedRwLockReadGuard;
 
 use super::extract::{Body, OptionalBody, Segments};
 use super::idempotency::{Scope, once};
-use super::{ApiError, tenants};
+use super::{ApiError, tenants, unknown};
 use crate::auth::Identity;
 use crate::deployments::{
     Capsule, Found, Kind, Refusal, Restorable, Strategy, capsule_of, check_group, group_of,
@@ -35,6 +35,7 @@ pub(super) async fn deploy(
     headers: HeaderMap,
     body: Body<DeployRequest>,
 ) -> Result<Response, ApiError> {
+    let warnings = unknown::in_deployment(&body.bytes)?;
     let scope = Scope {
         operation: "deploy",
         tenant: &tenant,
@@ -46,11 +47,12 @@ pub(super) async fn deploy(
         let hosts = app.registry_hosts(&headers);
         let force = body.value.force;
         let new = requested(&app, &tenant, actor, body.value, hosts, key).await?;
+        let new = NewDeployment { warnings, ..new };
         if !force && let Some(live) = unchanged(&app, &new).await? {
-            return Ok(already_live(&app, &live));
+            return Ok(already_live(&app, &live, new.warnings));
         }
         if !force && let Some(running) = on_its_way(&app, &new).await? {
-            return Ok(already_asked(&app, &running));
+            return Ok(already_asked(&app, &running, new.warnings));
         }
         let unchanged = if force {
             Unchanged::Restarts
@@ -71,6 +73,7 @@ pub(super) async fn rollback(
     headers: HeaderMap,
     OptionalBody(body): OptionalBody<RollbackRequest>,
 ) -> Result<Response, ApiError> {
+    let warnings = unknown::in_rollback(&body.bytes)?;
     let scope = Scope {
         operation: "rollback",
         tenant: &tenant,
@@ -112,6 +115,7 @@ pub(super) async fn rollback(
             restores: Some(target.restores.unwrap_or(target.number)),
             actor,
             source: target.source,
+            warnings,
             key,
         };
         begin(&app, new, Unchanged::RunsOn, keeping).await
@@ -196,6 +200,7 @@ async fn requested(
         restores: None,
         actor,
         source: request.source,
+        warnings: Vec::new(),
         key,
     })
 }
@@ -323,8 +328,15 @@ async fn begin(
 ) -> Result<StoredAnswer, ApiError> {
     let tenant = new.tenant.clone();
     let url = app.tenants.url(&tenant);
-    let owner = tenant.clone();
-    let answer = move |number| accepted(&owner, number, url);
+    let (owner, warnings) = (tenant.clone(), new.warnings.clone());
+    let answer = move |number| {
+        let answer = DeployAnswer {
+            app_url: url,
+            warnings,
+            ..deploying(number)
+        };
+        accepted(&owner, number, answer)
+    };
     let (platform, stored) = (App::clone(app), answer.clone());
     let begin = async move {
         let row = platform.store.begin_deployment(new, stored).await?;
@@ -382,39 +394,40 @@ fn needs_operator(number: u64) -> ApiError {
     )
 }
 
-fn accepted(tenant: &str, number: u64, app_url: Option<String>) -> StoredAnswer {
-    deploying(tenant, number, app_url, None)
-}
-
-fn already_asked(app: &App, running: &DeploymentRow) -> StoredAnswer {
-    let (tenant, number) = (&running.tenant, running.number);
-    let message = "this very release was on its way already".to_owned();
-    deploying(tenant, number, app.tenants.url(tenant), Some(message))
-}
-
-fn deploying(
-    tenant: &str,
-    number: u64,
-    app_url: Option<String>,
-    message: Option<String>,
-) -> StoredAnswer {
-    let answer = DeployAnswer {
+/// The answer to whoever has asked for a deployment that goes on.
+fn deploying(number: u64) -> DeployAnswer {
+    DeployAnswer {
         status: "deploying".to_owned(),
-        app_url,
-        message,
+        app_url: None,
+        message: None,
         deployment: Some(number),
         unchanged: false,
-    };
+        warnings: Vec::new(),
+    }
+}
+
+fn accepted(tenant: &str, number: u64, answer: DeployAnswer) -> StoredAnswer {
     stored(202, Some(paths::deployment(tenant, number)), answer)
 }
 
-fn already_live(app: &App, live: &DeploymentRow) -> StoredAnswer {
+fn already_asked(app: &App, running: &DeploymentRow, warnings: Vec<String>) -> StoredAnswer {
+    let answer = DeployAnswer {
+        app_url: app.tenants.url(&running.tenant),
+        message: Some("this very release was on its way already".to_owned()),
+        warnings,
+        ..deploying(running.number)
+    };
+    accepted(&running.tenant, running.number, answer)
+}
+
+fn already_live(app: &App, live: &DeploymentRow, warnings: Vec<String>) -> StoredAnswer {
     let answer = DeployAnswer {
         status: "deployed".to_owned(),
         app_url: app.tenants.url(&live.tenant),
         message: Some(format!("deployment {} runs this very release", live.number)),
         deployment: Some(live.number),
         unchanged: true,
+        warnings,
     };
     stored(200, None, answer)
 }

@@ -26,6 +26,7 @@ mod secrets;
 mod standby;
 mod tenants;
 mod tokens;
+mod unknown;
 mod volumes;
 mod wire;
 

@@ -62,6 +62,8 @@ pub(crate) struct NewDeployment {
     pub(crate) restores: Option<u64>,
     pub(crate) actor: Actor,
     pub(crate) source: Option<Source>,
+    /// What of the request is left unheeded, each an event of its own.
+    pub(crate) warnings: Vec<String>,
     /// The key whose answer is to be written together with the deployment.
     pub(crate) key: Option<IdempotencyKey>,
 }
@@ -148,7 +150,9 @@ impl Store {
         self.write(move |transaction| {
             let number = insert(transaction, &new)?;
             let message = format!("requested by {}", new.actor.name);
-            events::append(transaction, &new.tenant, number, State::Requested, &message)?;
+            for message in std::iter::once(&message).chain(&new.warnings) {
+                events::append(transaction, &new.tenant, number, State::Requested, message)?;
+            }
             audit::append(transaction, &new.actor, &Entry::begun(&new, number))?;
             if let Some(key) = &new.key {
                 idempotency::finish(transaction, key, &answer(number))?;
@@ -550,6 +554,7 @@ pub(crate) mod fixtures {
             restores: None,
             actor: Actor::named("ci"),
             source: None,
+            warnings: Vec::new(),
             key: None,
         }
     }

@@ -3,7 +3,9 @@
 use management_api::client::ApiError;
 use management_api::types::{DeployRequest, NewTenant, SecretsRequest};
 
-use crate::harness::{Server, get, health, key, until};
+use serde_json::Value;
+
+use crate::harness::{BOUND, Server, agent, get, health, key, until};
 use crate::image::push;
 
 #[test]
@@ -119,6 +121,50 @@ fn the_very_same_release_is_not_deployed_again() {
     let answer = server.deploy(&forced);
     assert_eq!((answer.unchanged, answer.deployment), (false, Some(3)));
     assert_eq!(server.wait(3).state, "succeeded");
+}
+
+#[test]
+fn unknown_fields_are_told_and_slips_of_known_ones_refused() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[]);
+    let ask = |field: &str| -> (u16, Value) {
+        let mut request = serde_json::to_value(server.request("v1")).unwrap();
+        request[field] = "canary".into();
+        let answer = agent()
+            .post(format!("{}/api/v1/tenants/local/deploy", server.url))
+            .header("authorization", format!("Bearer {}", server.token()))
+            .send(request.to_string());
+        let mut answer = answer.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.body_mut().read_json().unwrap(),
+        )
+    };
+    let (status, refused) = ask("stratgy");
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (400, &"invalid_request".into())
+    );
+    assert_eq!(
+        refused["error"]["message"],
+        "unknown field `stratgy`: did you mean `strategy`?"
+    );
+    // Clients of the contract may know more than this server.
+    let warnings = serde_json::json!(["unknown field `region` was ignored"]);
+    let (status, answer) = ask("region");
+    assert_eq!((status, &answer["data"]["warnings"]), (202, &warnings));
+    assert_eq!(server.wait(1).state, "succeeded");
+    let (status, again) = ask("region");
+    assert_eq!((status, &again["data"]["unchanged"]), (200, &true.into()));
+    assert_eq!(again["data"]["warnings"], warnings);
+    let events = server.client().deployment_events("local", 1, 0, BOUND);
+    let told: Vec<String> = events
+        .unwrap()
+        .map(|event| event.unwrap().message)
+        .collect();
+    assert_eq!(told[1], "unknown field `region` was ignored", "{told:?}");
+    let plain = server.deploy(&server.request("v1"));
+    assert_eq!(plain.warnings, Vec::<String>::new());
 }
 
 #[test]

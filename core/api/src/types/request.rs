@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{HealthCheck, Route, Service};
 
-/// `POST …/deploy`. Only `image` belongs to the contract; the rest is *ours*.
+/// `POST …/deploy`. Only `image` belongs to the contract; the rest is *ours*. A field that is not here is ignored, which the
+/// answer's `warnings` say; one that is a letter or two away from one that is here is refused.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployRequest {
     /// `registry/repository:tag` or `registry/repository@sha256:…`.
@@ -232,9 +233,12 @@ pub struct DeployAnswer {
     /// *Ours*: the very same release is live and healthy; nothing was begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
+    /// *Ours*: what of the request was left unheeded, for people: fields that the server does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
-/// *Ours*: body of `POST …/rollback`.
+/// *Ours*: body of `POST …/rollback`. Unknown fields are as in [`DeployRequest`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RollbackRequest {
     /// Number or tag of the deployment to restore; the last good one before the live one when

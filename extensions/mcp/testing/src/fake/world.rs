@@ -189,6 +189,7 @@ pub(super) fn answer(status: &str, app_url: Option<String>, number: u64) -> Depl
         message: None,
         deployment: Some(number),
         unchanged: status == "deployed",
+        warnings: Vec::new(),
     }
 }
 
