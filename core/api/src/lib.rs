@@ -9,4 +9,5 @@ pub mod client;
 pub mod error;
 pub mod events;
 pub mod paths;
+pub mod tag;
 pub mod types;

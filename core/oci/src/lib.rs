@@ -12,6 +12,7 @@ pub mod media_type;
 mod push;
 mod reference;
 mod store;
+mod tags;
 
 pub use client::{
     Answer, BlobSource, BlobState, CallSite, Client, ClientError, ClientOptions, Counters,
@@ -27,3 +28,4 @@ pub use store::{
     BlobWriter, Collected, Collecting, Content, Files, Hold, Holdings, Inventory, Linked, Manifest,
     Manifests, Parts, STORE_LAYOUT, Store, StoreError, Surplus,
 };
+pub use tags::latest_tags;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use management_api::tag::is_service_name;
 use management_api::types::{
     self as wire, DeployRequest, HealthCheck, Probe, ProbeKind, Protocol, Route,
 };
@@ -18,7 +19,6 @@ use super::service::{APP, Group, Service, has_output, in_order};
 /// Of one release.
 const MAX_SERVICES: usize = 32;
 const MAX_ROUTES: usize = 128;
-const MAX_NAME: usize = 30;
 /// Of one service.
 const MAX_VOLUMES: usize = 16;
 /// How long a program that listens nowhere must have run before it counts as well.
@@ -89,17 +89,11 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 }
 
 fn check_is_name(section: &str, name: &str) -> Result<(), Refusal> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let sound = (1..=MAX_NAME).contains(&name.len())
-        && name.chars().all(allowed)
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && !name.ends_with('-')
-        && !name.contains("--");
-    if sound {
+    if is_service_name(name) {
         return Ok(());
     }
     Err(Refusal::invalid(format!(
-        "{section}.{name}: a name is 1 to {MAX_NAME} lower-case letters, digits and single dashes between them, and begins \
+        "{section}.{name}: a name is 1 to 30 lower-case letters, digits and single dashes between them, and begins \
          with a letter"
     )))
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use oci::{Digest, ParseReferenceError, Reference, Repository, Tag};
+use management_api::tag::is_of_a_release;
+use oci::{Digest, ParseReferenceError, Reference, Repository, Tag, latest_tags};
 
 use super::Refusal;
 
-/// How many known tags a refusal lists.
+/// How many known releases a refusal lists.
 const TAGS_LISTED: usize = 5;
 
 /// An image that is there.
@@ -116,13 +117,15 @@ fn check_expected(found: &Resolved, expected: Option<&str>, image: &str) -> Resu
 }
 
 fn unknown_tag(store: &oci::Store, repository: &Repository, tag: &Tag) -> Refusal {
-    let mut known: Vec<_> = store.tags(repository).unwrap_or_default();
-    known.sort_by(|a, b| b.as_str().cmp(a.as_str()));
-    let listed: Vec<_> = known.iter().take(TAGS_LISTED).map(Tag::as_str).collect();
+    let all = store.tags(repository).unwrap_or_default();
+    let latest = latest_tags(&all, TAGS_LISTED, |tag, all| {
+        is_of_a_release(tag, |other| all.contains(other))
+    });
+    let listed: Vec<_> = latest.map(Tag::as_str).collect();
     let hint = if listed.is_empty() {
-        "it holds no tags yet".to_owned()
+        "it holds no release yet".to_owned()
     } else {
-        format!("latest known tags: {}", listed.join(", "))
+        format!("the latest releases are {}", listed.join(", "))
     };
     Refusal::ImageNotFound(format!(
         "the registry holds no tag {:?} in {}; {hint}",

@@ -168,6 +168,33 @@ fn unknown_fields_are_told_and_slips_of_known_ones_refused() {
 }
 
 #[test]
+fn a_tag_that_is_not_there_is_answered_with_the_latest_releases_alone() {
+    let server = Server::start();
+    let digest = push(&server, "local", "v9", &[]);
+    let papers = digest.replace(':', "-");
+    for tag in [
+        "v10",
+        "api-v9",
+        "api-v10",
+        "zz-top-v10",
+        &papers,
+        &format!("{papers}.sig"),
+    ] {
+        push(&server, "local", tag, &[]);
+    }
+    let unknown = server
+        .client()
+        .deploy("local", &server.request("v11"), &key(), false);
+    let told = format!("{:?}", unknown.unwrap_err());
+    assert!(told.contains("image_not_found"), "{told}");
+    assert!(told.contains("the latest releases are v10, v9"), "{told}");
+    assert!(
+        !told.contains("api-") && !told.contains("zz-top") && !told.contains(&papers),
+        "{told}"
+    );
+}
+
+#[test]
 fn what_cannot_be_deployed_is_refused_with_a_reason() {
     let server = Server::start();
     let digest = push(&server, "local", "v1", &[]);

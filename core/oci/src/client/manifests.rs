@@ -1,5 +1,6 @@
 //! Manifests and tags.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -16,6 +17,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::manifest::Descriptor;
 use crate::media_type;
 use crate::reference::{Repository, Tag};
+use crate::tags::latest_tags;
 
 /// What the specification asks registries to accept at least, and what they accept at most.
 const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
@@ -190,23 +192,15 @@ impl Client {
         Ok(tags)
     }
 
-    /// The last `count` tags that are wanted, newest first; `wanted` is asked of each, and is shown all of them. Numbers
-    /// within tags compare as numbers, so that `deploy-<unix time>-<sha>` and `v1.10` sort by age.
+    /// The last `count` tags that are wanted, newest first; see [`latest_tags`].
     pub fn latest_tags(
         &self,
         repository: &Repository,
         count: usize,
-        wanted: impl Fn(&Tag, &[Tag]) -> bool,
+        wanted: impl Fn(&str, &HashSet<&str>) -> bool,
     ) -> Result<Vec<Tag>, ClientError> {
         let all = self.list_tags(repository)?;
-        let mut tags: Vec<Tag> = all
-            .iter()
-            .filter(|tag| wanted(tag, &all))
-            .cloned()
-            .collect();
-        tags.sort_by_cached_key(|tag| std::cmp::Reverse(natural_key(tag.as_str())));
-        tags.truncate(count);
-        Ok(tags)
+        Ok(latest_tags(&all, count, wanted).cloned().collect())
     }
 
     fn tags_page(
@@ -298,26 +292,6 @@ fn next_link(value: &str) -> Option<&str> {
     })
 }
 
-/// Splits into words and numbers; a number is compared by its length without zeros, then its digits.
-fn natural_key(text: &str) -> Vec<(usize, String)> {
-    let mut parts: Vec<(usize, String)> = Vec::new();
-    let mut digits = false;
-    for character in text.chars() {
-        if parts.is_empty() || digits != character.is_ascii_digit() {
-            parts.push((0, String::new()));
-        }
-        digits = character.is_ascii_digit();
-        if let Some((length, part)) = parts.last_mut() {
-            if digits && part == "0" {
-                part.clear();
-            }
-            part.push(character);
-            *length = if digits { part.len() } else { 0 };
-        }
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,28 +305,5 @@ mod tests {
         assert_eq!(next_link(r"</a>; rel=prev, </b>; rel=next"), Some("/b"));
         assert_eq!(next_link("</a>; rel=prev"), None);
         assert_eq!(next_link("nonsense"), None);
-    }
-
-    #[test]
-    fn tags_sort_by_their_numbers() {
-        let mut tags = vec![
-            "v1.10",
-            "v1.9",
-            "deploy-1700000000-a",
-            "v1.2",
-            "deploy-999999999-b",
-        ];
-        tags.sort_by_key(|tag| natural_key(tag));
-        assert_eq!(
-            tags,
-            [
-                "deploy-999999999-b",
-                "deploy-1700000000-a",
-                "v1.2",
-                "v1.9",
-                "v1.10"
-            ]
-        );
-        assert!(natural_key("a007") < natural_key("a8"));
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn tags_are_listed(address: &str) {
     let tags = client.list_tags(&name).unwrap();
     assert_eq!(tags.len(), 4);
     let latest = client
-        .latest_tags(&name, 1, |tag, _| tag.as_str().starts_with("deploy-"))
+        .latest_tags(&name, 1, |tag, _| tag.starts_with("deploy-"))
         .unwrap();
     assert_eq!(latest, [tag("deploy-10-b")]);
     assert!(

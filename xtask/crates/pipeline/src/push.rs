@@ -1,5 +1,6 @@
 //! The registry: credentials for it, what it holds, sending an image to it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use deploy_config::Settings;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::plan::Plan;
-use deploy_plan::tag;
+use management_api::tag;
 use management_api::types::RegistryToken;
 use oci::{
     Ahead, BlobSource, BlobState, Client, ClientError, ClientOptions, Credentials, Descriptor,
@@ -152,11 +153,8 @@ pub fn verify(
         return Ok(descriptor.digest);
     }
     // A registry that does not list tags still said clearly that this one is not there.
-    let of_releases = |tag: &Tag, all: &[Tag]| {
-        tag::is_of_a_release(tag.as_str(), |other| {
-            all.iter().any(|tag| tag.as_str() == other)
-        })
-    };
+    let of_releases =
+        |tag: &str, all: &HashSet<&str>| tag::is_of_a_release(tag, |other| all.contains(other));
     let latest = client
         .latest_tags(&destination.repository, LATEST, of_releases)
         .unwrap_or_default();
