@@ -258,6 +258,12 @@ fn shown(row: &Row) -> Result<AuditRow, StoreError> {
     })
 }
 
+/// Reads what a deployment was asked for with. It looks at rows of its tenant alone: once for each tenant, as `verify` does it, that is
+/// a look at each row at most once, and the check of the chain has read them all by then. An index by deployment would
+/// save a part of that, and be written to with every row.
+const ASKED: &str = "SELECT details FROM audit
+    WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1";
+
 /// The fingerprint of the release that a deployment was asked for with.
 pub(super) fn release_of(
     transaction: &Transaction<'_>,
@@ -266,8 +272,7 @@ pub(super) fn release_of(
 ) -> Result<Option<String>, StoreError> {
     let asked = [Action::Deploy.as_str(), Action::Rollback.as_str()];
     let details: Option<String> = transaction.optional(
-        "SELECT details FROM audit
-         WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1",
+        ASKED,
         params![tenant, signed(deployment), asked[0], asked[1]],
         |row| Ok(row.get(0)?),
     )?;
