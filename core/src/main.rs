@@ -20,6 +20,7 @@ mod logging;
 mod logs;
 mod metrics;
 mod origin;
+mod pace;
 mod platform;
 mod ports;
 mod rekey;

@@ -23,6 +23,7 @@ use crate::files;
 use crate::http::Limiter;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
+use crate::pace::Pace;
 use crate::retention::{CollectError, Collector};
 use crate::rollout::{LeftRunning, Release, Unchanged};
 use crate::settings::Settings;
@@ -41,6 +42,8 @@ const BIND_TRIES: u32 = 300;
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 /// A server that is started anew every few minutes collects as well, but not while it starts.
 const FIRST_COLLECTION: Duration = Duration::from_mins(5);
+/// From one look at all images to the next one, while a deployment follows the other.
+pub(crate) const TIDY_REST: Duration = Duration::from_secs(30);
 /// For the requests on a deleted tenant's URL.
 const DELETE_GRACE: Duration = Duration::from_secs(5);
 
@@ -62,6 +65,8 @@ pub(crate) struct Platform {
     pub(crate) metrics: Metrics,
     /// Held by many while a deployment looks for its image and begins, by one while images are collected.
     pub(crate) keeping: Arc<RwLock<()>>,
+    /// When all that there is may be looked at again after deployments.
+    pub(crate) tidying: Pace,
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
     /// Cancelled when the server is to end.
@@ -239,19 +244,38 @@ impl Platform {
     }
 
     /// Frees what no rollback within the configured window needs, and measures what is left.
-    pub(crate) async fn tidy(&self, tenant: &str) {
-        if let Err(error) = self.free_unpacked(None).await {
-            tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
-        }
+    /// The tenant's own at once. What is a look at all that there is, of all tenants, is done at once too, and again no sooner than
+    /// [`TIDY_REST`] later, however many deployments there are.
+    pub(crate) async fn tidy(self: &Arc<Self>, tenant: &str) {
         if let Err(error) = self.prune_logs(tenant).await {
             tracing::warn!(error = %crate::chain(&error), "old logs were not removed");
+        }
+        self.measure_volumes(tenant).await;
+        // Whoever waits for the next round is no deployment any more.
+        let app = App::clone(self);
+        self.tasks.spawn(async move {
+            let round = tokio::select! {
+                // One that need not be waited for comes about although the server ends.
+                biased;
+                round = app.tidying.round() => round,
+                // The next server does it after its first deployment, or when it collects.
+                () = app.shutdown.cancelled() => None,
+            };
+            if let Some(_round) = round {
+                app.tidy_all().await;
+            }
+        });
+    }
+
+    async fn tidy_all(&self) {
+        if let Err(error) = self.free_unpacked(None).await {
+            tracing::warn!(error = %crate::chain(&error), "unpacked images were not freed");
         }
         let blobs = self.images.root().join("blobs");
         let work = tokio::task::spawn_blocking(move || folder_size(&blobs));
         if let Ok(size) = work.await {
             self.metrics.set_registry_bytes(size);
         }
-        self.measure_volumes(tenant).await;
     }
 
     /// Removes images, versions of secrets and logs that nothing needs any more, or says what would go. One at a time.

@@ -19,7 +19,8 @@ use crate::data_dir::{DataDir, ServerFile, start_time_ticks};
 use crate::files;
 use crate::http::{Limiter, Listener, router};
 use crate::metrics::Metrics;
-use crate::platform::{App, Platform, collect_regularly};
+use crate::pace::Pace;
+use crate::platform::{App, Platform, TIDY_REST, collect_regularly};
 use crate::ports::reachable;
 use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
@@ -294,6 +295,7 @@ async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyh
         tenants: Tenants::default(),
         metrics: Metrics::new(),
         keeping: Arc::default(),
+        tidying: Pace::new(TIDY_REST),
         listen: listener.address(),
         shutdown,
         tasks: TaskTracker::new(),

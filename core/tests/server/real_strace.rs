@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Server, agent};
+use crate::harness::{Server, agent, get, until};
 use crate::image::push;
 
 const REQUESTS: u64 = 300;
@@ -87,6 +87,49 @@ fn serving() -> Server {
     push(&server, "local", "one", &[("VERSION", "one")]);
     server.deploy_and_wait("one");
     server
+}
+
+/// How large the registry is, and whose unpacked images go, is a look at what all tenants have: not each deployment takes one.
+#[test]
+fn deployments_in_a_row_look_once_at_what_all_tenants_have() {
+    const OTHERS: u64 = 2000;
+    const DEPLOYMENTS: u64 = 6;
+    let server = Server::start();
+    for version in 0..DEPLOYMENTS {
+        let version = version.to_string();
+        push(
+            &server,
+            "local",
+            &format!("v{version}"),
+            &[("VERSION", &version)],
+        );
+    }
+    let blobs = server.data().join("registry/blobs/sha256");
+    for other in 0..OTHERS {
+        fs::write(blobs.join(format!("{other:064x}")), [0; 7]).unwrap();
+    }
+    let measured = || {
+        let metrics = get(&format!("{}/metrics", server.url)).unwrap();
+        let mut lines = metrics.lines();
+        lines.find_map(|line| {
+            line.strip_prefix("systemprompt_registry_bytes ")?
+                .parse::<u64>()
+                .ok()
+        })
+    };
+    let calls = counted(server.pid(), || {
+        for version in 0..DEPLOYMENTS {
+            server.deploy_and_wait(&format!("v{version}"));
+        }
+        until("the registry is measured", || {
+            measured().filter(|bytes| *bytes >= 7 * OTHERS)
+        });
+    });
+    let names = ["stat", "lstat", "newfstatat", "statx"];
+    let looks: u64 = names.iter().filter_map(|name| calls.get(*name)).sum();
+    println!("{looks} looks at files");
+    // The deployments themselves look at about 300 each. A machine may be so slow that there is a second time.
+    assert!((OTHERS..3 * OTHERS).contains(&looks), "{calls:?}");
 }
 
 /// The system calls of a process, with all its threads, while `work` is done.

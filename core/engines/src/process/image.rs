@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use oci::{Digest, RunConfig, Store};
@@ -73,6 +74,8 @@ pub(crate) struct Images {
     layers: Layers,
     /// Held by whoever unpacks; layers are removed when nobody does.
     unpacking: RwLock<()>,
+    /// Whether there may be layers that no image has: of one that was removed, or was not unpacked to its end.
+    may_be_loose: AtomicBool,
     /// One lock a digest: whoever comes second waits and finds the work done.
     busy: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     used: Mutex<HashMap<Digest, usize>>,
@@ -120,6 +123,8 @@ impl Images {
             rules,
             layers,
             unpacking: RwLock::default(),
+            // an earlier server may have been killed over either
+            may_be_loose: AtomicBool::new(true),
             busy: Mutex::default(),
             used: Mutex::default(),
         }
@@ -154,6 +159,7 @@ impl Images {
 
     /// Removes what is neither in `keep` nor in use, and returns the bytes freed.
     pub(crate) async fn retain(self: &Arc<Self>, keep: &[Digest]) -> Result<u64, EngineError> {
+        let keep: HashSet<&Digest> = keep.iter().collect();
         let mut freed = 0;
         for digest in self.unpacked()? {
             if keep.contains(&digest) || self.in_use(&digest) {
@@ -177,11 +183,23 @@ impl Images {
         Ok(freed + work.await.map_err(|_| EngineError::ShuttingDown)??)
     }
 
-    /// Removes the layers that no unpacked image has. While one is being unpacked it is left to the next time.
+    /// Removes the layers that no unpacked image has. While one is being unpacked it is left to the next time. Where there can be
+    /// none of them, no record of an image is read: there may be thousands.
     fn retain_layers(&self) -> Result<u64, EngineError> {
         let Ok(_nobody) = self.unpacking.try_write() else {
             return Ok(0);
         };
+        if !self.may_be_loose.swap(false, Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let freed = self.free_loose_layers();
+        if freed.is_err() {
+            self.may_be_loose.store(true, Ordering::Relaxed);
+        }
+        freed
+    }
+
+    fn free_loose_layers(&self) -> Result<u64, EngineError> {
         let mut used = HashSet::new();
         for digest in self.unpacked()? {
             let record = self.record(&digest);
@@ -282,6 +300,7 @@ impl Images {
             made = self.unpack_into(&scratch, digest);
         }
         if made.is_err() {
+            self.may_be_loose.store(true, Ordering::Relaxed);
             // the error of the unpacking is the one to tell
             let _ = tree::remove(&scratch);
         }
@@ -321,6 +340,7 @@ impl Images {
         let bytes = tree::unshared_size(&place).map_err(EngineError::files("measure", &place))?;
         let scratch = self.scratch.join(format!("removed-{}", digest.hex()));
         clear(&scratch)?;
+        self.may_be_loose.store(true, Ordering::Relaxed);
         fs::rename(&place, &scratch).map_err(EngineError::files("rename", &place))?;
         clear(&scratch)?;
         Ok(bytes)

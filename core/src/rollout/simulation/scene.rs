@@ -17,7 +17,8 @@ use crate::deployments::{Capsule, Group, Service, Strategy, capsule_fixture, set
 use crate::engine::AnyEngine;
 use crate::http::Limiter;
 use crate::metrics::Metrics;
-use crate::platform::{App, Platform};
+use crate::pace::Pace;
+use crate::platform::{App, Platform, TIDY_REST};
 use crate::rollout::instances::Adopted;
 use crate::rollout::{finish_interrupted, restore_live};
 use crate::settings::Settings;
@@ -74,6 +75,7 @@ pub(crate) fn platform_on(data: &Path, store: &Store, engine: AnyEngine) -> App 
         tenants: Tenants::default(),
         metrics: Metrics::new(),
         keeping: Arc::default(),
+        tidying: Pace::new(TIDY_REST),
         listen: ([127, 0, 0, 1], 0).into(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
