@@ -86,32 +86,32 @@ mod tests {
 
     /// Somebody changes something and asks; each round sees all that was changed before it began.
     #[derive(Default)]
-    struct Seen {
+    struct World {
         changes: AtomicU32,
-        seen: AtomicU32,
+        told: AtomicU32,
         rounds: AtomicU32,
     }
 
-    async fn ask(pace: Arc<Pace>, world: Arc<Seen>, work: Duration) {
+    async fn ask(pace: Arc<Pace>, world: Arc<World>, work: Duration) {
         world.changes.fetch_add(1, Ordering::Relaxed);
         if let Some(_round) = pace.round().await {
             let changes = world.changes.load(Ordering::Relaxed);
             tokio::time::sleep(work).await;
-            world.seen.fetch_max(changes, Ordering::Relaxed);
+            world.told.fetch_max(changes, Ordering::Relaxed);
             world.rounds.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// `asked` ask, `apart` from each other, for work that takes so long. Says how many rounds there were.
     async fn rounds(asked: u32, apart: Duration, work: Duration) -> u32 {
-        let (pace, world) = (Arc::new(Pace::new(REST)), Arc::new(Seen::default()));
+        let (pace, world) = (Arc::new(Pace::new(REST)), Arc::new(World::default()));
         let mut all = JoinSet::new();
         for _ in 0..asked {
             all.spawn(ask(Arc::clone(&pace), Arc::clone(&world), work));
             tokio::time::sleep(apart).await;
         }
         all.join_all().await;
-        assert_eq!(world.seen.load(Ordering::Relaxed), asked, "a wish was lost");
+        assert_eq!(world.told.load(Ordering::Relaxed), asked, "a wish was lost");
         world.rounds.load(Ordering::Relaxed)
     }
 

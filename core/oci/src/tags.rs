@@ -7,11 +7,11 @@ use crate::reference::Tag;
 
 /// The last `count` tags that are wanted, newest first; `wanted` is asked of each, and is shown all of them. Numbers
 /// within tags compare as numbers, so that `deploy-<unix time>-<sha>` and `v1.10` sort by age.
-pub fn latest_tags<'t>(
-    all: &'t [Tag],
+pub fn latest_tags(
+    all: &[Tag],
     count: usize,
     wanted: impl Fn(&str, &HashSet<&str>) -> bool,
-) -> impl Iterator<Item = &'t Tag> {
+) -> impl Iterator<Item = &Tag> {
     let names: HashSet<&str> = all.iter().map(Tag::as_str).collect();
     let wanted = all.iter().filter(|tag| wanted(tag.as_str(), &names));
     let mut tags: Vec<&Tag> = wanted.collect();

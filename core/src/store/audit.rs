@@ -259,7 +259,7 @@ fn shown(row: &Row) -> Result<AuditRow, StoreError> {
 }
 
 /// Reads what a deployment was asked for with. It looks at rows of its tenant alone: once for each tenant, as `verify` does it, that is
-/// a look at each row at most once, and the check of the chain has read them all by then. An index by deployment would
+/// a look at each row at most once (in PostgreSQL too), and the check of the chain has read them all by then. An index by deployment would
 /// save a part of that, and be written to with every row.
 const ASKED: &str = "SELECT details FROM audit
     WHERE tenant = ?1 AND deployment = ?2 AND action IN (?3, ?4) ORDER BY seq LIMIT 1";

@@ -1,5 +1,6 @@
 //! What is kept, what goes, and what a rollback says to what has gone.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,6 +149,36 @@ fn what_is_beyond_the_window_goes_and_says_so() {
             ("retention.collect", "operator")
         ]
     );
+}
+
+/// The look that one deployment waits for in vain, because its server ends, the next one's first deployment takes.
+#[test]
+fn what_falls_out_of_the_window_goes_when_a_deployment_ends_and_a_rollback_finds_the_rest() {
+    let images = |server: &Server| -> BTreeSet<String> {
+        let images = fs::read_dir(server.data().join("engine/images")).unwrap();
+        let names = images.map(|image| image.unwrap().file_name().into_string().unwrap());
+        names
+            .map(|name| name.replace("sha256-", "sha256:"))
+            .collect()
+    };
+    let server = Server::start_with("[limits]\nmax_deployments_kept = 2\n");
+    let release = |server: &Server, version: &str| {
+        let digest = push(server, "local", version, &[("VERSION", version)]);
+        assert_eq!(server.deploy_and_wait(version).state, "succeeded");
+        digest
+    };
+    let all = ["v1", "v2", "v3"].map(|version| release(&server, version));
+    // The first deployment has had its look; the next one is half a minute away, or was just now.
+    let found = images(&server);
+    assert!(all[1..].iter().all(|image| found.contains(image)));
+    let server = server.kill_and_restart();
+    let newest = release(&server, "v4");
+    let kept = BTreeSet::from([all[2].clone(), newest]);
+    until("the others go", || (images(&server) == kept).then_some(()));
+    let number = roll_back(&server, None).unwrap();
+    assert_eq!(server.wait(number).state, "succeeded");
+    assert_eq!(server.version().as_deref(), Some("v3"));
+    assert_eq!(images(&server), kept);
 }
 
 #[test]
