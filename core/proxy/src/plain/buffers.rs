@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ends_keeps_none() {
+    fn a_thread_may_end_with_memory_that_it_has_kept() {
         let ended = std::thread::spawn(|| drop(Buffers::take()));
         ended.join().expect("no panic");
     }

@@ -289,7 +289,8 @@ impl<S: ClientStream> Connection<S> {
         let _ = self.guard.wait(until, shutdown).await;
     }
 
-    /// Sends the client what has been written; `is_last` when the connection ends after it. Each part that it takes is progress, over a slow line too.
+    /// Sends the client what has been written; `is_last` when the connection ends after it. Each part that it takes is
+    /// progress, over a slow line too.
     async fn flush(&mut self, is_last: bool) -> Result<(), Ended> {
         let (out, stream) = (&self.buffers.out, &mut self.stream);
         let limit = self.forwarder.settings.take_timeout;

@@ -598,6 +598,12 @@ impl Data {
     }
 }
 
+fn push_blobs(raw: &Raw, data: &Data) {
+    for (digest, bytes) in &data.blobs {
+        assert_eq!(status(&push(raw, Way::PostPut, digest, bytes)), 201);
+    }
+}
+
 fn put(raw: &Raw, target: &str, bytes: &[u8]) -> Response<Body> {
     let written: Value = serde_json::from_slice(bytes).unwrap();
     let media_type = written["mediaType"].as_str().unwrap();
@@ -756,9 +762,7 @@ fn wrong_addresses_of_manifests_are_refused() {
     let raw = raw();
     let mut data = Data::default();
     data.image(1);
-    for (digest, bytes) in &data.blobs {
-        assert_eq!(status(&push(&raw, Way::PostPut, digest, bytes)), 201);
-    }
+    push_blobs(&raw, &data);
     let (digest, bytes) = &data.manifests[0];
     for algorithm in Algorithm::ALL {
         let other = Digest::by(algorithm, b"other");
@@ -790,9 +794,7 @@ fn names_that_are_neither_tag_nor_digest_take_no_manifest_and_have_none() {
     let raw = raw();
     let mut data = Data::default();
     data.image(1);
-    for (digest, bytes) in &data.blobs {
-        assert_eq!(status(&push(&raw, Way::PostPut, digest, bytes)), 201);
-    }
+    push_blobs(&raw, &data);
     let (_, bytes) = &data.manifests[0];
     let long = "x".repeat(129);
     for name in [
@@ -836,9 +838,7 @@ fn a_manifest_keeps_the_type_that_it_came_with() {
     let raw = raw();
     let mut data = Data::default();
     let parts = data.parts(1, 1, media_type::OCI_LAYER);
-    for (digest, bytes) in &data.blobs {
-        assert_eq!(status(&push(&raw, Way::PostPut, digest, bytes)), 201);
-    }
+    push_blobs(&raw, &data);
     let mut untyped = json!({ "schemaVersion": 2 });
     untyped["config"] = parts["config"].clone();
     untyped["layers"] = parts["layers"].clone();
