@@ -220,6 +220,11 @@ impl Tenant {
         self.inner().traffic.stop(services)
     }
 
+    /// See [`Traffic::suspend`]. The end of the rollout is the end of waiting, too.
+    pub(crate) fn suspend_traffic(&self, services: &BTreeSet<String>) -> Vec<Retired> {
+        self.inner().traffic.suspend(services)
+    }
+
     /// Nobody gets traffic.
     pub(crate) fn stop_all_traffic(&self) -> Vec<Retired> {
         self.inner().traffic.stop_all()
@@ -394,6 +399,7 @@ impl Tenant {
         let mut inner = self.inner();
         if inner.rollout.as_ref().is_some_and(|r| r.number == number) {
             inner.rollout = None;
+            inner.traffic.stop_waiting();
         }
     }
 

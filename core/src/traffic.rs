@@ -20,6 +20,9 @@ pub(crate) struct Traffic {
     /// Who has the traffic of each service, or will have it once there is a proxy.
     services: BTreeMap<String, Has>,
     rules: Vec<Rule>,
+    /// Services of which instances are on their way: whoever asks for one at the tenant's URL waits for it. Other services,
+    /// which may be asked for themselves before the one comes that they ask for, do not.
+    awaited: BTreeSet<String>,
 }
 
 /// Who has the traffic of one service.
@@ -162,6 +165,22 @@ impl Traffic {
         self.direct()
     }
 
+    /// [`stop`](Self::stop) until others take over: requests wait for them, until somebody
+    /// [says otherwise](Self::stop_waiting).
+    pub(crate) fn suspend(&mut self, services: &BTreeSet<String>) -> Vec<Retired> {
+        self.awaited.extend(services.iter().cloned());
+        self.stop(services)
+    }
+
+    /// Nobody waits any more for what does not serve.
+    pub(crate) fn stop_waiting(&mut self) {
+        if !self.awaited.is_empty() {
+            self.awaited.clear();
+            // Nobody leaves by that.
+            drop(self.direct());
+        }
+    }
+
     /// Nobody gets traffic of any service.
     pub(crate) fn stop_all(&mut self) -> Vec<Retired> {
         self.services.clear();
@@ -221,15 +240,23 @@ impl Traffic {
         (self.rules.clone(), services.collect())
     }
 
+    /// What the tenant's URL leads to.
+    fn groups(&self) -> Vec<Group> {
+        let public = self.services.iter().filter(|(_, has)| has.public);
+        let public: BTreeMap<&String, &Has> = public.collect();
+        let names: BTreeSet<&String> = public.keys().copied().chain(&self.awaited).collect();
+        let groups = names.into_iter().map(|name| Group {
+            name: name.clone(),
+            shares: public.get(name).map(|has| has.shares()).unwrap_or_default(),
+            awaited: self.awaited.contains(name),
+        });
+        groups.collect()
+    }
+
     fn direct(&self) -> Vec<Retired> {
         let mut retired = Vec::new();
         if let Some(proxy) = &self.proxy {
-            let public = self.services.iter().filter(|(_, has)| has.public);
-            let groups = public.map(|(name, has)| Group {
-                name: name.clone(),
-                shares: has.shares(),
-            });
-            retired.extend(proxy.divide(&groups.collect::<Vec<_>>(), &self.rules));
+            retired.extend(proxy.divide(&self.groups(), &self.rules));
         }
         for (key, door) in &self.doors {
             let service = key.strip_suffix(TCP).unwrap_or(key);
@@ -326,6 +353,36 @@ mod tests {
         );
         assert_eq!(ids(&door), ["again"]);
         assert!(traffic.serves("db") && !traffic.serves("worker"));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_at_the_url_waits_for_what_takes_over_until_nobody_comes() {
+        let (public, door) = (proxy().await, proxy().await);
+        let mut traffic = Traffic::default();
+        drop(traffic.set_proxy(public.clone()));
+        drop(traffic.add_door("app", door.clone()));
+        let rules = vec![rule("/", "app"), rule("/db", "db")];
+        drop(traffic.give(rules, gets(&[("app", 1), ("db", 1)])));
+        let awaited = |traffic: &Traffic| -> Vec<(String, bool)> {
+            let groups = traffic.groups().into_iter();
+            groups.map(|group| (group.name, group.awaited)).collect()
+        };
+        let (app, db) = ("app".to_owned(), "db".to_owned());
+        let none = vec![(app.clone(), false), (db.clone(), false)];
+        assert_eq!(awaited(&traffic), none);
+        let left = traffic.suspend(&BTreeSet::from([app.clone()]));
+        assert_eq!(left.len(), 2, "from the door and from the URL");
+        assert_eq!(
+            awaited(&traffic),
+            [(app.clone(), true), (db.clone(), false)]
+        );
+        assert!(!traffic.has("app"), "others are told that it is away");
+        // It may fail right after its start: whoever takes over then is awaited, too.
+        drop(traffic.give(vec![rule("/", "app")], gets(&[("app", 2)])));
+        assert_eq!(awaited(&traffic), [(app.clone(), true)]);
+        assert_eq!(ids(&public), ["app-2"]);
+        traffic.stop_waiting();
+        assert_eq!(awaited(&traffic), [(app, false)]);
     }
 
     #[tokio::test]

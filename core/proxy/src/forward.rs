@@ -21,7 +21,7 @@ use crate::route::Flight;
 use crate::rules::Asked;
 use crate::settings::Settings;
 use crate::stats::Counters;
-use crate::table::Table;
+use crate::table::{Choice, Table};
 use crate::tunnel::Tunnel;
 
 /// What forwards the requests of all connections of one proxy.
@@ -109,7 +109,13 @@ impl Forwarder {
             host: host.as_ref().and_then(|host| host.to_str().ok()),
             path: request.uri().path(),
         };
-        let flight = self.table.choose(started, asked)?;
+        let flight = match self.table.choose(started, asked)? {
+            Choice::Instance(flight) => flight,
+            Choice::Awaited(group) => {
+                let limit = self.settings.answer_timeout;
+                self.table.wait(&group, limit).await?
+            }
+        };
         let activity = Arc::new(Activity::new());
         let (mut head, body) = request.into_parts();
         headers::rewrite_request(

@@ -55,7 +55,7 @@ impl Proxy {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
-        let table = Table::new(Arc::clone(&counters));
+        let table = Table::new(Arc::clone(&counters), &settings);
         let forwarder = Arc::new(Forwarder {
             table,
             settings,
@@ -97,7 +97,8 @@ impl Proxy {
 
     /// [`Proxy::direct`] where requests of different hosts and paths go different ways: the first rule that fits names the
     /// group among whose shares they are divided. Those that no rule fits are answered 404 with `no_route`; without any rule
-    /// there is no release. An instance may be in several groups.
+    /// there is no release. An instance may be in several groups. Requests of a group that is [awaited](Group::awaited) wait
+    /// until a later call gives it an instance, or awaits none any more.
     #[must_use = "a retired instance tells when it may be stopped"]
     pub fn divide(&self, groups: &[Group], rules: &[Rule]) -> Vec<Retired> {
         self.forwarder

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::forward::{Client, Forwarder};
 use crate::route::Flight;
 use crate::rules::Asked;
+use crate::table::Choice;
 use crate::tunnel;
 
 /// Serves one connection of a client to its end. It is in flight on its instance until then.
@@ -31,10 +32,10 @@ pub(crate) async fn relay(stream: TcpStream, client: Client, forwarder: Arc<Forw
 
 /// A connection to an instance, or to another one where the first takes none: nothing was sent yet.
 async fn connect(forwarder: &Forwarder) -> Option<(TcpStream, Flight)> {
-    let first = forwarder
-        .table
-        .choose(Instant::now(), Asked::NOTHING)
-        .ok()?;
+    let choice = forwarder.table.choose(Instant::now(), Asked::NOTHING);
+    let Ok(Choice::Instance(first)) = choice else {
+        return None;
+    };
     match try_connect(forwarder, &first).await {
         Ok(stream) => Some((stream, first)),
         Err(error) => {

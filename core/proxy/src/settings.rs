@@ -16,7 +16,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long making a connection to the instance may take.
     pub connect_timeout: Duration,
-    /// How long the instance may take from the last byte of the request to the head of its answer.
+    /// How long the instance may take from the last byte of the request to the head of its answer; and how long a request
+    /// waits for an instance that is on its way.
     pub answer_timeout: Duration,
     /// How long an unused connection to the instance may still be used again. Shorter than the
     /// five seconds after which common application servers close theirs, so that a request is not
@@ -32,6 +33,8 @@ pub struct Settings {
     pub max_idle_connections: usize,
     /// The most connections of clients at once; further ones wait.
     pub max_connections: usize,
+    /// The most requests that wait at once for an instance that is on its way; further ones are answered 503.
+    pub max_waiting: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// What happens to forwarding headers that the client itself has sent.
@@ -72,6 +75,7 @@ impl Default for Settings {
             max_headers: 128,
             max_idle_connections: 256,
             max_connections: 8192,
+            max_waiting: 1024,
             max_concurrent_streams: 256,
             forwarded: Forwarded::Replace,
         }

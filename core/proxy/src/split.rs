@@ -31,6 +31,9 @@ pub struct Group {
     pub name: String,
     /// Who shares its requests.
     pub shares: Vec<Share>,
+    /// Whether an instance is on its way. As long as there is none, requests wait for it instead of being answered 503:
+    /// as long as they would for an answer, and only so many at a time.
+    pub awaited: bool,
 }
 
 impl Group {
@@ -39,6 +42,7 @@ impl Group {
         Self {
             name: String::new(),
             shares: shares.to_vec(),
+            awaited: false,
         }
     }
 

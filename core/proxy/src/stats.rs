@@ -1,4 +1,4 @@
-//! Counters of one proxy. They only ever grow, except for the gauges `in_flight` and `tunnels`.
+//! Counters of one proxy. They only ever grow, except for the gauges `in_flight`, `waiting` and `tunnels`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Stats {
     pub retries: u64,
     /// Requests and tunnels that have an instance right now.
     pub in_flight: u64,
+    /// Requests that wait right now for an instance that is on its way; no part of `in_flight`.
+    pub waiting: u64,
     /// Tunnels open right now; part of `in_flight`.
     pub tunnels: u64,
     /// Client connections accepted.
@@ -40,10 +42,21 @@ pub(crate) struct Counters {
     failures: AtomicU64,
     retries: AtomicU64,
     in_flight: AtomicU64,
+    waiting: AtomicU64,
     tunnels: AtomicU64,
     connections: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+}
+
+/// A request that waits for an instance. Its client may go away at any time.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Counters);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Counters {
@@ -75,6 +88,12 @@ impl Counters {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A request waits until this is dropped.
+    pub(crate) fn waits(&self) -> Waiting<'_> {
+        add(&self.waiting, 1);
+        Waiting(self)
+    }
+
     pub(crate) fn tunnel_began(&self) {
         add(&self.tunnels, 1);
     }
@@ -98,6 +117,7 @@ impl Counters {
             failures: get(&self.failures),
             retries: get(&self.retries),
             in_flight: get(&self.in_flight),
+            waiting: get(&self.waiting),
             tunnels: get(&self.tunnels),
             connections: get(&self.connections),
             bytes_in: get(&self.bytes_in),

@@ -9,7 +9,9 @@
 //! of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
 
 use crate::failure::Failure;
 use crate::route::{Flight, Retired, Route, Target};
@@ -25,18 +27,37 @@ pub(crate) struct Table {
     listed: Mutex<Vec<Listed>>,
     ways: Mutex<Ways>,
     counters: Arc<Counters>,
+    /// Tells those that wait for an instance that there may be one.
+    directed: watch::Sender<()>,
+    /// How many more may wait.
+    room: Semaphore,
 }
 
 /// Which group a request is for, and whose turn it is there.
 #[derive(Debug, Default)]
 struct Ways {
     rules: Rules,
-    groups: Vec<(Arc<str>, Split)>,
+    groups: Vec<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    group: Arc<str>,
+    split: Split,
+    awaited: bool,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    Instance(Flight),
+    /// To an instance of this group, as soon as there is one: see [`Table::wait`].
+    Awaited(Arc<str>),
 }
 
 impl Ways {
-    fn group(&mut self, name: &str) -> Option<&mut (Arc<str>, Split)> {
-        self.groups.iter_mut().find(|(other, _)| **other == *name)
+    fn group(&mut self, name: &str) -> Option<&mut Way> {
+        self.groups.iter_mut().find(|way| *way.group == *name)
     }
 }
 
@@ -49,32 +70,62 @@ struct Listed {
 }
 
 impl Table {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(counters: Arc<Counters>, settings: &Settings) -> Self {
         Self {
             listed: Mutex::default(),
             ways: Mutex::default(),
             counters,
+            directed: watch::Sender::new(()),
+            room: Semaphore::new(settings.max_waiting),
         }
     }
 
     /// Chooses an instance and counts a request in on it, whose head had come at `began`.
-    pub(crate) fn choose(&self, began: Instant, asked: Asked<'_>) -> Result<Flight, Failure> {
+    pub(crate) fn choose(&self, began: Instant, asked: Asked<'_>) -> Result<Choice, Failure> {
         let mut ways = lock(&self.ways);
         let Ways { rules, groups } = &mut *ways;
         if rules.is_empty() {
             return Err(Failure::NoRelease);
         }
         let name = rules.find(asked).ok_or(Failure::NoRoute)?;
-        let group = groups.iter_mut().find(|(other, _)| **other == *name);
-        let (group, split) = group.ok_or(Failure::NoRelease)?;
-        let route = split.next().ok_or(Failure::NoRelease)?;
+        let way = groups.iter_mut().find(|way| *way.group == *name);
         // The lock is held until it is counted.
-        Ok(Flight::begin(
-            route,
-            Arc::clone(group),
-            Arc::clone(&self.counters),
-            began,
-        ))
+        self.take(way, began)
+    }
+
+    /// Chooses an instance of a group that had none, once there is one, and counts a request in on it, which begins only then.
+    pub(crate) async fn wait(&self, group: &str, limit: Duration) -> Result<Flight, Failure> {
+        let room = self.room.try_acquire();
+        let _place = room.map_err(|_| Failure::NoRelease)?;
+        let _waiting = self.counters.waits();
+        let mut directed = self.directed.subscribe();
+        let come = async {
+            loop {
+                let choice = self.take(lock(&self.ways).group(group), Instant::now())?;
+                if let Choice::Instance(flight) = choice {
+                    return Ok(flight);
+                }
+                // The sender is here.
+                let _ = directed.changed().await;
+            }
+        };
+        let come = tokio::time::timeout(limit, come).await;
+        come.unwrap_or(Err(Failure::NoRelease))
+    }
+
+    fn take(&self, way: Option<&mut Way>, began: Instant) -> Result<Choice, Failure> {
+        let way = way.ok_or(Failure::NoRelease)?;
+        let group = Arc::clone(&way.group);
+        match way.split.next() {
+            Some(route) => {
+                let counters = Arc::clone(&self.counters);
+                Ok(Choice::Instance(Flight::begin(
+                    route, group, counters, began,
+                )))
+            }
+            None if way.awaited => Ok(Choice::Awaited(group)),
+            None => Err(Failure::NoRelease),
+        }
     }
 
     /// Chooses once more for a request that has failed, on another instance if there is one.
@@ -82,8 +133,7 @@ impl Table {
         let (failed_on, group) = (Arc::clone(failed.route()), Arc::clone(failed.group()));
         drop(failed);
         let mut ways = lock(&self.ways);
-        let (_, split) = ways.group(&group)?;
-        let route = split.next_after(&failed_on)?;
+        let route = ways.group(&group)?.split.next_after(&failed_on)?;
         Some(Flight::begin(
             route,
             group,
@@ -103,12 +153,14 @@ impl Table {
         let rules = Rules::of(rules.to_vec());
         let mut listed = lock(&self.listed);
         let mut next = Vec::new();
-        let groups = groups.iter().map(|group| {
-            let split = split_of(&group.shares, &mut next, &listed, settings);
-            (Arc::from(group.name.as_str()), split)
+        let groups = groups.iter().map(|group| Way {
+            group: Arc::from(group.name.as_str()),
+            split: split_of(&group.shares, &mut next, &listed, settings),
+            awaited: group.awaited,
         });
         let groups = groups.collect();
         drop(self.replace(Ways { rules, groups }));
+        self.directed.send_replace(());
         std::mem::replace(&mut *listed, next)
             .into_iter()
             .map(|entry| entry.route)
@@ -133,9 +185,9 @@ impl Table {
 
     fn replace(&self, mut next: Ways) -> Ways {
         let mut ways = lock(&self.ways);
-        for (name, split) in &mut next.groups {
-            if let Some((_, before)) = ways.group(name) {
-                split.resume(before);
+        for way in &mut next.groups {
+            if let Some(before) = ways.group(&way.group) {
+                way.split.resume(&before.split);
             }
         }
         std::mem::replace(&mut *ways, next)
@@ -206,7 +258,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        Table::new(Arc::new(Counters::default()))
+        Table::new(Arc::new(Counters::default()), &Settings::default())
     }
 
     fn target(id: &str) -> Target {
@@ -232,7 +284,10 @@ mod tests {
     }
 
     fn chosen(table: &Table) -> Option<Flight> {
-        table.choose(Instant::now(), Asked::NOTHING).ok()
+        match table.choose(Instant::now(), Asked::NOTHING) {
+            Ok(Choice::Instance(flight)) => Some(flight),
+            _ => None,
+        }
     }
 
     fn choose(table: &Table) -> Flight {

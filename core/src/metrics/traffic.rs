@@ -60,6 +60,12 @@ const SERIES: &[Series] = &[
         help: "Requests and tunnels that have an instance now",
         value: |stats| stats.in_flight,
     },
+    Series {
+        name: "proxy_requests_waiting",
+        kind: "gauge",
+        help: "Requests that wait now for an instance that a deployment starts",
+        value: |stats| stats.waiting,
+    },
 ];
 
 /// Adds all series of all tenants.

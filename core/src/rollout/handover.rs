@@ -83,7 +83,7 @@ impl Rollout {
             self.opened.insert(kept.name.clone());
             let (instances, mut retired) = kept.shrink(kept.size()).await;
             let name = BTreeSet::from([kept.name.clone()]);
-            retired.extend(self.tenant.stop_traffic(&name));
+            retired.extend(self.tenant.suspend_traffic(&name));
             // Connections of another kind than requests may have no end.
             if kept.service.protocol == Some(Protocol::Http) {
                 self.drain(retired).await;

@@ -468,7 +468,7 @@ impl Rollout {
         for kept in going {
             instances.push(kept.let_go().await);
         }
-        let retired = self.tenant.stop_traffic(&names.into_iter().collect());
+        let retired = self.tenant.suspend_traffic(&names.into_iter().collect());
         self.drain(retired).await;
         for instances in instances {
             self.app.stop_all(&instances).await;

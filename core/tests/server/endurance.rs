@@ -195,6 +195,12 @@ fn rolling_under_every_kind_of_load() {
     endure("rolling", &RolloutSettings::default());
 }
 
+/// There are moments without an instance, in which everybody waits.
+#[test]
+fn recreate_under_every_kind_of_load() {
+    endure("recreate", &RolloutSettings::default());
+}
+
 #[test]
 fn blue_green_under_every_kind_of_load() {
     let settings = RolloutSettings {

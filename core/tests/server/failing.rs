@@ -5,6 +5,7 @@ use management_api::types::{Deployment, Failure};
 use crate::engine::Engine;
 use crate::harness::Server;
 use crate::image::{layer, push, registry};
+use crate::load::Load;
 
 /// Deploys a good release, then one in `mode`; returns what became of it.
 fn deploy_bad(server: &Server, env: &[(&str, &str)]) -> (Deployment, Failure) {
@@ -158,11 +159,14 @@ pub(crate) fn a_failed_recreate_brings_the_old_release_back() {
     push(&server, "local", "good", &[("VERSION", "good")]);
     push(&server, "local", "bad", &[("MODE", "exit")]);
     server.deploy_and_wait("good");
+    // Whoever asks meanwhile waits, and is answered by the old one.
+    let load = Load::start(&server);
     let mut request = server.request("bad");
     request.strategy = Some("recreate".into());
     let number = server.deploy(&request).deployment.unwrap();
     assert_eq!(server.wait(number).state, "rolled_back");
     assert_eq!(server.version().as_deref(), Some("good"));
+    assert!(load.stop() > 0);
 }
 
 #[test]

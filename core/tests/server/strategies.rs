@@ -615,7 +615,7 @@ fn deployments_of_each_strategy_under_load_fail_no_request() {
     };
     let load = Load::start(&server);
     for round in 0..3 {
-        for strategy in ["rolling", "blue-green", "canary"] {
+        for strategy in ["rolling", "blue-green", "canary", "recreate"] {
             let tag = if round % 2 == 0 { "two" } else { "one" };
             let mut request = by(strategy, settings(strategy), request(&server, tag));
             request.force = true;

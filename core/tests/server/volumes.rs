@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, agent, get, key, until};
 use crate::image::{layer_with, push, registry};
+use crate::load::Load;
 use crate::services::{
     deploy, env, interface, lines, names, processes, server, service, service_of, services,
     succeeds,
@@ -258,6 +259,8 @@ pub(crate) fn an_application_with_a_volume_is_replaced_and_comes_back() {
     let url = server.app_url();
     let write = |text: &str| get(&format!("{url}/write/{text}")).unwrap();
     assert_eq!(write("first"), "written");
+    // While the volume has nobody, whoever asks waits.
+    let load = Load::start(&server);
     succeeds(&server, &with("two"));
     assert_eq!(server.version().as_deref(), Some("two"));
     assert_eq!(write("second"), "written");
@@ -267,6 +270,7 @@ pub(crate) fn an_application_with_a_volume_is_replaced_and_comes_back() {
     until("the old one serves", || {
         (server.version().as_deref() == Some("two")).then_some(())
     });
+    assert!(load.stop() > 0);
     assert_eq!(get(&format!("{url}/lines")).unwrap(), "first\nsecond\n");
 }
 

@@ -2,8 +2,8 @@
 //! are read. They are most of all requests, and nothing of them has to be understood but the heads: these are read by
 //! httparse, written once more with the fields that a gateway changes, and all else goes through as it came.
 //!
-//! Everything else is hyper's: the connection is handed over with the first request that is not plain, before anything of it
-//! was used, and stays there. What a request is for, its second attempt and its counts are the same on both ways.
+//! Everything else is hyper's: the connection is handed over with the first request that is not plain, or that has to wait for
+//! an instance, before anything of it was used, and stays there. What a request is for, its second attempt and its counts are the same on both ways.
 
 mod answer;
 mod buffer;
@@ -38,6 +38,7 @@ use crate::failure::Failure;
 use crate::forward::{Client, Forwarder};
 use crate::listener::Phase;
 use crate::route::Flight;
+use crate::table::Choice;
 
 pub(crate) use self::line::PlainLine;
 pub(crate) use self::prefixed::Prefixed;
@@ -227,8 +228,13 @@ impl<S: ClientStream> Connection<S> {
             Head::Other => return Some(Next::Other),
         };
         let began = Instant::now();
+        let flight = match self.forwarder.table.choose(began, request.asked) {
+            Ok(Choice::Instance(flight)) => Ok(flight),
+            // Waiting, and a client that goes away meanwhile, is hyper's.
+            Ok(Choice::Awaited(_)) => return Some(Next::Other),
+            Err(failure) => Err(failure),
+        };
         self.forwarder.counters.requested();
-        let flight = self.forwarder.table.choose(began, request.asked);
         let question = Question {
             is_head: request.is_head,
             keeps_alive: request.keeps_alive,
@@ -374,7 +380,7 @@ mod tests {
     fn forwarder(settings: Settings) -> Arc<Forwarder> {
         let counters = Arc::new(Counters::default());
         Arc::new(Forwarder {
-            table: Table::new(Arc::clone(&counters)),
+            table: Table::new(Arc::clone(&counters), &settings),
             settings,
             counters,
         })

@@ -14,3 +14,4 @@ mod streaming;
 mod support;
 mod switching;
 mod tunnels;
+mod waiting;

@@ -16,6 +16,7 @@ fn group(name: &str, instance: &Instance) -> Group {
     Group {
         name: name.to_owned(),
         shares: vec![share([instance.target(name)], 1)],
+        awaited: false,
     }
 }
 
@@ -68,6 +69,7 @@ async fn a_group_without_instances_takes_nothing_from_the_others() {
     let empty = Group {
         name: "api".to_owned(),
         shares: Vec::new(),
+        awaited: false,
     };
     let rules = [rule(None, "/", "web"), rule(None, "/api", "api")];
     assert!(
@@ -91,6 +93,7 @@ async fn a_second_attempt_stays_in_its_group() {
     let both = Group {
         name: "both".to_owned(),
         shares: vec![share([dead.target("dead"), alive.target("alive")], 1)],
+        awaited: false,
     };
     let other = Instance::named("other").await;
     let rules = [rule(None, "/both", "both"), rule(None, "/", "other")];
@@ -113,6 +116,7 @@ async fn an_instance_in_two_groups_is_one() {
     let groups = ["one", "two"].map(|name| Group {
         name: name.to_owned(),
         shares: vec![share([web.target("web")], 1)],
+        awaited: false,
     });
     let rules = [rule(None, "/", "one"), rule(None, "/two", "two")];
     assert!(proxy.divide(&groups, &rules).is_empty());

@@ -442,6 +442,7 @@ impl Tenant {
             groups.push(Group {
                 name: service.name.clone(),
                 shares: vec![share(&service.name)],
+                awaited: false,
             });
             rules.extend(service.routes.iter().map(|route| Rule {
                 host: route.host.clone(),

@@ -81,8 +81,8 @@ words! {
         BlueGreen = "blue-green",
         /// A small share of the traffic goes first.
         Canary = "canary",
-        /// The old instances stop before the new ones start: an outage, but never two releases at
-        /// a time.
+        /// The old instances stop before the new ones start: never two releases at a time. Requests wait
+        /// meanwhile.
         Recreate = "recreate",
     }
 }
