@@ -6,12 +6,19 @@ use std::thread;
 use std::time::Duration;
 
 use deploy_pipeline::interrupt::Interrupts;
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::libc::_POSIX_VDISABLE;
+use nix::sys::termios::{
+    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+};
 
 use crate::render;
 
 /// How soon Ctrl-C is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+/// Of a longer line at a terminal the kernel keeps only so many bytes, and says nothing (termios(3)).
+const LONGEST_LINE: usize = 4095;
+/// What Ctrl-\ and Ctrl-Z are while they do nothing else.
+const KEYS: [char; 2] = ['\u{1c}', '\u{1a}'];
 
 /// Where a secret that somebody types is at its end. One that comes from elsewhere ends with the input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +80,20 @@ pub(super) fn secret(
     }
     // A terminal that has gone has ended the input wherever it was.
     hidden.end().map_err(Unheard::Unreadable)?;
-    heard
+    let text = heard?;
+    match mutilated(&text) {
+        Some(how) => Err(Unheard::Unreadable(io::Error::other(how))),
+        None => Ok(text),
+    }
+}
+
+/// How what was typed is not what somebody has meant.
+fn mutilated(text: &str) -> Option<&'static str> {
+    if text.lines().any(|line| line.len() >= LONGEST_LINE) {
+        return Some("a terminal cuts lines off after 4,095 bytes, and this one has as many");
+    }
+    let pressed = text.contains(KEYS);
+    pressed.then_some("Ctrl-Z or Ctrl-\\ is in it, which do nothing here: Ctrl-C leaves")
 }
 
 fn to_the_end(text: &mut String, longest: u64) -> io::Result<()> {
@@ -118,6 +138,13 @@ impl Hidden {
         settings.local_flags.remove(LocalFlags::ECHO);
         // Enter still moves to the next line.
         settings.local_flags.insert(LocalFlags::ECHONL);
+        // Whoever leaves by these would leave a terminal behind that shows nothing.
+        for key in [
+            SpecialCharacterIndices::VQUIT,
+            SpecialCharacterIndices::VSUSP,
+        ] {
+            settings.control_chars[key as usize] = _POSIX_VDISABLE;
+        }
         // What was typed before the question was shown, and is no answer to it.
         tcsetattr(&terminal, SetArg::TCSAFLUSH, &settings)?;
         Ok(Self { terminal, before })

@@ -70,6 +70,27 @@ fn whoever_interrupts_has_the_terminal_back_as_it_was() {
     assert!(!world.workspace.exists(".systemprompt/credentials.json"));
 }
 
+#[test]
+fn what_a_terminal_has_mutilated_is_no_secret() {
+    let world = World::open(Variant::Current, &Layout::default());
+    let long = format!("{}\n", "x".repeat(5000));
+    for (typed, told) in [
+        (long.as_str(), "4,095 bytes"),
+        ("half\u{1c} a\u{1a} sec\n", "Ctrl-C leaves"),
+    ] {
+        for (what, end) in [(LOGIN, ""), (SET, "\u{4}")] {
+            let mut at_terminal = asked(&world, what);
+            at_terminal.types(&format!("{typed}{end}"));
+            let (status, echoes, said) = at_terminal.ended();
+            assert!(status.code().is_some_and(|code| code != 0), "{said}");
+            assert!(echoes, "the terminal stays silent: {said}");
+            assert!(said.contains(told) && said.contains("< FILE"), "{said}");
+            assert!(!said.contains("xxx") && !said.contains("half"), "{said}");
+        }
+    }
+    assert!(world.api.secrets().is_empty());
+}
+
 fn is_interrupted(at_terminal: AtTerminal) {
     let (status, echoes, said) = at_terminal.ended();
     assert_eq!(status.code(), Some(130), "{said}");
