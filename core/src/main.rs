@@ -30,6 +30,7 @@ mod runner;
 mod secrets;
 mod serve;
 mod settings;
+mod sockets;
 mod standby;
 mod store;
 mod telemetry;

@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use engines::{EngineError, Instance};
 use futures_util::future::join_all;
 use management_api::types::Collection;
-use proxy::Proxy;
+use proxy::{Front, Proxy};
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,7 @@ use crate::pace::Pace;
 use crate::retention::{CollectError, Collector};
 use crate::rollout::{LeftRunning, Release, Unchanged};
 use crate::settings::Settings;
+use crate::sockets::{self, Sockets};
 use crate::store::{Actor, DeploymentRow, Store, StoreError, TenantRow, now};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
@@ -69,6 +70,8 @@ pub(crate) struct Platform {
     pub(crate) tidying: Pace,
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
+    /// What it and the tenants listen with.
+    pub(crate) sockets: Sockets,
     /// Cancelled when the server is to end.
     pub(crate) shutdown: CancellationToken,
     /// Background work that the end of the server waits for.
@@ -87,9 +90,12 @@ impl Platform {
         let tenant = Arc::new(self.tenant(id, address));
         if self.engine.orchestrator().is_none() {
             tenant.set_proxy(proxy);
+        } else {
+            self.close(&proxy, Duration::ZERO).await;
         }
         // Before it is in the store: whoever finds it there can deploy to it.
         if !self.tenants.add(Arc::clone(&tenant)) {
+            sockets::forget(address);
             return Err(StoreError::TenantTaken { id: id.to_owned() });
         }
         let row = TenantRow {
@@ -102,6 +108,7 @@ impl Platform {
         if let Err(error) = self.store.create_tenant(row.clone(), by).await {
             // With it goes the proxy, and its port is free again.
             drop(self.tenants.remove(id));
+            sockets::forget(address);
             return Err(error);
         }
         rollout::keep_orders(self, &tenant).await;
@@ -130,11 +137,11 @@ impl Platform {
         tenant.deleted.cancel();
         rollout::forget(self, id.to_owned()).await;
         if let Some(proxy) = tenant.proxy() {
-            proxy.shutdown(DELETE_GRACE).await;
+            self.close(&proxy, DELETE_GRACE).await;
         }
         self.stop_live(&tenant).await;
         for door in tenant.close_doors(&BTreeSet::new()) {
-            door.shutdown(Duration::ZERO).await;
+            self.close(&door, Duration::ZERO).await;
         }
         // It knows its tenant: nobody else would let go of either.
         tenant.set_live(None);
@@ -180,13 +187,13 @@ impl Platform {
             return Ok(());
         }
         rollout::restore_live(self, &tenant, left).await?;
-        match bind(address, self.tls.as_ref()).await {
+        match self.listen_at(address).await {
             Ok(proxy) => tenant.set_proxy(proxy),
             Err(error) => {
                 tracing::warn!(tenant = row.id, %address, %error, "the tenant's port is not free");
-                let (tls, shutdown) = (self.tls.clone(), self.shutdown.clone());
+                let (app, tenant) = (App::clone(self), Arc::clone(&tenant));
                 self.tasks
-                    .spawn(bind_later(Arc::clone(&tenant), tls, shutdown));
+                    .spawn(async move { app.listen_later(&tenant).await });
             }
         }
         Ok(())
@@ -402,12 +409,49 @@ impl Platform {
 
     async fn listen_for_new_tenant(&self) -> Result<(Proxy, SocketAddr), StoreError> {
         for address in ports::for_tenant(self.listen.ip()) {
-            if let Ok(proxy) = bind(address, self.tls.as_ref()).await {
+            if let Ok(proxy) = self.listen_at(address).await {
                 let address = proxy.local_addr();
                 return Ok((proxy, address));
             }
         }
         Err(StoreError::NoPort)
+    }
+
+    /// A tenant's listener, with TLS where the server has it.
+    async fn listen_at(&self, address: SocketAddr) -> std::io::Result<Proxy> {
+        let mut settings = proxy::Settings::default();
+        // Each takes two files, the client's connection and the instance's. No tenant alone gets all that there are.
+        if let Some(files) = files::allowed() {
+            settings.max_connections = settings.max_connections.min(files / 4);
+        }
+        let tls = self.tls.as_ref();
+        let front = tls.map_or(Front::Http, |tls| Front::Tls(tls.acceptor()));
+        Proxy::on(self.sockets.listen(address).await?, front, settings)
+    }
+
+    /// The last server's listener may take a moment to go; a program that took the port may end.
+    async fn listen_later(&self, tenant: &Tenant) {
+        for _ in 0..BIND_TRIES {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(BIND_PAUSE) => {}
+            }
+            if let Ok(proxy) = self.listen_at(tenant.address).await {
+                tenant.set_proxy(proxy);
+                return;
+            }
+        }
+        tracing::error!(
+            tenant = tenant.id,
+            address = %tenant.address,
+            "the tenant's port stays in use by another program: free it and restart the server"
+        );
+    }
+
+    /// Ends a listener for good, after requests have had so much time to end.
+    pub(crate) async fn close(&self, proxy: &Proxy, grace: Duration) {
+        sockets::forget(proxy.local_addr());
+        proxy.shutdown(grace).await;
     }
 }
 
@@ -438,38 +482,6 @@ pub(crate) async fn collect_regularly(app: App) {
             tracing::warn!(error = %crate::chain(&error), "nothing was collected");
         }
     }
-}
-
-/// A tenant's listener, with TLS where the server has it.
-async fn bind(address: SocketAddr, tls: Option<&Tls>) -> std::io::Result<Proxy> {
-    let mut settings = proxy::Settings::default();
-    // Each takes two files, the client's connection and the instance's. No tenant alone gets all that there are.
-    if let Some(files) = files::allowed() {
-        settings.max_connections = settings.max_connections.min(files / 4);
-    }
-    match tls {
-        Some(tls) => Proxy::bind_tls(address, settings, tls.acceptor()).await,
-        None => Proxy::bind(address, settings).await,
-    }
-}
-
-/// The last server's listener may take a moment to go; a program that took the port may end.
-async fn bind_later(tenant: Arc<Tenant>, tls: Option<Tls>, shutdown: CancellationToken) {
-    for _ in 0..BIND_TRIES {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(BIND_PAUSE) => {}
-        }
-        if let Ok(proxy) = bind(tenant.address, tls.as_ref()).await {
-            tenant.set_proxy(proxy);
-            return;
-        }
-    }
-    tracing::error!(
-        tenant = tenant.id,
-        address = %tenant.address,
-        "the tenant's port stays in use by another program: free it and restart the server"
-    );
 }
 
 /// Bytes of the files in a folder and those below it; what cannot be read counts nothing.

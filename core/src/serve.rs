@@ -26,6 +26,7 @@ use crate::rekey::open_vault;
 use crate::rollout::{self, Adopted};
 use crate::runner::{Runner, Wanted};
 use crate::settings::{Limits, Settings};
+use crate::sockets::{self, Sockets};
 use crate::standby::{self, Lost, Standby};
 use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
@@ -55,7 +56,8 @@ pub(crate) async fn run(arguments: ServeArgs, settings: Settings) -> anyhow::Res
         );
     }
     let data = arguments.database.open(&arguments.data)?;
-    let listener = Listener::bind(&addresses)
+    let sockets = Sockets::inherited();
+    let listener = Listener::bind(&sockets, &addresses)
         .await
         .context("cannot listen; choose another address with --listen")?;
     let images = oci::Store::open(data.registry()).context("cannot open the registry")?;
@@ -65,6 +67,7 @@ pub(crate) async fn run(arguments: ServeArgs, settings: Settings) -> anyhow::Res
         data,
         tls,
         images,
+        sockets,
         shutdown: CancellationToken::new(),
     };
     if let Some(database) = database {
@@ -102,6 +105,8 @@ async fn run_among_others(
         let runner = ground.runner(arguments, &store, &listener).await?;
         // What is left of a time in which this server led would run beside what the other one has started.
         let seen = async || {
+            // Whoever leads listens there, and clients are not to wait for this one.
+            ground.sockets.forget_left();
             announce(&ground.data, place, "stands by")?;
             let ended = runner.engine.end_all().await;
             ended.context("cannot end the instances of before")
@@ -147,6 +152,7 @@ struct Ground {
     data: DataDir,
     tls: Option<Tls>,
     images: Arc<oci::Store>,
+    sockets: Sockets,
     shutdown: CancellationToken,
 }
 
@@ -211,6 +217,7 @@ async fn serve(
     let place = Place::of(&listener, parts.ground.tls.as_ref());
     let app = build(arguments, parts, &listener).await?;
     recover(&app).await?;
+    app.sockets.forget_left();
     let web = arguments.web.as_deref().filter(|folder| is_there(folder));
     let router = router(&app, web);
     announce(&app.data, place, "listens")?;
@@ -276,6 +283,7 @@ async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyh
         data,
         tls,
         images,
+        sockets,
         shutdown,
     } = ground;
     let key = arguments.secrets_key.source(&data);
@@ -297,6 +305,7 @@ async fn build(arguments: &ServeArgs, parts: Parts, listener: &Listener) -> anyh
         keeping: Arc::default(),
         tidying: Pace::new(TIDY_REST),
         listen: listener.address(),
+        sockets,
         shutdown,
         tasks: TaskTracker::new(),
     }))
@@ -376,6 +385,7 @@ fn announce(data: &DataDir, place: Place, does: &str) -> anyhow::Result<()> {
         registry_store: data.registry_place(),
     })?;
     eprintln!("systemprompt {} {does} on {url}", env!("CARGO_PKG_VERSION"));
+    sockets::tell_ready(&format!("{does} on {url}"));
     Ok(())
 }
 
@@ -438,6 +448,7 @@ async fn end(
         ?instances,
         "the server ends; a second signal ends it at once"
     );
+    sockets::tell_ending();
     app.data.withdraw();
     app.shutdown.cancel();
     let orderly = async {

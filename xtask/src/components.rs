@@ -139,6 +139,12 @@ const COMPONENTS: &[Component] = &[
         source: Source::Debian(&["strace"]),
     },
     Component {
+        name: "systemd",
+        purpose: "runs the server as a service, and keeps its sockets between two of them",
+        found: Found::Program("systemctl"),
+        source: Source::Debian(&["systemd"]),
+    },
+    Component {
         name: "ssh-keygen",
         purpose: "makes keys that must not get into an image",
         found: Found::Program("ssh-keygen"),

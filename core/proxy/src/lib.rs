@@ -7,7 +7,7 @@
 //! reads from [`Proxy::measures`] how the others do. Replacing instances one by one, all at once, or
 //! for a few requests in a hundred at first are all sequences of that one call. Where requests of different hosts and
 //! paths go different ways, it is [`Proxy::divide`] with a [`Group`] for each and [`Rule`]s that choose among them; what is
-//! not HTTP is handed on by connections ([`Proxy::bind_tcp`]).
+//! not HTTP is handed on by connections ([`Front::Tcp`]).
 //!
 //! What holds:
 //!
@@ -51,6 +51,7 @@ mod tunnel;
 pub use accept::{Door, Guest, agree};
 pub use answers::{Bucket, Classes, Histogram};
 pub use idle::{Answer, Idle, InFlight, Patience};
+pub use listener::Front;
 pub use measures::Measures;
 pub use proxy::Proxy;
 pub use route::{Retired, Target};

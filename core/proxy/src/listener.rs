@@ -1,6 +1,7 @@
 //! Accepting clients and serving their connections until they, or the proxy, are done.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,11 +33,21 @@ const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// What the clients of a proxy speak.
 #[derive(Clone)]
-pub(crate) enum Front {
+pub enum Front {
+    /// HTTP/1.1 and HTTP/2 in the clear.
     Http,
+    /// The same over TLS, which ends at the proxy: instances are spoken to in the clear. What the acceptor agrees on with
+    /// the client tells the versions apart.
     Tls(TlsAcceptor),
-    /// Anything.
+    /// Anything: each connection is handed to an instance as it is, and counts as one request. Without an instance it is
+    /// closed.
     Tcp,
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.scheme())
+    }
 }
 
 impl Front {

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
 use crate::forward::Forwarder;
 use crate::listener::{self, Front, Phase, Stop};
@@ -26,33 +25,30 @@ pub struct Proxy {
     forwarder: Arc<Forwarder>,
     address: SocketAddr,
     phase: Arc<watch::Sender<Phase>>,
+    /// Until it is accepted from.
+    closed: Arc<Mutex<Option<Closed>>>,
+}
+
+/// A listener from which nobody is accepted yet.
+#[derive(Debug)]
+struct Closed {
+    listener: TcpListener,
+    front: Front,
 }
 
 impl Proxy {
-    /// Listens on `address` (port 0 for any) and accepts clients at once. Until the first
+    /// Listens on `address` (port 0 for any) and accepts clients, which speak HTTP, at once. Until the first
     /// [`Proxy::direct`] they are answered 503 with `no_release`.
     pub async fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
-        Self::bind_with(address, settings, Front::Http).await
-    }
-
-    /// [`Proxy::bind`] for clients that speak TLS, which ends here: instances are spoken to in the clear. HTTP/1.1 and
-    /// HTTP/2 are told apart by what the acceptor agrees on with the client.
-    pub async fn bind_tls(
-        address: SocketAddr,
-        settings: Settings,
-        tls: TlsAcceptor,
-    ) -> io::Result<Self> {
-        Self::bind_with(address, settings, Front::Tls(tls)).await
-    }
-
-    /// [`Proxy::bind`] for clients that speak anything: each connection is handed to an instance as it is, and counts as one
-    /// request. Without an instance it is closed.
-    pub async fn bind_tcp(address: SocketAddr, settings: Settings) -> io::Result<Self> {
-        Self::bind_with(address, settings, Front::Tcp).await
-    }
-
-    async fn bind_with(address: SocketAddr, settings: Settings, front: Front) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
+        let proxy = Self::on(listener, Front::Http, settings)?;
+        proxy.open();
+        Ok(proxy)
+    }
+
+    /// Accepts the clients of a listener from the first [`Proxy::direct`] or [`Proxy::divide`] on. Who has connected before
+    /// waits in the kernel's queue until it is known where the requests go.
+    pub fn on(listener: TcpListener, front: Front, settings: Settings) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
         let table = Table::new(Arc::clone(&counters), &settings);
@@ -61,18 +57,29 @@ impl Proxy {
             settings,
             counters,
         });
-        let (phase, stop) = watch::channel(Phase::Running);
-        tokio::spawn(listener::accept(
-            listener,
-            front,
-            Arc::clone(&forwarder),
-            Stop::new(stop),
-        ));
+        let phase = watch::Sender::new(Phase::Running);
         Ok(Self {
             forwarder,
             address,
             phase: Arc::new(phase),
+            closed: Arc::new(Mutex::new(Some(Closed { listener, front }))),
         })
+    }
+
+    fn open(&self) {
+        if let Some(Closed { listener, front }) = self.take_closed() {
+            tokio::spawn(listener::accept(
+                listener,
+                front,
+                Arc::clone(&self.forwarder),
+                Stop::new(self.phase.subscribe()),
+            ));
+        }
+    }
+
+    fn take_closed(&self) -> Option<Closed> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.take()
     }
 
     /// Where the proxy listens.
@@ -101,9 +108,10 @@ impl Proxy {
     /// until a later call gives it an instance, or awaits none any more.
     #[must_use = "a retired instance tells when it may be stopped"]
     pub fn divide(&self, groups: &[Group], rules: &[Rule]) -> Vec<Retired> {
-        self.forwarder
-            .table
-            .direct(groups, rules, &self.forwarder.settings)
+        let settings = &self.forwarder.settings;
+        let retired = self.forwarder.table.direct(groups, rules, settings);
+        self.open();
+        retired
     }
 
     /// The instances that get traffic now, in the order in which the shares name them.
@@ -130,6 +138,7 @@ impl Proxy {
     /// Stops accepting, lets requests and tunnels end for at most `grace`, then closes the rest.
     /// Returns when no task of the proxy is left. A second call only shortens the first.
     pub async fn shutdown(&self, grace: Duration) {
+        drop(self.take_closed());
         self.advance(Phase::Finishing);
         if tokio::time::timeout(grace, self.phase.closed())
             .await

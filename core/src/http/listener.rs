@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::origin::X_FORWARDED_PROTO;
+use crate::sockets::Sockets;
 
 /// How long a client may take to send the head of a request; with HTTP/1.1 also how long a connection may be idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -60,8 +61,15 @@ struct Serving {
 
 impl Listener {
     /// Listens on the first of `addresses` that can be had.
-    pub(crate) async fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
-        let inner = TcpListener::bind(addresses).await?;
+    pub(crate) async fn bind(sockets: &Sockets, addresses: &[SocketAddr]) -> io::Result<Self> {
+        let mut found = Err(io::ErrorKind::InvalidInput.into());
+        for address in addresses {
+            found = sockets.listen(*address).await;
+            if found.is_ok() {
+                break;
+            }
+        }
+        let inner = found?;
         let address = inner.local_addr()?;
         Ok(Self { inner, address })
     }

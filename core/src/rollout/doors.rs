@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engines::orchestrator::Address;
 use management_api::types::{Failure, Protocol};
-use proxy::{Forwarded, Proxy, Settings};
+use proxy::{Forwarded, Front, Proxy, Settings};
 
 use super::failure;
 use crate::deployments::outputs::{
@@ -53,13 +53,18 @@ pub(super) async fn open(
     }
     if ports != known {
         let written = app.store.set_service_ports(&tenant.id, ports).await;
-        written.map_err(|error| unwritten(&error))?;
+        if let Err(error) = written {
+            for (_, proxy) in opened {
+                app.close(&proxy, Duration::ZERO).await;
+            }
+            return Err(unwritten(&error));
+        }
     }
     for (key, proxy) in opened {
         tenant.add_door(key, proxy);
     }
     for closed in tenant.close_doors(&wanted) {
-        closed.shutdown(Duration::ZERO).await;
+        app.close(&closed, Duration::ZERO).await;
     }
     Ok(())
 }
@@ -133,10 +138,11 @@ async fn bind(app: &App, port: u16, protocol: Protocol) -> std::io::Result<Proxy
         forwarded: Forwarded::Append,
         ..Settings::default()
     };
-    match protocol {
-        Protocol::Http => Proxy::bind(address, settings).await,
-        Protocol::Tcp => Proxy::bind_tcp(address, settings).await,
-    }
+    let front = match protocol {
+        Protocol::Http => Front::Http,
+        Protocol::Tcp => Front::Tcp,
+    };
+    Proxy::on(app.sockets.listen(address).await?, front, settings)
 }
 
 fn unwritten(error: &StoreError) -> Failure {

@@ -111,6 +111,16 @@ impl Server {
 
     fn spawn(mut command: Command, data: &Path) -> Self {
         let child = command.spawn().unwrap();
+        let pid = u64::from(child.id());
+        Self::announced(child, data, |announced| announced["pid"] == pid)
+    }
+
+    /// One that a service manager starts, which ends with it.
+    pub(crate) fn managed(manager: Child, data: &Path) -> Self {
+        Self::announced(manager, data, |_| true)
+    }
+
+    fn announced(child: Child, data: &Path, is_it: impl Fn(&Value) -> bool) -> Self {
         let mut server = Self {
             child,
             url: String::new(),
@@ -119,13 +129,12 @@ impl Server {
             data: data.to_owned(),
             engine: Engine::current(),
         };
-        let pid = u64::from(server.child.id());
         let announced = until("the server announces itself", || {
             let ended = server.child.try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {}", server.log());
             let text = fs::read_to_string(data.join("server.json")).ok()?;
             let announced: Value = serde_json::from_str(&text).unwrap();
-            (announced["pid"] == pid).then_some(announced)
+            is_it(&announced).then_some(announced)
         });
         announced["url"]
             .as_str()

@@ -41,6 +41,7 @@ mod real_postgres;
 mod real_schemathesis;
 mod real_standby;
 mod real_strace;
+mod real_systemd;
 mod real_tls;
 mod records;
 mod registry_access;

@@ -21,7 +21,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use nix::libc;
@@ -42,6 +42,9 @@ use crate::table::Choice;
 
 pub(crate) use self::line::PlainLine;
 pub(crate) use self::prefixed::Prefixed;
+
+/// How long the first request of a connection is waited for that has come when the proxy ends.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// The connection is of no more use: the client or the proxy has ended it, or the rest of an answer cannot come.
 #[derive(Debug)]
@@ -83,6 +86,8 @@ pub(crate) struct Connection<S> {
     forwarder: Arc<Forwarder>,
     client: Client,
     sender: Sender,
+    /// Whether no request has come over it yet.
+    is_new: bool,
 }
 
 /// What a client's connection is made of.
@@ -143,6 +148,7 @@ impl<S: ClientStream> Connection<S> {
             forwarder,
             client,
             sender,
+            is_new: true,
         }
     }
 
@@ -206,8 +212,14 @@ impl<S: ClientStream> Connection<S> {
                 },
             };
             let (read, stream) = (&mut self.buffers.read, &mut self.stream);
-            let fill = |context: &mut Context<'_>| read.poll_fill(stream, context);
-            let Ok(Ok(count @ 1..)) = self.guard.wait(until, fill).await else {
+            let mut fill = |context: &mut Context<'_>| read.poll_fill(stream, context);
+            let mut filled = self.guard.wait(until, &mut fill).await;
+            let is_stopped = matches!(filled, Err(Interrupt::Stop));
+            if self.is_new && until.phase == Phase::Finishing && is_stopped {
+                // Whoever has connected in this moment is about to ask.
+                filled = self.guard.wait(Until::within(FIRST), &mut fill).await;
+            }
+            let Ok(Ok(count @ 1..)) = filled else {
                 return Next::End;
             };
             let filled = self.buffers.read.filled();
@@ -235,6 +247,7 @@ impl<S: ClientStream> Connection<S> {
             Err(failure) => Err(failure),
         };
         self.forwarder.counters.requested();
+        self.is_new = false;
         let question = Question {
             is_head: request.is_head,
             keeps_alive: request.keeps_alive,

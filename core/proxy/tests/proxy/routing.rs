@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use http::{Response, StatusCode, header};
-use proxy::{Group, Proxy, Rule, Settings};
+use proxy::{Front, Group, Proxy, Rule, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{
-    Connection, Dead, Instance, SOON, body, eventually, get, proxy, raw_instance, read_until,
-    share, text,
+    Connection, Dead, Instance, LOOPBACK, SOON, body, eventually, get, proxy, raw_instance,
+    read_until, share, text,
 };
 
 fn group(name: &str, instance: &Instance) -> Group {
@@ -141,9 +141,10 @@ async fn echo(name: &'static str) -> Instance {
 }
 
 async fn tcp_proxy() -> Proxy {
-    let address = "127.0.0.1:0".parse().expect("an address");
-    let proxy = Proxy::bind_tcp(address, Settings::default()).await;
-    proxy.expect("a port")
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a port");
+    let proxy = Proxy::on(listener, Front::Tcp, Settings::default()).expect("it has an address");
+    assert!(proxy.direct(&[]).is_empty());
+    proxy
 }
 
 #[tokio::test]

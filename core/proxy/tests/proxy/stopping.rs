@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use proxy::Settings;
+use proxy::{Front, Proxy, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Connection, Instance, SOON, body, eventually, feed, fetch, get, proxy_to, proxy_with, switch,
-    text,
+    Connection, Instance, LOOPBACK, SOON, body, eventually, feed, fetch, get, proxy_to, proxy_with,
+    switch, text,
 };
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -19,6 +19,55 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
     tokio::time::timeout(SOON, stream.read_to_end(&mut rest))
         .await
         .is_ok()
+}
+
+#[tokio::test]
+async fn nobody_is_accepted_before_it_is_known_where_requests_go() {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a port");
+    let proxy = Proxy::on(listener, Front::Http, Settings::default()).expect("it has an address");
+    let address = proxy.local_addr();
+    let early = tokio::spawn(async move { body(fetch(address, "/").await).await });
+    let mut first = TcpStream::connect(address).await.expect("it is queued");
+    assert_eq!(proxy.stats().connections, 0);
+    let instance = Instance::named("it").await;
+    assert!(switch(&proxy, instance.target("it")).is_none());
+    let answered = tokio::time::timeout(SOON, early).await;
+    assert_eq!(answered.expect("in time").expect("no panic"), "it");
+    // One that never gets that far closes what has come.
+    proxy.shutdown(Duration::ZERO).await;
+    assert!(is_closed(&mut first).await);
+    let listener = TcpListener::bind(LOOPBACK).await.expect("a port");
+    let proxy = Proxy::on(listener, Front::Http, Settings::default()).expect("it has an address");
+    let mut never = TcpStream::connect(proxy.local_addr())
+        .await
+        .expect("it is queued");
+    proxy.shutdown(SOON).await;
+    assert!(is_closed(&mut never).await);
+}
+
+#[tokio::test]
+async fn who_has_just_connected_may_still_ask() {
+    let instance = Instance::named("it").await;
+    let proxy = proxy_to(&instance).await;
+    let address = proxy.local_addr();
+    let mut silent = TcpStream::connect(address).await.expect("accepted");
+    let mut late = TcpStream::connect(address).await.expect("accepted");
+    eventually("both are in", || proxy.stats().connections == 2).await;
+    let stopping = tokio::spawn(async move { proxy.shutdown(SOON).await });
+    eventually("nothing new is accepted", || {
+        std::net::TcpStream::connect(address).is_err()
+    })
+    .await;
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    late.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    let read = tokio::time::timeout(SOON, late.read_to_string(&mut answer)).await;
+    read.expect("an end in time").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(is_closed(&mut silent).await);
+    let ended = tokio::time::timeout(SOON, stopping).await;
+    ended.expect("it ends").expect("no panic");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::platform::{App, Platform, TIDY_REST};
 use crate::rollout::instances::Adopted;
 use crate::rollout::{finish_interrupted, restore_live};
 use crate::settings::Settings;
+use crate::sockets::Sockets;
 use crate::store::deployment_fixtures::request;
 use crate::store::{IdempotencyKey, NewDeployment, Store};
 use crate::tenant::Tenant;
@@ -76,6 +77,7 @@ pub(crate) fn platform_on(data: &Path, store: &Store, engine: AnyEngine) -> App 
         metrics: Metrics::new(),
         keeping: Arc::default(),
         tidying: Pace::new(TIDY_REST),
+        sockets: Sockets::default(),
         listen: ([127, 0, 0, 1], 0).into(),
         shutdown: CancellationToken::new(),
         tasks: TaskTracker::new(),
