@@ -100,13 +100,11 @@ async fn run_among_others(
     };
     let acceptor = ground.tls.as_ref().map(Tls::acceptor);
     let leading = async {
-        let mut standby = Standby::new(&listener, acceptor);
+        let mut standby = Standby::new(&listener, &ground.sockets, acceptor);
         let (store, lead) = standby.connect(database, candidate).await?;
         let runner = ground.runner(arguments, &store, &listener).await?;
         // What is left of a time in which this server led would run beside what the other one has started.
         let seen = async || {
-            // Whoever leads listens there, and clients are not to wait for this one.
-            ground.sockets.forget_left();
             announce(&ground.data, place, "stands by")?;
             let ended = runner.engine.end_all().await;
             ended.context("cannot end the instances of before")

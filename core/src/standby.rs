@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chain;
 use crate::data_dir::DataDir;
 use crate::http::{Listener, standby_router};
+use crate::sockets::Sockets;
 use crate::store::{Candidate, Claim, DatabaseServer, Lead, Leader, Store, StoreError};
 
 /// Connections of those who ask a server that stands by.
@@ -72,15 +73,21 @@ impl Answering {
 /// A server on its way to lead.
 pub(crate) struct Standby<'a> {
     listener: &'a Listener,
+    sockets: &'a Sockets,
     tls: Option<TlsAcceptor>,
     known: Known,
     answering: Option<Answering>,
 }
 
 impl<'a> Standby<'a> {
-    pub(crate) fn new(listener: &'a Listener, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) fn new(
+        listener: &'a Listener,
+        sockets: &'a Sockets,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         Self {
             listener,
+            sockets,
             tls,
             known: Known::default(),
             answering: None,
@@ -153,6 +160,8 @@ impl<'a> Standby<'a> {
         if self.answering.is_none() {
             let begun = Answering::begin(self.listener, self.tls.clone(), self.known.clone());
             self.answering = Some(begun.context("cannot listen twice")?);
+            // Nobody knows how long it takes, and tenants may be served elsewhere: their clients are not to wait here.
+            self.sockets.forget_left();
         }
         Ok(())
     }
