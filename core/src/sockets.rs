@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as Socket};
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     /// Those of the process before, until somebody listens there again.
-    left: Mutex<Vec<Socket>>,
+    left: Mutex<Vec<(SocketAddr, Socket)>>,
 }
 
 impl Sockets {
@@ -31,8 +31,12 @@ impl Sockets {
         let mut given = ListenFd::from_env();
         let mut left = Vec::new();
         for index in 0..given.len() {
-            match given.take_tcp_listener(index) {
-                Ok(socket) => left.extend(socket),
+            let taken = given.take_tcp_listener(index).and_then(|socket| {
+                let socket = socket.ok_or(io::ErrorKind::NotFound)?;
+                Ok((socket.local_addr()?, socket))
+            });
+            match taken {
+                Ok(socket) => left.push(socket),
                 Err(error) => {
                     tracing::warn!(%error, "the service manager has handed over what is no socket of this server");
                 }
@@ -58,21 +62,32 @@ impl Sockets {
 
     /// Lets go of what nobody listens on: connections to it would wait for nothing.
     pub(crate) fn forget_left(&self) {
-        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for socket in left {
-            if let Ok(address) = socket.local_addr() {
-                tracing::info!(%address, "a socket of the server before is closed: nobody listens there any more");
-                forget(address);
-            }
+        for (address, socket) in self.left().drain(..) {
+            close(address, socket);
         }
     }
 
     fn take(&self, address: SocketAddr) -> Option<Socket> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |socket: &Socket| socket.local_addr().is_ok_and(|found| found == address);
-        let place = left.iter().position(is_it)?;
-        Some(left.swap_remove(place))
+        let mut left = self.left();
+        if let Some(place) = left.iter().position(|(found, _)| *found == address) {
+            return Some(left.swap_remove(place).1);
+        }
+        // The server listens at another address than the one before: both at once could not be had.
+        for (found, socket) in left.extract_if(.., |(found, _)| found.port() == address.port()) {
+            close(found, socket);
+        }
+        None
     }
+
+    fn left(&self) -> MutexGuard<'_, Vec<(SocketAddr, Socket)>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn close(address: SocketAddr, socket: Socket) {
+    tracing::info!(%address, "a socket of the server before is closed: nobody listens there any more");
+    forget(address);
+    drop(socket);
 }
 
 /// Nobody listens there any more, nor will.
@@ -112,11 +127,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_kept_is_used_once_and_the_rest_is_closed() {
-        let socket = || Socket::bind("127.0.0.1:0").unwrap();
-        let (kept, other) = (socket(), socket());
-        let (address, elsewhere) = (kept.local_addr().unwrap(), other.local_addr().unwrap());
+        let socket = || {
+            let socket = Socket::bind("127.0.0.1:0").unwrap();
+            (socket.local_addr().unwrap(), socket)
+        };
+        let (kept, other, moved) = (socket(), socket(), socket());
+        let (address, elsewhere, port) = (kept.0, other.0, moved.0.port());
         let sockets = Sockets {
-            left: Mutex::new(vec![kept, other]),
+            left: Mutex::new(vec![kept, other, moved]),
         };
         let waiting = std::net::TcpStream::connect(address).unwrap();
         let listener = sockets.listen(address).await.unwrap();
@@ -124,6 +142,8 @@ mod tests {
         assert_eq!(from, waiting.local_addr().unwrap(), "nobody is lost");
         let taken = sockets.listen(address).await.unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
+        sockets.listen(everywhere).await.unwrap();
         sockets.forget_left();
         sockets.listen(elsewhere).await.unwrap();
     }
