@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -73,12 +74,12 @@ impl Door {
 }
 
 /// Agrees on TLS with a client, if it does so within `limit`.
-pub async fn agree(
+pub async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &TlsAcceptor,
-    stream: TcpStream,
+    stream: S,
     client: SocketAddr,
     limit: Duration,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<S>> {
     match tokio::time::timeout(limit, tls.accept(stream)).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::debug!(%client, %error, "TLS was not agreed on"),

@@ -20,9 +20,13 @@ use crate::pool::{Freshness, Lease};
 use crate::route::Flight;
 use crate::rules::Asked;
 use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::table::{Choice, Table};
 use crate::tunnel::Tunnel;
+
+/// Why a request is forwarded to nobody that has waited.
+const GONE: &str = "the connection was closed while the request was waiting";
 
 /// What forwards the requests of all connections of one proxy.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Client {
     /// How the client calls the proxy: `http` or `https`.
     pub(crate) scheme: &'static str,
     pub(crate) stop: Stop,
+    /// By which its end is noticed while nobody reads from it. Absent as long as nothing of it waits.
+    pub(crate) line: Option<Shared>,
 }
 
 /// An upgrade that the client has asked for.
@@ -64,6 +70,15 @@ struct Replay {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+}
+
+impl Client {
+    async fn gone(&self) {
+        match &self.line {
+            Some(line) => line.gone().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Forwarder {
@@ -111,9 +126,14 @@ impl Forwarder {
         };
         let flight = match self.table.choose(started, asked)? {
             Choice::Instance(flight) => flight,
-            Choice::Awaited(group) => {
-                let limit = self.settings.answer_timeout;
-                self.table.wait(&group, limit).await?
+            Choice::Awaited => {
+                let come = self.table.wait(asked, self.settings.answer_timeout);
+                tokio::select! {
+                    biased;
+                    // What it has given up is done by nobody.
+                    () = client.gone() => return Err(Failure::ClientGone(GONE.into())),
+                    come = come => come?,
+                }
             }
         };
         let activity = Arc::new(Activity::new());

@@ -42,6 +42,7 @@ mod relay;
 mod route;
 mod rules;
 mod settings;
+mod shared;
 mod shelf;
 mod split;
 mod stats;

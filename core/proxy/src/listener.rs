@@ -25,6 +25,7 @@ use crate::idle::{Answer, Idle};
 use crate::plain::{self, ClientStream, Served};
 use crate::relay::relay;
 use crate::settings::Settings;
+use crate::shared::Shared;
 
 /// At most how often unused connections to the instance are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -186,6 +187,7 @@ async fn greet(guest: Guest, stop: Stop, serving: Arc<Serving>) {
         address,
         scheme: serving.front.scheme(),
         stop,
+        line: None,
     };
     // On the heap is all that only some connections need: a task is as large as the largest part of it, and is moved.
     match &serving.front {
@@ -199,7 +201,7 @@ async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, client: Client, serving
     let mut stop = client.stop.clone();
     let limit = serving.forwarder.settings.handshake_timeout;
     let agreed = tokio::select! {
-        agreed = agree(tls, stream, client.address, limit) => agreed,
+        agreed = agree(tls, Shared::new(stream), client.address, limit) => agreed,
         () = stop.finishing() => return,
     };
     if let Some(stream) = agreed {
@@ -210,7 +212,7 @@ async fn serve_tls(tls: &TlsAcceptor, stream: TcpStream, client: Client, serving
 /// Serves a connection: as long as its requests are plain, here, and then with hyper.
 async fn serve<S>(stream: S, client: Client, serving: &Serving)
 where
-    S: ClientStream + Send + 'static,
+    S: ClientStream,
 {
     let mut connection = plain::Connection::new(stream, client, Arc::clone(&serving.forwarder));
     if connection.serve().await == Served::All {

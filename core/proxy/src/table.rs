@@ -51,8 +51,8 @@ struct Way {
 #[derive(Debug)]
 pub(crate) enum Choice {
     Instance(Flight),
-    /// To an instance of this group, as soon as there is one: see [`Table::wait`].
-    Awaited(Arc<str>),
+    /// To an instance that is on its way: see [`Table::wait`].
+    Awaited,
 }
 
 impl Ways {
@@ -93,16 +93,16 @@ impl Table {
         self.take(way, began)
     }
 
-    /// Chooses an instance of a group that had none, once there is one, and counts a request in on it, which begins only then.
-    pub(crate) async fn wait(&self, group: &str, limit: Duration) -> Result<Flight, Failure> {
+    /// [`Table::choose`] once there is an instance for the request, which begins only then. Where it goes is asked anew each
+    /// time: what has come may have other routes than what was there before.
+    pub(crate) async fn wait(&self, asked: Asked<'_>, limit: Duration) -> Result<Flight, Failure> {
         let room = self.room.try_acquire();
         let _place = room.map_err(|_| Failure::NoRelease)?;
         let _waiting = self.counters.waits();
         let mut directed = self.directed.subscribe();
         let come = async {
             loop {
-                let choice = self.take(lock(&self.ways).group(group), Instant::now())?;
-                if let Choice::Instance(flight) = choice {
+                if let Choice::Instance(flight) = self.choose(Instant::now(), asked)? {
                     return Ok(flight);
                 }
                 // The sender is here.
@@ -123,7 +123,7 @@ impl Table {
                     route, group, counters, began,
                 )))
             }
-            None if way.awaited => Ok(Choice::Awaited(group)),
+            None if way.awaited => Ok(Choice::Awaited),
             None => Err(Failure::NoRelease),
         }
     }

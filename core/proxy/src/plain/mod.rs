@@ -38,6 +38,7 @@ use crate::failure::Failure;
 use crate::forward::{Client, Forwarder};
 use crate::listener::Phase;
 use crate::route::Flight;
+use crate::shared::Shared;
 use crate::table::Choice;
 
 pub(crate) use self::line::PlainLine;
@@ -92,6 +93,12 @@ pub(crate) struct Connection<S> {
 
 /// What a client's connection is made of.
 pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
+    /// What is handed over of it.
+    type Rest: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// What is handed over, and by what its end is noticed, where there is something.
+    fn share(self) -> (Self::Rest, Option<Shared>);
+
     /// Sends of the last bytes, all of which the end of the connection follows at once; returns how many were taken.
     fn poll_send_last(
         &mut self,
@@ -103,6 +110,13 @@ pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl ClientStream for TcpStream {
+    type Rest = Shared;
+
+    fn share(self) -> (Self::Rest, Option<Shared>) {
+        let line = Shared::new(self);
+        (line.clone(), Some(line))
+    }
+
     /// The kernel keeps them until it is told of the end, and sends both in one segment: for the client that is one thing
     /// to wake up for instead of two.
     fn poll_send_last(
@@ -122,7 +136,14 @@ impl ClientStream for TcpStream {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream for TlsStream<S> {}
+impl ClientStream for TlsStream<Shared> {
+    type Rest = Self;
+
+    fn share(self) -> (Self::Rest, Option<Shared>) {
+        let line = self.get_ref().0.clone();
+        (self, Some(line))
+    }
+}
 
 /// What has been served of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,13 +191,15 @@ impl<S: ClientStream> Connection<S> {
         }
     }
 
-    /// The connection with what has been read of it.
-    pub(crate) fn hand_over(mut self) -> (Prefixed<S>, Client, Arc<Forwarder>) {
-        (
-            Prefixed::new(self.buffers.take_read(), self.stream),
-            self.client,
-            self.forwarder,
-        )
+    /// The connection with what has been read of it, and its client, whose end is noticed from now on.
+    pub(crate) fn hand_over(mut self) -> (Prefixed<S::Rest>, Client, Arc<Forwarder>) {
+        let (stream, line) = self.stream.share();
+        let client = Client {
+            line,
+            ..self.client
+        };
+        let stream = Prefixed::new(self.buffers.take_read(), stream);
+        (stream, client, self.forwarder)
     }
 
     /// The next request. One that comes byte by byte has as long as one that does not come.
@@ -243,7 +266,7 @@ impl<S: ClientStream> Connection<S> {
         let flight = match self.forwarder.table.choose(began, request.asked) {
             Ok(Choice::Instance(flight)) => Ok(flight),
             // Waiting, and a client that goes away meanwhile, is hyper's.
-            Ok(Choice::Awaited(_)) => return Some(Next::Other),
+            Ok(Choice::Awaited) => return Some(Next::Other),
             Err(failure) => Err(failure),
         };
         self.forwarder.counters.requested();
@@ -358,9 +381,21 @@ mod tests {
     /// A connection whose other side does not take the end, as TLS may have it.
     struct Endless(DuplexStream);
 
-    impl ClientStream for Endless {}
+    impl ClientStream for Endless {
+        type Rest = Self;
 
-    impl ClientStream for DuplexStream {}
+        fn share(self) -> (Self::Rest, Option<Shared>) {
+            (self, None)
+        }
+    }
+
+    impl ClientStream for DuplexStream {
+        type Rest = Self;
+
+        fn share(self) -> (Self::Rest, Option<Shared>) {
+            (self, None)
+        }
+    }
 
     impl AsyncRead for Endless {
         fn poll_read(
@@ -404,6 +439,7 @@ mod tests {
             address: SocketAddr::from(([192, 0, 2, 7], 1)),
             scheme: "https",
             stop: Stop::new(stop),
+            line: None,
         }
     }
 

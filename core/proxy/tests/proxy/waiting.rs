@@ -1,16 +1,20 @@
 //! Requests for which there is no instance, but one is on its way.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::{Group, Proxy, Retired, Rule, Settings, Share};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Connection, Instance, SOON, body, eventually, fetch, get, post, proxy, proxy_with, share, text,
+    Connection, Instance, SOON, body, eventually, fetch, get, post, proxy, proxy_with, raw, share,
+    text,
 };
 
 /// Gives all requests to these shares; `awaited`: or to one that is on its way.
@@ -164,6 +168,73 @@ async fn only_so_many_wait_and_whoever_goes_away_makes_room() {
     for asked in [first, fourth] {
         assert_eq!(answer(asked).await, (StatusCode::OK, "it".into()));
     }
+}
+
+/// What the instance has been asked.
+fn counting() -> (Arc<AtomicUsize>, impl Fn() -> usize) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let read = Arc::clone(&asked);
+    (asked, move || read.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn what_a_client_has_given_up_is_done_by_nobody_whatever_of_its_body_has_come() {
+    let proxy = waiting(Settings::default()).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 30000\r\n\r\n";
+    let mut clients = Vec::new();
+    for sent in [0, 5, 30_000] {
+        let stream = TcpStream::connect(proxy.local_addr()).await;
+        let mut stream = stream.expect("the proxy accepts");
+        stream.write_all(head.as_bytes()).await.expect("it is sent");
+        clients.push(stream);
+        all_wait(&proxy, clients.len() as u64).await;
+        let stream = clients.last_mut().expect("the client");
+        stream
+            .write_all(&vec![b'x'; sent])
+            .await
+            .expect("it is sent");
+    }
+    // One is still there.
+    let patient = tokio::spawn(raw(
+        proxy.local_addr(),
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx",
+    ));
+    all_wait(&proxy, 4).await;
+    drop(clients);
+    all_wait(&proxy, 1).await;
+    let (asked, count) = counting();
+    let instance = Instance::start(move |_| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        async { http::Response::new(text("it")) }
+    })
+    .await;
+    assert!(direct(&proxy, vec![share([instance.target("it")], 1)], true).is_empty());
+    assert!(answer(patient).await.ends_with("it"));
+    assert_eq!(count(), 1);
+}
+
+#[tokio::test]
+async fn where_it_goes_is_up_to_the_routes_of_what_has_come() {
+    let proxy = waiting(Settings::default()).await;
+    let (first, second) = (ask(&proxy, "/"), ask(&proxy, "/gone"));
+    all_wait(&proxy, 2).await;
+    let [inside, public] = ["inside", "public"].map(Instance::named);
+    let (inside, public) = (inside.await, public.await);
+    let groups = [("app", &inside), ("web", &public)].map(|(name, instance)| Group {
+        name: name.to_owned(),
+        shares: vec![share([instance.target(name)], 1)],
+        awaited: name == "app",
+    });
+    // What they waited for is there, and not for them any more.
+    let rule = |prefix: &str, group: &str| Rule {
+        host: Some("tenant.test".to_owned()),
+        prefix: prefix.to_owned(),
+        group: group.to_owned(),
+    };
+    let rules = [rule("/", "web"), rule("/gone", "nobody")];
+    assert!(proxy.divide(&groups, &rules).is_empty());
+    assert_eq!(answer(first).await, (StatusCode::OK, "public".into()));
+    assert_eq!(answer(second).await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
