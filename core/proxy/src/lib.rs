@@ -50,7 +50,7 @@ mod table;
 mod tunnel;
 
 pub use accept::{Door, Guest, agree};
-pub use answers::{Bucket, Classes, Histogram};
+pub use answers::{BOUNDS, Bucket, Classes, Histogram};
 pub use idle::{Answer, Idle, InFlight, Patience};
 pub use listener::Front;
 pub use measures::Measures;

@@ -148,6 +148,11 @@ fn responses(text: &mut String, tenants: &[TenantMeasurements]) -> fmt::Result {
     Ok(())
 }
 
+/// Which of the proxy's bounds are told: each is one more row for each tenant.
+const SHOWN: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
 fn latency(text: &mut String, tenants: &[TenantMeasurements]) -> fmt::Result {
     let name = "proxy_request_duration_seconds";
     head(
@@ -161,6 +166,7 @@ fn latency(text: &mut String, tenants: &[TenantMeasurements]) -> fmt::Result {
         let bounded = histogram
             .buckets
             .iter()
+            .filter(|bucket| SHOWN.iter().any(|le| le.to_bits() == bucket.le.to_bits()))
             .map(|bucket| (bucket.le.to_string(), bucket.count));
         let unbounded = std::iter::once(("+Inf".to_owned(), histogram.count));
         for (le, count) in bounded.chain(unbounded) {

@@ -5,14 +5,10 @@
 
 use std::time::Duration;
 
-use proxy::{Histogram, Measures};
+use proxy::{BOUNDS, Histogram, Measures};
 
 use crate::deployments::Thresholds;
 
-/// Upper bounds of the times that are told apart, in seconds, as the proxy has them.
-const BOUNDS: [f64; 15] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
 /// Below this a release is quick, however much quicker the other one is: histograms are coarse there.
 const QUICK: Duration = Duration::from_millis(50);
 
@@ -33,15 +29,27 @@ pub(super) enum Verdict {
     Inconclusive(String),
 }
 
+type Times = [u64; BOUNDS.len() + 1];
+
 /// Requests to the instances of one release.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sample {
     /// All of them.
     pub(super) requests: u64,
     /// Those that were answered 5xx or not at all.
     pub(super) errors: u64,
     /// Answers by time: one count for each bound and one above all of them.
-    times: [u64; BOUNDS.len() + 1],
+    times: Times,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self {
+            requests: 0,
+            errors: 0,
+            times: [0; BOUNDS.len() + 1],
+        }
+    }
 }
 
 impl Sample {
@@ -130,7 +138,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Cumulative counts taken apart.
-fn times(histogram: &Histogram) -> [u64; BOUNDS.len() + 1] {
+fn times(histogram: &Histogram) -> Times {
     let mut times = [0; BOUNDS.len() + 1];
     let mut before = 0;
     for (time, bucket) in times.iter_mut().zip(&histogram.buckets) {
@@ -315,6 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_within_a_limit_of_their_own_is_not_called_slow() {
+        let limit = |ms| Thresholds {
+            max_p95: Duration::from_millis(ms),
+            ..thresholds()
+        };
+        let nothing = Sample::default();
+        for took in (60..20_000).step_by(37) {
+            let new = sample(50, 0, took);
+            assert_eq!(
+                judge(&limit(took + took / 4), &new, &nothing),
+                Verdict::Pass
+            );
+            let failed = judge(&limit(took - took / 4), &new, &nothing);
+            assert!(matches!(failed, Verdict::Fail(_)), "{took} ms");
+        }
+        // Nor is one that takes twice as long as the old one, by its time.
+        for took in (60..20_000).step_by(37) {
+            let (new, old) = (sample(50, 0, 2 * took), sample(50, 0, took));
+            let lenient = Thresholds {
+                max_p95: Duration::from_mins(1),
+                ..thresholds()
+            };
+            assert_eq!(judge(&lenient, &new, &old), Verdict::Pass, "{took} ms");
+        }
+    }
+
+    #[test]
     fn a_few_slow_requests_of_one_kind_are_no_slow_release() {
         let (mut new, mut old) = (sample(40, 0, 2), sample(97, 0, 2));
         new.add(&sample(5, 0, 160));
@@ -348,7 +383,10 @@ mod tests {
         };
         let seen = Sample::of(&measures);
         assert_eq!((seen.requests, seen.errors), (9, 3));
-        assert_eq!((seen.times[0], seen.times[1], seen.times[15]), (3, 4, 1));
+        assert_eq!(
+            (seen.times[0], seen.times[1], seen.times[BOUNDS.len()]),
+            (3, 4, 1)
+        );
         assert_eq!(seen.since(&seen), Sample::default());
         // An instance that has gone takes its counts along.
         assert_eq!(Sample::default().since(&seen), Sample::default());
