@@ -19,9 +19,6 @@ pub(crate) use retention::{Kept, prune};
 
 /// The most lines of one answer.
 pub(crate) const MAX_LINES: usize = 10_000;
-/// Files put aside, younger ones first.
-const ASIDE: [&str; 2] = ["1", "2"];
-
 /// Which lines are wanted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
@@ -172,8 +169,7 @@ fn read_log(folder: &Path, log: &Log, filter: &Filter, end: u64) -> io::Result<V
 /// The files a log was put aside to, younger ones first.
 fn aside(path: &Path) -> Vec<PathBuf> {
     let name = path.to_string_lossy();
-    ASIDE
-        .iter()
+    (1..=engines::LOG_FILES_KEPT)
         .map(|number| PathBuf::from(format!("{name}.{number}")))
         .collect()
 }

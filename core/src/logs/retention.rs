@@ -133,6 +133,28 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_log_almost_all_stays_that_may_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = |name: String, bytes| {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        // The one that is being written is full up to one line.
+        log("1.log".to_owned(), engines::LOG_FILE_BYTES - 1);
+        for number in 1..=engines::LOG_FILES_KEPT {
+            log(format!("1.log.{number}"), engines::LOG_FILE_BYTES);
+        }
+        let bound = crate::settings::Limits::default().log_bytes_kept;
+        let kept = Kept {
+            bytes_each: bound,
+            ..all_of_it()
+        };
+        let left = left(&folder, &kept).into_iter();
+        let left: u64 = left.map(|name| length(&folder.path().join(name))).sum();
+        assert!((bound - bound / 10..=bound).contains(&left), "{left}");
+    }
+
+    #[test]
     fn what_is_being_written_stays() {
         let kept = Kept {
             deployments: 1,

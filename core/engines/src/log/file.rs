@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use super::Line;
 use crate::process::tree::absent_is_fine;
 
-/// A file that has reached this is put aside.
-const MAX_BYTES: u64 = 8 << 20;
-/// Files put aside that are kept: `.1` is the younger one.
-pub(super) const KEPT: usize = 2;
+/// A file of a log that has reached this is put aside. Whoever bounds a log does so by whole files: small ones leave almost
+/// all that may be kept.
+pub const MAX_BYTES: u64 = 1 << 20;
+/// Files of a log put aside that are kept: `.1` is the youngest one.
+pub const KEPT: usize = 23;
 /// How often the file may be put aside under our hands before a write is given up.
-const TRIES: usize = 16;
+const TRIES: usize = 64;
 
 /// A log that is being written.
 pub(crate) struct LogFile {
@@ -178,7 +179,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut log = LogFile::open(path).unwrap();
                     for number in 0..lines {
-                        // 16 MB in all: one rotation at least, and never the oldest dropped
+                        // 16 MB in all: many rotations, and never the oldest dropped
                         let text = format!("{writer} {number} {}", "x".repeat(20_000));
                         log.write(&[Line::now(Stream::Stdout, text)]).unwrap();
                     }
@@ -186,7 +187,8 @@ mod tests {
             }
         });
         let mut found = Vec::new();
-        for path in [aside(&path, 2), aside(&path, 1), path] {
+        let older = (1..=KEPT).rev().map(|number| aside(&path, number));
+        for path in older.chain([path.clone()]) {
             let text = fs::read_to_string(path).unwrap_or_default();
             found.extend(text.lines().map(|line| {
                 let line: Line = serde_json::from_str(line).unwrap();

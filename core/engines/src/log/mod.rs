@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use capture::Capture;
 pub(crate) use file::LogFile;
+pub use file::{KEPT as LOG_FILES_KEPT, MAX_BYTES as LOG_FILE_BYTES};
 pub(crate) use lines::Splitter;
 pub use numbered::{add_to_log, last_number};
 pub(crate) use tail::tail;
