@@ -88,7 +88,12 @@ impl Client {
             "https" => trust.roots()?,
             _ => RootCerts::WebPki,
         };
-        let agent = ureq::Agent::config_builder()
+        let mut config = ureq::Agent::config_builder();
+        if is_loopback(&base) {
+            // A proxy from the environment would look for the server on its own machine.
+            config = config.proxy(None);
+        }
+        let agent = config
             .http_status_as_error(false)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_connect(Some(options.connect_timeout))
@@ -411,17 +416,24 @@ fn parse_base(text: &str) -> Result<url::Url, ApiError> {
         why: why.to_owned(),
     };
     let url = url::Url::parse(text).map_err(|e| invalid(&e.to_string()))?;
-    let loopback = match url.host() {
+    if url.host().is_none() {
+        return Err(invalid("it names no host"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
+        "http" => Err(invalid("plain http is for loopback addresses only")),
+        _ => Err(invalid("it must begin with https://")),
+    }
+}
+
+/// Whether the address is one of this very machine.
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return Err(invalid("it names no host")),
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback => Ok(url),
-        "http" => Err(invalid("plain http is for loopback addresses only")),
-        _ => Err(invalid("it must begin with https://")),
+        None => false,
     }
 }
 
