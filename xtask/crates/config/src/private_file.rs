@@ -124,7 +124,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), Privat
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
     // First: the file shall never be there without being ignored.
-    keep_out_of_git(path, folder).map_err(failed)?;
+    keep_out_of_git(path).map_err(failed)?;
     replace(path, text.as_bytes(), MODE).map_err(failed)
 }
 
@@ -160,7 +160,12 @@ fn fill(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// A line in `.gitignore` beside the file, unless git ignores it already (through a `.gitignore`
 /// further up, say). Outside a repository too: `git init` may come later.
-fn keep_out_of_git(path: &Path, folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+///
+/// When `.gitignore` can be read or written only in part.
+pub fn keep_out_of_git(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return Ok(());
     };

@@ -1,5 +1,7 @@
 //! Where a project begins and where its files are.
 
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The folder that makes a folder a project.
@@ -12,6 +14,24 @@ pub const CREDENTIALS: &str = ".systemprompt/credentials.json";
 pub const TENANTS: &str = ".systemprompt/tenants.json";
 /// The state of the embedded platform, relative to the project.
 pub const LOCAL: &str = ".systemprompt/local";
+
+/// What git reads.
+pub const IGNORE: &str = ".gitignore";
+
+/// Tells git that nothing in this folder belongs to the project's sources: it is state, with secrets in it perhaps. A
+/// work tree is not dirty because of it, and `git add` passes over it.
+///
+/// # Errors
+///
+/// When the folder cannot be written to.
+pub fn ignore_all(folder: &Path) -> io::Result<()> {
+    let mut file = match File::create_new(folder.join(IGNORE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    file.write_all(b"*\n")
+}
 
 /// Beside [`FOLDER`], one of these says that it is a project and not a stray folder in the home
 /// folder of somebody who once logged in there.

@@ -255,7 +255,10 @@ pub(crate) struct Maker<'a> {
 
 /// The store that images are made in.
 pub(crate) fn store(settings: &Settings) -> Result<Store, Failure> {
-    Store::open(cache_folder(settings).join("oci")).map_err(|e| store_failure(&e))
+    let folder = cache_folder(settings);
+    let store = Store::open(folder.join("oci")).map_err(|e| store_failure(&e))?;
+    project::ignore_all(&folder).map_err(|e| store_failure(&e))?;
+    Ok(store)
 }
 
 impl<'a> Maker<'a> {
@@ -677,12 +680,12 @@ fn image_failure(error: &AssembleError) -> Failure {
     Failure::new(Step::Image, code, exit, details, error.resolution())
 }
 
-fn store_failure(error: &oci::StoreError) -> Failure {
+fn store_failure(error: &dyn std::error::Error) -> Failure {
     Failure::new(
         Step::Image,
         "store_failed",
         Exit::Build,
         with_causes(error),
-        "make .systemprompt/cache/ writable, or remove it",
+        "make room on its disk, or .systemprompt/cache/ writable; what is in there may be removed",
     )
 }

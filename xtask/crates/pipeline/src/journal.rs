@@ -54,6 +54,9 @@ impl Journal {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
+        if !self.path.exists() {
+            deploy_config::keep_out_of_git(&self.path)?;
+        }
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let mut file = OpenOptions::new()

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use deploy_config::Settings;
+use deploy_config::{Settings, project};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use management_api::client::{Client, Options};
@@ -230,7 +230,8 @@ impl Platform {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&self.folder)
+            .create(&self.folder)?;
+        project::ignore_all(&self.folder)
     }
 
     fn spawn(

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use deploy_config::project;
 use deploy_plan::failure::Failure;
 use serde::Deserialize;
 
@@ -58,9 +59,11 @@ impl Platform {
     #[must_use]
     pub fn kept(&self) -> Kept {
         let halves = [self.folder.clone(), self.half_reset()];
+        // What a platform that was never started has, too; and volumes, which are told by themselves.
+        let empty = ["volumes", turn::FILE, project::IGNORE];
         let others = halves.iter().flat_map(|half| entries(half));
         let others: Vec<PathBuf> = others
-            .filter(|path| !path.ends_with("volumes") && !path.ends_with(turn::FILE))
+            .filter(|path| !empty.iter().any(|name| path.ends_with(name)))
             .collect();
         let docker = fs::read(self.folder.join("engine/docker/server.json")).ok();
         let docker = docker.and_then(|text| serde_json::from_slice::<DockerRecord>(&text).ok());
