@@ -59,13 +59,16 @@ fn down(platform: &Platform) -> Result<(), Failure> {
 
 fn status(platform: &Platform) -> Result<(), Failure> {
     let Some(running) = platform.running() else {
-        return Err(Failure::new(
-            Step::Platform,
-            "platform_not_running",
-            Exit::Other,
-            "it does not run",
-            "start it: cargo xtask local up",
-        ));
+        let silent = platform.silent(Step::Platform);
+        return Err(silent.unwrap_or_else(|| {
+            Failure::new(
+                Step::Platform,
+                "platform_not_running",
+                Exit::Other,
+                "it does not run",
+                "start it: cargo xtask local up",
+            )
+        }));
     };
     let mut lines = vec![
         format!("url      {}", running.url),

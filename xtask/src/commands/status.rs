@@ -4,7 +4,8 @@ use std::path::Path;
 
 use deploy_pipeline::control::{self, Control};
 use deploy_pipeline::observe::{Observation, Observer};
-use deploy_plan::config::{Config, ControlPlane};
+use deploy_pipeline::platform::Platform;
+use deploy_plan::config::ControlPlane;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 use deploy_plan::observed::Live;
@@ -60,7 +61,11 @@ pub(super) fn connected(
     let mut failures = found.failures;
     failures.extend(no_credentials(context, &found.observed));
     if failures.is_empty() {
-        failures.push(nothing_runs(&context.settings.config));
+        debug_assert_eq!(
+            context.settings.config.control_plane,
+            ControlPlane::Embedded
+        );
+        failures.push(nothing_answers(&context.state()));
     }
     Err(failures
         .into_iter()
@@ -79,15 +84,18 @@ fn no_credentials(
     preflight::credentials(&request, &context.settings.config, observed)
 }
 
-fn nothing_runs(config: &Config) -> Failure {
-    debug_assert_eq!(config.control_plane, ControlPlane::Embedded);
-    Failure::new(
-        Step::Inspect,
-        "platform_not_running",
-        Exit::Other,
-        "the platform on this machine does not run",
-        "start it: cargo xtask local up, or deploy: cargo xtask deploy",
-    )
+/// Why there is nobody to ask on this machine.
+fn nothing_answers(state: &Path) -> Failure {
+    let silent = Platform::of(state).silent(Step::Inspect);
+    silent.unwrap_or_else(|| {
+        Failure::new(
+            Step::Inspect,
+            "platform_not_running",
+            Exit::Other,
+            "the platform on this machine does not run",
+            "start it: cargo xtask local up, or deploy: cargo xtask deploy",
+        )
+    })
 }
 
 fn text(context: &Context, control: &Control, status: &TenantStatus) -> String {

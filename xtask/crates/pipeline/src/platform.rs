@@ -41,6 +41,8 @@ const TRIES: u32 = 5;
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take to drain and end after SIGINT: its own limit is a minute.
 const STOP_LIMIT: Duration = Duration::from_secs(75);
+/// How long the kernel may take to end a process that was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The embedded platform of a project.
 #[derive(Debug, Clone)]
@@ -61,6 +63,20 @@ pub struct Running {
     pub version: String,
     /// The operator's token.
     pub token: SecretString,
+}
+
+impl Running {
+    /// Waits for the end of the process.
+    fn ends_within(&self, limit: Duration) -> bool {
+        let limit = Instant::now() + limit;
+        while is_alive(self.pid, self.started) {
+            if Instant::now() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,6 +161,23 @@ impl Platform {
         Some(running)
     }
 
+    /// The failure that a server is which lives and does not answer, for whoever has found none [`running`](Self::running).
+    #[must_use]
+    pub fn silent(&self, step: Step) -> Option<Failure> {
+        let recorded = self.recorded()?;
+        is_alive(recorded.pid, recorded.started).then_some(())?;
+        Some(Failure::new(
+            step,
+            "platform_silent",
+            Exit::Other,
+            format!(
+                "the platform on this machine (process {}) runs and does not answer",
+                recorded.pid
+            ),
+            "see .systemprompt/local/server.log; stop it, whatever it does: cargo xtask local down; then run the same command again",
+        ))
+    }
+
     /// What isolates instances on this machine and what does not, in words.
     #[must_use]
     pub fn notes(&self, running: &Running) -> Vec<String> {
@@ -193,25 +226,21 @@ impl Platform {
     /// meanwhile is as good.
     pub fn start(&self, start: &Start<'_>) -> Result<Running, Failure> {
         self.make_folder()
-            .map_err(|e| start_failure(format!("cannot make {}: {e}", self.folder.display())))?;
+            .map_err(|e| unwritable(format!("cannot make {}: {e}", self.folder.display())))?;
         let _turn = turn::take(&self.folder)
-            .map_err(|e| start_failure(format!("cannot lock {}: {e}", self.folder.display())))?;
+            .map_err(|e| unwritable(format!("cannot lock {}: {e}", self.folder.display())))?;
         self.settle()
-            .map_err(|e| start_failure(format!("cannot put volumes back: {e}")))?;
+            .map_err(|e| unwritable(format!("cannot put volumes back: {e}")))?;
         if let Some(running) = self.running() {
             return Ok(running);
         }
-        if let Some(silent) = self.recorded()
-            && is_alive(silent.pid, silent.started)
-        {
-            return Err(start_failure(format!(
-                "the server (process {}) runs and does not answer",
-                silent.pid
-            )));
+        if let Some(failure) = self.silent(Step::Platform) {
+            return Err(failure);
         }
-        let binary = self
-            .keep_binary(start.binary)
-            .map_err(|e| start_failure(format!("cannot copy {}: {e}", start.binary.display())))?;
+        let binary = self.keep_binary(start.binary).map_err(|e| {
+            let (from, to) = (start.binary.display(), self.folder.display());
+            unwritable(format!("cannot copy {from} to {to}: {e}"))
+        })?;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -240,16 +269,16 @@ impl Platform {
         listen: SocketAddr,
         start: &Start<'_>,
     ) -> Result<Child, Failure> {
-        let unwritable =
-            |e: io::Error| start_failure(format!("cannot write {}: {e}", self.log().display()));
-        let log = self.fresh_log().map_err(unwritable)?;
+        let unlogged =
+            |e: io::Error| unwritable(format!("cannot write {}: {e}", self.log().display()));
+        let log = self.fresh_log().map_err(unlogged)?;
         let mut command = Command::new(binary);
         command
             .args(["serve", "--data"])
             .arg(&self.folder)
             .args(["--listen", &listen.to_string()])
             .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(unwritable)?)
+            .stdout(log.try_clone().map_err(unlogged)?)
             .stderr(log)
             // Its own group: the Ctrl-C that ends us must not end it.
             .process_group(0);
@@ -263,9 +292,12 @@ impl Platform {
             command.arg("--services").arg(services);
         }
         forget_own_settings(&mut command);
-        command
-            .spawn()
-            .map_err(|e| start_failure(format!("cannot run {}: {e}", binary.display())))
+        command.spawn().map_err(|e| {
+            failure(
+                format!("cannot run {}: {e}", binary.display()),
+                "build it again, or name another one: local.server in .systemprompt/deploy.toml",
+            )
+        })
     }
 
     fn await_answer(&self, mut child: Child) -> Result<Running, Failure> {
@@ -324,17 +356,17 @@ impl Platform {
         // SIGTERM would leave the instances to the next server.
         kill(pid, Signal::SIGINT)
             .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
-        let limit = Instant::now() + STOP_LIMIT;
-        while is_alive(recorded.pid, recorded.started) {
-            if Instant::now() > limit {
-                return Err(stop_failure(format!(
-                    "the server (process {pid}) did not end within {} s",
-                    STOP_LIMIT.as_secs()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if recorded.ends_within(STOP_LIMIT) {
+            return Ok(true);
         }
-        Ok(true)
+        // It hangs. Its state outlives a death at any moment, and its instances are ended as orphans.
+        let _ = kill(pid, Signal::SIGKILL);
+        if recorded.ends_within(KILL_LIMIT) {
+            return Ok(true);
+        }
+        Err(stop_failure(format!(
+            "the server (process {pid}) does not end, not even by SIGKILL"
+        )))
     }
 
     /// Within a turn: nobody else is at it.
@@ -377,11 +409,14 @@ impl Platform {
         let address = match wanted.or(last) {
             Some(address) => address,
             None => first_free_port().ok_or_else(|| {
-                start_failure(format!("no port from {FIRST_PORT} to {LAST_PORT} is free"))
+                failure(
+                    format!("no port from {FIRST_PORT} to {LAST_PORT} is free"),
+                    "name a free one: local.listen in .systemprompt/deploy.toml",
+                )
             })?,
         };
         fs::write(&kept, address.to_string())
-            .map_err(|e| start_failure(format!("cannot write {}: {e}", kept.display())))?;
+            .map_err(|e| unwritable(format!("cannot write {}: {e}", kept.display())))?;
         Ok(address)
     }
 }
@@ -432,13 +467,29 @@ fn is_alive(pid: i32, started: Option<u64>) -> bool {
     same && !matches!(state, Some("Z" | "X") | None)
 }
 
-fn start_failure(details: String) -> Failure {
+fn failure(details: String, resolution: &str) -> Failure {
     Failure::new(
         Step::Platform,
         "platform_start_failed",
         Exit::Other,
         details,
-        "see `cargo xtask local status`; `cargo xtask local reset` begins anew",
+        resolution,
+    )
+}
+
+/// Something of its folder; what is in there is whole.
+fn unwritable(details: String) -> Failure {
+    failure(
+        details,
+        "make room on that disk, or the folder writable, and run the same command again",
+    )
+}
+
+/// The server has said why it does not start.
+fn start_failure(details: String) -> Failure {
+    failure(
+        details,
+        "see to what it says, all of it in .systemprompt/local/server.log; the last resort is `cargo xtask local reset`, which forgets releases and secrets",
     )
 }
 

@@ -150,7 +150,7 @@ impl BaseError {
                 "choose another base image, or set image.check_libraries = false".into()
             }
             Self::Store { .. } | Self::Unknown { .. } => {
-                "make .systemprompt/cache/ writable, or remove it".into()
+                "make room on its disk, or .systemprompt/cache/ writable; what is in there may be removed".into()
             }
         }
     }
