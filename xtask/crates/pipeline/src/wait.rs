@@ -97,12 +97,13 @@ fn follow_events(
         number,
         last: 0,
         aborted: false,
+        undone: false,
     };
     let mut pause = FIRST_PAUSE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(too_late(limit));
+            return Err(too_late(limit, control));
         }
         let before = follower.last;
         let events = control
@@ -132,7 +133,10 @@ fn follow_events(
 struct Follower {
     number: u64,
     last: u64,
+    /// Whether the first interrupt was heeded.
     aborted: bool,
+    /// Whether the platform has agreed to undo it.
+    undone: bool,
 }
 
 impl Follower {
@@ -179,23 +183,28 @@ impl Follower {
         }
     }
 
-    /// The first interrupt undoes the deployment, the second leaves it to the platform.
+    /// The first interrupt undoes the deployment, the second leaves that to the platform.
     fn heed_interrupts(&mut self, run: &mut Run<'_>, control: &Control) -> Result<(), Failure> {
-        match run.interrupts.count() {
-            0 => Ok(()),
-            1 if self.aborted => Ok(()),
-            1 if control.offers("abort") => {
-                self.aborted = true;
-                let note = match control.client.abort(&control.tenant, self.number) {
-                    Ok(()) => "interrupted: undoing the deployment; once more to leave it alone"
-                        .to_owned(),
-                    Err(error) => format!("interrupted, but it cannot be undone now: {error}"),
-                };
-                run.reporter.event(Event::Warning(note));
-                Ok(())
-            }
-            _ => Err(detached(Some(self.number))),
+        let count = run.interrupts.count();
+        if count > 0 && !self.aborted && control.offers("abort") {
+            self.abort(run, control);
         }
+        if count == 0 || count == 1 && self.aborted {
+            return Ok(());
+        }
+        Err(detached(Some(self.number), control, self.undone))
+    }
+
+    fn abort(&mut self, run: &mut Run<'_>, control: &Control) {
+        self.aborted = true;
+        let note = match control.client.abort(&control.tenant, self.number) {
+            Ok(()) => {
+                self.undone = true;
+                "interrupted: undoing the deployment; once more to wait no longer".to_owned()
+            }
+            Err(error) => format!("interrupted, but it cannot be undone now: {error}"),
+        };
+        run.reporter.event(Event::Warning(note));
     }
 }
 
@@ -238,13 +247,13 @@ fn poll(
             Err(error) => silence = Some(error),
         }
         if run.interrupts.any() {
-            return Err(detached(None));
+            return Err(detached(None, control, false));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(match silence {
                 Some(error) => control::failure(Step::Wait, &error),
-                None => too_late(limit),
+                None => too_late(limit, control),
             });
         }
         std::thread::sleep(pause.min(left));
@@ -270,49 +279,92 @@ fn conclude(run: &mut Run<'_>, seen: Seen) -> Result<Live, Failure> {
             .map(|line| run.redactor.clean(line))
             .collect();
     }
-    if let Some(failure) = failure
-        .as_ref()
-        .filter(|f| f.code == "release_command_failed")
-    {
-        return Err(command_failed(&failure.message));
-    }
-    let reason = failure.map_or(seen.message, |failure| failure.message);
+    Err(bad_end(&seen))
+}
+
+fn bad_end(seen: &Seen) -> Failure {
+    let deployment = seen.deployment.as_deref();
+    let failure = deployment.and_then(|deployment| deployment.failure.as_ref());
+    let code = failure.map_or("", |failure| failure.code.as_str());
+    let reason = failure.map_or(seen.message.as_str(), |failure| failure.message.as_str());
     let reason = if reason.is_empty() {
-        "the platform gave no reason".to_owned()
+        "the platform gave no reason"
     } else {
         reason
     };
-    Err(bad_end(&seen.state, &reason))
-}
-
-fn bad_end(state: &str, reason: &str) -> Failure {
-    let (code, exit, details, resolution) = match state {
-        "rolled_back" => (
+    if code == "release_command_failed" {
+        return command_failed(reason);
+    }
+    let alone = deployment.is_some_and(|deployment| deployment.previous.is_none());
+    let end = |code, exit, details, resolution: String| {
+        Failure::new(Step::Wait, code, exit, details, resolution)
+    };
+    match seen.state.as_str() {
+        "rolled_back" if code == "aborted" => end(
             "release_rolled_back",
             Exit::RolledBack,
-            format!("the release did not become healthy and was rolled back: {reason}"),
-            "correct the application (`cargo xtask logs`) and deploy again; the release before serves",
+            "somebody had the deployment undone before its end: the release before serves".to_owned(),
+            AGAIN.to_owned(),
         ),
-        "needs_operator" => (
+        "rolled_back" => end(
+            "release_rolled_back",
+            Exit::RolledBack,
+            format!("the release failed and was undone: {reason}"),
+            format!("{}; the release before serves", correct(code, deployment)),
+        ),
+        "needs_operator" => end(
             "operator_needed",
             Exit::NeedsOperator,
             format!("the release failed and so did its rollback: {reason}"),
-            "look at `cargo xtask status` and `cargo xtask logs`; when it is settled, say so with `cargo xtask abort`: until then nobody else deploys",
+            "look at `cargo xtask status` and `cargo xtask logs`; when it is settled, say so with `cargo xtask abort`: until then nobody else deploys".to_owned(),
         ),
-        "superseded" => (
+        "superseded" => end(
             "superseded",
             Exit::Locked,
             format!("a later deployment took its place: {reason}"),
-            "see `cargo xtask history`",
+            "see `cargo xtask history`".to_owned(),
         ),
-        _ => (
+        "failed" if alone && code == "aborted" => end(
+            "release_failed",
+            Exit::Unverified,
+            "somebody had the deployment undone before its end: nothing serves, as before".to_owned(),
+            AGAIN.to_owned(),
+        ),
+        "failed" if alone => end(
+            "release_failed",
+            Exit::Unverified,
+            format!("the release failed, and none was there to return to: {reason}"),
+            format!("{}; nothing serves until then", correct(code, deployment)),
+        ),
+        state => end(
             "release_failed",
             Exit::Unverified,
             format!("the platform says `{state}`: {reason}"),
-            "see `cargo xtask logs` and the platform's status, then deploy again or `cargo xtask rollback`",
+            "see `cargo xtask logs` and the platform's status, then deploy again or `cargo xtask rollback`".to_owned(),
         ),
-    };
-    Failure::new(Step::Wait, code, exit, details, resolution)
+    }
+}
+
+/// After what somebody wanted to end.
+const AGAIN: &str = "deploy again when it is time: cargo xtask deploy";
+
+/// What is to be corrected before the next try. Not every reason lies in the application.
+fn correct(code: &str, deployment: Option<&Deployment>) -> String {
+    const ELSEWHERE: [&str; 6] = [
+        "image_not_found",
+        "internal",
+        "interrupted",
+        "no_port",
+        "port_taken",
+        "secret_unreadable",
+    ];
+    if ELSEWHERE.contains(&code) {
+        return "see to the reason, which is not the application, and deploy again".to_owned();
+    }
+    let only = deployment.map_or_else(String::new, |deployment| {
+        format!(" --deployment {}", deployment.number)
+    });
+    format!("correct the application (`cargo xtask logs{only}`) and deploy again")
 }
 
 fn command_failed(reason: &str) -> Failure {
@@ -325,7 +377,7 @@ fn command_failed(reason: &str) -> Failure {
     )
 }
 
-fn too_late(limit: Duration) -> Failure {
+fn too_late(limit: Duration, control: &Control) -> Failure {
     Failure::new(
         Step::Wait,
         "wait_timeout",
@@ -334,20 +386,44 @@ fn too_late(limit: Duration) -> Failure {
             "the deployment did not come to an end within {} s",
             limit.as_secs()
         ),
-        "see `cargo xtask status`; give it longer with --timeout, or `cargo xtask rollback`",
+        format!(
+            "see `cargo xtask status`; give it longer with --timeout, or undo it: {}",
+            undo(control)
+        ),
     )
 }
 
-fn detached(number: Option<u64>) -> Failure {
+/// The command that undoes a deployment on its way. Platforms that know nothing of it take back a release only.
+fn undo(control: &Control) -> &'static str {
+    if control.offers("abort") {
+        "cargo xtask abort"
+    } else {
+        "cargo xtask rollback"
+    }
+}
+
+/// Somebody does not want to wait any longer.
+fn detached(number: Option<u64>, control: &Control, aborted: bool) -> Failure {
     let which = number.map_or_else(
         || "the deployment".to_owned(),
         |n| format!("deployment {n}"),
     );
+    let (details, resolution) = if aborted {
+        (
+            format!("interrupted: {which} is being undone, and nobody waits for it"),
+            "see what came out: cargo xtask status".to_owned(),
+        )
+    } else {
+        (
+            format!("interrupted: {which} goes on without us, the platform finishes or undoes it"),
+            format!("see `cargo xtask status`; undo it: {}", undo(control)),
+        )
+    };
     Failure::new(
         Step::Wait,
         "detached",
         Exit::Interrupted,
-        format!("interrupted: {which} goes on without us, the platform finishes or undoes it"),
-        "see `cargo xtask status`; undo it with `cargo xtask rollback`",
+        details,
+        resolution,
     )
 }
