@@ -5,6 +5,7 @@ use std::path::Path;
 use deploy_pipeline::control::{self, Control};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
+use management_api::client::ApiError;
 use management_api::types::{Deployment, is_final};
 
 use super::Failures;
@@ -45,7 +46,7 @@ pub(crate) fn run(project: Option<&Path>, flags: &Steer, word: Word) -> Result<(
 
 fn say(control: &Control, number: Option<u64>, word: Word) -> Result<Deployment, Failure> {
     let (client, tenant) = (&control.client, &control.tenant);
-    let failed = |e| control::failure(Step::Inspect, &e);
+    let named = number.is_some();
     let number = match number {
         Some(number) => number,
         None => running(control)?,
@@ -54,9 +55,37 @@ fn say(control: &Control, number: Option<u64>, word: Word) -> Result<Deployment,
         Word::Promote => client.promote(tenant, number),
         Word::Abort => client.abort(tenant, number),
     }
-    .map_err(failed)?;
-    client.deployment(tenant, number).map_err(failed)
+    .map_err(|e| refusal(&e, word, named))?;
+    let deployment = client.deployment(tenant, number);
+    deployment.map_err(|e| control::failure(Step::Inspect, &e))
 }
+
+/// Why the word was not taken. What is in progress is the very deployment that it is for, so that waiting for its end is
+/// no way out.
+fn refusal(error: &ApiError, word: Word, named: bool) -> Failure {
+    let failure = control::failure(Step::Inspect, error);
+    let (code, resolution) = match (error, word) {
+        (ApiError::NotFound { .. }, _) if named => (
+            "deployment_unknown",
+            "`cargo xtask history` lists the deployments of this tenant",
+        ),
+        (ApiError::Refused { status: 409, .. }, Word::Promote) => (
+            "not_watched",
+            "`cargo xtask status` tells how far it is; undo it, if it is in progress: cargo xtask abort",
+        ),
+        (ApiError::Refused { status: 409, .. }, Word::Abort) => ("nothing_in_progress", TO_UNDO),
+        _ => return failure,
+    };
+    Failure {
+        code,
+        exit: Exit::Other,
+        resolution: resolution.to_owned(),
+        ..failure
+    }
+}
+
+/// What is over is not aborted.
+const TO_UNDO: &str = "see `cargo xtask history`; to undo one that is over: cargo xtask rollback";
 
 /// The deployment that is being made now.
 fn running(control: &Control) -> Result<u64, Failure> {
@@ -68,7 +97,7 @@ fn running(control: &Control) -> Result<u64, Failure> {
             "nothing_in_progress",
             Exit::Other,
             format!("no deployment of tenant {} is in progress", control.tenant),
-            "see `cargo xtask history`; to undo one that is over: cargo xtask rollback",
+            TO_UNDO,
         )
     })
 }

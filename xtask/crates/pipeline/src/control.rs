@@ -135,7 +135,7 @@ fn explain_code(code: &str) -> Option<(&'static str, Exit, &'static str)> {
         code::DEPLOYMENT_IN_PROGRESS => (
             "deployment_in_progress",
             Exit::Locked,
-            "wait for it (`cargo xtask status`), then deploy again",
+            "wait for it (`cargo xtask status`) or undo it (`cargo xtask abort`), then run the same command again",
         ),
         code::RELEASE_GONE => (
             "release_gone",
@@ -184,7 +184,7 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
         } => (
             "deployment_in_progress",
             Exit::Locked,
-            "wait until the running deployment has ended, then deploy again",
+            "wait until the running deployment has ended, then run the same command again",
         ),
         ApiError::Refused { .. } => (
             "refused",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
+use management_api::client::ApiError;
 use management_api::types::{DeployRequest, RollbackRequest};
 
 use crate::control::{self, Control};
@@ -42,7 +43,7 @@ pub fn execute(
             control
                 .client
                 .rollback(&control.tenant, &request, &key())
-                .map_err(|e| control::failure(Step::Rollback, &e))?
+                .map_err(|e| refusal(&e, wanted))?
         } else {
             redeploy(run, control, state, wanted)?
         };
@@ -55,6 +56,19 @@ pub fn execute(
     let end = finish(run, control, &answer, wanted.wait, wanted.timeout);
     describe(run, control);
     end
+}
+
+/// The platform has one code for having nothing older and for not knowing what is asked for.
+fn refusal(error: &ApiError, wanted: &Wanted) -> Failure {
+    let failure = control::failure(Step::Rollback, error);
+    if wanted.to.is_some() && failure.code == "nothing_to_roll_back" {
+        return Failure {
+            code: "release_unknown",
+            resolution: "name one that has succeeded: `cargo xtask history` lists them".to_owned(),
+            ..failure
+        };
+    }
+    failure
 }
 
 fn redeploy(
