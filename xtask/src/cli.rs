@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -280,8 +281,8 @@ pub(crate) struct History {
     #[command(flatten)]
     pub(crate) target: Target,
     /// How many at most.
-    #[arg(short = 'n', long, default_value_t = 20)]
-    pub(crate) limit: usize,
+    #[arg(short = 'n', long, default_value = "20")]
+    pub(crate) limit: NonZeroUsize,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
 
 use crate::cli::{BuildFlags, Deploy, Target};
+use crate::render::same_target;
 
 /// A project and its settings.
 pub(crate) struct Context {
@@ -26,6 +27,9 @@ impl Context {
         project_path: Option<&Path>,
         overrides: impl FnOnce(&mut Overrides),
     ) -> Result<Self, Failure> {
+        if let Some(folder) = project_path {
+            same_target::note_project(folder);
+        }
         let root = find_root(project_path)?;
         let variables = environment();
         let mut all = Overrides::new(variables.clone());
@@ -110,6 +114,7 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 
 /// Flags that every command about a target has.
 pub(crate) fn target_overrides(target: &Target, overrides: &mut Overrides) {
+    same_target::note(target);
     if let Some(name) = &target.environment {
         overrides.environment("--environment", name.as_str());
     }

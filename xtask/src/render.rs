@@ -5,6 +5,7 @@ pub(crate) mod github;
 pub(crate) mod plain;
 pub(crate) mod plan;
 pub(crate) mod result;
+pub(crate) mod same_target;
 pub(crate) mod services;
 pub(crate) mod table;
 pub(crate) mod terminal;

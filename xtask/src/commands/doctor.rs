@@ -63,12 +63,13 @@ fn examine(context: &Context) -> Vec<Finding> {
     let planned = plan(&request, &context.settings.config, &found.observed);
     let failures = planned.err().unwrap_or_default();
     for failure in found.failures.into_iter().chain(failures) {
-        findings.push(bad(context.redactor.clean_failure(failure)));
+        findings.push(bad(&context.redactor.clean_failure(failure)));
     }
     findings
 }
 
-fn bad(failure: Failure) -> Finding {
+fn bad(failure: &Failure) -> Finding {
+    let failure = render::same_target::failure(failure);
     Finding {
         what: failure.step.name(),
         good: false,

@@ -31,13 +31,13 @@ pub(crate) fn run(project: Option<&Path>, flags: &History) -> Result<(), Failure
         None
     };
     if let Some(mut deployments) = deployments {
-        deployments.truncate(flags.limit);
+        deployments.truncate(flags.limit.get());
         show(&deployments, output, of_platform);
     } else {
         let mut entries = Journal::of(&context.state())
             .entries(control.client.base_url(), &control.tenant)
             .map_err(|e| vec![unreadable(&e)])?;
-        entries.truncate(flags.limit);
+        entries.truncate(flags.limit.get());
         show(&entries, output, of_journal);
     }
     Ok(())
@@ -57,7 +57,8 @@ fn show<T: serde::Serialize>(rows: &[T], output: Output, text: impl Fn(&[T]) -> 
     if output != Output::Human {
         render::result::document(&rows, output);
     } else if rows.is_empty() {
-        render::err("nothing was deployed yet; begin with: cargo xtask deploy\n");
+        let words = "nothing was deployed yet; begin with: cargo xtask deploy\n";
+        render::err(&render::same_target::text(words));
     } else {
         render::out(&text(rows));
     }

@@ -69,6 +69,9 @@ fn show_all(lines: &[LogLine], output: Output, context: &Context) {
         for line in lines {
             show(line, output, context);
         }
+        if lines.is_empty() {
+            render::err("no lines: nothing was written, or nothing that fits\n");
+        }
     } else {
         render::result::document(&lines, output);
     }

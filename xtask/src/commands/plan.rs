@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deploy_config::aramb::{self, ARAMB_TOML};
+use deploy_config::project;
 use deploy_plan::aramb::{mermaid, svg, text};
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -75,7 +76,12 @@ fn find(project: Option<&Path>, named: Option<&Path>) -> Result<PathBuf, Failure
             Some(file) => format!("{} not found", start.join(file).display()),
             None => format!("{ARAMB_TOML} not found in {} nor above", start.display()),
         };
-        let help = "change into the project, or name the file: cargo xtask plan --config FILE";
+        let settings = project::find_root(&start).map(|root| root.join(project::DEPLOY_TOML));
+        let help = if named.is_none() && settings.is_ok_and(|file| file.is_file()) {
+            "this project is deployed by .systemprompt/deploy.toml; what that does: cargo xtask deploy --dry-run"
+        } else {
+            "change into the project, or name the file: cargo xtask plan --config FILE"
+        };
         failure("aramb_not_found", details, help)
     })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use deploy_pipeline::control;
+use deploy_pipeline::control::{self, Control};
 use deploy_pipeline::interrupt::Interrupts;
 use deploy_plan::exit::Exit;
 use deploy_plan::failure::{Failure, Step};
@@ -15,7 +15,7 @@ use super::Failures;
 use super::terminal::{self, Ends, Unheard};
 use crate::cli::{Output, Secrets, Target};
 use crate::context::{Context, target_overrides};
-use crate::render;
+use crate::render::{self, same_target};
 
 /// What the platform takes of one value.
 const LONGEST: u64 = 64 * 1024;
@@ -57,14 +57,7 @@ pub(crate) fn run(project: Option<&Path>, action: &Secrets) -> Result<(), Failur
             };
             change(&context, &request, &format!("set {}", names.join(", ")))
         }),
-        Secrets::Remove { names, .. } => {
-            let request = SecretsRequest {
-                secrets: BTreeMap::new(),
-                externally_rotated: Vec::new(),
-                remove: names.clone(),
-            };
-            change(&context, &request, &format!("removed {}", names.join(", ")))
-        }
+        Secrets::Remove { names, .. } => remove(&context, names),
     };
     done.map_err(|failures| {
         let clean = |failure| context.redactor.clean_failure(failure);
@@ -105,18 +98,54 @@ fn list(context: &Context, output: Output) -> Result<(), Failures> {
     Ok(())
 }
 
+/// The platform takes any name. Whoever has mistyped one must not believe that the secret is gone.
+fn remove(context: &Context, names: &[String]) -> Result<(), Failures> {
+    let control = super::status::connect(context)?;
+    let known = control.client.secrets(&control.tenant);
+    let known = known.map_err(|e| vec![control::failure(Step::Inspect, &e)])?;
+    if let Some(known) = known {
+        let is_known = |name: &&String| known.iter().any(|secret| secret.name == **name);
+        let unknown: Vec<&str> = names
+            .iter()
+            .filter(|name| !is_known(name))
+            .map(String::as_str)
+            .collect();
+        if !unknown.is_empty() {
+            return Err(vec![Failure::new(
+                Step::Inspect,
+                "secret_unknown",
+                Exit::Other,
+                format!(
+                    "the tenant has no secret {}; nothing was removed",
+                    unknown.join(", ")
+                ),
+                "`cargo xtask secrets list` names those that it has",
+            )]);
+        }
+    }
+    let request = SecretsRequest {
+        secrets: BTreeMap::new(),
+        externally_rotated: Vec::new(),
+        remove: names.to_vec(),
+    };
+    send(&control, &request, &format!("removed {}", names.join(", ")))
+}
+
 fn change(context: &Context, request: &SecretsRequest, done: &str) -> Result<(), Failures> {
     for value in request.secrets.values() {
         context.redactor.learn(value);
     }
-    let control = super::status::connect(context)?;
+    send(&super::status::connect(context)?, request, done)
+}
+
+fn send(control: &Control, request: &SecretsRequest, done: &str) -> Result<(), Failures> {
     control
         .client
         .change_secrets(&control.tenant, request)
         .map_err(|e| vec![control::failure(Step::Inspect, &e)])?;
-    render::err(&format!(
+    render::err(&same_target::text(&format!(
         "{done}; the next deployment has it: cargo xtask deploy\n"
-    ));
+    )));
     Ok(())
 }
 

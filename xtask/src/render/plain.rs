@@ -57,7 +57,7 @@ impl Plain {
             }
             Event::Warning(text) if self.groups => format!("::warning::{text}\n"),
             Event::Warning(text) => format!("warning: {text}\n"),
-            Event::Note(text) => format!("note: {text}\n"),
+            Event::Note(text) => format!("note: {}\n", super::same_target::text(text)),
             Event::Started(_) | Event::Built { .. } | Event::Layer { .. } => return None,
         };
         Some(text)

@@ -7,11 +7,16 @@ use saphyr::{LoadableYamlNode as _, Yaml, YamlEmitter};
 use serde::Serialize;
 
 use super::services::{Row, table};
-use super::{err, github, out, unwritten};
+use super::{err, github, out, same_target, unwritten};
 use crate::cli::Output;
 
 /// Prints the result of a deployment or rollback and publishes it to a CI system.
 pub(crate) fn outcome(outcome: &Outcome, output: Output) {
+    let failed = outcome.failures.iter().map(same_target::failure).collect();
+    let outcome = &Outcome {
+        failures: failed,
+        ..outcome.clone()
+    };
     let report = outcome.report();
     github::publish(&report);
     let has_failed = !outcome.failures.is_empty();
@@ -71,17 +76,18 @@ fn yaml(json: &str) -> Result<String, String> {
 
 /// Failures of a command without a report.
 pub(crate) fn failed(failures_: &[Failure], output: Output) {
+    let failures_: Vec<Failure> = failures_.iter().map(same_target::failure).collect();
     if output == Output::Human {
-        failures(failures_, &[]);
+        failures(&failures_, &[]);
         return;
     }
     let outcome = Outcome {
-        failures: failures_.to_vec(),
+        failures: failures_.clone(),
         ..Outcome::default()
     };
     document(&outcome.report(), output);
     if unwritten::any() {
-        failures(failures_, &[]);
+        failures(&failures_, &[]);
     }
 }
 

@@ -140,7 +140,8 @@ impl Reporter for Terminal {
                     .set_message(format!("{} {name}", gauge(done, total)));
             }
             Event::Progress(text) => moving.bar.set_message(text),
-            Event::Output(text) | Event::LogLine(text) | Event::Note(text) => moving.line(&text),
+            Event::Output(text) | Event::LogLine(text) => moving.line(&text),
+            Event::Note(text) => moving.line(&super::same_target::text(&text)),
             Event::Layer {
                 digest,
                 state,
