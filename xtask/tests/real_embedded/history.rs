@@ -94,6 +94,42 @@ fn status_and_logs_tell_of_the_live_release() {
     );
     let none = machine.xtask(&["logs", "--filter", "no such words"]);
     assert_eq!(none.stdout, "");
+    none.expect_stderr("no lines");
+
+    // A proxy that is there for the world outside does not know this machine.
+    let mut proxied = machine.command(&["status"]);
+    proxied.env("ALL_PROXY", "http://127.0.0.1:9");
+    let proxied = proxied.output().unwrap();
+    assert!(proxied.status.success(), "{proxied:?}");
+}
+
+#[test]
+fn what_is_not_there_is_named_and_not_taken_for_done() {
+    let machine = Machine::new();
+    machine.deploy_well();
+    for (command, code, words) in [
+        (&["rollback", "--to", "9"][..], "release_unknown", "history"),
+        (
+            &["abort", "--deployment", "9"],
+            "deployment_unknown",
+            "history",
+        ),
+        (
+            &["abort", "--deployment", "1"],
+            "nothing_in_progress",
+            "rollback",
+        ),
+        (&["promote", "--deployment", "1"], "not_watched", "status"),
+        (&["secrets", "remove", "NONE"], "secret_unknown", "list"),
+    ] {
+        let finished = machine.xtask(&[command, &["--output", "json"]].concat());
+        finished.expect_code(1);
+        let error = &finished.json()["error"];
+        assert_eq!(error["code"], code, "{error:#}");
+        let resolution = error["resolution"].as_str().unwrap();
+        assert!(resolution.contains(words), "{error:#}");
+    }
+    machine.xtask(&["history", "-n", "0"]).expect_code(2);
 }
 
 #[test]

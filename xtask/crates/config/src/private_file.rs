@@ -1,5 +1,6 @@
 //! Files that hold secrets: readable by their owner only, replaced in one step, kept out of git.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -193,15 +194,17 @@ pub fn keep_out_of_git(path: &Path) -> io::Result<()> {
     replace(&ignore, rules.as_bytes(), 0o644)
 }
 
+/// Where git is, and where it has its rules for all repositories.
+const NEEDED_BY_GIT: [&str; 3] = ["PATH", "HOME", "XDG_CONFIG_HOME"];
+
 /// Asks git; where it is missing or the folder is in no repository, nothing is ignored.
 fn is_ignored(folder: &Path, name: &str) -> bool {
     Command::new("git")
         .args(["check-ignore", "--quiet", "--no-index", "--", name])
         .current_dir(folder)
-        // Set inside a git hook, where they would point at another repository.
-        .env_remove("GIT_DIR")
-        .env_remove("GIT_WORK_TREE")
-        .env_remove("GIT_INDEX_FILE")
+        // Not the others: secrets are among them, and inside of a git hook those that point at another repository.
+        .env_clear()
+        .envs(NEEDED_BY_GIT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

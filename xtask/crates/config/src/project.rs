@@ -116,6 +116,31 @@ mod tests {
     }
 
     #[test]
+    fn git_passes_over_a_folder_of_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let done = std::process::Command::new("git")
+                .args(arguments)
+                .current_dir(folder.path())
+                .output()
+                .expect("git is needed by the tests: install it");
+            assert!(done.status.success(), "{done:?}");
+            String::from_utf8(done.stdout).unwrap()
+        };
+        git(&["init", "--quiet"]);
+        let state = folder.path().join("local");
+        std::fs::create_dir(&state).unwrap();
+        std::fs::write(state.join("token"), "secret").unwrap();
+        assert_eq!(git(&["status", "--porcelain"]), "?? local/\n");
+        ignore_all(&state).unwrap();
+        assert_eq!(git(&["status", "--porcelain"]), "");
+        // What somebody wants otherwise stays so.
+        std::fs::write(state.join(IGNORE), "").unwrap();
+        ignore_all(&state).unwrap();
+        assert_eq!(git(&["status", "--porcelain"]), "?? local/\n");
+    }
+
+    #[test]
     fn no_root() {
         assert_eq!(check(&["p/.systemprompt/"], "p"), None);
         assert_eq!(check(&["p/Cargo.toml"], "p"), None);

@@ -196,6 +196,11 @@ fn explain(error: &ApiError) -> (&'static str, Exit, &'static str) {
             Exit::Other,
             "wait a minute, then run the same command again",
         ),
+        ApiError::Server { status: 507, .. } => (
+            "disk_full",
+            Exit::Other,
+            "make room on the platform's disk, then run the same command again; what serves goes on",
+        ),
         ApiError::Server { .. } => (
             "server_error",
             Exit::Other,

@@ -593,6 +593,30 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_hangs_is_told_from_none() {
+        let state = tempfile::tempdir().unwrap();
+        let platform = Platform::of(state.path());
+        assert!(platform.silent(Step::Inspect).is_none());
+        platform.make_folder().unwrap();
+        fs::write(platform.folder().join("token"), "t").unwrap();
+        // Nobody listens there.
+        let record = |pid: u32| {
+            let text =
+                serde_json::json!({ "pid": pid, "url": "http://127.0.0.1:9", "version": "0" });
+            fs::write(platform.folder().join("server.json"), text.to_string()).unwrap();
+        };
+        record(std::process::id());
+        assert!(platform.running().is_none());
+        let silent = platform.silent(Step::Inspect).unwrap();
+        assert!(
+            silent.resolution.contains("cargo xtask local down"),
+            "{silent:?}"
+        );
+        record(u32::MAX >> 1);
+        assert!(platform.silent(Step::Inspect).is_none());
+    }
+
+    #[test]
     fn a_server_that_ends_at_once_is_told_with_its_words() {
         let state = tempfile::tempdir().unwrap();
         let script = state.path().join("server");

@@ -488,6 +488,11 @@ pub(crate) fn failure(error: &ClientError) -> Failure {
             Exit::Configuration,
             "use https, or name the registry in api.insecure_registries",
         ),
+        ClientError::Unavailable { answer, .. } if answer.status == 507 => (
+            "registry_full",
+            Exit::Push,
+            "make room on the registry's disk, then run the same command again; what was sent stays",
+        ),
         _ => (
             "push_failed",
             Exit::Push,

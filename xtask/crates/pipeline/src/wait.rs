@@ -169,7 +169,7 @@ impl Follower {
                         message: event.message,
                     });
                     if paused {
-                        let note = "go on: cargo xtask promote; undo it: cargo xtask abort";
+                        let note = "go on: cargo xtask promote; undo it: cargo xtask abort; without either it is undone when its time is over (--timeout)";
                         run.reporter.event(Event::Note(note.to_owned()));
                     }
                     if end {
@@ -350,21 +350,28 @@ const AGAIN: &str = "deploy again when it is time: cargo xtask deploy";
 
 /// What is to be corrected before the next try. Not every reason lies in the application.
 fn correct(code: &str, deployment: Option<&Deployment>) -> String {
-    const ELSEWHERE: [&str; 6] = [
+    const ELSEWHERE: [&str; 9] = [
         "image_not_found",
         "internal",
         "interrupted",
+        "limits_not_enforced",
         "no_port",
         "port_taken",
         "secret_unreadable",
+        "start_failed",
+        "volumes_not_possible",
     ];
     if ELSEWHERE.contains(&code) {
-        return "see to the reason, which is not the application, and deploy again".to_owned();
+        return "see to that reason, and deploy again".to_owned();
     }
     let only = deployment.map_or_else(String::new, |deployment| {
         format!(" --deployment {}", deployment.number)
     });
-    format!("correct the application (`cargo xtask logs{only}`) and deploy again")
+    let corrected = format!("correct the application (`cargo xtask logs{only}`)");
+    if code == "deadline" {
+        return format!("{corrected} or give it longer (--timeout), and deploy again");
+    }
+    format!("{corrected} and deploy again")
 }
 
 fn command_failed(reason: &str) -> Failure {
@@ -426,4 +433,54 @@ fn detached(number: Option<u64>, control: &Control, aborted: bool) -> Failure {
         details,
         resolution,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(state: &str, previous: Option<u64>, code: &str) -> Failure {
+        let deployment: Deployment = serde_json::from_value(serde_json::json!({
+            "number": 7, "tenant": "t", "kind": "deploy", "state": state, "image": "r/t:a", "digest": "sha256:0",
+            "strategy": "rolling", "previous": previous, "live": false, "gone": false, "actor": "ada",
+            "created_at": "2026-01-01T00:00:00Z", "failure": { "code": code, "message": "why" },
+        }))
+        .unwrap();
+        bad_end(&Seen::of_deployment(deployment))
+    }
+
+    #[test]
+    fn the_application_is_corrected_where_it_is_at_fault() {
+        let exited = ended("rolled_back", Some(6), "exited");
+        assert_eq!(exited.exit, Exit::RolledBack);
+        assert_eq!(
+            exited.resolution,
+            "correct the application (`cargo xtask logs --deployment 7`) and deploy again; the release before serves"
+        );
+        for (code, words) in [
+            ("aborted", "deploy again when it is time"),
+            ("port_taken", "see to that reason"),
+        ] {
+            for (state, previous) in [("rolled_back", Some(6)), ("failed", None)] {
+                let failure = ended(state, previous, code);
+                assert!(failure.resolution.contains(words), "{failure:?}");
+                assert!(!failure.resolution.contains("application"), "{failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_deployment_that_took_too_long_may_need_longer() {
+        let failure = ended("rolled_back", Some(6), "deadline");
+        assert!(failure.resolution.contains("--timeout"), "{failure:?}");
+    }
+
+    #[test]
+    fn nobody_is_sent_back_where_there_is_nothing() {
+        let first = ended("failed", None, "exited");
+        assert_eq!(first.exit, Exit::Unverified);
+        assert!(!first.resolution.contains("rollback"), "{first:?}");
+        let later = ended("failed", Some(6), "exited");
+        assert!(later.resolution.contains("rollback"), "{later:?}");
+    }
 }
