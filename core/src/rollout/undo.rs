@@ -268,13 +268,9 @@ impl Rollout {
             Stop::Failed(failure) => failure,
             Stop::Aborted => failure::plain("aborted", "the deployment was aborted"),
             Stop::Interrupted => failure::plain("interrupted", "the server was stopped"),
-            Stop::Deadline => failure::plain(
-                "deadline",
-                format!(
-                    "the deployment was still {} after {} s",
-                    self.state, self.row.timeout_seconds
-                ),
-            ),
+            Stop::Deadline => {
+                failure::plain("deadline", overdue(self.state, self.row.timeout_seconds))
+            }
             Stop::Store(error) => {
                 tracing::error!(error = %crate::chain(&error), "a state could not be written");
                 failure::plain("internal", "the server could not write its state")
@@ -372,4 +368,13 @@ pub(crate) async fn settle(app: &App, row: &DeploymentRow, by: &str) -> Result<(
         tenant.changed();
     }
     Ok(())
+}
+
+/// What has not come in time.
+fn overdue(state: State, seconds: u64) -> String {
+    match state {
+        State::Provisioned => format!("the new release was not healthy within {seconds} s"),
+        State::Paused => format!("nobody promoted or aborted the deployment within {seconds} s"),
+        state => format!("the deployment was still {state} after {seconds} s"),
+    }
 }
