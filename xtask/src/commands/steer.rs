@@ -64,23 +64,29 @@ fn say(control: &Control, number: Option<u64>, word: Word) -> Result<Deployment,
 /// no way out.
 fn refusal(error: &ApiError, word: Word, named: bool) -> Failure {
     let failure = control::failure(Step::Inspect, error);
-    let (code, resolution) = match (error, word) {
-        (ApiError::NotFound { .. }, _) if named => (
+    match (error, word) {
+        (ApiError::NotFound { .. }, _) if named => Failure::new(
+            Step::Inspect,
             "deployment_unknown",
+            Exit::Other,
+            failure.details,
             "`cargo xtask history` lists the deployments of this tenant",
         ),
-        (ApiError::Refused { status: 409, .. }, Word::Promote) => (
+        (ApiError::Refused { status: 409, .. }, Word::Promote) => Failure::new(
+            Step::Inspect,
             "not_watched",
+            Exit::Other,
+            failure.details,
             "`cargo xtask status` tells how far it is; undo it, if it is in progress: cargo xtask abort",
         ),
-        (ApiError::Refused { status: 409, .. }, Word::Abort) => ("nothing_in_progress", TO_UNDO),
-        _ => return failure,
-    };
-    Failure {
-        code,
-        exit: Exit::Other,
-        resolution: resolution.to_owned(),
-        ..failure
+        (ApiError::Refused { status: 409, .. }, Word::Abort) => Failure::new(
+            Step::Inspect,
+            "nothing_in_progress",
+            Exit::Other,
+            failure.details,
+            TO_UNDO,
+        ),
+        _ => failure,
     }
 }
 

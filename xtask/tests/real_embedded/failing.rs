@@ -98,5 +98,6 @@ fn code_that_does_not_compile_changes_nothing() {
     let finished = machine.xtask(&["deploy"]);
     finished.expect_code(5);
     finished.expect_stderr("mismatched types");
+    finished.expect_stderr("fix the code");
     assert_eq!(version(&url), "one");
 }

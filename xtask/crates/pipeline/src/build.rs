@@ -67,11 +67,17 @@ pub fn cargo(run: &mut Run<'_>, root: &Path, build: &Build) -> Result<(Binaries,
     let compiled = tally.done - tally.fresh;
     let packages: usize = build.invocations.iter().map(|i| i.packages.len()).sum();
     let summary = if compiled == 0 {
-        format!("{packages} packages, nothing to compile")
+        format!("{}, nothing to compile", counted(packages, "package"))
     } else {
-        format!("{packages} packages, {compiled} crates compiled")
+        let crates = counted(compiled, "crate");
+        format!("{}, {crates} compiled", counted(packages, "package"))
     };
     Ok((binaries, summary))
+}
+
+fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 #[derive(Default)]
@@ -92,30 +98,39 @@ fn invoke(
     let program = program(root, build, invocation);
     let shown = program.shown();
     let reporter = run.reporter;
+    let mut is_code = false;
     let status = program
         .stream(
             run.interrupts,
             |line| take_message(line, binaries, tally, reporter),
-            |line| reporter.event(diagnostic(line)),
+            |line| {
+                is_code |= line.contains("could not compile");
+                reporter.event(diagnostic(line));
+            },
         )
-        .map_err(|e| build_failure(&shown, &format!("cannot run cargo: {e}")))?;
+        .map_err(|e| build_failure(&shown, &format!("cannot run cargo: {e}"), NO_CODE))?;
     if run.interrupts.any() {
         return Err(interrupted(Step::Build));
     }
     if !status.success() {
         let what = "cargo could not build the workspace; its messages are above";
-        return Err(build_failure(&shown, what));
+        let resolution = if is_code { CODE } else { NO_CODE };
+        return Err(build_failure(&shown, what, resolution));
     }
     Ok(())
 }
 
-fn build_failure(command: &str, what: &str) -> Failure {
+const CODE: &str = "fix the code and run the same command again";
+/// A lock file, a registry, a disk, another version of Rust.
+const NO_CODE: &str = "see to what cargo complains of, and run the same command again";
+
+fn build_failure(command: &str, what: &str, resolution: &str) -> Failure {
     Failure::new(
         Step::Build,
         "build_failed",
         Exit::Build,
         format!("{what} ({command})"),
-        "fix the code and run the same command again",
+        resolution,
     )
 }
 
