@@ -47,6 +47,8 @@ SYSTEMPROMPT_TENANT_ID    tenant to deploy to (api.tenant_id)
 SYSTEMPROMPT_ENVIRONMENT  environment to use when --environment is not given
 SYSTEMPROMPT_A_B          the configuration's key a.b, for every key
 SOURCE_DATE_EPOCH         time of everything in the image, in seconds since 1970 [default: 1]
+SYSTEMPROMPT_SIGNING_KEY  key to sign images with, in place of image.signing_key_file
+HTTPS_PROXY, NO_PROXY     proxy for all that is not on this machine, and what it is not for
 SSL_CERT_FILE             root certificates in PEM, in place of the built-in ones
 DOCKER_AUTH_CONFIG        credentials for the registries of base images, as a config.json of Docker
 DOCKER_HOST               the Docker Engine for --builder docker

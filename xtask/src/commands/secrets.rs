@@ -82,6 +82,10 @@ fn list(context: &Context, output: Output) -> Result<(), Failures> {
         render::result::document(&known, output);
         return Ok(());
     }
+    if known.is_empty() {
+        let words = "there are none; give one: cargo xtask secrets set NAME < FILE\n";
+        render::err(&same_target::text(words));
+    }
     for secret in &known {
         let rotated = if secret.externally_rotated {
             ", rotated by others"

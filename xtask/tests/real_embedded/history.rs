@@ -130,6 +130,8 @@ fn what_is_not_there_is_named_and_not_taken_for_done() {
         assert!(resolution.contains(words), "{error:#}");
     }
     machine.xtask(&["history", "-n", "0"]).expect_code(2);
+    let none = machine.xtask(&["secrets", "list"]);
+    none.expect_success().expect_stderr("there are none");
 }
 
 #[test]
