@@ -117,10 +117,11 @@ impl Platform {
     }
 
     fn tenant(&self, id: &str, address: SocketAddr) -> Tenant {
-        match self.engine.orchestrator() {
+        let tenant = match self.engine.orchestrator() {
             None => Tenant::new(id, address, self.scheme()),
             Some(_) => Tenant::ordered(id, address, self.scheme()),
-        }
+        };
+        tenant.reached_at(self.settings.tenants.url_of(id, address.port()))
     }
 
     /// Removes a tenant: its history stays, its instance, listener and log go.
@@ -419,7 +420,10 @@ impl Platform {
 
     /// A tenant's listener, with TLS where the server has it.
     async fn listen_at(&self, address: SocketAddr) -> std::io::Result<Proxy> {
-        let mut settings = proxy::Settings::default();
+        let mut settings = proxy::Settings {
+            forwarded: self.settings.tenants.forwarded(),
+            ..proxy::Settings::default()
+        };
         // Each takes two files, the client's connection and the instance's. No tenant alone gets all that there are.
         if let Some(files) = files::allowed() {
             settings.max_connections = settings.max_connections.min(files / 4);

@@ -3,6 +3,8 @@
 //! Every key is optional, an unknown one is refused with its line. The file is data that the image
 //! ships: nothing in it is secret.
 
+mod tenants;
+
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -15,6 +17,8 @@ use serde::Deserialize;
 use crate::deployments::{Refusal, RequestDefaults, check_health};
 use crate::ports;
 use crate::retention::{self, Rules};
+
+pub(crate) use tenants::Tenants;
 
 /// Name of the file within the services folder.
 const FILE: &str = "platform.toml";
@@ -105,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsFiles>,
     /// Who gets traces.
     pub(crate) telemetry: Telemetry,
+    /// How the tenants' URLs are reached from elsewhere.
+    pub(crate) tenants: Tenants,
 }
 
 /// Who gets traces, where no standard variable (`OTEL_…`) says otherwise. Nobody, if neither names an endpoint.
@@ -544,6 +550,17 @@ mod tests {
         assert_eq!(Settings::default().telemetry.endpoint, None);
         let refused = load("[telemetry]\nsample_ratio = 1.5\n").unwrap_err();
         assert!(refused.to_string().contains("from 0 to 1"), "{refused}");
+    }
+
+    #[test]
+    fn how_tenants_are_reached_is_named_with_its_reason_when_it_is_refused() {
+        let settings = load("[tenants]\nurl = \"https://{tenant}.example.com\"\n").unwrap();
+        let url = settings.tenants.url_of("shop", 20_007);
+        assert_eq!(url.unwrap(), "https://shop.example.com");
+        assert_eq!(Settings::default().tenants.url_of("shop", 20_007), None);
+        let error = load("[tenants]\nurl = \"https://example.com\"\n").unwrap_err();
+        let cause = error.source().unwrap().to_string();
+        assert!(cause.contains("all tenants would have it"), "{cause}");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) struct Tenant {
     pub(crate) address: SocketAddr,
     /// `http` or `https`.
     scheme: &'static str,
+    /// Its URL, where the settings say how it is reached from elsewhere.
+    public: Option<String>,
     /// Counts changes of its deployments.
     changes: watch::Sender<u64>,
     /// What is seen of its release, where an engine replaces releases by itself.
@@ -91,6 +93,7 @@ impl Tenant {
             id: id.to_owned(),
             address,
             scheme,
+            public: None,
             changes: watch::Sender::new(0),
             sight: None,
             deleted: CancellationToken::new(),
@@ -106,15 +109,23 @@ impl Tenant {
         }
     }
 
+    /// The same with this URL, if there is one that its address does not say.
+    pub(crate) fn reached_at(self, public: Option<String>) -> Self {
+        Self { public, ..self }
+    }
+
     /// The tenant's URL, if anybody knows it yet.
     pub(crate) fn known_url(&self) -> Option<String> {
         (self.sight.is_none() || self.place().is_some()).then(|| self.url())
     }
 
-    /// The tenant's URL. It is for this machine where the server listens on all addresses.
+    /// The tenant's URL. It is for this machine where the server listens on all addresses and nothing is said of others.
     pub(crate) fn url(&self) -> String {
         if let Some(place) = self.place() {
             return place.url;
+        }
+        if let Some(public) = &self.public {
+            return public.clone();
         }
         let mut address = self.address;
         if address.ip().is_unspecified() {

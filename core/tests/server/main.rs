@@ -34,6 +34,7 @@ mod logs;
 mod operations;
 mod operator;
 mod orchestrator;
+mod reached;
 mod real_clients;
 mod real_database;
 mod real_network;
