@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::LogFormat;
 use crate::telemetry::Telemetry;
+use crate::told;
 
 /// Begins to log. `SYSTEMPROMPT_LOG` sets the level: error, warn, info (default), debug, trace.
 pub(crate) fn begin(format: LogFormat, traces: Option<&Telemetry>) {
@@ -20,7 +21,8 @@ pub(crate) fn begin(format: LogFormat, traces: Option<&Telemetry>) {
     // Spans are for traces: no line of the log changes with them.
     let is_line = move |metadata: &Metadata<'_>| metadata.is_event() && *metadata.level() <= level;
     let lines = fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| told::Log)
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Text => lines.with_target(false).boxed(),

@@ -37,6 +37,7 @@ mod telemetry;
 mod tenant;
 mod tenants;
 mod tls;
+mod told;
 mod traffic;
 mod vault;
 mod verify;
@@ -88,11 +89,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     result
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the last word of a program that failed"
-)]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", chain(error.as_ref()));
+    told::remark(&format!("error: {}", chain(error.as_ref())));
     ExitCode::FAILURE
 }

@@ -15,6 +15,7 @@ use crate::die::die_if;
 use crate::key::{self, KeySource};
 use crate::standby;
 use crate::store::{SealedSecret, Store};
+use crate::told;
 use crate::vault::{Place, Vault, VaultError};
 
 /// Runs the command.
@@ -179,7 +180,8 @@ fn next_to(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn say(count: usize) {
-    println!("{count} versions of secrets are sealed with the new key");
+    told::result(&format!(
+        "{count} versions of secrets are sealed with the new key"
+    ));
 }

@@ -32,6 +32,7 @@ use crate::store::{Actor, Candidate, DatabaseServer, Store, TokenKind};
 use crate::tenant::Tenant;
 use crate::tenants::Tenants;
 use crate::tls::{self, Tls, TlsError};
+use crate::told;
 
 /// The tenant that every server has from its first start.
 const FIRST_TENANT: &str = "local";
@@ -366,10 +367,6 @@ async fn operator_token(app: &App) -> anyhow::Result<()> {
     Ok(app.data.write_private(&path, &text)?)
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the one line that tells a person where the server is, whatever the log's format"
-)]
 fn announce(data: &DataDir, place: Place, does: &str) -> anyhow::Result<()> {
     let url = place.url();
     data.announce(&ServerFile {
@@ -382,7 +379,9 @@ fn announce(data: &DataDir, place: Place, does: &str) -> anyhow::Result<()> {
         folder: data.id()?,
         registry_store: data.registry_place(),
     })?;
-    eprintln!("systemprompt {} {does} on {url}", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    // The one line that tells a person where the server is, whatever the log's format.
+    told::remark(&format!("systemprompt {version} {does} on {url}"));
     sockets::tell_ready(&format!("{does} on {url}"));
     Ok(())
 }

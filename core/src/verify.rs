@@ -12,6 +12,7 @@ use oci::{Digest, Repository};
 use crate::cli::{DatabaseArgs, VerifyArgs};
 use crate::data_dir;
 use crate::store::{DeploymentRow, Snapshot};
+use crate::told;
 
 /// For a collection that is going on.
 const HOLD_LIMIT: Duration = Duration::from_mins(1);
@@ -25,22 +26,21 @@ struct Images {
 }
 
 /// Prints what is whole; the first thing that is not is the error.
-#[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn run(arguments: &VerifyArgs) -> anyhow::Result<()> {
     let data = &arguments.data;
     let snapshot = open(data, &arguments.database)?;
     let head = snapshot.check_chain(arguments.expect)?;
-    println!("the audit log is whole (rows: {})", head.count);
-    println!("its end: {head}");
+    told::result(&format!("the audit log is whole (rows: {})", head.count));
+    told::result(&format!("its end: {head}"));
     let images = check_images(
         &snapshot,
         &data_dir::registry(arguments.database.shared(data)),
     )?;
-    println!(
+    told::result(&format!(
         "the images of what serves are whole (releases: {}, blobs: {}, bytes: {})",
         images.live, images.blobs, images.bytes
-    );
-    println!("keep the end elsewhere: with --expect it tells later whether rows were cut off");
+    ));
+    told::result("keep the end elsewhere: with --expect it tells later whether rows were cut off");
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::cli::BackupArgs;
 use crate::data_dir;
 use crate::key::KeySource;
 use crate::store::{ReleaseUse, Snapshot};
+use crate::told;
 use crate::vault::Vault;
 use crate::verify;
 use crate::{hex, rekey};
@@ -25,7 +26,6 @@ use crate::{hex, rekey};
 const HOLD_LIMIT: Duration = Duration::from_mins(1);
 
 /// Writes beside the place of the backup, and moves there what is whole.
-#[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     let (data, to) = (&arguments.data, &arguments.to);
     let shared = arguments.database.shared(data);
@@ -82,22 +82,17 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     };
     sink.write(ABOUT.as_ref(), &serde_json::to_vec_pretty(&about)?)?;
     unfinished.finish(sink)?;
-    println!(
+    told::result(&format!(
         "backed up to {} (files: {}, bytes: {})",
         to.display(),
         about.files,
         about.bytes
-    );
-    println!("the end of the audit log: {head}");
-    println!(
-        "{}",
-        match key {
-            Some(_) =>
-                "the key of the secrets is in it: whoever reads the backup reads the secrets",
-            None =>
-                "the key of the secrets is not in it: without that key they cannot be read again",
-        }
-    );
+    ));
+    told::result(&format!("the end of the audit log: {head}"));
+    told::result(match key {
+        Some(_) => "the key of the secrets is in it: whoever reads the backup reads the secrets",
+        None => "the key of the secrets is not in it: without that key they cannot be read again",
+    });
     if !images.lacking.is_empty() {
         bail!("{}", images.lacking.join("; "));
     }

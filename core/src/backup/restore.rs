@@ -17,6 +17,7 @@ use crate::cli::RestoreArgs;
 use crate::data_dir::DataDir;
 use crate::standby;
 use crate::store::{Action, Actor, DatabaseServer, Entry, Head, Snapshot, Store};
+use crate::told;
 
 /// Within the new folder, until everything is there.
 const PART: &str = "restore.part";
@@ -24,7 +25,6 @@ const PART: &str = "restore.part";
 const ABOUT_LIMIT: u64 = 64 * 1024;
 
 /// Reads everything, checks it and puts it in its place, the database last.
-#[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     let data = &arguments.data;
     check_is_empty(data)?;
@@ -58,20 +58,20 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
             loaded.context("cannot put the backup into the database")?;
         }
     }
-    println!(
+    told::result(&format!(
         "restored what was backed up at {} (files: {})",
         about.made_at, about.files
-    );
+    ));
     if !about.with_key {
-        println!(
+        told::result(&format!(
             "the key of the secrets was not in it: put it at {}, or start the server with --secrets-key",
             shared.join(KEY).display()
-        );
+        ));
     }
-    println!(
+    told::result(&format!(
         "start it with: systemprompt serve --data {}",
         data.display()
-    );
+    ));
     Ok(())
 }
 

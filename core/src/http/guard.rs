@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -12,6 +13,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::ApiError;
+use super::fallback::nothing_here;
 use super::listener::Peer;
 use crate::auth::{Access, Bearer, Identity, authenticate, bearer};
 use crate::platform::App;
@@ -35,10 +37,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// [`Identity`] among the extensions, and as `Actor` what the audit log is to say of it.
 pub(crate) async fn access(
     State((app, access)): State<(App, Access)>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    // What is no text names nothing that exists.
+    let params = params.map_err(|_| nothing_here(request.uri()))?;
     let tenant = params
         .iter()
         .find(|(name, _)| *name == "tenant")

@@ -61,6 +61,17 @@ impl Server {
         server
     }
 
+    /// A server with a new data folder, whose log the disk does not take.
+    pub(crate) fn start_on_a_full_disk() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = command(&data);
+        command.stderr(full_disk());
+        let mut server = Self::spawn(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
     /// A server with a new data folder at an address of its own, as on another machine.
     pub(crate) fn start_at(host: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -452,6 +463,11 @@ fn write_settings(data: &Path, rollout: &str) {
     let settings =
         format!("[rollout]\ndrain_seconds = 5\nstop_grace_seconds = 2\n{rollout}{engine}");
     fs::write(services.join("platform.toml"), settings).unwrap();
+}
+
+/// What takes nothing.
+pub(crate) fn full_disk() -> fs::File {
+    fs::File::options().write(true).open("/dev/full").unwrap()
 }
 
 /// The server's log lies beside its folder, so that it survives the folder's next owner.

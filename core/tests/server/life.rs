@@ -1,8 +1,10 @@
 //! The server's own life: first start, second server, orderly end, and death at every moment.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use crate::harness::{Server, command, get, log_file, until};
+use crate::database;
+use crate::harness::{Server, command, full_disk, get, log_file, until};
 use crate::image::push;
 
 #[test]
@@ -208,5 +210,23 @@ fn a_configuration_with_a_typing_error_is_refused() {
     assert!(
         log.contains("drain_secs") && log.contains("platform.toml"),
         "{log}"
+    );
+}
+
+#[test]
+fn what_cannot_be_said_ends_neither_a_server_nor_a_command() {
+    let server = Server::start_on_a_full_disk();
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    assert_eq!(server.deploy_and_wait("one").state, "succeeded");
+    assert_eq!(server.version().as_deref(), Some("one"));
+
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_systemprompt"));
+    database::tell(&mut verify);
+    verify.args(["verify", "--data"]).arg(server.data());
+    let told = verify.stdout(full_disk()).output().unwrap();
+    let text = String::from_utf8(told.stderr).unwrap();
+    assert!(
+        told.status.success() && text.contains("its end: "),
+        "{text}"
     );
 }
