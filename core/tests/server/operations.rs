@@ -46,6 +46,13 @@ fn every_refusal_has_the_contracts_shape() {
         ),
         (
             "GET",
+            "/api/v1/tenants/%ff%fe/status",
+            b"",
+            404,
+            "not_found",
+        ),
+        (
+            "GET",
             "/api/v1/tenants/local/deployments/x",
             b"",
             404,
