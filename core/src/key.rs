@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -142,7 +142,20 @@ fn read(path: &Path) -> io::Result<SecretString> {
     fs::File::open(path)?
         .take(KEY_TEXT)
         .read_to_string(&mut text)?;
+    warn_of_readers(path);
     Ok(SecretString::from(text))
+}
+
+/// Says so when everybody on this machine may read a key. Its group may: that is how other programs are given one.
+pub(crate) fn warn_of_readers(path: &Path) {
+    if is_readable_by_all(path) {
+        tracing::warn!(path = %path.display(), "every user of this machine may read this key: chmod 600 it");
+    }
+}
+
+fn is_readable_by_all(path: &Path) -> bool {
+    let found = fs::metadata(path);
+    found.is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }
 
 /// Whole or not at all, for its owner only, and flushed before anything is sealed with it.
@@ -239,8 +252,6 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> KeyError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -253,9 +264,22 @@ mod tests {
         assert_eq!(made.expose_secret(), source.read().unwrap().expose_secret());
         let mode = fs::metadata(&path).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
+        assert!(!is_readable_by_all(&path));
         assert!(make(&path).is_err(), "no key is replaced");
         assert_eq!(made.expose_secret(), source.read().unwrap().expose_secret());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_told_from_one_that_a_group_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, "").unwrap();
+        for (mode, expected) in [(0o600, false), (0o640, false), (0o644, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_readable_by_all(&path), expected, "{mode:o}");
+        }
+        assert!(!is_readable_by_all(&folder.path().join("none")));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, ServerConfig, SignatureScheme};
 
+use crate::key::warn_of_readers;
+
 /// Between two looks at the files. A signal (SIGHUP) makes the server look at once.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -138,6 +140,7 @@ impl Files {
         let chain = certificates(&self.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&self.key);
         let key = key.map_err(read("private key", &self.key))?;
+        warn_of_readers(&self.key);
         CertifiedKey::from_der(chain, key, &provider()).map_err(|source| TlsError::Pair {
             certificate: self.certificate.clone(),
             key: self.key.clone(),

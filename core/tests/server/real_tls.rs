@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -348,11 +349,19 @@ fn the_settings_name_a_certificate_and_the_command_line_another() {
         .unwrap();
     assert!(healthy.status.success(), "{}", text(&healthy.stderr));
     assert!(shown(&format!("127.0.0.1:{}", port(&server))).contains("first"));
+    assert!(!server.log().contains("may read this key"));
     let named = Certificates::new();
     named.issue("named");
+    let everybody = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(named.file("server.key"), everybody).unwrap();
     let arguments = named.arguments();
     let server = Server::start_as(&arguments.each_ref().map(String::as_str), &settings);
     assert!(shown(server.host()).contains("named"));
+    assert!(
+        server
+            .log()
+            .contains("every user of this machine may read this key")
+    );
 }
 
 fn port(server: &Server) -> &str {
