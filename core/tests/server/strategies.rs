@@ -501,7 +501,11 @@ fn nobody_promotes_for_ever_the_deadline_undoes_it() {
     request.timeout_seconds = Some(3);
     let done = deploy(&server, &request);
     assert_eq!(done.state, "rolled_back");
-    assert!(failure(&done, "deadline").message.contains("still paused"));
+    assert!(
+        failure(&done, "deadline")
+            .message
+            .contains("nobody promoted or aborted")
+    );
 }
 
 #[test]
