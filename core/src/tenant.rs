@@ -231,6 +231,11 @@ impl Tenant {
         self.inner().traffic.stop(services)
     }
 
+    /// See [`Traffic::await_others`].
+    pub(crate) fn await_traffic(&self, services: &BTreeSet<String>) {
+        self.inner().traffic.await_others(services);
+    }
+
     /// See [`Traffic::suspend`]. The end of the rollout is the end of waiting, too.
     pub(crate) fn suspend_traffic(&self, services: &BTreeSet<String>) -> Vec<Retired> {
         self.inner().traffic.suspend(services)

@@ -165,10 +165,15 @@ impl Traffic {
         self.direct()
     }
 
+    /// From when nobody serves these, requests wait for others, until somebody [says otherwise](Self::stop_waiting).
+    pub(crate) fn await_others(&mut self, services: &BTreeSet<String>) {
+        self.awaited.extend(services.iter().cloned());
+    }
+
     /// [`stop`](Self::stop) until others take over: requests wait for them, until somebody
     /// [says otherwise](Self::stop_waiting).
     pub(crate) fn suspend(&mut self, services: &BTreeSet<String>) -> Vec<Retired> {
-        self.awaited.extend(services.iter().cloned());
+        self.await_others(services);
         self.stop(services)
     }
 

@@ -81,12 +81,19 @@ impl Rollout {
             // From here on it has to come back when something fails.
             self.handed_over.push(Arc::clone(&kept));
             self.opened.insert(kept.name.clone());
-            let (instances, mut retired) = kept.shrink(kept.size()).await;
             let name = BTreeSet::from([kept.name.clone()]);
+            // Before the last one gets nothing any more.
+            self.tenant.await_traffic(&name);
+            let (instances, mut retired) = kept.shrink(kept.size()).await;
             retired.extend(self.tenant.suspend_traffic(&name));
             // Connections of another kind than requests may have no end.
-            if kept.service.protocol == Some(Protocol::Http) {
-                self.drain(retired).await;
+            if kept.service.protocol == Some(Protocol::Http)
+                && let Err(stop) = self.bounded(self.drain(retired)).await
+            {
+                // It only finishes its requests yet, and serves on as soon as the traffic returns.
+                kept.take_back(instances).await;
+                self.handed_over.pop();
+                return Err(stop);
             }
             self.app.stop_all(&instances).await;
             // Where there was no room beside it, it was taken away already, and may still finish its requests.

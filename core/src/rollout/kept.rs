@@ -275,6 +275,23 @@ impl Kept {
         collect(slots).await
     }
 
+    /// Keeps instances again that it has handed over and nobody has stopped. Those that answer as they should serve at once,
+    /// as far as somebody gives them traffic.
+    pub(super) async fn take_back(&self, instances: Vec<Instance>) {
+        let check = &self.service.health;
+        let asked = instances.into_iter().map(|one| async move {
+            if health::is_healthy(&one, check).await {
+                Beginning::Healthy(one)
+            } else {
+                Beginning::Unproven(one)
+            }
+        });
+        let beginnings = join_all(asked).await;
+        let kept: Vec<u64> = self.slots().iter().map(|slot| slot.id).collect();
+        self.board.forget_all_but(&kept);
+        self.add(beginnings);
+    }
+
     /// A slot for each, filled or not.
     fn add(&self, slots: Vec<Beginning>) {
         let ids = self
@@ -379,6 +396,13 @@ impl Board {
         drop(self.publish(&entries));
         drop(entries);
         self.tenant.changed();
+    }
+
+    /// Of slots without a keeper nothing is told any more, but that they are over.
+    fn forget_all_but(&self, ids: &[u64]) {
+        let mut entries = self.lock();
+        let Entries { slots, over, .. } = &mut *entries;
+        slots.retain(|(id, _)| ids.contains(id) || over.contains(id));
     }
 
     fn remove(&self, ids: &[u64]) -> Vec<Retired> {

@@ -263,7 +263,7 @@ impl Rollout {
         self.run_release_command().await?;
         self.take_warm().await;
         match self.course.clone() {
-            Course::Recreate => self.stop_old().await,
+            Course::Recreate => self.stop_old().await?,
             Course::Rolling {
                 surge,
                 unavailable,

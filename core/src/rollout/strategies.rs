@@ -453,8 +453,13 @@ impl Rollout {
     }
 
     /// For `recreate`: the old instances end before the new ones begin, those that depend on others first.
-    pub(super) async fn stop_old(&mut self) {
-        let Some(old) = self.old.clone() else { return };
+    ///
+    /// As long as they finish their requests nothing is lost: who says stop by then has them back as they are.
+    pub(super) async fn stop_old(&mut self) -> Result<(), Stop> {
+        let Some(old) = self.old.clone() else {
+            return Ok(());
+        };
+        self.bounded(async {}).await?;
         self.old_let_go = true;
         self.tenant.set_live(None);
         let mut names = old.row.capsule.order();
@@ -466,13 +471,23 @@ impl Rollout {
             .collect();
         let mut instances = Vec::new();
         for kept in going {
-            instances.push(kept.let_go().await);
+            instances.push((kept, kept.let_go().await));
         }
         let retired = self.tenant.suspend_traffic(&names.into_iter().collect());
-        self.drain(retired).await;
-        for instances in instances {
+        if let Err(stop) = self.bounded(self.drain(retired)).await {
+            for (kept, instances) in instances {
+                kept.take_back(instances).await;
+            }
+            // Nobody has had it in between.
+            drop(old.take_traffic());
+            self.tenant.set_live(Some(old));
+            self.old_let_go = false;
+            return Err(stop);
+        }
+        for (_, instances) in instances {
             self.app.stop_all(&instances).await;
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
 //! Releases that do not work: why is told, and the old one keeps serving.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
 use management_api::types::{Deployment, Failure};
 
 use crate::engine::Engine;
-use crate::harness::Server;
+use crate::harness::{Server, get, until};
 use crate::image::{layer, push, registry};
 use crate::load::Load;
 
@@ -167,6 +170,54 @@ pub(crate) fn a_failed_recreate_brings_the_old_release_back() {
     assert_eq!(server.wait(number).state, "rolled_back");
     assert_eq!(server.version().as_deref(), Some("good"));
     assert!(load.stop() > 0);
+}
+
+/// As long as the old instances finish their requests nothing is stopped yet, and nothing has to be started again.
+#[test]
+fn an_abort_while_the_old_instances_finish_their_requests_leaves_them_as_they_are() {
+    let server = Server::start();
+    for version in ["one", "two"] {
+        push(&server, "local", version, &[("VERSION", version)]);
+    }
+    server.deploy_and_wait("one");
+    let url = server.app_url();
+    let address = url.trim_start_matches("http://");
+    let mut open = TcpStream::connect(address).unwrap();
+    write!(
+        open,
+        "GET /echo HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+    )
+    .unwrap();
+    let mut open = BufReader::new(open);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        open.read_line(&mut line).unwrap();
+    }
+    let instances = || {
+        let status = server.client().status("local").unwrap();
+        status.services[0].instances.clone()
+    };
+    let before = instances();
+    let load = Load::start(&server);
+    let mut request = server.request("two");
+    request.strategy = Some("recreate".into());
+    let number = server.deploy(&request).deployment.unwrap();
+    until("requests wait", || {
+        let text = get(&format!("{}/metrics", server.url))?;
+        let waiting = "systemprompt_proxy_requests_waiting{tenant=\"local\"} ";
+        let count = text.lines().find_map(|line| line.strip_prefix(waiting))?;
+        (count != "0").then_some(())
+    });
+    server.client().abort("local", number).unwrap();
+    assert_eq!(server.wait(number).state, "rolled_back");
+    assert_eq!(server.version().as_deref(), Some("one"));
+    assert!(load.stop() > 0);
+    assert_eq!(instances(), before);
+    open.get_mut().write_all(b"still here\n").unwrap();
+    line.clear();
+    open.read_line(&mut line).unwrap();
+    assert_eq!(line, "still here\n");
 }
 
 #[test]
