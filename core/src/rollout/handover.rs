@@ -85,7 +85,7 @@ impl Rollout {
             // Before the last one gets nothing any more.
             self.tenant.await_traffic(&name);
             let (instances, mut retired) = kept.shrink(kept.size()).await;
-            retired.extend(self.tenant.suspend_traffic(&name));
+            retired.extend(self.tenant.stop_traffic(&name));
             // Connections of another kind than requests may have no end.
             if kept.service.protocol == Some(Protocol::Http)
                 && let Err(stop) = self.bounded(self.drain(retired)).await
