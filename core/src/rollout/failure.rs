@@ -9,6 +9,11 @@ use management_api::types::Failure;
 /// Lines of the application's log that go with a failure.
 const LOG_LINES: usize = 20;
 
+/// All ports that instances may have are taken.
+pub(super) const NO_PORT: &str = "no_port";
+/// Another program has an instance's port.
+pub(super) const PORT_TAKEN: &str = "port_taken";
+
 /// A failure without more than its code and message.
 pub(super) fn plain(code: &str, message: impl Into<String>) -> Failure {
     Failure {
@@ -73,20 +78,20 @@ pub(super) fn no_port(range: &RangeInclusive<u16>) -> Failure {
     let message = format!(
         "no port from {first} to {last} is free; free one, or change `[engine] instance_ports` in platform.toml"
     );
-    plain("no_port", message)
+    plain(NO_PORT, message)
 }
 
 /// Another program of this machine was quicker.
 pub(super) fn port_taken(port: u16, exit: Option<Exit>) -> Failure {
     let ended = exit.map(|exit| format!("; the application ended with {exit}"));
     let message = format!(
-        "port {port} was free and is taken by another program of this machine by now{}; deploy again, and another port is given",
+        "port {port} was free and is taken by another program of this machine by now{}; the next start gets another port",
         ended.unwrap_or_default()
     );
     Failure {
         exit_code: exit.and_then(Exit::code),
         signal: exit.and_then(Exit::signal),
-        ..plain("port_taken", message)
+        ..plain(PORT_TAKEN, message)
     }
 }
 
@@ -127,8 +132,9 @@ pub(super) fn command_not_started(failure: Failure) -> Failure {
     }
 }
 
-/// Adds the application's last lines. The end of an instance completes its log.
+/// Adds the application's last lines, unless it has them. The end of an instance completes its log.
 pub(super) async fn with_log(mut failure: Failure, instance: Option<&Instance>) -> Failure {
+    let instance = instance.filter(|_| failure.log_tail.is_empty());
     if let Some(instance) = instance.cloned() {
         let lines = tokio::task::spawn_blocking(move || instance.log_tail(LOG_LINES));
         failure.log_tail = lines.await.unwrap_or_default();

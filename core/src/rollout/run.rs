@@ -148,6 +148,10 @@ impl New {
         std::mem::take(&mut *self.lock())
     }
 
+    pub(super) fn remove(&self, instance: &Instance) {
+        self.lock().retain(|one| one.id() != instance.id());
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }

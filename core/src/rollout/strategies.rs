@@ -20,6 +20,9 @@ use crate::deployments::{APP, Course, State, Step, Thresholds};
 use crate::platform::App;
 use crate::traffic::{self, Weight};
 
+/// How many ports an instance gets that another program takes before it listens.
+const PORTS_TRIED: u32 = 3;
+
 impl Rollout {
     /// Once, in the new image, before anything of it is started and anything of the old release is touched.
     pub(super) async fn run_release_command(&mut self) -> Result<(), Stop> {
@@ -278,10 +281,48 @@ impl Rollout {
         self.prove(part, count).await
     }
 
-    /// Starts new instances of a service until there are `count`, and waits until all are healthy.
+    /// Starts new instances of a service until there are `count`, and waits until all are healthy. One whose port another
+    /// program was quicker to take is replaced, a few times.
     async fn prove(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
-        let started = self.start(part, count).await;
-        started.map_err(|stop| self.told_stop(stop, part))?;
+        let mut taken: Option<Failure> = None;
+        for _ in 0..PORTS_TRIED {
+            let started = self.start(part, count).await;
+            started.map_err(|stop| match (stop, taken.take()) {
+                // That there is no other one says less.
+                (Stop::Failed(new), Some(taken)) if new.code == failure::NO_PORT => {
+                    self.told(taken, part).into()
+                }
+                (stop, _) => self.told_stop(stop, part),
+            })?;
+            match self.all_healthy(part).await? {
+                Ok(took) => {
+                    self.note_proved(part, took);
+                    return Ok(());
+                }
+                Err((instance, failure)) if failure.code == failure::PORT_TAKEN => {
+                    tracing::warn!(
+                        tenant = self.tenant.id,
+                        deployment = self.row.number,
+                        why = failure.message,
+                        "an instance is started again on another port"
+                    );
+                    // In time for its last lines, and before another one gets its place.
+                    self.app.stop_all(std::slice::from_ref(&instance)).await;
+                    taken = Some(failure::with_log(failure, Some(&instance)).await);
+                    part.new.remove(&instance);
+                }
+                Err((_, failure)) => return Err(self.told(failure, part).into()),
+            }
+        }
+        let failure = taken.unwrap_or_else(|| failure::plain("internal", "no port was tried"));
+        Err(self.told(failure, part).into())
+    }
+
+    /// Waits until the new instances of a service are healthy: how long that took, or the first that is not.
+    async fn all_healthy(
+        &self,
+        part: &Part,
+    ) -> Result<Result<Duration, (Instance, Failure)>, Stop> {
         let health = &part.service.health;
         let new = part.new.all();
         // To have run for a while is proof once and for all.
@@ -290,14 +331,21 @@ impl Rollout {
             known && one.exited().is_none()
         };
         let unproved = new.iter().filter(|one| !is_proved(one));
-        let healthy = unproved.map(|one| health::until_healthy(one, &part.service));
+        let healthy = unproved.map(async |one| {
+            let healthy = health::until_healthy(one, &part.service).await;
+            healthy.map_err(|failure| (one.clone(), failure))
+        });
         let took = self.bounded(try_join_all(healthy)).await?;
-        let took = took.map_err(|failure| self.told(failure, part))?;
+        Ok(took.map(|took| took.into_iter().max().unwrap_or_default()))
+    }
+
+    /// The new instances of a service are healthy.
+    fn note_proved(&mut self, part: &Part, took: Duration) {
+        let new = part.new.all();
         self.well.extend(new.iter().map(|one| one.id().to_owned()));
-        let seconds = took.into_iter().max().unwrap_or_default().as_secs_f64();
-        self.proved = Some(format!("{} after {seconds:.1} s", succeeded(&health.probe)));
+        let (what, seconds) = (succeeded(&part.service.health.probe), took.as_secs_f64());
+        self.proved = Some(format!("{what} after {seconds:.1} s"));
         self.open_inside(&part.name);
-        Ok(())
     }
 
     /// Lets those reach a new service that depend on it; what has an old one moves with all others.

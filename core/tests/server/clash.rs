@@ -10,20 +10,24 @@ use crate::engine::Engine;
 use crate::harness::{Server, get};
 use crate::image::push;
 
-/// Two ports that are free and beside each other, below those that others choose from.
-fn two_ports() -> [u16; 2] {
-    let own = u16::try_from(std::process::id() % 2000).unwrap();
-    let bases = (0..2000).map(|turn| 4000 + (own + turn) % 2000 * 2);
-    let both = bases.map(|base| [base, base + 1]);
-    let mut free = both.filter(|ports| ports.iter().all(|port| hold(*port).is_some()));
-    free.next().unwrap()
+/// Ports that are free and beside each other, below those that others choose from.
+fn ports<const N: usize>() -> [u16; N] {
+    let own = u16::try_from(std::process::id() % 1000).unwrap();
+    let mut bases = (0..1000).map(|turn| 4000 + (own + turn) % 1000 * 4);
+    let beside = |base| std::array::from_fn(|n| base + u16::try_from(n).unwrap());
+    let free = bases.find_map(|base| {
+        let all: [u16; N] = beside(base);
+        all.iter().all(|port| hold(*port).is_some()).then_some(all)
+    });
+    free.unwrap()
 }
 
 fn hold(port: u16) -> Option<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
 }
 
-fn start_with(ports: [u16; 2]) -> Server {
+fn start_with(ports: &[u16]) -> Server {
+    let ports = [ports[0], ports[ports.len() - 1]];
     Server::start_with(&format!("[engine]\ninstance_ports = {ports:?}\n"))
 }
 
@@ -38,11 +42,16 @@ fn answer(listener: TcpListener) {
     });
 }
 
-/// Deploys a release that listens late, and lets `other` have its port before.
-fn deploy_late(server: &Server, ports: [u16; 2], other: impl FnOnce(TcpListener)) -> Deployment {
+/// Has a release serve; the port that it has.
+fn deploy_good(server: &Server) -> u16 {
     push(server, "local", "good", &[("VERSION", "good")]);
     assert_eq!(server.deploy_and_wait("good").state, "succeeded");
     let own = get(&format!("{}/env/PORT", server.app_url())).unwrap();
+    own.parse().unwrap()
+}
+
+/// Deploys a release that listens late at the one of two ports that is free, and lets `other` have that before it does.
+fn deploy_late(server: &Server, free: u16, other: impl FnOnce(TcpListener)) -> Deployment {
     let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "4000")];
     push(server, "local", "late", &env);
     let mut request = server.request("late");
@@ -51,16 +60,19 @@ fn deploy_late(server: &Server, ports: [u16; 2], other: impl FnOnce(TcpListener)
     }
     let number = server.deploy(&request).deployment.unwrap();
     server.wait_for(number, |deployment| deployment.state == "provisioned");
-    let wanted = ports.into_iter().find(|port| port.to_string() != own);
-    other(hold(wanted.unwrap()).unwrap());
+    other(hold(free).unwrap());
     server.wait(number)
+}
+
+fn other_of(ports: [u16; 2], own: u16) -> u16 {
+    ports.into_iter().find(|port| *port != own).unwrap()
 }
 
 #[test]
 pub(crate) fn a_port_that_another_program_has_is_not_given_out() {
-    let ports = two_ports();
+    let ports: [u16; 2] = ports();
     let _other = hold(ports[0]).unwrap();
-    let server = start_with(ports);
+    let server = start_with(&ports);
     push(&server, "local", "one", &[("VERSION", "one")]);
     push(&server, "local", "two", &[("VERSION", "two")]);
     assert_eq!(server.deploy_and_wait("one").state, "succeeded");
@@ -83,9 +95,10 @@ pub(crate) fn a_port_that_another_program_has_is_not_given_out() {
 /// In a network of Docker's each instance has all ports.
 #[test]
 pub(crate) fn the_answer_of_another_program_is_not_taken_for_that_of_an_instance() {
-    let ports = two_ports();
-    let server = start_with(ports);
-    let done = deploy_late(&server, ports, answer);
+    let ports = ports();
+    let server = start_with(&ports);
+    let free = other_of(ports, deploy_good(&server));
+    let done = deploy_late(&server, free, answer);
     if matches!(Engine::current(), Engine::Docker { .. }) {
         assert_eq!(done.state, "succeeded", "{done:?}");
         assert_eq!(server.version().as_deref(), Some("late"));
@@ -102,10 +115,11 @@ pub(crate) fn the_answer_of_another_program_is_not_taken_for_that_of_an_instance
 
 #[test]
 fn an_application_that_ends_because_its_port_is_taken_is_told_as_such() {
-    let ports = two_ports();
-    let server = start_with(ports);
+    let ports = ports();
+    let server = start_with(&ports);
     let mut held = None;
-    let done = deploy_late(&server, ports, |listener| held = Some(listener));
+    let free = other_of(ports, deploy_good(&server));
+    let done = deploy_late(&server, free, |listener| held = Some(listener));
     let failure = done.failure.unwrap();
     assert_eq!(
         (failure.code.as_str(), failure.exit_code),
@@ -115,4 +129,26 @@ fn an_application_that_ends_because_its_port_is_taken_is_told_as_such() {
     let log = failure.log_tail.join("\n");
     assert!(log.contains("the port can be had"), "{log}");
     assert_eq!(server.version().as_deref(), Some("good"));
+}
+
+/// Whoever was quicker has a port for good; there are others.
+#[test]
+fn an_instance_whose_port_is_taken_is_started_again_on_another_one() {
+    let ports: [u16; 3] = ports();
+    let server = start_with(&ports);
+    let own = deploy_good(&server);
+    let mut rest = ports.into_iter().filter(|port| *port != own);
+    let (first, second) = (rest.next().unwrap(), rest.next().unwrap());
+    let mut kept = hold(second);
+    let mut held = None;
+    let done = deploy_late(&server, first, |listener| {
+        held = Some(listener);
+        kept = None;
+    });
+    assert_eq!(done.state, "succeeded", "{done:?}");
+    let given = get(&format!("{}/env/PORT", server.app_url()));
+    assert_eq!(given, Some(second.to_string()));
+    assert!(server.log().contains("is started again on another port"));
+    let instances = server.instances();
+    assert_eq!(instances.len(), 1, "{instances:?}");
 }
