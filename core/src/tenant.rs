@@ -236,6 +236,14 @@ impl Tenant {
         self.inner().traffic.await_others(services);
     }
 
+    /// Nobody waits any more for what does not serve, unless a rollout says otherwise.
+    pub(crate) fn stop_waiting(&self) {
+        let mut inner = self.inner();
+        if inner.rollout.is_none() {
+            inner.traffic.stop_waiting();
+        }
+    }
+
     /// See [`Traffic::suspend`]. The end of the rollout is the end of waiting, too.
     pub(crate) fn suspend_traffic(&self, services: &BTreeSet<String>) -> Vec<Retired> {
         self.inner().traffic.suspend(services)

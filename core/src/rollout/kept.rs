@@ -242,6 +242,15 @@ impl Kept {
         matches!(tokio::time::timeout(limit, serving).await, Ok(Ok(_)))
     }
 
+    /// Returns once an instance serves, or the first start of one has come to nothing, or nobody keeps the service any more.
+    pub(super) fn started(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.board.state.subscribe();
+        async move {
+            // An error means that it is not kept any more.
+            let _ = state.wait_for(|now| *now != KeptState::Starting).await;
+        }
+    }
+
     /// Holds its keepers, so that they name no other instances meanwhile, and says which there are.
     pub(super) fn hold(&self) -> Held<'_> {
         Held(self.board.lock())

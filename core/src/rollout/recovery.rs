@@ -9,7 +9,7 @@ use management_api::types::Failure;
 use tokio::task::JoinHandle;
 
 use super::instances::LeftRunning;
-use super::kept::{Running, described};
+use super::kept::{Kept, KeptState, Running, described};
 use super::live::Live;
 use super::restart::starts_again;
 use super::undo::begin_standing_in;
@@ -84,6 +84,7 @@ pub(crate) async fn restore_live(
     let Some(row) = live else { return Ok(()) };
     let lost = Live::keep(app, tenant, row, of_live);
     let Some(stand_in) = stand_in else {
+        await_starts(app, tenant, lost.services());
         drop(lost.take_traffic());
         tenant.set_live(Some(lost));
         tenant.changed();
@@ -91,11 +92,34 @@ pub(crate) async fn restore_live(
     };
     drop(lost.take_traffic());
     let stand_in = Live::keep(app, tenant, stand_in, of_stand_in);
+    await_starts(app, tenant, lost.services().chain(stand_in.services()));
     // What the lost one keeps for it goes on.
     drop(stand_in.take_traffic());
     begin_standing_in(app, tenant, stand_in, lost);
     tenant.changed();
     Ok(())
+}
+
+/// Whoever asks for a service of which nothing has run on waits for its first instance, until that has failed.
+fn await_starts<'a>(
+    app: &App,
+    tenant: &Arc<Tenant>,
+    services: impl Iterator<Item = &'a Arc<Kept>>,
+) {
+    let starting = services.filter(|kept| kept.state() == KeptState::Starting);
+    let starting: Vec<_> = starting.cloned().collect();
+    if starting.is_empty() {
+        return;
+    }
+    tenant.await_traffic(&starting.iter().map(|kept| kept.name.clone()).collect());
+    let started: Vec<_> = starting.iter().map(|kept| kept.started()).collect();
+    let (shared, tenant) = (App::clone(app), Arc::clone(tenant));
+    app.tasks.spawn(async move {
+        tokio::select! {
+            _ = join_all(started) => tenant.stop_waiting(),
+            () = shared.shutdown.cancelled() => {}
+        }
+    });
 }
 
 /// The services that a release which stands in keeps itself: the others are those of the lost one.

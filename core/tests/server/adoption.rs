@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use management_api::types::{Liveness, Probe};
 use serde_json::Value;
 
 use crate::harness::{Server, agent, get, until};
 use crate::image::push;
+use crate::services::{env, succeeds};
 
 /// The numbers that a chatty application has printed, in the order of the log.
 fn ticks(server: &Server, deployment: u64) -> Vec<u64> {
@@ -225,16 +227,64 @@ pub(crate) fn what_a_half_done_deployment_has_started_is_ended_and_what_was_live
     assert_eq!(server.version().as_deref(), Some("one"));
 }
 
+fn kill(program: &Value) {
+    let pid = program["pid"].to_string();
+    let killed = Command::new("kill").args(["-KILL", &pid]).status();
+    assert!(killed.unwrap().success());
+}
+
+/// The end of the server and of all that it has started, as that of the machine is.
+fn restart_all(mut server: Server) -> Server {
+    server.kill();
+    for program in programs(&server).values() {
+        kill(program);
+    }
+    server.kill_and_restart()
+}
+
+#[test]
+pub(crate) fn whoever_asks_while_the_release_is_started_again_waits_for_it() {
+    let server = Server::start();
+    let env = [("VERSION", "one"), ("MODE", "slow"), ("START_MS", "1500")];
+    push(&server, "local", "v1", &env);
+    assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
+    let server = restart_all(server);
+    let url = server.app_url();
+    let asked = Instant::now();
+    let posted = agent().post(format!("{url}/version")).send("a body");
+    assert_eq!(posted.unwrap().status(), 200, "{}", server.log());
+    let waited = asked.elapsed();
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
+    assert_eq!(server.version().as_deref(), Some("one"));
+}
+
+#[test]
+pub(crate) fn nobody_waits_for_a_release_that_does_not_start_again() {
+    let server = Server::start();
+    push(&server, "local", "v1", &[("VERSION", "one")]);
+    let mut request = server.request("v1");
+    request.volumes = env(&[("data", "/data")]);
+    request.env = env(&[("DATA", "/data"), ("STOPS_AT", "later")]);
+    succeeds(&server, &request);
+    let url = server.app_url();
+    assert_eq!(get(&format!("{url}/write/later")).unwrap(), "written");
+    let server = restart_all(server);
+    let asked = Instant::now();
+    let answer = agent().get(format!("{url}/version")).call().unwrap();
+    assert_eq!(answer.status(), 503);
+    // As long as a request may wait would be a minute.
+    let waited = asked.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    drop(server);
+}
+
 #[test]
 pub(crate) fn an_instance_that_ended_meanwhile_is_started_again() {
     let mut server = with_release();
     server.kill();
     let before = programs(&server);
     let (id, program) = before.first_key_value().unwrap();
-    let killed = std::process::Command::new("kill")
-        .args(["-KILL", &program["pid"].to_string()])
-        .status();
-    assert!(killed.unwrap().success());
+    kill(program);
     let server = server.kill_and_restart();
     assert_eq!(server.version().as_deref(), Some("one"));
     until("there are two again", || {

@@ -171,6 +171,7 @@ macro_rules! conformance {
                 a_copied_data_folder_ends_nothing_of_the_original,
                 what_a_half_done_deployment_has_started_is_ended_and_what_was_live_is_kept,
                 an_instance_that_ended_meanwhile_is_started_again,
+                whoever_asks_while_the_release_is_started_again_waits_for_it,
                 no_more_instances_are_taken_over_than_the_release_has,
             ],
             life: [
