@@ -295,12 +295,12 @@ pub(crate) fn an_instance_that_ended_meanwhile_is_started_again() {
     assert!(log.contains("it was ended by signal 9 (SIGKILL)"), "{log}");
 }
 
-#[test]
-fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
+/// A release whose instances are left alone as long as they live, well or not.
+fn with_liveness(replicas: u32) -> Server {
     let server = Server::start();
     push(&server, "local", "v1", &[("VERSION", "one")]);
     let mut request = server.request("v1");
-    request.replicas = Some(2);
+    request.replicas = Some(replicas);
     let alive = Probe {
         path: "/alive".to_owned(),
         ..Probe::default()
@@ -315,8 +315,30 @@ fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
         // Before it is told well, it may be asked for long.
         health.start_period_ms = 60_000;
     }
-    let number = server.deploy(&request).deployment.unwrap();
-    assert_eq!(server.wait(number).state, "succeeded");
+    succeeds(&server, &request);
+    server
+}
+
+#[test]
+fn nobody_waits_for_what_has_run_on_and_is_not_well() {
+    let server = with_liveness(1);
+    let url = server.app_url();
+    assert!(get(&format!("{url}/sick")).is_some());
+    until("it has no traffic", || {
+        server.version().is_none().then_some(())
+    });
+    let server = server.kill_and_restart();
+    let asked = Instant::now();
+    let answer = agent().get(format!("{url}/version")).call().unwrap();
+    assert_eq!(answer.status(), 503);
+    let waited = asked.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    drop(server);
+}
+
+#[test]
+fn what_is_not_ready_gets_no_requests_from_the_next_server_either() {
+    let server = with_liveness(2);
     let before = programs(&server);
     let port = |server: &Server| get(&format!("{}/env/PORT", server.app_url())).unwrap();
     let sick = port(&server);
