@@ -258,6 +258,15 @@ pub(crate) fn whoever_asks_while_the_release_is_started_again_waits_for_it() {
     assert_eq!(server.version().as_deref(), Some("one"));
 }
 
+fn is_refused_at_once(url: &str) {
+    let asked = Instant::now();
+    let answer = agent().get(format!("{url}/version")).call().unwrap();
+    assert_eq!(answer.status(), 503);
+    // One that waits does so for a minute.
+    let waited = asked.elapsed();
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
+}
+
 #[test]
 pub(crate) fn nobody_waits_for_a_release_that_does_not_start_again() {
     let server = Server::start();
@@ -269,12 +278,7 @@ pub(crate) fn nobody_waits_for_a_release_that_does_not_start_again() {
     let url = server.app_url();
     assert_eq!(get(&format!("{url}/write/later")).unwrap(), "written");
     let server = restart_all(server);
-    let asked = Instant::now();
-    let answer = agent().get(format!("{url}/version")).call().unwrap();
-    assert_eq!(answer.status(), 503);
-    // As long as a request may wait would be a minute.
-    let waited = asked.elapsed();
-    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    is_refused_at_once(&url);
     drop(server);
 }
 
@@ -328,11 +332,7 @@ fn nobody_waits_for_what_has_run_on_and_is_not_well() {
         server.version().is_none().then_some(())
     });
     let server = server.kill_and_restart();
-    let asked = Instant::now();
-    let answer = agent().get(format!("{url}/version")).call().unwrap();
-    assert_eq!(answer.status(), 503);
-    let waited = asked.elapsed();
-    assert!(waited < Duration::from_secs(30), "{waited:?}");
+    is_refused_at_once(&url);
     drop(server);
 }
 
