@@ -53,6 +53,8 @@ pub(crate) struct Kept {
     pub(crate) service: Service,
     /// The deployment that has started it.
     pub(crate) row: DeploymentRow,
+    /// Whether no instance was there when the keeping began.
+    pub(super) is_new: bool,
     app: App,
     board: Arc<Board>,
     slots: Mutex<Vec<Slot>>,
@@ -151,6 +153,7 @@ impl Kept {
             healthy, unproven, ..
         } = running;
         let kept = Arc::new(Self {
+            is_new: healthy.is_empty() && unproven.is_empty(),
             app: App::clone(app),
             board: Arc::new(Board::new(&row, &name, tenant)),
             slots: Mutex::default(),

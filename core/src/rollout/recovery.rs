@@ -1,6 +1,6 @@
 //! What a server does when it starts and finds what the last one has left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engines::Instance;
@@ -82,11 +82,9 @@ pub(crate) async fn restore_live(
     }
     doors::open_again(app, tenant).await?;
     let Some(row) = live else { return Ok(()) };
-    let mut anew = begin_anew(&of_live);
-    anew.extend(begin_anew(&of_stand_in));
     let lost = Live::keep(app, tenant, row, of_live);
     let Some(stand_in) = stand_in else {
-        await_starts(app, tenant, &anew, lost.services());
+        await_starts(app, tenant, lost.services());
         drop(lost.take_traffic());
         tenant.set_live(Some(lost));
         tenant.changed();
@@ -94,12 +92,7 @@ pub(crate) async fn restore_live(
     };
     drop(lost.take_traffic());
     let stand_in = Live::keep(app, tenant, stand_in, of_stand_in);
-    await_starts(
-        app,
-        tenant,
-        &anew,
-        lost.services().chain(stand_in.services()),
-    );
+    await_starts(app, tenant, lost.services().chain(stand_in.services()));
     // What the lost one keeps for it goes on.
     drop(stand_in.take_traffic());
     begin_standing_in(app, tenant, stand_in, lost);
@@ -107,23 +100,14 @@ pub(crate) async fn restore_live(
     Ok(())
 }
 
-/// The services of which nothing has run on.
-fn begin_anew(services: &[(String, Service, Running)]) -> BTreeSet<String> {
-    let is_new = |running: &Running| running.healthy.is_empty() && running.unproven.is_empty();
-    let anew = services.iter().filter(|(_, _, running)| is_new(running));
-    anew.map(|(name, ..)| name.clone()).collect()
-}
-
 /// Whoever asks for a service that begins anew waits for its first instance, until that has failed. What has run on and is not
 /// well may stay so for long.
 fn await_starts<'a>(
     app: &App,
     tenant: &Arc<Tenant>,
-    anew: &BTreeSet<String>,
     services: impl Iterator<Item = &'a Arc<Kept>>,
 ) {
-    let starting =
-        services.filter(|kept| anew.contains(&kept.name) && kept.state() == KeptState::Starting);
+    let starting = services.filter(|kept| kept.is_new && kept.state() == KeptState::Starting);
     let starting: Vec<_> = starting.cloned().collect();
     if starting.is_empty() {
         return;

@@ -285,7 +285,9 @@ impl Rollout {
     /// program was quicker to take is replaced, a few times.
     async fn prove(&mut self, part: &Part, count: usize) -> Result<(), Stop> {
         let mut taken: Option<Failure> = None;
-        for _ in 0..PORTS_TRIED {
+        let mut tried = 0;
+        loop {
+            tried += 1;
             let started = self.start(part, count).await;
             started.map_err(|stop| match (stop, taken.take()) {
                 // That there is no other one says less.
@@ -299,7 +301,9 @@ impl Rollout {
                     self.note_proved(part, took);
                     return Ok(());
                 }
-                Err((instance, failure)) if failure.code == failure::PORT_TAKEN => {
+                Err((instance, failure))
+                    if failure.code == failure::PORT_TAKEN && tried < PORTS_TRIED =>
+                {
                     tracing::warn!(
                         tenant = self.tenant.id,
                         deployment = self.row.number,
@@ -314,8 +318,6 @@ impl Rollout {
                 Err((_, failure)) => return Err(self.told(failure, part).into()),
             }
         }
-        let failure = taken.unwrap_or_else(|| failure::plain("internal", "no port was tried"));
-        Err(self.told(failure, part).into())
     }
 
     /// Waits until the new instances of a service are healthy: how long that took, or the first that is not.
