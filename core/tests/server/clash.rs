@@ -1,10 +1,11 @@
 //! Two programs that want one port: an instance, and one that the server knows nothing of.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 
-use management_api::types::Deployment;
+use management_api::types::{Deployment, is_final};
 
 use crate::engine::Engine;
 use crate::harness::{Server, get};
@@ -151,4 +152,36 @@ fn an_instance_whose_port_is_taken_is_started_again_on_another_one() {
     assert!(server.log().contains("is started again on another port"));
     let instances = server.instances();
     assert_eq!(instances.len(), 1, "{instances:?}");
+}
+
+/// A program that takes whatever port an instance is given.
+#[test]
+fn who_takes_three_ports_has_a_deployment_ended_and_not_tried_without_end() {
+    let ports: [u16; 4] = ports();
+    let server = start_with(&ports);
+    let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "2500")];
+    push(&server, "local", "late", &env);
+    let mut request = server.request("late");
+    if let Some(health) = &mut request.health {
+        health.start_period_ms = 600_000;
+    }
+    let number = server.deploy(&request).deployment.unwrap();
+    let mut taken = BTreeMap::new();
+    let done = server.wait_for(number, |deployment| {
+        for (id, record) in server.instances() {
+            let port = record["port"].as_u64().unwrap();
+            let take = || hold(u16::try_from(port).unwrap()).unwrap();
+            taken.entry(id).or_insert_with(take);
+        }
+        is_final(&deployment.state)
+    });
+    let failure = done.failure.unwrap();
+    assert_eq!(
+        (failure.code.as_str(), failure.exit_code, taken.len()),
+        ("port_taken", Some(101), 3),
+        "{failure:?}"
+    );
+    let log = failure.log_tail.join("\n");
+    assert!(log.contains("the port can be had"), "{log}");
+    assert!(server.instances().is_empty());
 }

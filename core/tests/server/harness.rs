@@ -355,7 +355,11 @@ impl Server {
     }
 
     /// Waits until a deployment of tenant `local` is as wanted.
-    pub(crate) fn wait_for(&self, number: u64, wanted: impl Fn(&Deployment) -> bool) -> Deployment {
+    pub(crate) fn wait_for(
+        &self,
+        number: u64,
+        mut wanted: impl FnMut(&Deployment) -> bool,
+    ) -> Deployment {
         let client = self.client();
         until("the deployment is as wanted", || {
             let deployment = client.deployment("local", number).unwrap();
