@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,11 +162,28 @@ fn from(file: &mut File, log: &Log, offset: &mut u64, limit: u64) -> io::Result<
     Ok(lines.filter_map(|line| parse(line, log)).collect())
 }
 
+/// Behind the last whole line of a file: of one that is being written, the rest comes with the next look.
 fn end_of(path: &Path) -> io::Result<Place> {
     let file = open(path)?;
-    let metadata = file.as_ref().map(File::metadata).transpose()?;
-    let offset = metadata.map_or(0, |metadata| metadata.len());
+    let offset = file.as_ref().map(whole).transpose()?.unwrap_or_default();
     Ok(Place { file, offset })
+}
+
+/// How many bytes of a file are whole lines.
+fn whole(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut part = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(part.len() as u64);
+        let length = usize::try_from(end - start).unwrap_or(part.len());
+        let part = &mut part[..length];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {
@@ -211,6 +228,41 @@ mod tests {
         write(&one, 4, "d");
         write(&file(folder.path(), 2, APP), 5, "e");
         assert_eq!(next(&mut follower).await, ["c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_being_written_at_the_first_look_comes_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = file(folder.path(), 1, APP);
+        // More than one part of the search for its beginning.
+        let long = "b".repeat(10_000);
+        write(&one, 1, "a");
+        write(&one, 2, &long);
+        write(&one, 3, "c");
+        let all = fs::read(&one).unwrap();
+        let filter = Filter {
+            tail: MAX_LINES,
+            ..Filter::default()
+        };
+        let wanted = ["a", &long, "c"];
+        let ends: Vec<usize> = (0..all.len()).filter(|at| all[*at] == b'\n').collect();
+        for cut in [
+            1,
+            ends[0],
+            ends[0] + 1,
+            ends[0] + 5,
+            ends[1] - 1,
+            ends[1],
+            ends[2],
+        ] {
+            fs::write(&one, &all[..cut]).unwrap();
+            let mut follower = Follower::new(folder.path().into(), filter.clone());
+            let mut lines = follower.look().await.unwrap();
+            fs::write(&one, &all).unwrap();
+            lines.extend(follower.look().await.unwrap());
+            let lines: Vec<String> = lines.into_iter().map(|line| line.line).collect();
+            assert_eq!(lines, wanted, "cut after {cut} bytes");
+        }
     }
 
     #[tokio::test]

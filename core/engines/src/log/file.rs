@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::Line;
@@ -38,7 +38,8 @@ impl LogFile {
         })
     }
 
-    /// Adds lines, as many as fit in one write, so that a reader never sees half of one.
+    /// Adds lines, as many as fit in one write. A reader may still meet the first half of one at the end of the file: of what
+    /// is being written at that moment, or of what a writer that was killed has left. The next line begins a new one.
     pub(crate) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut rest = lines;
         while !rest.is_empty() {
@@ -70,6 +71,10 @@ impl LogFile {
     fn write_some(&mut self, lines: &[Line]) -> io::Result<usize> {
         let before = self.file.metadata()?.len();
         let (mut batch, mut count) = (Vec::new(), 0);
+        if !self.ends_with_a_line(before)? {
+            // half a line would make the next one unreadable too
+            batch.push(b'\n');
+        }
         for line in lines {
             serde_json::to_writer(&mut batch, line)?;
             batch.push(b'\n');
@@ -79,7 +84,7 @@ impl LogFile {
             }
         }
         if let Err(error) = self.file.write_all(&batch) {
-            // half a line would make the next one unreadable too
+            // what is not whole need not stay
             let _ = self.file.set_len(before);
             return Err(error);
         }
@@ -87,6 +92,15 @@ impl LogFile {
             self.rotate()?;
         }
         Ok(count)
+    }
+
+    /// Whether the last byte of a file of that length ends a line.
+    fn ends_with_a_line(&self, length: u64) -> io::Result<bool> {
+        let mut last = [b'\n'];
+        if let Some(at) = length.checked_sub(1) {
+            self.file.read_exact_at(&mut last, at)?;
+        }
+        Ok(last == [b'\n'])
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -112,6 +126,7 @@ fn append(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
         .mode(0o600)
         .open(path)
@@ -166,6 +181,21 @@ mod tests {
             ["one", "two"]
         );
         assert!(text.contains("\"stream\":\"stderr\""), "{text}");
+    }
+
+    #[test]
+    fn what_a_killed_writer_has_left_spoils_no_other_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        fs::write(&path, b"{\"at\":\"2026-0").unwrap();
+        for text in ["one", "two"] {
+            let mut log = LogFile::open(&path).unwrap();
+            log.write(&[Line::now(Stream::Stdout, text.to_owned())])
+                .unwrap();
+        }
+        assert_eq!(crate::log::tail(&path, 5), ["one", "two"]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
     }
 
     #[test]
