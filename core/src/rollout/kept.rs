@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use engines::{Exit, Instance};
 use futures_util::future::join_all;
-use management_api::types::{Probe, Restart};
+use management_api::types::{Failure, Probe, Restart};
 use proxy::{Retired, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::failure::PORT_TAKEN;
 use super::live::Live;
 use super::probe::no_longer;
 use super::release::Condition;
@@ -538,11 +539,12 @@ impl Keeper {
                     return Some(instance);
                 }
                 Ok(None) => return None,
-                Err(why) if self.restart() == Restart::Never => {
-                    self.finish(why, false).await;
+                // Where another program has its port, the application has had no chance.
+                Err(failure) if self.restart() == Restart::Never && failure.code != PORT_TAKEN => {
+                    self.finish(failure.message, false).await;
                     return None;
                 }
-                Err(why) => self.note_end(why, Duration::ZERO),
+                Err(failure) => self.note_end(failure.message, Duration::ZERO),
             }
         }
     }
@@ -561,7 +563,7 @@ impl Keeper {
         Some(())
     }
 
-    async fn prove(&self, instance: Instance, adopted: bool) -> Result<Option<Instance>, String> {
+    async fn prove(&self, instance: Instance, adopted: bool) -> Result<Option<Instance>, Failure> {
         let proof = async {
             if adopted && self.restart() == Restart::Never {
                 // It has proved itself to an earlier server; until it is well again it gets no requests.
@@ -581,7 +583,7 @@ impl Keeper {
         }
         instance.stop(self.app.settings.rollout.stop_grace()).await;
         match healthy {
-            Some(Err(failure)) => Err(failure.message),
+            Some(Err(failure)) => Err(failure),
             _ => Ok(None),
         }
     }

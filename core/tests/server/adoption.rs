@@ -247,7 +247,7 @@ fn restart_all(mut server: Server) -> Server {
 #[test]
 pub(crate) fn whoever_asks_while_the_release_is_started_again_waits_for_it() {
     let server = Server::start();
-    let env = [("VERSION", "one"), ("MODE", "slow"), ("START_MS", "1500")];
+    let env = [("VERSION", "one"), ("MODE", "slow"), ("START_MS", "4000")];
     push(&server, "local", "v1", &env);
     assert_eq!(server.deploy_and_wait("v1").state, "succeeded");
     let server = restart_all(server);

@@ -181,8 +181,7 @@ pub(crate) fn a_deployment_is_told_from_its_request_to_its_end() {
 pub(crate) fn a_word_to_a_rollout_is_written_down() {
     let server = Server::start();
     push(&server, "local", "slow", &[("MODE", "unhealthy")]);
-    let mut request = server.request("slow");
-    request.health.as_mut().unwrap().start_period_ms = 60_000;
+    let request = server.patient_request("slow");
     let number = server.deploy(&request).deployment.unwrap();
     server.client().abort("local", number).unwrap();
     server.wait(number);

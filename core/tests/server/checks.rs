@@ -4,7 +4,7 @@ use management_api::types::{DeployRequest, HealthCheck, Liveness, Probe, ProbeKi
 
 use serde_json::json;
 
-use crate::harness::{Server, get, key, until};
+use crate::harness::{Server, get, key, strict_health, until};
 use crate::image::{push, registry};
 
 fn with(server: &Server, tag: &str, change: impl FnOnce(&mut HealthCheck)) -> DeployRequest {
@@ -19,6 +19,16 @@ fn holding(text: &str) -> impl FnOnce(&mut HealthCheck) {
 
 fn of_kind(kind: ProbeKind) -> impl FnOnce(&mut HealthCheck) {
     move |check| check.probe.kind = kind
+}
+
+/// The same for an image that is not healthy in time.
+fn sick(server: &Server, tag: &str, change: impl FnOnce(&mut HealthCheck)) -> DeployRequest {
+    let mut health = strict_health();
+    change(&mut health);
+    DeployRequest {
+        health: Some(health),
+        ..server.request(tag)
+    }
 }
 
 /// A check whose failure means that the instance cannot be helped.
@@ -39,7 +49,7 @@ fn an_answer_has_to_hold_the_text_that_is_asked_for() {
     let server = Server::start();
     push(&server, "local", "one", &[("VERSION", "one")]);
     let number = server
-        .deploy(&with(&server, "one", holding("\"up\"")))
+        .deploy(&sick(&server, "one", holding("\"up\"")))
         .deployment;
     let done = server.wait(number.unwrap());
     let failure = done.failure.unwrap();
@@ -74,7 +84,7 @@ fn a_connection_is_enough_for_what_does_not_answer_http() {
         &[("MODE", "slow"), ("START_MS", "600000")],
     );
     let number = server
-        .deploy(&with(&server, "deaf", of_kind(ProbeKind::Tcp)))
+        .deploy(&sick(&server, "deaf", of_kind(ProbeKind::Tcp)))
         .deployment;
     let done = server.wait(number.unwrap());
     let failure = done.failure.unwrap();
@@ -190,10 +200,11 @@ fn check_commands(server: Server) {
     push(&server, "local", "one", &[("VERSION", "one")]);
     push(&server, "local", "sick", &[("MODE", "unhealthy")]);
     let deploy = |tag: &str, words: &[&str]| {
-        let answer = server.deploy(&with(&server, tag, checked_by(words)));
+        let answer = server.deploy(&sick(&server, tag, checked_by(words)));
         server.wait(answer.deployment.unwrap())
     };
-    let done = deploy("one", &CHECK);
+    let answer = server.deploy(&with(&server, "one", checked_by(&CHECK)));
+    let done = server.wait(answer.deployment.unwrap());
     assert_eq!(done.state, "succeeded", "{done:?}");
     // One that runs beside it is not healthy: nothing is lost.
     let failure = deploy("sick", &CHECK).failure.unwrap();

@@ -5,11 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 
-use management_api::types::{Deployment, is_final};
+use management_api::types::{DeployRequest, Deployment, Restart, is_final};
+use serde_json::Value;
 
 use crate::engine::Engine;
-use crate::harness::{Server, get};
+use crate::harness::{Server, get, until};
 use crate::image::push;
+use crate::services::succeeds;
 
 /// Ports that are free and beside each other, below those that others choose from.
 fn ports<const N: usize>() -> [u16; N] {
@@ -21,6 +23,11 @@ fn ports<const N: usize>() -> [u16; N] {
         all.iter().all(|port| hold(*port).is_some()).then_some(all)
     });
     free.unwrap()
+}
+
+/// The port that an instance has by its record.
+fn port(record: &Value) -> Option<u16> {
+    u16::try_from(record["port"].as_u64()?).ok()
 }
 
 fn hold(port: u16) -> Option<TcpListener> {
@@ -55,10 +62,7 @@ fn deploy_good(server: &Server) -> u16 {
 fn deploy_late(server: &Server, free: u16, other: impl FnOnce(TcpListener)) -> Deployment {
     let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "4000")];
     push(server, "local", "late", &env);
-    let mut request = server.request("late");
-    if let Some(health) = &mut request.health {
-        health.start_period_ms = 600_000;
-    }
+    let request = server.patient_request("late");
     let number = server.deploy(&request).deployment.unwrap();
     server.wait_for(number, |deployment| deployment.state == "provisioned");
     other(hold(free).unwrap());
@@ -154,6 +158,38 @@ fn an_instance_whose_port_is_taken_is_started_again_on_another_one() {
     assert_eq!(instances.len(), 1, "{instances:?}");
 }
 
+/// Where an application is never to be started again, that would be the end of its release.
+#[test]
+fn a_port_that_is_taken_when_the_old_release_returns_ends_nothing_for_good() {
+    let ports: [u16; 2] = ports();
+    let server = start_with(&ports);
+    let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "4000")];
+    push(&server, "local", "late", &env);
+    push(&server, "local", "bad", &[("MODE", "exit")]);
+    let of = |tag: &str| DeployRequest {
+        restart: Restart::Never,
+        strategy: Some("recreate".to_owned()),
+        ..server.patient_request(tag)
+    };
+    succeeds(&server, &of("late"));
+    let first: Vec<String> = server.instances().into_keys().collect();
+    let number = server.deploy(&of("bad")).deployment.unwrap();
+    // The old one is stopped, the new one has failed, and the old one is being started.
+    let port = until("the old release returns", || {
+        let instances = server.instances();
+        let mut returned = instances
+            .iter()
+            .filter(|(id, _)| id.starts_with("local-1-") && !first.contains(*id));
+        port(returned.next()?.1)
+    });
+    let _other = hold(port).unwrap();
+    assert_eq!(server.wait(number).state, "rolled_back");
+    until("it serves at the other port", || server.version());
+    let given = get(&format!("{}/env/PORT", server.app_url()));
+    assert_eq!(given, Some(other_of(ports, port).to_string()));
+    assert!(server.log().contains("the next start gets another port"));
+}
+
 /// A program that takes whatever port an instance is given.
 #[test]
 fn who_takes_three_ports_has_a_deployment_ended_and_not_tried_without_end() {
@@ -161,16 +197,12 @@ fn who_takes_three_ports_has_a_deployment_ended_and_not_tried_without_end() {
     let server = start_with(&ports);
     let env = [("VERSION", "late"), ("MODE", "slow"), ("START_MS", "2500")];
     push(&server, "local", "late", &env);
-    let mut request = server.request("late");
-    if let Some(health) = &mut request.health {
-        health.start_period_ms = 600_000;
-    }
+    let request = server.patient_request("late");
     let number = server.deploy(&request).deployment.unwrap();
     let mut taken = BTreeMap::new();
     let done = server.wait_for(number, |deployment| {
         for (id, record) in server.instances() {
-            let port = record["port"].as_u64().unwrap();
-            let take = || hold(u16::try_from(port).unwrap()).unwrap();
+            let take = || hold(port(&record).unwrap()).unwrap();
             taken.entry(id).or_insert_with(take);
         }
         is_final(&deployment.state)

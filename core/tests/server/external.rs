@@ -113,10 +113,7 @@ fn a_server_that_ends_tells_it_to_return() {
         assert_eq!(server.deploy_and_wait("one").state, "succeeded");
         let slow = [("MODE", "slow"), ("START_MS", "600000")];
         push(&server, "local", "slow", &slow);
-        let mut request = server.request("slow");
-        if let Some(health) = &mut request.health {
-            health.start_period_ms = 600_000;
-        }
+        let request = server.patient_request("slow");
         let url = server.app_url();
         let number = server.deploy(&request).deployment.unwrap();
         until("it is on its way", || {

@@ -15,7 +15,7 @@ fn deploy_bad(server: &Server, env: &[(&str, &str)]) -> (Deployment, Failure) {
     push(server, "local", "good", &[("VERSION", "good")]);
     push(server, "local", "bad", env);
     assert_eq!(server.deploy_and_wait("good").state, "succeeded");
-    let done = server.deploy_and_wait("bad");
+    let done = server.deploy_sick_and_wait("bad");
     assert_eq!(done.state, "rolled_back", "{done:?}");
     assert!(!done.live);
     assert_eq!(server.version().as_deref(), Some("good"));
@@ -56,10 +56,7 @@ pub(crate) fn an_application_ended_by_a_signal_is_told_with_its_number() {
 pub(crate) fn a_wrong_port_is_recognised_before_the_time_is_over() {
     let server = Server::start();
     push(&server, "local", "bad", &[("MODE", "wrong-port")]);
-    let mut request = server.request("bad");
-    if let Some(health) = &mut request.health {
-        health.start_period_ms = 600_000;
-    }
+    let request = server.patient_request("bad");
     let number = server.deploy(&request).deployment.unwrap();
     let failure = server.wait(number).failure.unwrap();
     assert_eq!(failure.code, "wrong_port", "{failure:?}");
@@ -231,10 +228,7 @@ pub(crate) fn an_aborted_deployment_leaves_the_old_release() {
         &[("MODE", "slow"), ("START_MS", "600000")],
     );
     server.deploy_and_wait("good");
-    let mut request = server.request("slow");
-    if let Some(health) = &mut request.health {
-        health.start_period_ms = 600_000;
-    }
+    let request = server.patient_request("slow");
     let number = server.deploy(&request).deployment.unwrap();
     let starting = Engine::current().starting();
     server.wait_for(number, |deployment| deployment.state == starting);

@@ -314,6 +314,17 @@ impl Server {
         }
     }
 
+    /// The same for an image that may take as long as it likes until it is healthy.
+    pub(crate) fn patient_request(&self, tag: &str) -> DeployRequest {
+        DeployRequest {
+            health: Some(HealthCheck {
+                start_period_ms: 600_000,
+                ..health()
+            }),
+            ..self.request(tag)
+        }
+    }
+
     /// Asks for a deployment of tenant `local`.
     pub(crate) fn deploy(&self, request: &DeployRequest) -> DeployAnswer {
         self.client()
@@ -346,6 +357,15 @@ impl Server {
     /// Deploys an image that was pushed and waits for the end.
     pub(crate) fn deploy_and_wait(&self, tag: &str) -> Deployment {
         let answer = self.deploy(&self.request(tag));
+        self.wait(answer.deployment.unwrap())
+    }
+
+    /// The same with an image that is not healthy in time.
+    pub(crate) fn deploy_sick_and_wait(&self, tag: &str) -> Deployment {
+        let answer = self.deploy(&DeployRequest {
+            health: Some(strict_health()),
+            ..self.request(tag)
+        });
         self.wait(answer.deployment.unwrap())
     }
 
@@ -479,8 +499,17 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
     data.with_extension("log")
 }
 
-/// Checks that fail within two seconds.
+/// Checks that pass on a machine that is busy for a while, too.
 pub(crate) fn health() -> HealthCheck {
+    HealthCheck {
+        timeout_ms: 3000,
+        start_period_ms: 20_000,
+        ..strict_health()
+    }
+}
+
+/// Checks that fail within two seconds.
+pub(crate) fn strict_health() -> HealthCheck {
     HealthCheck {
         probe: Probe {
             path: "/health".to_owned(),

@@ -96,10 +96,7 @@ pub(crate) fn an_orderly_end_undoes_a_running_rollout() {
         "slow",
         &[("MODE", "slow"), ("START_MS", "600000")],
     );
-    let mut request = server.request("slow");
-    if let Some(health) = &mut request.health {
-        health.start_period_ms = 600_000;
-    }
+    let request = server.patient_request("slow");
     let number = server.deploy(&request).deployment.unwrap();
     server.wait_for(number, |deployment| deployment.state == "provisioned");
     assert!(server.terminate().success());

@@ -208,8 +208,7 @@ fn what_is_being_deployed_is_kept_and_a_push_goes_on() {
         "slow",
         &[("MODE", "unhealthy"), ("VERSION", "slow")],
     );
-    let mut request = server.request("slow");
-    request.health.as_mut().unwrap().start_period_ms = 600_000;
+    let request = server.patient_request("slow");
     let number = server.deploy(&request).deployment.unwrap();
     server.wait_for(number, |deployment| deployment.state == "provisioned");
     grow_old(&server);

@@ -15,7 +15,7 @@ use management_api::types::{
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, agent, get, key, until};
+use crate::harness::{Server, agent, get, key, strict_health, until};
 use crate::image::{layer_with, push, registry};
 use crate::load::Load;
 use crate::services::{
@@ -266,6 +266,7 @@ pub(crate) fn an_application_with_a_volume_is_replaced_and_comes_back() {
     assert_eq!(write("second"), "written");
     let mut bad = with("three");
     bad.env.insert("MODE".to_owned(), "unhealthy".to_owned());
+    bad.health = Some(strict_health());
     assert_eq!(deploy(&server, &bad).state, "rolled_back");
     until("the old one serves", || {
         (server.version().as_deref() == Some("two")).then_some(())
