@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engines::orchestrator::{Address, Place};
 use management_api::types::Protocol;
 use proxy::{Proxy, Retired, Rule, Target};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::rollout::{Kept, KeptState, Live, LiveState, Release, ServiceNow, Sight};
@@ -57,33 +56,32 @@ struct RunningRollout {
 pub(crate) struct Signals {
     /// Undo everything.
     pub(crate) abort: CancellationToken,
-    promote: Arc<Notify>,
-    /// Whether somebody waits for [`Signals::promoted`].
-    watching: Arc<AtomicBool>,
+    /// Where somebody waits for [`Signals::promoted`].
+    watching: Arc<Mutex<Option<oneshot::Sender<()>>>>,
 }
 
 impl Signals {
-    /// Returns when somebody says that it was watched enough. A word that comes while nobody waits for it is refused, so it
-    /// cannot skip a later watch.
-    pub(crate) async fn promoted(&self) {
-        struct Watching<'a>(&'a AtomicBool);
-        impl Drop for Watching<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Ordering::Release);
+    /// Returns when somebody says that it was watched enough, from this call on. A word that comes while nobody waits for it is
+    /// refused, so it cannot skip a later watch.
+    pub(crate) fn promoted(&self) -> impl Future<Output = ()> + use<> {
+        let (word, said) = oneshot::channel();
+        *self.watching() = Some(word);
+        async move {
+            if said.await.is_err() {
+                // Another watch has begun.
+                std::future::pending::<()>().await;
             }
         }
-        self.watching.store(true, Ordering::Release);
-        let _watching = Watching(&self.watching);
-        self.promote.notified().await;
     }
 
     fn promote(&self) -> bool {
         // Whoever is first takes it: the second word is for nobody.
-        let promoted = self.watching.swap(false, Ordering::AcqRel);
-        if promoted {
-            self.promote.notify_one();
-        }
-        promoted
+        let watching = self.watching().take();
+        watching.is_some_and(|word| word.send(()).is_ok())
+    }
+
+    fn watching(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -449,5 +447,30 @@ impl Tenant {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Each change is one assignment after another without anything that could panic between.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_word_is_for_the_watch_that_has_begun_and_for_no_later_one() {
+        let signals = Signals::default();
+        assert!(!signals.promote(), "nobody watches");
+        // Whoever sees that it is paused may say so at once, before anybody has come to wait.
+        let first = signals.promoted();
+        assert!(signals.promote());
+        assert!(!signals.promote(), "the second word is for nobody");
+        first.await;
+        // One that has ended by itself takes a word with it.
+        drop(signals.promoted());
+        assert!(!signals.promote());
+        let said = signals.promoted();
+        assert!(signals.promote());
+        drop(said);
+        let mut next = std::pin::pin!(signals.promoted());
+        let waits = futures_util::poll!(&mut next);
+        assert!(waits.is_pending(), "a word of before skips nothing");
     }
 }

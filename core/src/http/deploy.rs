@@ -48,11 +48,12 @@ pub(super) async fn deploy(
         let force = body.value.force;
         let new = requested(&app, &tenant, actor, body.value, hosts, key).await?;
         let new = NewDeployment { warnings, ..new };
-        if !force && let Some(live) = unchanged(&app, &new).await? {
-            return Ok(already_live(&app, &live, new.warnings));
-        }
+        // In this order: what is not on its way any more has become live before that is looked at.
         if !force && let Some(running) = on_its_way(&app, &new).await? {
             return Ok(already_asked(&app, &running, new.warnings));
+        }
+        if !force && let Some(live) = unchanged(&app, &new).await? {
+            return Ok(already_live(&app, &live, new.warnings));
         }
         let unchanged = if force {
             Unchanged::Restarts

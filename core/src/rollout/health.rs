@@ -86,13 +86,21 @@ async fn until_proved(instance: &Instance, service: &Service) -> Result<Duration
     }
 }
 
-/// Whether a running instance answers as `check` wants, once.
+/// Whether a running instance answers as `check` wants. One that is slow is asked a second time, if the check would do so too:
+/// a moment in which the machine is busy costs no instance its traffic.
 pub(super) async fn is_healthy(instance: &Instance, check: &HealthCheck) -> bool {
-    if instance.exited().is_some() {
-        return false;
-    }
     let limit = Duration::from_millis(check.timeout_ms);
-    ask_instance(instance, &check.probe, limit).await == Probed::Good
+    for _ in 0..check.retries.clamp(1, 2) {
+        if instance.exited().is_some() {
+            return false;
+        }
+        match ask_instance(instance, &check.probe, limit).await {
+            Probed::Good => return true,
+            Probed::TimedOut => {}
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Whether whoever listens there answers as it should, once.

@@ -494,10 +494,10 @@ impl Keeper {
             if let Lost::Ended(exit) = lost
                 && !starts_again(self.restart(), exit)
             {
-                // It leaves a directory behind.
-                current.stop(Duration::ZERO).await;
                 let well = is_done(self.restart(), exit);
                 self.finish(described(exit), well).await;
+                // It leaves a directory behind.
+                current.stop(Duration::ZERO).await;
                 return None;
             }
             self.note_end(lost.why(), since.elapsed());

@@ -459,6 +459,7 @@ impl Rollout {
         let mut rhythm = tokio::time::interval(Watch::rhythm(pause));
         rhythm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let over = pause.map(|pause| Instant::now() + pause);
+        let is_over = || over.is_some_and(|over| Instant::now() >= over);
         if over.is_none() {
             self.pause("it waits for somebody to promote it").await?;
         }
@@ -467,26 +468,28 @@ impl Rollout {
                 tokio::select! {
                     failure = &mut broken => Err(failure),
                     () = &mut promoted => Ok(None),
-                    _ = rhythm.tick() => Ok(Some(look(&mut watches).await)),
+                    _ = rhythm.tick() => {
+                        let is_last = is_over();
+                        Ok(Some((look(&mut watches, is_last).await, is_last)))
+                    }
                 }
             };
-            let is_over = || over.is_some_and(|over| Instant::now() >= over);
             match self.bounded(looked).await?? {
                 None => return self.go_on("promoted").await,
-                Some(Verdict::Fail(why)) => {
+                Some((Verdict::Fail(why), _)) => {
                     // Its end is the reason why requests failed.
                     let ended = self.parts.iter().find_map(Part::failed);
                     let told = || failure::plain("analysis_failed", why);
                     return Err(ended.map_or_else(told, failure::ended_later).into());
                 }
-                Some(Verdict::Pass) if is_over() => {
+                Some((Verdict::Pass, true)) => {
                     return self.go_on("nothing speaks against it").await;
                 }
-                Some(Verdict::Inconclusive(why)) if is_over() => {
+                Some((Verdict::Inconclusive(why), true)) => {
                     self.pause(&format!("{why}; promote it or abort it"))
                         .await?;
                 }
-                Some(Verdict::Pass | Verdict::Inconclusive(_)) => {}
+                Some(_) => {}
             }
         }
     }
@@ -542,10 +545,10 @@ impl Rollout {
 }
 
 /// Looks at each service by itself: one with little traffic is not hidden by another one with much.
-async fn look(watches: &mut [Watch]) -> Verdict {
+async fn look(watches: &mut [Watch], is_last: bool) -> Verdict {
     let mut verdict = Verdict::Pass;
     for watch in watches {
-        match watch.look().await {
+        match watch.look(is_last).await {
             Verdict::Fail(why) => return Verdict::Fail(why),
             Verdict::Inconclusive(why) => verdict = Verdict::Inconclusive(why),
             Verdict::Pass => {}

@@ -127,7 +127,7 @@ fn what_is_not_ready_gets_no_requests_and_runs_on() {
     let another = until("another instance has taken its place", || {
         get(&format!("{}/env/PORT", server.app_url())).filter(|now| *now != port)
     });
-    assert!(own("version").is_none());
+    assert_eq!(server.instances().len(), 1, "the first one has ended");
     assert_eq!(
         get(&format!("http://127.0.0.1:{another}/alive")).as_deref(),
         Some("alive")
@@ -214,8 +214,8 @@ fn check_commands(server: Server) {
     // Nobody waits for what the image does not have.
     let failure = deploy("one", &["absent"]).failure.unwrap();
     assert_eq!(failure.code, "unhealthy");
-    let why = "the check `absent` cannot be run: program `absent` not found in the image after 0 s";
-    assert_eq!(failure.message, why);
+    let why = "the check `absent` cannot be run: program `absent` not found in the image after ";
+    assert!(failure.message.starts_with(why), "{failure:?}");
     let failure = deploy("one", &["/app", "hang"]).failure.unwrap();
     assert_eq!(failure.code, "health_timeout");
     let why = "the check `/app` does not end within 1000 ms";

@@ -302,7 +302,7 @@ fn one_deployment_of_a_tenant_runs_at_a_time() {
         &server,
         "local",
         "slow",
-        &[("MODE", "slow"), ("START_MS", "1500")],
+        &[("MODE", "slow"), ("START_MS", "5000")],
     );
     push(&server, "local", "v2", &[]);
     let first = server.deploy(&server.request("slow")).deployment.unwrap();
@@ -325,7 +325,7 @@ fn whoever_asks_again_for_what_is_in_progress_is_told_of_it() {
         &server,
         "local",
         "slow",
-        &[("MODE", "slow"), ("START_MS", "1500")],
+        &[("MODE", "slow"), ("START_MS", "5000")],
     );
     let request = server.request("slow");
     let first = server.deploy(&request);

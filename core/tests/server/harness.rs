@@ -463,7 +463,7 @@ pub(crate) fn command(data: &Path) -> Command {
     database::tell(&mut command);
     command
         // The argument of a test comes before these.
-        .env("HOST", "127.0.0.1")
+        .env("HOST", own_host())
         .env("PORT", "0")
         .args(["serve", "--data"])
         .arg(data)
@@ -477,6 +477,12 @@ pub(crate) fn command(data: &Path) -> Command {
         .stdout(Stdio::null())
         .stderr(log);
     command
+}
+
+/// The address of this test's servers: while one is dead, no other test takes the ports of its tenants.
+pub(crate) fn own_host() -> String {
+    let pid = std::process::id();
+    format!("127.{}.{}.1", 1 + pid / 256 % 254, pid % 256)
 }
 
 fn write_settings(data: &Path, rollout: &str) {

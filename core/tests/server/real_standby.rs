@@ -13,7 +13,7 @@ use crate::harness::{Server, agent, get, key, log_file, until};
 use crate::image::push;
 
 /// Short, so that the tests are.
-const SETTINGS: &str = "[database]\nlease_seconds = 3\n";
+const SETTINGS: &str = "[database]\nlease_seconds = 5\n";
 const FIRST: &str = "127.0.0.1";
 const SECOND: &str = "127.0.0.2";
 

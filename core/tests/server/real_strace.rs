@@ -8,10 +8,13 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Server, agent, get, until};
 use crate::image::push;
+use crate::services::succeeds;
 
 const REQUESTS: u64 = 300;
 /// What the rest of the server may do meanwhile, on the same threads.
 const BESIDE: u64 = REQUESTS / 2;
+/// So many connections may still have to be closed when their clients know of their end.
+const LATE: u64 = 10;
 
 /// From the client and from the instance, to the instance and to the client.
 const TRANSFERS: [[&str; 3]; 2] = [
@@ -64,9 +67,9 @@ fn a_new_connection_takes_five_calls_of_its_own() {
     ask(5);
     let calls = counted(server.pid(), || ask(REQUESTS));
     let count = |names: &[&str]| -> u64 { names.iter().filter_map(|name| calls.get(*name)).sum() };
-    // Said to be heard of and not to be any more, its end, and its descriptor's.
+    // Said to be heard of and not to be any more, its end, and its descriptor's: the last ones perhaps when nobody counts.
     for (call, times) in [("epoll_ctl", 2), ("shutdown", 1), ("close", 1)] {
-        let expected = times * REQUESTS..=times * REQUESTS + BESIDE;
+        let expected = times * (REQUESTS - LATE)..=times * REQUESTS + BESIDE;
         assert!(expected.contains(&count(&[call])), "{call}: {calls:?}");
     }
     // One that finds nobody after each that lets somebody in.
@@ -85,7 +88,12 @@ fn a_new_connection_takes_five_calls_of_its_own() {
 fn serving() -> Server {
     let server = Server::start();
     push(&server, "local", "one", &[("VERSION", "one")]);
-    server.deploy_and_wait("one");
+    let mut request = server.request("one");
+    if let Some(health) = &mut request.health {
+        // What is counted is not what checks cost.
+        health.interval_ms = 600_000;
+    }
+    succeeds(&server, &request);
     server
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use management_api::client::{Client, Options};
 use secrecy::SecretString;
 
-use crate::harness::{BOUND, Server, key, until};
+use crate::harness::{BOUND, Server, key, own_host, until};
 use crate::image::Registry;
 
 /// An authority of the test's own, and what it has signed.
@@ -51,7 +51,10 @@ impl Certificates {
             "-subj",
             &format!("/CN={name}"),
             "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            &format!(
+                "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{}",
+                own_host()
+            ),
             "-addext",
             "basicConstraints=critical,CA:FALSE",
         ]);
@@ -156,7 +159,7 @@ fn the_api_the_registry_and_the_tenants_speak_tls_to_everybody() {
     let certificates = Certificates::new();
     let server = certificates.server();
     assert!(
-        server.url.starts_with("https://127.0.0.1:"),
+        server.url.starts_with(&format!("https://{}:", own_host())),
         "{}",
         server.url
     );

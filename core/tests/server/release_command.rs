@@ -84,7 +84,7 @@ pub(crate) fn its_failure_is_told_with_its_last_lines_and_changes_nothing() {
 pub(crate) fn one_that_never_ends_is_ended_by_the_deadline_or_an_abort() {
     let server = serving();
     let mut request = with(&server, &["hang"]);
-    request.timeout_seconds = Some(3);
+    request.timeout_seconds = Some(15);
     let done = server.wait(server.deploy(&request).deployment.unwrap());
     let failure = done.failure.unwrap();
     assert_eq!(failure.code, "release_command_failed", "{failure:?}");

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-LIMIT = 20
+LIMIT = 60
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars",

@@ -1,13 +1,13 @@
 //! The image in a real Docker Engine.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
 use testkit::image::{Tree, configuration_of, run_configuration};
 use testkit::management::Variant;
-use testkit::process::eventually;
+use testkit::process::{eventually, free_port};
 use testkit::workspace::Layout;
 use testkit::{DockerEngine, Finished};
 
@@ -167,11 +167,6 @@ fn the_docker_builder_reports_a_wrong_password_as_one() {
     );
     engine.docker(["image", "rm", "--force", &image]);
     world.assert_nothing_leaked();
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn is_healthy(port: u16) -> Option<bool> {

@@ -52,7 +52,7 @@ fn a_release_that_listens_elsewhere() {
 
 #[test]
 fn a_release_that_is_never_healthy() {
-    let error = after_a_good_one(Behaviour::NeverHealthy, &["--timeout", "4s"]);
+    let error = after_a_good_one(Behaviour::NeverHealthy, &["--timeout", "15s"]);
     let details = error["details"].as_str().unwrap();
     assert!(
         details.contains("503") || details.contains("healthy"),

@@ -165,7 +165,8 @@ fn comes_to_rest(machine: &Machine, before: u64, at_once: bool, what: &str) -> V
     // Found on its way, found live, or new.
     let is_found = report["status"] == "unchanged"
         || summary(&report, "deploy").contains("on its way already");
-    assert_eq!(is_found, is_begun, "{what}: {report:#}");
+    // One that was asked for may begin after its client has gone.
+    assert!(is_found || !is_begun, "{what}: {report:#}");
     let rows = history(machine);
     assert_eq!(rows[0]["number"], before + 1, "{what}: {report:#}");
     assert_eq!(
@@ -219,7 +220,7 @@ fn while_it_compiles_and_while_it_starts_the_platform() {
 fn while_it_waits_the_next_one_waits_on() {
     let machine = Machine::new();
     machine.deploy_well();
-    machine.behave(Behaviour::StartsSlowly(4000));
+    machine.behave(Behaviour::StartsSlowly(15_000));
     let killed = killed_at(machine.command(&["deploy"]), |line| {
         line.starts_with("::group::wait")
     });

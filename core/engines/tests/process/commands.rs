@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::setup::{Bench, MODES, PATIENCE, is_root, processes, until};
 
 /// Long enough for many to be there at once.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(8);
 
 fn words(words: &[&str], limit: Duration) -> Command {
     let words = words.iter().map(|word| (*word).to_owned()).collect();
@@ -134,7 +134,7 @@ async fn nothing_of_it_is_left_when_it_ends_or_its_time_is_over() {
             ("sleep 0.1; exit 5", Some(Exit::Code(5))),
             ("sleep 600", None),
         ] {
-            let limit = exit.map_or(Duration::from_millis(500), |_| PATIENCE);
+            let limit = exit.map_or(Duration::from_secs(3), |_| PATIENCE);
             let script = format!("{leave} echo begun; {end}");
             let begun = Instant::now();
             let run = instance.run(words(&["/bin/sh", "-c", &script], limit));
@@ -162,7 +162,7 @@ async fn the_end_of_much_output_is_kept_and_nobody_waits_for_all_of_it() {
         let last = outcome.output.lines().last().unwrap();
         assert_eq!(last, format!("4999 {}", "x".repeat(40)));
         let endless = "while :; do echo again; done";
-        let endless = words(&["/bin/sh", "-c", endless], Duration::from_millis(300));
+        let endless = words(&["/bin/sh", "-c", endless], Duration::from_secs(3));
         let outcome = instance.run(endless).await.unwrap();
         assert_eq!(outcome.exit, None);
         assert!(outcome.output.contains("again\nagain\n"));

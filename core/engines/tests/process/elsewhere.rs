@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::setup::{is_root, open_up, program};
 
@@ -95,8 +96,12 @@ fn an_ordinary_user_with_a_control_group_of_his_own_holds_what_hides() {
     );
     let wrapper = ["sh", "-ec", &script, "sh"];
     check(USER, &wrapper, "Group/Copy", &EVERYWHERE, 18);
-    // it is empty once all has ended
-    fs::remove_dir(group).unwrap();
+    // it is empty once all has ended, which may be a moment after it was killed
+    let is_gone = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        fs::remove_dir(group).is_ok()
+    });
+    assert!(is_gone, "somebody is left in {group}");
 }
 
 /// Goes when the test has failed, too.

@@ -167,7 +167,11 @@ async fn nobody_gets_at_a_guard_that_has_a_server() {
         let [instance] = &engine.adopt().await.unwrap()[..] else {
             panic!("one instance")
         };
-        assert!(UnixStream::connect(&socket).is_err());
+        // It says what it guards before it stops to listen.
+        until("nobody else gets at it", || {
+            UnixStream::connect(&socket).is_err()
+        })
+        .await;
         assert_eq!(instance.stop(PATIENCE).await, Exit::Code(7));
         drop(engine);
         bench.check_nothing_left();
@@ -183,9 +187,14 @@ async fn an_end_that_no_server_took_note_of_is_told_to_the_next() {
         until("it is ready", || server.log() == ["ready"]).await;
         server.kill();
         let socket = server.root.join("instances/held/guard.sock");
-        until("it listens", || socket.exists()).await;
         // a server that dies when it has heard, before it has done anything about it
-        let mut dying = BufReader::new(UnixStream::connect(&socket).unwrap());
+        let mut connected = None;
+        until("it listens", || {
+            connected = UnixStream::connect(&socket).ok();
+            connected.is_some()
+        })
+        .await;
+        let mut dying = BufReader::new(connected.unwrap());
         let mut line = String::new();
         dying.read_line(&mut line).unwrap();
         assert!(line.contains("\"ended\":false"), "{line}");

@@ -15,7 +15,7 @@ use crate::images::closure;
 use crate::setup::program;
 
 /// Boot, tests and end take a quarter of it on an idle machine.
-const LIMIT: Duration = Duration::from_mins(5);
+const LIMIT: Duration = Duration::from_mins(9);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the scripts and the tests run.

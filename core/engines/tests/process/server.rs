@@ -71,7 +71,9 @@ impl Server {
     /// The texts of the instance's log.
     pub(crate) fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.root.join("held.log")).unwrap_or_default();
-        let lines = text.lines().map(|line| {
+        // Of what is being written right now, half may be there.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines().map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             line["line"].as_str().unwrap().to_owned()
         });

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, header};
 use oci::{ClientError, Descriptor, media_type};
 use registry::Limits;
+use socket2::{Domain, Socket, Type};
 
 use crate::image::{TestImage, client, noise, options, repository, tag};
 use crate::server::{ALICE, Server, Tenants};
@@ -267,10 +268,12 @@ fn patience_ends() {
 
 #[test]
 fn nobody_listening_is_transient() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
+    // Bound, so that nobody else has it, and nobody listens.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
     let client = client(&address.to_string(), Some(ALICE));
     let error = client
         .manifest_exists(&repository("alice/app"), &tag("v1"))

@@ -145,7 +145,11 @@ async fn ports_finds_a_listener_and_its_owner() {
     );
     drop(listener);
     let list = server.succeed("ports", json!({"port": port})).await;
-    assert_eq!(list.value["matched"], 0);
+    // Somebody else may have it by now.
+    let is_ours = |owner: &Value| owner["pid"] == std::process::id();
+    let sockets = list.value["ports"].as_array().unwrap().iter();
+    let mut owners = sockets.flat_map(|socket| socket["owners"].as_array().unwrap());
+    assert!(!owners.any(is_ours), "{}", list.text);
     server.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequestParams, CallToolResult, ErrorCode, ProgressNotificationParam, ProtocolVersion,
@@ -200,7 +201,8 @@ impl Server {
             Value::Object(map) => Some(map),
             other => panic!("arguments must be an object, not {other}"),
         };
-        timeout(PATIENCE, self.client.call_tool(request))
+        // Longer than the minute that a call may be told to wait.
+        timeout(Duration::from_mins(2), self.client.call_tool(request))
             .await
             .expect("the tool takes too long")
     }

@@ -346,7 +346,7 @@ mod tests {
         let mut said = Vec::new();
         let error = shell("trap 'echo asked; exit 1' TERM; sleep 600 & wait")
             .grouped()
-            .within(Duration::from_millis(300))
+            .within(Duration::from_secs(3))
             .stream(
                 &Interrupts::default(),
                 |line| said.push(line.to_owned()),

@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM and the end of a terminal (SIGHUP): the first asks for a safe end, the second for an immediate one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -9,6 +9,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 #[derive(Clone, Default)]
 pub struct Interrupts {
     count: Arc<AtomicUsize>,
+    /// Set by the signal itself: whoever sees that a child of the same terminal was interrupted sees this too.
+    caught: Arc<AtomicBool>,
     of_all: Option<Arc<AtomicUsize>>,
 }
 
@@ -16,11 +18,15 @@ impl Interrupts {
     /// Counts from now on, in place of dying.
     pub fn catch() -> std::io::Result<Self> {
         let interrupts = Self::default();
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut heeded = vec![SIGINT, SIGTERM];
         if !outlives_its_terminal(&status) {
-            signals.add_signal(SIGHUP)?;
+            heeded.push(SIGHUP);
         }
+        for signal in &heeded {
+            signal_hook::flag::register(*signal, Arc::clone(&interrupts.caught))?;
+        }
+        let mut signals = signal_hook::iterator::Signals::new(heeded)?;
         let count = interrupts.count.clone();
         std::thread::Builder::new()
             .name("interrupts".to_owned())
@@ -37,7 +43,8 @@ impl Interrupts {
     pub fn count(&self) -> usize {
         let of_all = self.of_all.as_ref();
         let of_all = of_all.map_or(0, |count| count.load(Ordering::SeqCst));
-        self.count.load(Ordering::SeqCst) + of_all
+        let caught = usize::from(self.caught.load(Ordering::SeqCst));
+        self.count.load(Ordering::SeqCst).max(caught) + of_all
     }
 
     /// Whether there has been one.
@@ -49,8 +56,8 @@ impl Interrupts {
     /// One that can be raised for a part of the work alone.
     pub(crate) fn of_part(&self) -> Self {
         Self {
-            count: Arc::default(),
             of_all: Some(Arc::clone(&self.count)),
+            ..Self::default()
         }
     }
 

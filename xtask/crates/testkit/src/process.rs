@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -244,6 +245,17 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         }
         thread::sleep(POLL);
     }
+}
+
+/// A port that is free, of a range that nobody else chooses from: neither the system for connections, nor a platform for instances.
+#[must_use]
+pub fn free_port() -> u16 {
+    // Tests that run side by side begin at different ones.
+    let own = std::process::id() % 1000;
+    (0..1000)
+        .filter_map(|turn| u16::try_from(2000 + (own + turn) % 1000).ok())
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a port is free")
 }
 
 /// Finds a program in the folders of `PATH` and those that hold system administration.

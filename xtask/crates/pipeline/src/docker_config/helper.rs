@@ -141,7 +141,7 @@ impl Helper {
         }
         let status = self.wait(&mut child, interrupts)?;
         // What a helper leaves running may hold its outputs open: what has come by then is all.
-        let left = Duration::from_secs(1);
+        let left = Duration::from_secs(5);
         let said = said.recv_timeout(left).unwrap_or_default();
         let complained = complained.recv_timeout(left).unwrap_or_default();
         Ok((status, said, complained))

@@ -109,11 +109,10 @@ fn begin(state: &State, command: &str, arguments: &[String]) -> Call {
                 state.keep(&format!("given/{number}"), &bytes);
             }
         }
+        // Whoever sees the call may take back what is to happen to the next ones.
+        let mishaps = mishaps::of_this_call(state, command, arguments);
         state.record(&fields);
-        Call {
-            number,
-            mishaps: mishaps::of_this_call(state, command, arguments),
-        }
+        Call { number, mishaps }
     })
 }
 

@@ -1,17 +1,12 @@
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 
 use super::*;
-use crate::process::eventually;
+use crate::process::{eventually, free_port};
 
 fn build(workspace: &Workspace) -> Finished {
     let mut command = workspace.command("cargo");
     run(command.args(["build", "--release", "--workspace"]), LIMIT)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn get(port: u16, path: &str) -> Option<String> {

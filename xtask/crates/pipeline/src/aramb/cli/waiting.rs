@@ -12,6 +12,8 @@ use super::{ANSWER, Cli};
 use crate::aramb::plane::{Deployed, Flow};
 use crate::interrupt::Interrupts;
 
+/// The least that an answer may take, however little time is left: without one nothing is known.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The longest pause between two questions.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -37,11 +39,7 @@ impl Cli {
             let left = deadline.map_or(ANSWER, |deadline| {
                 deadline.saturating_duration_since(Instant::now())
             });
-            let call = Call::new(
-                flow.folder,
-                &arguments,
-                ANSWER.min(left.max(Duration::from_secs(1))),
-            );
+            let call = Call::new(flow.folder, &arguments, ANSWER.min(left.max(LAST_ANSWER)));
             let is_last = || deadline.is_none_or(|deadline| Instant::now() >= deadline);
             let said = self.ask(call, flow.interrupts);
             if flow.interrupts.any() {

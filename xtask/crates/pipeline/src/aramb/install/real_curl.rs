@@ -82,10 +82,7 @@ impl World {
             folders: vec![self.home.path().join("not/there"), self.folder()],
             sha256: None,
             system: ("linux", "x86_64"),
-            limits: Limits {
-                stall: Duration::from_secs(1),
-                ..Limits::default()
-            },
+            limits: Limits::default(),
         }
     }
 
@@ -251,11 +248,12 @@ fn a_server_that_says_nothing_is_left_by_the_clock_or_the_user() {
     let slow = Rule::on("GET", &path, Fault::Slow(gate)).always();
     world.server.inject(slow);
     let begun = Instant::now();
-    world.refuses(&world.request(), "cli_download_failed", "curl: (28)");
+    let mut hasty = world.request();
+    hasty.limits.stall = Duration::from_secs(1);
+    world.refuses(&hasty, "cli_download_failed", "curl: (28)");
     assert!(begun.elapsed() < Duration::from_secs(20));
 
-    let mut request = world.request();
-    request.limits.stall = Duration::from_mins(5);
+    let request = world.request();
     let interrupts = Interrupts::default();
     let interrupted = std::thread::scope(|scope| {
         let installing = scope.spawn(|| install(&request, &world.told, &interrupts));
