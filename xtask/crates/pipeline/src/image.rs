@@ -36,6 +36,7 @@ use crate::layers;
 use crate::push::Delivery;
 use crate::run::Run;
 use crate::secrets;
+use crate::sweep::Held;
 
 /// No manifest or configuration of ours is longer.
 const METADATA_LIMIT: u64 = 4 * 1024 * 1024;
@@ -250,7 +251,7 @@ pub(crate) struct Maker<'a> {
     store: &'a Store,
     bases: Bases<'a>,
     cache: Cache,
-    made: Vec<Digest>,
+    held: Held,
 }
 
 /// The store that images are made in.
@@ -269,14 +270,15 @@ impl<'a> Maker<'a> {
         store: &'a Store,
         of_app: &Image,
         registries: &Registries,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let settings = execution.settings;
+        let held = Held::begin(cache_folder(settings), store).map_err(|e| store_failure(&e))?;
         let online = Online {
             store,
             access: access(run, execution),
             locked: of_app.locked,
         };
-        Self {
+        Ok(Self {
             execution,
             store,
             bases: Bases::online(state(settings), online, registries),
@@ -285,8 +287,8 @@ impl<'a> Maker<'a> {
             } else {
                 Cache::open(cache_folder(settings).join("layers.json"))
             },
-            made: Vec::new(),
-        }
+            held,
+        })
     }
 
     /// Makes an image, in whose place the one of digest `live` serves.
@@ -360,16 +362,17 @@ impl<'a> Maker<'a> {
         secrets::check(image, &planned, &mut self.cache)?;
         let assembled = assemble_toward(&planned, self.store, toward, &mut self.cache);
         let assembled = assembled.map_err(|e| image_failure(&e))?;
-        self.made.push(assembled.digest);
+        self.held.made(&assembled.digest);
         Ok((assembled, programs))
     }
 
     /// A finished image as it is in its registry: manifest and configuration now, layers when they are sent.
-    pub(crate) fn copy(&self, copied: &Copied, live: Option<&str>) -> Result<Made, Failure> {
+    pub(crate) fn copy(&mut self, copied: &Copied, live: Option<&str>) -> Result<Made, Failure> {
         self.bases.forget_given();
         let platform = platform_of(copied.platform.as_ref());
         let image = self.bases.finished(&copied.reference, &platform);
         let image = image.map_err(|e| e.failure(Step::Image))?;
+        self.held.copied(&image.manifest);
         let mut sources = BlobSources::new();
         sources.insert(image.manifest.config.digest, Box::new(image.config));
         for layer in &image.manifest.layers {
@@ -398,16 +401,18 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Keeps what was learnt, and removes layers that no image of late uses: the store would grow with every build.
-    pub(crate) fn finish(mut self, run: &Run<'_>) {
+    /// Keeps what was learnt. When all images are where they belong, what comes back removes layers that no image of late uses: the
+    /// store would grow with every build.
+    #[must_use]
+    pub(crate) fn finish(mut self, run: &Run<'_>) -> Held {
         if let Err(error) = self.cache.save() {
             // The next run is slower, that is all.
             run.reporter.event(Event::Warning(format!(
                 "the layer cache cannot be written: {error}"
             )));
         }
-        let made: Vec<String> = self.made.iter().map(ToString::to_string).collect();
-        crate::sweep::keep_recent(&cache_folder(self.execution.settings), &made);
+        self.held.note();
+        self.held
     }
 }
 

@@ -18,6 +18,7 @@ use crate::events::Event;
 use crate::image::{self, Made, Maker};
 use crate::push::{self, Delivery, Destination, Sent, TagState, Tagged};
 use crate::run::Run;
+use crate::sweep::Held;
 use crate::tagging::{self, Tagging};
 
 const RELEASE_TAG: &str =
@@ -78,7 +79,7 @@ pub(crate) fn look_for_copies(
         return Ok(());
     };
     let store = image::store(execution.settings)?;
-    let maker = Maker::new(run, execution, &store, of_app, registries);
+    let mut maker = Maker::new(run, execution, &store, of_app, registries)?;
     for (name, copied) in std::iter::once(first).chain(copies) {
         maker.copy(copied, None).map_err(|failure| {
             let step = Step::Preflight;
@@ -126,7 +127,7 @@ pub(crate) fn ship(
         [] => None,
         _ => Some(push::sender(run, &destination, execution)?),
     };
-    let mut ready = Vec::new();
+    let (mut ready, mut held) = (Vec::new(), None);
     if let Some(client) = &client {
         let making = Making {
             execution,
@@ -136,7 +137,8 @@ pub(crate) fn ship(
             destination: &destination,
             registries,
         };
-        ready = make_all(run, &making, &ours)?;
+        let made = make_all(run, &making, &ours)?;
+        (ready, held) = (made.0, Some(made.1));
     }
     let made = ready
         .iter()
@@ -160,6 +162,9 @@ pub(crate) fn ship(
             },
         };
         tags = push_all(run, &sending, ready)?;
+    }
+    if let Some(held) = held {
+        held.sweep();
     }
     let moved = push_built(run, execution, binaries, &built, &tags)?;
     digests.extend(moved.digests);
@@ -310,12 +315,13 @@ fn find<'p>(
     })
 }
 
-/// Makes the images, one after the other: each uses all processors, and what they share is made once.
+/// Makes the images, one after the other: each uses all processors, and what they share is made once. Their blobs stay until they
+/// are sent.
 fn make_all<'p, 'c>(
     run: &mut Run<'_>,
     making: &Making<'_, 'c>,
     parts: &[&'p Part<'p>],
-) -> Result<Vec<Ready<'p, 'c>>, Failure> {
+) -> Result<(Vec<Ready<'p, 'c>>, Held), Failure> {
     let &Making {
         execution,
         of_app,
@@ -328,7 +334,7 @@ fn make_all<'p, 'c>(
     let live = execution.plan.live.as_ref();
     run.step(Step::Image, |run| {
         let store = image::store(execution.settings)?;
-        let mut maker = Maker::new(run, execution, &store, of_app, registries);
+        let mut maker = Maker::new(run, execution, &store, of_app, registries)?;
         let mut all = Vec::new();
         for part in parts {
             run.stop_if_interrupted(Step::Image)?;
@@ -349,12 +355,12 @@ fn make_all<'p, 'c>(
                 delivery,
             });
         }
-        maker.finish(run);
+        let held = maker.finish(run);
         for ready in &all {
             run.outcome.note_image(ready.part.name, &ready.made.report);
         }
         let summary = told(run, &all);
-        Ok((all, summary))
+        Ok(((all, held), summary))
     })
 }
 

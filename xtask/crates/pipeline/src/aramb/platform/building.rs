@@ -159,11 +159,11 @@ fn load(
     run.step(Step::Image, |run| {
         let store = image::store(&settings)?;
         let registries = Registries::default();
-        let mut maker = Maker::new(run, &execution, &store, image, &registries);
+        let mut maker = Maker::new(run, &execution, &store, image, &registries)?;
         let out = std::fs::File::create(&archive.0).map_err(cannot)?;
         let out = std::io::BufWriter::new(out);
         maker.export(run, image, &binaries, &build.image(), out)?;
-        maker.finish(run);
+        maker.finish(run).sweep();
         docker::load(run, &settings.root, &archive.0)?;
         Ok(((), format!("{} is in Docker", build.image())))
     })?;
