@@ -72,7 +72,7 @@ fn status(platform: &Platform) -> Result<(), Failure> {
     };
     let mut lines = vec![
         format!("url      {}", running.url),
-        format!("process  {}", running.pid),
+        format!("process  {}", running.pid()),
         format!("version  {}", running.version),
         format!("state    {}", platform.folder().display()),
         format!("log      {}", platform.log().display()),

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 use serde_json::Value;
-use testkit::process::eventually;
+use testkit::process::{eventually, run};
 use testkit::workspace::Behaviour;
 
 use crate::machine::{Machine, server, summary, version};
@@ -214,6 +214,55 @@ fn while_it_compiles_and_while_it_starts_the_platform() {
     assert!(killed.is_some(), "no platform is started");
     machine.deploy_well();
     assert_eq!(version(&url), "two");
+}
+
+#[test]
+fn before_the_platform_that_it_has_started_says_where_it_listens() {
+    let machine = Machine::new();
+    let up = machine.xtask(&["local", "up"]);
+    let url = up.expect_success().stdout.clone();
+    let server = up_and_killed(&machine);
+    let mut next = machine.command(&["local", "up"]);
+    let said = std::thread::scope(|scope| {
+        let next = scope.spawn(|| run(&mut next, LIMIT));
+        // It is slow to start.
+        std::thread::sleep(Duration::from_secs(1));
+        kill(server, Signal::SIGCONT).unwrap();
+        next.join().unwrap()
+    });
+    assert_eq!(said.expect_success().stdout, url);
+    assert_eq!(machine.server_file()["pid"], server.as_raw());
+    // And so it is gone before its folder is.
+    let server = up_and_killed(&machine);
+    kill(server, Signal::SIGCONT).unwrap();
+    machine.xtask(&["local", "reset", "--yes"]).expect_success();
+    assert!(!machine.workspace.exists(".systemprompt/local"));
+    // Whether or not somebody has waited for it.
+    assert!(std::fs::read_link(format!("/proc/{server}/exe")).is_err());
+}
+
+/// Kills `local up` while the platform that it has started holds its folder and has not said where it listens. That one is stopped.
+fn up_and_killed(machine: &Machine) -> Pid {
+    let folder = machine.workspace.root().join(".systemprompt/local");
+    // One that is too fast is tried again.
+    for _ in 0..50 {
+        machine.xtask(&["local", "down"]).expect_success();
+        let before = machine.workspace.read(".systemprompt/local/lock");
+        let mut tool = Held::start(machine.command(&["local", "up"]));
+        let mut server = None;
+        let is_held = || {
+            let holder = std::fs::read_to_string(folder.join("lock")).unwrap_or_default();
+            server = holder.trim().parse().ok().filter(|_| holder != before);
+            server.is_some_and(|server| kill(Pid::from_raw(server), Signal::SIGSTOP).is_ok())
+        };
+        assert!(eventually(LIMIT, is_held), "no platform is started");
+        tool.kill();
+        if !folder.join("server.json").exists() {
+            return Pid::from_raw(server.unwrap());
+        }
+        kill(Pid::from_raw(server.unwrap()), Signal::SIGCONT).unwrap();
+    }
+    panic!("the platform is always too fast");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! does not pull it away from under it.
 
 mod folder;
+mod holder;
 mod orphans;
 mod reset;
 mod turn;
@@ -53,10 +54,9 @@ pub struct Platform {
 /// A server that runs.
 #[derive(Debug, Clone)]
 pub struct Running {
-    /// Its process.
-    pub pid: i32,
-    /// When that was started, as the kernel counts: tells it from a later process of the same number.
-    started: Option<u64>,
+    process: Process,
+    /// Where it listens. Servers of before they said it have none.
+    address: Option<SocketAddr>,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     /// Its version.
@@ -66,10 +66,37 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for the end of the process.
-    fn ends_within(&self, limit: Duration) -> bool {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+}
+
+/// A process.
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    pid: i32,
+    /// When it was started, as the kernel counts: tells it from a later one of the same number. Servers of before they said it
+    /// have none.
+    started: Option<u64>,
+}
+
+impl Process {
+    /// The one that has this number now.
+    fn of(pid: i32) -> Option<Self> {
+        let started = Some(started(pid)?);
+        Some(Self { pid, started })
+    }
+
+    fn is_alive(self) -> bool {
+        is_alive(self.pid, self.started)
+    }
+
+    /// Waits for its end.
+    fn ends_within(self, limit: Duration) -> bool {
         let limit = Instant::now() + limit;
-        while is_alive(self.pid, self.started) {
+        while self.is_alive() {
             if Instant::now() > limit {
                 return false;
             }
@@ -82,6 +109,7 @@ impl Running {
 #[derive(Deserialize)]
 struct ServerFile {
     pid: i32,
+    address: Option<SocketAddr>,
     url: String,
     #[serde(default)]
     version: String,
@@ -152,8 +180,7 @@ impl Platform {
     /// The server that runs and answers, if one does.
     #[must_use]
     pub fn running(&self) -> Option<Running> {
-        let running = self.recorded()?;
-        is_alive(running.pid, running.started).then_some(())?;
+        let running = self.announced()?;
         let mut options = Options::new(running.url.clone(), running.token.clone());
         options.connect_timeout = Duration::from_secs(2);
         options.total_timeout = Duration::from_secs(5);
@@ -164,18 +191,8 @@ impl Platform {
     /// The failure that a server is which lives and does not answer, for whoever has found none [`running`](Self::running).
     #[must_use]
     pub fn silent(&self, step: Step) -> Option<Failure> {
-        let recorded = self.recorded()?;
-        is_alive(recorded.pid, recorded.started).then_some(())?;
-        Some(Failure::new(
-            step,
-            "platform_silent",
-            Exit::Other,
-            format!(
-                "the platform on this machine (process {}) runs and does not answer",
-                recorded.pid
-            ),
-            "see .systemprompt/local/server.log; stop it, whatever it does: cargo xtask local down; then run the same command again",
-        ))
+        let announced = self.announced()?;
+        Some(silent(step, announced.process))
     }
 
     /// What isolates instances on this machine and what does not, in words.
@@ -213,42 +230,100 @@ impl Platform {
     fn recorded(&self) -> Option<Running> {
         let file = self.server_file()?;
         let token = fs::read_to_string(self.folder.join("token")).ok()?;
-        Some(Running {
+        let process = Process {
             pid: file.pid,
             started: file.start_time_ticks,
+        };
+        Some(Running {
+            process,
+            address: file.address,
             url: file.url,
             version: file.version,
             token: SecretString::from(token.trim().to_owned()),
         })
     }
 
+    /// What a server says that runs.
+    fn announced(&self) -> Option<Running> {
+        self.recorded().filter(|running| running.process.is_alive())
+    }
+
+    /// The server that works on the folder. Whether it has said where it listens, is about to, or has taken that back and ends, is
+    /// told by [`announced`](Self::announced). Within a turn.
+    fn server(&self) -> io::Result<Option<Process>> {
+        match self.announced() {
+            Some(running) => Ok(Some(running.process)),
+            None => holder::of(&self.folder),
+        }
+    }
+
     /// Starts the server in the background and waits until it answers. One that somebody else has started
     /// meanwhile is as good.
     pub fn start(&self, start: &Start<'_>) -> Result<Running, Failure> {
-        self.make_folder()
-            .map_err(|e| unwritable(format!("cannot make {}: {e}", self.folder.display())))?;
-        let _turn = turn::take(&self.folder)
+        let _turn = self
+            .turn()
             .map_err(|e| unwritable(format!("cannot lock {}: {e}", self.folder.display())))?;
         self.settle()
             .map_err(|e| unwritable(format!("cannot put volumes back: {e}")))?;
-        if let Some(running) = self.running() {
-            return Ok(running);
-        }
-        if let Some(failure) = self.silent(Step::Platform) {
-            return Err(failure);
-        }
-        let binary = self.keep_binary(start.binary).map_err(|e| {
-            let (from, to) = (start.binary.display(), self.folder.display());
-            unwritable(format!("cannot copy {from} to {to}: {e}"))
-        })?;
         let mut tries = 0;
-        loop {
+        let running = loop {
+            if let Some(running) = self.found()? {
+                break running;
+            }
+            let binary = self.keep_binary(start.binary).map_err(|e| {
+                let (from, to) = (start.binary.display(), self.folder.display());
+                unwritable(format!("cannot copy {from} to {to}: {e}"))
+            })?;
             tries += 1;
             let listen = self.address(start.listen)?;
             let child = self.spawn(&binary, listen, start)?;
             match self.await_answer(child) {
                 // Between our look at the port and the server's, somebody else may take it.
                 Err(_) if start.listen.is_none() && tries < TRIES && is_taken(listen) => {}
+                // So may a server take the folder that a run has started which was killed.
+                Err(_) if tries < TRIES && matches!(self.server(), Ok(Some(_))) => {}
+                other => break other?,
+            }
+        };
+        self.keep_address(&running)?;
+        Ok(running)
+    }
+
+    /// The server that somebody else has started, once it answers. One that ends is waited for, and then there is none.
+    fn found(&self) -> Result<Option<Running>, Failure> {
+        let limit = Instant::now() + STOP_LIMIT;
+        loop {
+            if let Some(running) = self.running() {
+                return Ok(Some(running));
+            }
+            if let Some(failure) = self.silent(Step::Platform) {
+                return Err(failure);
+            }
+            let server = self
+                .server()
+                .map_err(|e| start_failure(self.unknown_holder(&e)))?;
+            match server {
+                None => return Ok(None),
+                Some(process) if Instant::now() > limit => {
+                    return Err(silent(Step::Platform, process));
+                }
+                Some(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    fn unknown_holder(&self, error: &io::Error) -> String {
+        let lock = self.folder.join(holder::FILE);
+        format!("cannot tell whose {} is: {error}", lock.display())
+    }
+
+    /// Waits for the turn in a folder that is made where it is missing: whoever had the turn may have removed it.
+    fn turn(&self) -> io::Result<File> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.make_folder().and_then(|()| turn::take(&self.folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
                 other => return other,
             }
         }
@@ -310,7 +385,9 @@ impl Platform {
                     "the server ended with {status}: {words}"
                 )));
             }
-            if self.recorded().is_some_and(|recorded| recorded.pid == pid)
+            if self
+                .recorded()
+                .is_some_and(|recorded| recorded.process.pid == pid)
                 && let Some(running) = self.running()
             {
                 return Ok(running);
@@ -334,9 +411,15 @@ impl Platform {
         if !self.folder.exists() {
             return Ok(false);
         }
-        let _turn = turn::take(&self.folder)
-            .map_err(|e| stop_failure(format!("cannot lock {}: {e}", self.folder.display())))?;
-        self.end_all()
+        match turn::take(&self.folder) {
+            Ok(_turn) => self.end_all(),
+            // By a reset, which has ended everything.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(stop_failure(format!(
+                "cannot lock {}: {error}",
+                self.folder.display()
+            ))),
+        }
     }
 
     /// Within a turn.
@@ -346,22 +429,22 @@ impl Platform {
     }
 
     fn stop_server(&self) -> Result<bool, Failure> {
-        let Some(recorded) = self.recorded() else {
+        let server = self
+            .server()
+            .map_err(|e| stop_failure(self.unknown_holder(&e)))?;
+        let Some(server) = server else {
             return Ok(false);
         };
-        if !is_alive(recorded.pid, recorded.started) {
-            return Ok(false);
-        }
-        let pid = Pid::from_raw(recorded.pid);
+        let pid = Pid::from_raw(server.pid);
         // SIGTERM would leave the instances to the next server.
         kill(pid, Signal::SIGINT)
             .map_err(|e| stop_failure(format!("cannot signal process {pid}: {e}")))?;
-        if recorded.ends_within(STOP_LIMIT) {
+        if server.ends_within(STOP_LIMIT) {
             return Ok(true);
         }
         // It hangs. Its state outlives a death at any moment, and its instances are ended as orphans.
         let _ = kill(pid, Signal::SIGKILL);
-        if recorded.ends_within(KILL_LIMIT) {
+        if server.ends_within(KILL_LIMIT) {
             return Ok(true);
         }
         Err(stop_failure(format!(
@@ -399,25 +482,30 @@ impl Platform {
     }
 
     /// The address asked for, else that of last time, else — or when somebody else has taken it —
-    /// the first free port. Kept, so that it stays the same.
+    /// the first free port.
     fn address(&self, wanted: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
         let kept = self.folder.join("listen");
         let last = fs::read_to_string(&kept).ok();
         let last = last
             .and_then(|text| text.trim().parse::<SocketAddr>().ok())
             .filter(|address| !is_taken(*address));
-        let address = match wanted.or(last) {
-            Some(address) => address,
-            None => first_free_port().ok_or_else(|| {
-                failure(
-                    format!("no port from {FIRST_PORT} to {LAST_PORT} is free"),
-                    "name a free one: local.listen in .systemprompt/deploy.toml",
-                )
-            })?,
+        wanted.or(last).or_else(first_free_port).ok_or_else(|| {
+            failure(
+                format!("no port from {FIRST_PORT} to {LAST_PORT} is free"),
+                "name a free one: local.listen in .systemprompt/deploy.toml",
+            )
+        })
+    }
+
+    /// Once a server serves there, whoever has started it: so URLs stay the same. What others may reach is asked for by name
+    /// each time.
+    fn keep_address(&self, running: &Running) -> Result<(), Failure> {
+        let Some(address) = running.address.filter(|address| address.ip().is_loopback()) else {
+            return Ok(());
         };
+        let kept = self.folder.join("listen");
         fs::write(&kept, address.to_string())
-            .map_err(|e| unwritable(format!("cannot write {}: {e}", kept.display())))?;
-        Ok(address)
+            .map_err(|e| unwritable(format!("cannot write {}: {e}", kept.display())))
     }
 }
 
@@ -449,22 +537,39 @@ fn forget_own_settings(command: &mut Command) {
 }
 
 /// Whether the process is there that was `started` then. A record outlives a server that was killed, and its number may be
-/// another program's by now. One that has ended but was not waited for counts as ended: it may be our own child.
+/// another program's by now.
 fn is_alive(pid: i32, started: Option<u64>) -> bool {
+    let found = self::started(pid);
+    found.is_some() && (started.is_none() || found == started)
+}
+
+/// When the process of this number was started. One that has ended but was not waited for counts as ended: it may be our own
+/// child.
+fn started(pid: i32) -> Option<u64> {
     if pid <= 0 {
-        return false;
+        return None;
     }
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; the other fields, from the third on, follow the last one.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
     // `starttime`, field 22 of proc_pid_stat(5).
-    let found = fields.nth(18).and_then(|ticks| ticks.parse().ok());
-    let same = started.is_none() || found == started;
-    same && !matches!(state, Some("Z" | "X") | None)
+    let started = fields.nth(18)?.parse().ok()?;
+    (!has_ended).then_some(started)
+}
+
+fn silent(step: Step, server: Process) -> Failure {
+    Failure::new(
+        step,
+        "platform_silent",
+        Exit::Other,
+        format!(
+            "the platform on this machine (process {}) runs and does not answer",
+            server.pid
+        ),
+        "see .systemprompt/local/server.log; stop it, whatever it does: cargo xtask local down; then run the same command again",
+    )
 }
 
 fn failure(details: String, resolution: &str) -> Failure {
@@ -564,6 +669,27 @@ mod tests {
         fs::create_dir_all(state.path().join("local.removed/half")).unwrap();
         platform.reset(Volumes::Remove).unwrap();
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn volumes_that_cannot_be_listed_stay() {
+        if nix::unistd::geteuid().is_root() {
+            return as_nobody("platform::tests::volumes_that_cannot_be_listed_stay");
+        }
+        let state = tempfile::tempdir().unwrap();
+        let platform = Platform::of(state.path());
+        let volumes = platform.folder().join("volumes");
+        let rows = volumes.join("shop/data/rows");
+        fs::create_dir_all(rows.parent().unwrap()).unwrap();
+        fs::write(&rows, "rows").unwrap();
+        let mode = |mode| fs::set_permissions(&volumes, Permissions::from_mode(mode)).unwrap();
+        mode(0o000);
+        let failure = platform.reset(Volumes::Keep).unwrap_err();
+        assert!(failure.details.contains("local/volumes"), "{failure}");
+        mode(0o700);
+        assert_eq!(fs::read_to_string(&rows).unwrap(), "rows");
+        platform.reset(Volumes::Keep).unwrap();
+        assert_eq!(fs::read_to_string(&rows).unwrap(), "rows");
     }
 
     /// Runs one of these tests once more, as a user who is not root.

@@ -34,21 +34,32 @@ impl From<&Metadata> for FolderId {
     }
 }
 
-/// Removes `path` and all below it; absent is fine. Images and overlays have directories that their owner
-/// may not write to, or read: they are opened up on the way down.
+/// Removes `path` and all below it; absent is fine, and somebody else may be at it. Images and overlays have directories that
+/// their owner may not write to, or read: they are opened up on the way down.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => {
-            if found.mode() & 0o700 != 0o700 {
-                fs::set_permissions(path, Permissions::from_mode(0o700))?;
-            }
-            for entry in fs::read_dir(path)? {
-                remove(&entry?.path())?;
-            }
-            absent_is_fine(fs::remove_dir(path))
+    let found = fs::symlink_metadata(path);
+    absent_is_fine(found.and_then(|found| {
+        if found.is_dir() {
+            remove_folder(path, found.mode())
+        } else {
+            fs::remove_file(path)
         }
-        Ok(_) => absent_is_fine(fs::remove_file(path)),
-        Err(error) => absent_is_fine(Err(error)),
+    }))
+}
+
+fn remove_folder(path: &Path, mode: u32) -> io::Result<()> {
+    if mode & 0o700 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    loop {
+        for entry in fs::read_dir(path)? {
+            remove(&entry?.path())?;
+        }
+        match fs::remove_dir(path) {
+            // What somebody else wants removed has come to the same place.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
     }
 }
 

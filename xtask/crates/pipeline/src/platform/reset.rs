@@ -12,7 +12,8 @@ use deploy_plan::failure::Failure;
 use serde::Deserialize;
 
 use super::folder::{self, absent_is_fine};
-use super::{Platform, stop_failure, turn};
+use super::turn;
+use super::{Platform, holder, stop_failure};
 
 /// A folder with more files than this is not measured: the question must not take longer than its answer.
 const MEASURED_FILES: usize = 200_000;
@@ -60,8 +61,8 @@ impl Platform {
     pub fn kept(&self) -> Kept {
         let halves = [self.folder.clone(), self.half_reset()];
         // What a platform that was never started has, too; and volumes, which are told by themselves.
-        let empty = ["volumes", turn::FILE, project::IGNORE];
-        let others = halves.iter().flat_map(|half| entries(half));
+        let empty = ["volumes", turn::FILE, holder::FILE, project::IGNORE];
+        let others = halves.iter().flat_map(|half| seen(half));
         let others: Vec<PathBuf> = others
             .filter(|path| !empty.iter().any(|name| path.ends_with(name)))
             .collect();
@@ -81,18 +82,25 @@ impl Platform {
             let path = path.display().to_string();
             move |e: io::Error| stop_failure(format!("cannot remove {path}: {e}"))
         };
-        // Where an earlier reset has failed half-way.
+        // Where an earlier reset has failed half-way. One that is at it now is not disturbed.
         let removed = self.removed();
         folder::remove(&removed).map_err(failed(&removed))?;
         if !self.folder.exists() && !self.half_reset().exists() {
             return Ok(());
         }
-        self.make_folder().map_err(failed(&self.folder))?;
-        let _turn = turn::take(&self.folder).map_err(failed(&self.folder))?;
+        let _turn = self.turn().map_err(failed(&self.folder))?;
         self.settle().map_err(failed(&self.folder))?;
-        self.end_all()?;
+        // A server that has been started and has not come to the folder yet finds it taken.
+        let _kept_off = loop {
+            self.end_all()?;
+            if let Some(lock) = holder::keep_off(&self.folder).map_err(failed(&self.folder))? {
+                break lock;
+            }
+        };
+        let kept = self.folder.join("volumes");
+        let stay = volumes == Volumes::Keep && holds_anything(&kept).map_err(failed(&kept))?;
         // Whatever happens from either rename on, the platform is gone as a whole.
-        if volumes == Volumes::Keep && !self::volumes(&self.folder).is_empty() {
+        if stay {
             fs::rename(&self.folder, self.half_reset()).map_err(failed(&self.folder))?;
             self.settle().map_err(failed(&self.folder))?;
         } else {
@@ -129,16 +137,29 @@ impl Platform {
     }
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let found = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let found = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut found: Vec<PathBuf> = found.collect::<io::Result<_>>()?;
     found.sort();
-    found
+    Ok(found)
+}
+
+/// For people: of what cannot be listed there is nothing to show.
+fn seen(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).unwrap_or_default()
+}
+
+/// What cannot be listed may hold anything.
+fn holds_anything(folder: &Path) -> io::Result<bool> {
+    match entries(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(!found?.is_empty()),
+    }
 }
 
 fn volumes(platform: &Path) -> Vec<Volume> {
-    let tenants = entries(&platform.join("volumes"));
-    let all = tenants.iter().flat_map(|tenant| entries(tenant));
+    let tenants = seen(&platform.join("volumes"));
+    let all = tenants.iter().flat_map(|tenant| seen(tenant));
     let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
     let volume = |path: PathBuf| {
         let (tenant, own) = (name(path.parent()?)?, name(&path)?);
@@ -263,6 +284,25 @@ mod tests {
         assert_eq!(rows(&platform), "rows");
         assert!(half.join("rows").exists());
         assert!(platform.reset(Volumes::Remove).is_err());
+    }
+
+    #[test]
+    fn resets_at_once_are_all_done() {
+        for _ in 0..5 {
+            let (state, platform) = platform();
+            for number in 0..200 {
+                let path = format!("registry/blobs/{number}/content");
+                let path = platform.folder().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, "content").unwrap();
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| platform.reset(Volumes::Remove).unwrap());
+                }
+            });
+            assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]
