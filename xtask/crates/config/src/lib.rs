@@ -29,7 +29,7 @@ pub use diagnostic::{Diagnostic, Line, Place};
 pub use nearest::nearest;
 pub use origin::Origin;
 pub use overrides::Overrides;
-pub use private_file::{PrivateFileError, Warning, keep_out_of_git};
+pub use private_file::{PrivateFileError, Warning, keep_out_of_git, replace_file};
 pub use schema::schema_json;
 pub use settings::{Explained, Settings, SettingsError};
 pub use variables::variable_of;

@@ -2,17 +2,22 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::project::IGNORE;
+
 /// Nobody but the owner.
 const MODE: u32 = 0o600;
+/// Of the next file of this process that is replaced.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Why a file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -126,13 +131,20 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), Privat
     fs::create_dir_all(folder).map_err(failed)?;
     // First: the file shall never be there without being ignored.
     keep_out_of_git(path).map_err(failed)?;
-    replace(path, text.as_bytes(), MODE).map_err(failed)
+    replace_file(path, text.as_bytes(), MODE).map_err(failed)
 }
 
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// Writes a file by way of another one beside it, flushed: whenever the writer dies or the power is lost, either the old
+/// content or the new is there.
+///
+/// # Errors
+///
+/// When the folder cannot be written to, or the disk is full.
+pub fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{number}.{}.new", std::process::id()));
     let new = folder.join(name);
     // One left behind by a killed process of the same id; `create_new` below follows no link that
     // somebody else put there.
@@ -164,7 +176,7 @@ fn fill(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When `.gitignore` can be read or written only in part.
+/// When `.gitignore` cannot be read, or be written as a whole.
 pub fn keep_out_of_git(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -173,25 +185,32 @@ pub fn keep_out_of_git(path: &Path) -> io::Result<()> {
     if is_ignored(folder, name) {
         return Ok(());
     }
-    let ignore = folder.join(".gitignore");
-    let mut rules = match fs::read_to_string(&ignore) {
-        Ok(rules) => rules,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .mode(0o644)
+        .open(folder.join(IGNORE))?;
+    // Another run may add a rule of its own.
+    file.lock()?;
+    let mut rules = Vec::new();
+    file.read_to_end(&mut rules)?;
     let rule = format!("/{name}");
-    if rules
-        .lines()
-        .any(|line| line.trim_end() == rule || line.trim_end() == "*")
-    {
+    let mut lines = rules
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end);
+    if lines.any(|line| line == rule.as_bytes() || line == b"*") {
         return Ok(());
     }
-    if !rules.is_empty() && !rules.ends_with('\n') {
-        rules.push('\n');
-    }
-    rules.push_str(&rule);
-    rules.push('\n');
-    replace(&ignore, rules.as_bytes(), 0o644)
+    // What was cut off of another rule is not to spoil this one.
+    let gap = if rules.last().is_none_or(|last| *last == b'\n') {
+        ""
+    } else {
+        "\n"
+    };
+    file.write_all(format!("{gap}{rule}\n").as_bytes())?;
+    file.sync_all()?;
+    File::open(folder)?.sync_all()
 }
 
 /// Where git is, and where it has its rules for all repositories.
@@ -295,6 +314,37 @@ mod tests {
             fs::read_to_string(&ignore).unwrap(),
             "local\n/a.json\n/b.json\n"
         );
+    }
+
+    #[test]
+    fn rules_that_are_added_at_the_same_moment_are_all_there() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let names = ["credentials.json", "history.jsonl"];
+            std::thread::scope(|scope| {
+                for name in names {
+                    let path = folder.path().join(name);
+                    scope.spawn(move || keep_out_of_git(&path).unwrap());
+                }
+            });
+            let rules = fs::read_to_string(folder.path().join(".gitignore")).unwrap();
+            let mut rules: Vec<&str> = rules.lines().collect();
+            rules.sort_unstable();
+            assert_eq!(rules, names.map(|name| format!("/{name}")));
+        }
+    }
+
+    #[test]
+    fn a_rule_that_was_cut_off_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let ignore = folder.path().join(".gitignore");
+        // The end of the second is not even a character.
+        for half in [&b"/tenants.json\n/cred"[..], b"/tenants.json\n/caf\xc3"] {
+            fs::write(&ignore, half).unwrap();
+            keep_out_of_git(&folder.path().join("credentials.json")).unwrap();
+            let rules = fs::read(&ignore).unwrap();
+            assert_eq!(rules, [half, b"\n/credentials.json\n"].concat());
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Where a project begins and where its files are.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::private_file::replace_file;
 
 /// The folder that makes a folder a project.
 pub const FOLDER: &str = ".systemprompt";
@@ -25,12 +27,22 @@ pub const IGNORE: &str = ".gitignore";
 ///
 /// When the folder cannot be written to.
 pub fn ignore_all(folder: &Path) -> io::Result<()> {
-    let mut file = match File::create_new(folder.join(IGNORE)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    file.write_all(b"*\n")
+    ignore(folder, "*\n")
+}
+
+/// Gives a folder rules for git, unless it has some. An empty file is none: a full disk or a loss of power leaves it.
+///
+/// # Errors
+///
+/// When the folder cannot be written to.
+pub fn ignore(folder: &Path, rules: &str) -> io::Result<()> {
+    let file = folder.join(IGNORE);
+    match fs::metadata(&file) {
+        Ok(found) if found.len() > 0 => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    replace_file(&file, rules.as_bytes(), 0o644)
 }
 
 /// Beside [`FOLDER`], one of these says that it is a project and not a stray folder in the home
@@ -135,9 +147,13 @@ mod tests {
         ignore_all(&state).unwrap();
         assert_eq!(git(&["status", "--porcelain"]), "");
         // What somebody wants otherwise stays so.
-        std::fs::write(state.join(IGNORE), "").unwrap();
+        std::fs::write(state.join(IGNORE), "# nothing\n").unwrap();
         ignore_all(&state).unwrap();
         assert_eq!(git(&["status", "--porcelain"]), "?? local/\n");
+        // One that is empty is what a full disk or a killed run has left of ours.
+        std::fs::write(state.join(IGNORE), "").unwrap();
+        ignore_all(&state).unwrap();
+        assert_eq!(git(&["status", "--porcelain"]), "");
     }
 
     #[test]

@@ -358,13 +358,12 @@ fn names(flow: &Flow<'_>) -> Result<Names, FlowError> {
 /// Makes the folder of images and of the platform's state where there is none, without git taking its content for the project's.
 fn make_folder(root: &Path) -> Result<(), Failure> {
     let state = root.join(project::FOLDER);
-    // The state of deployments without git may have been first.
-    if state.join(".gitignore").exists() || state.join(project::DEPLOY_TOML).exists() {
+    if root.join(project::DEPLOY_TOML).exists() {
         return Ok(());
     }
     let ignored = "*\n!deploy.toml\n!deploy.lock\n";
-    let made =
-        fs::create_dir_all(&state).and_then(|()| fs::write(state.join(".gitignore"), ignored));
+    // The state of deployments without git may have been first.
+    let made = fs::create_dir_all(&state).and_then(|()| project::ignore(&state, ignored));
     made.map_err(|e| {
         Failure::new(
             Step::Image,
@@ -452,6 +451,22 @@ mod tests {
             host: LOCALHOST,
         })?;
         Ok((names, translated))
+    }
+
+    #[test]
+    fn rules_for_git_that_were_cut_off_are_written_again() {
+        let root = tempfile::tempdir().unwrap();
+        let rules = root.path().join(project::FOLDER).join(project::IGNORE);
+        make_folder(root.path()).unwrap();
+        let whole = fs::read_to_string(&rules).unwrap();
+        assert!(whole.starts_with("*\n"), "{whole}");
+        fs::write(&rules, "").unwrap();
+        make_folder(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(&rules).unwrap(), whole);
+        // What somebody wants otherwise stays so.
+        fs::write(&rules, "/cache\n").unwrap();
+        make_folder(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(&rules).unwrap(), "/cache\n");
     }
 
     #[test]
