@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use deploy_config::{project, replace_file};
 use oci::{Digest, Platform, Reference, Tag};
 use serde::Deserialize;
 
 /// The file, beside `deploy.toml`.
 pub const FILE: &str = "deploy.lock";
+/// Locked by whoever changes it; not the file itself, which is replaced.
+const TURN: &str = "cache/pins.lock";
 const VERSION: u32 = 1;
 const HEAD: &str = "# The base images of this project. Written by `cargo xtask`; commit it.\n\
      # `cargo xtask lock --update` looks for newer ones.\n";
@@ -139,15 +142,11 @@ impl Lock {
     /// Reads the lock in the folder `.systemprompt`; one that is not there is empty.
     pub fn read(folder: &Path) -> Result<Self, LockError> {
         let path = folder.join(FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let pins = match fs::read_to_string(&path) {
+            // An empty one, too: it is what a loss of power has left, and not a lock without pins.
+            Ok(text) => pins(&path, &text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(LockError::Read { path, source }),
-        };
-        let pins = if text.is_empty() {
-            BTreeMap::new()
-        } else {
-            pins(&path, &text)?
         };
         Ok(Self { path, pins })
     }
@@ -165,8 +164,7 @@ impl Lock {
 
     /// Notes a digest in the file, and leaves alone what another run has noted since.
     pub fn set(&mut self, pin: Pin, digest: Digest) -> Result<(), LockError> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        self.pins = Self::read(folder)?.pins;
+        let _turn = self.read_alone()?;
         if self.pins.insert(pin, digest) == Some(digest) {
             return Ok(());
         }
@@ -175,8 +173,10 @@ impl Lock {
 
     /// Takes pins out of the file, and leaves alone what another run has noted since.
     pub fn remove(&mut self, pins: &[Pin]) -> Result<(), LockError> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        self.pins = Self::read(folder)?.pins;
+        if pins.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.read_alone()?;
         let before = self.pins.len();
         self.pins.retain(|pin, _| !pins.contains(pin));
         if self.pins.len() == before {
@@ -185,23 +185,24 @@ impl Lock {
         self.keep()
     }
 
-    fn keep(&self) -> Result<(), LockError> {
-        self.write().map_err(|source| LockError::Write {
-            path: self.path.clone(),
-            source,
-        })
+    /// Reads it anew. No other run changes it until the file that this returns is dropped.
+    fn read_alone(&mut self) -> Result<File, LockError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let turn = take_turn(folder).map_err(|source| self.unwritten(source))?;
+        self.pins = Self::read(folder)?.pins;
+        Ok(turn)
     }
 
-    /// By way of a file beside it: a reader sees the old lock or the new one.
-    fn write(&self) -> io::Result<()> {
-        let coming = self
-            .path
-            .with_extension(format!("lock.{}", std::process::id()));
-        fs::write(&coming, self.text())?;
-        fs::rename(&coming, &self.path).inspect_err(|_| {
-            // What could not become the lock is of no use.
-            let _ = fs::remove_file(&coming);
-        })
+    fn keep(&self) -> Result<(), LockError> {
+        replace_file(&self.path, self.text().as_bytes(), 0o644)
+            .map_err(|source| self.unwritten(source))
+    }
+
+    fn unwritten(&self, source: io::Error) -> LockError {
+        LockError::Write {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     fn text(&self) -> String {
@@ -222,6 +223,18 @@ impl Lock {
         }
         text
     }
+}
+
+/// Waits until no other run changes the lock.
+fn take_turn(folder: &Path) -> io::Result<File> {
+    let path = folder.join(TURN);
+    if let Some(cache) = path.parent() {
+        fs::create_dir_all(cache)?;
+        project::ignore_all(cache)?;
+    }
+    let turn = File::options().create(true).append(true).open(path)?;
+    turn.lock()?;
+    Ok(turn)
 }
 
 fn pins(path: &Path, text: &str) -> Result<BTreeMap<Pin, Digest>, LockError> {
@@ -284,7 +297,30 @@ mod tests {
              digest = \"{one}\"\n"
         );
         assert_eq!(text, expected);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let left = fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["cache", FILE]);
+    }
+
+    #[test]
+    fn runs_that_pin_at_the_same_moment_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, pins) = (4, 25);
+        let name = |run: usize, number: usize| pin(&format!("run-{run}:{number}"), "amd64");
+        std::thread::scope(|scope| {
+            for run in 0..runs {
+                let folder = folder.path();
+                scope.spawn(move || {
+                    for number in 0..pins {
+                        let mut lock = Lock::read(folder).unwrap();
+                        lock.set(name(run, number), Digest::of(b"x")).unwrap();
+                    }
+                });
+            }
+        });
+        let lock = Lock::read(folder.path()).unwrap();
+        assert_eq!(lock.pins().count(), runs * pins);
     }
 
     #[test]
@@ -319,6 +355,8 @@ mod tests {
             read("<<<<<<< HEAD\nversion = 1\n"),
             Err(LockError::Malformed { .. })
         ));
+        // What a loss of power has left of one: it does not mean that nothing is pinned.
+        assert!(matches!(read(""), Err(LockError::Malformed { .. })));
         assert!(matches!(
             read("version = 2\nnew = 1\n"),
             Err(LockError::Version { found: 2, .. })
