@@ -503,8 +503,12 @@ impl Platform {
         let Some(address) = running.address.filter(|address| address.ip().is_loopback()) else {
             return Ok(());
         };
-        let kept = self.folder.join("listen");
-        fs::write(&kept, address.to_string())
+        let (kept, text) = (self.folder.join("listen"), address.to_string());
+        if fs::read_to_string(&kept).is_ok_and(|noted| noted == text) {
+            return Ok(());
+        }
+        // Not emptied where the disk is full: the next start would take another port.
+        deploy_config::replace_file(&kept, text.as_bytes(), 0o644)
             .map_err(|e| unwritable(format!("cannot write {}: {e}", kept.display())))
     }
 }
@@ -740,6 +744,35 @@ mod tests {
         );
         record(u32::MAX >> 1);
         assert!(platform.silent(Step::Inspect).is_none());
+    }
+
+    #[test]
+    fn the_address_kept_is_replaced_as_a_whole_and_only_by_another() {
+        let state = tempfile::tempdir().unwrap();
+        let platform = Platform::of(state.path());
+        platform.make_folder().unwrap();
+        let keep = |port: u16| {
+            platform.keep_address(&Running {
+                process: Process {
+                    pid: 1,
+                    started: None,
+                },
+                address: Some(([127, 0, 0, 1], port).into()),
+                url: String::new(),
+                version: String::new(),
+                token: SecretString::default(),
+            })
+        };
+        let [kept, first] = ["listen", "first"].map(|name| platform.folder().join(name));
+        keep(1).unwrap();
+        // By its second name the file is seen on when it is replaced.
+        fs::hard_link(&kept, &first).unwrap();
+        keep(1).unwrap();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&kept), inode(&first));
+        keep(2).unwrap();
+        assert_eq!(fs::read_to_string(&first).unwrap(), "127.0.0.1:1");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "127.0.0.1:2");
     }
 
     #[test]
