@@ -103,8 +103,14 @@ fn a_package_becomes_an_image_of_dockers_and_all_else_is_built_by_the_command() 
             .expect_success();
         (builds, ran.stdout)
     };
+    // Of a run that was killed.
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let left = format!(".systemprompt/cache/docker.tar.{}.new", ended.id());
+    shop.write(&left, "");
     let page = format!("{slug}/page-build");
     assert_eq!(deploy(), (vec![page], "hello\n".to_owned()));
+    assert!(!shop.root().join(&left).exists());
     // What its folder does not hold is new, and so is its image. The other has not changed.
     shop.write("words/src/lib.rs", "pub const WORDS: &str = \"bye\";\n");
     shop.commit_everything("leave");

@@ -122,12 +122,13 @@ fn used<'a>(store: &Store, images: impl Iterator<Item = &'a str>) -> BTreeSet<Di
 }
 
 /// Folders below `.systemprompt` in which something is written under another name first.
-const WRITTEN: [&str; 6] = [
+const WRITTEN: [&str; 7] = [
     "",
     "cache",
     "cache/bases/facts",
     "cache/bases/tmp",
     "cache/oci/tmp",
+    "local",
     "local/registry/tmp",
 ];
 
@@ -152,7 +153,7 @@ pub(crate) fn abandoned(state: &Path) {
     }
 }
 
-/// The process in the name of a file that is not finished: `cache.json.12.new`, `deploy.lock.12`, `x.new.12`, `layer-12-0`,
+/// The process in the name of a file that is not finished: `cache.json.0.12.new`, `x.new.12`, `layer-12-0`,
 /// `12-0-99` of a store.
 fn writer_of(name: &str) -> Option<Pid> {
     let numbers = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -167,7 +168,6 @@ fn writer_of(name: &str) -> Option<Pid> {
         (parts.len() == 3 && parts.iter().all(|part| numbers(part))).then(|| parts[0])
     };
     let pid = before_new
-        .or_else(|| behind(".lock."))
         .or_else(|| behind(".new."))
         .or_else(|| prefixed.next().and_then(|rest| rest.split('-').next()))
         .or_else(in_store)?;
@@ -191,9 +191,11 @@ mod tests {
         let (dead, own) = (ended.id(), std::process::id());
         let names = |pid: u32| {
             [
-                format!("deploy.lock.{pid}"),
-                format!("credentials.json.{pid}.new"),
+                format!("deploy.lock.0.{pid}.new"),
+                format!("credentials.json.0.{pid}.new"),
                 format!("cache/layers.{pid}.new"),
+                format!("cache/docker.tar.{pid}.new"),
+                format!("local/listen.0.{pid}.new"),
                 format!("cache/bases/facts/ab.new.{pid}"),
                 format!("cache/bases/tmp/look-{pid}-0"),
                 format!("cache/oci/tmp/{pid}-0-1234567"),

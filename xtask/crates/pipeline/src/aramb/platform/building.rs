@@ -15,7 +15,7 @@ use crate::base::Registries;
 use crate::deploy::{self, Execution, Prepared, SharedReporter, prepare};
 use crate::image::{self, Maker};
 use crate::run::Run;
-use crate::{docker, push};
+use crate::{docker, push, sweep};
 
 impl OwnPlatform {
     pub(super) fn plan_build(
@@ -142,6 +142,7 @@ fn load(
             "this is a fault of the tool: please report it",
         )
     })?;
+    sweep::abandoned(&execution.state());
     let binaries = deploy::build(run, &execution)?;
     let cannot = |error: std::io::Error| {
         Failure::new(
@@ -152,10 +153,10 @@ fn load(
             "make room on the disk",
         )
     };
-    // Beside the layers, and gone with its name whatever happens.
+    // Beside the layers, and gone with its name whatever happens: at the latest by the next run.
     let folder = image::cache_folder(&settings);
     std::fs::create_dir_all(&folder).map_err(cannot)?;
-    let archive = Temporary(folder.join(format!("docker-{}.tar", std::process::id())));
+    let archive = Temporary(folder.join(format!("docker.tar.{}.new", std::process::id())));
     run.step(Step::Image, |run| {
         let store = image::store(&settings)?;
         let registries = Registries::default();
