@@ -12,7 +12,7 @@ use deploy_config::aramb::{self, EditError};
 use deploy_plan::aramb::{Named, Service};
 use serde::{Deserialize, Serialize};
 
-use super::state::State;
+use super::state::{Replacement, State};
 
 /// Under which name the state has it.
 const KEPT: &str = "replaced.json";
@@ -108,24 +108,41 @@ impl<'s> Replaced<'s> {
             },
             open: true,
         };
-        replaced.again(written)?;
+        if replaced.put(source, written)? == Replacement::Changed {
+            // Nothing of ours is in it.
+            replaced.open = false;
+            state.remove(KEPT)?;
+            return Err(EditError::OtherFile.into());
+        }
         Ok(replaced)
     }
 
     /// Replaces the file once more. What somebody has changed in it meanwhile is what it is put back to.
-    pub(super) fn again(&mut self, text: String) -> Result<(), FileError> {
-        if !self.kept.written.is_empty() {
+    pub(super) fn again(&mut self, text: &str) -> Result<(), FileError> {
+        for _ in 0..LOOKS {
             let current = fs::read_to_string(&self.path)?;
             let (original, how) = restored(&self.kept, &current, &self.state.path(ASIDE))?;
             if how == Restored::ImagesAlone {
                 self.kept.original = original;
                 self.kept.is_edited = true;
             }
+            if self.put(&current, text.to_owned())? == Replacement::Done {
+                return Ok(());
+            }
         }
+        Err(EditError::OtherFile.into())
+    }
+
+    /// Puts a text in the place of the current one, if the file is that still.
+    fn put(&mut self, current: &str, text: String) -> io::Result<Replacement> {
         self.kept.written.push(text);
         self.state.write(KEPT, &self.kept)?;
-        self.state.replace(&self.path, self.written().as_bytes())?;
-        Ok(())
+        let (old, new) = (current.as_bytes(), self.written().as_bytes());
+        let replacement = self.state.replace(&self.path, old, new)?;
+        if replacement == Replacement::Changed {
+            self.kept.written.pop();
+        }
+        Ok(replacement)
     }
 
     /// The text that is in the file now.
@@ -186,18 +203,22 @@ pub(super) fn without_deployment(path: &Path) -> io::Result<String> {
 }
 
 fn restore(state: &State, path: &Path, kept: &Kept) -> Result<Restored, FileError> {
-    let current = fs::read_to_string(path)?;
-    let restored = restored(kept, &current, &state.path(ASIDE));
-    if let Err(FileError::Earlier(_)) = restored {
-        state.write_bytes(ASIDE, kept.original.as_bytes())?;
-        state.remove(KEPT)?;
+    for _ in 0..LOOKS {
+        let current = fs::read_to_string(path)?;
+        let restored = restored(kept, &current, &state.path(ASIDE));
+        if let Err(FileError::Earlier(_)) = restored {
+            state.write_bytes(ASIDE, kept.original.as_bytes())?;
+            state.remove(KEPT)?;
+        }
+        let (text, how) = restored?;
+        if text == current
+            || state.replace(path, current.as_bytes(), text.as_bytes())? == Replacement::Done
+        {
+            state.remove(KEPT)?;
+            return Ok(how);
+        }
     }
-    let (text, how) = restored?;
-    if text != current {
-        state.replace(path, text.as_bytes())?;
-    }
-    state.remove(KEPT)?;
-    Ok(how)
+    Err(EditError::OtherFile.into())
 }
 
 /// The text without the images.
@@ -364,7 +385,7 @@ type = "build"
         let begin = || Replaced::by(&state, &path, ORIGINAL, written()).unwrap();
         let mut replaced = begin();
         fs::write(&path, written().replace("'x'", "'y'")).unwrap();
-        replaced.again(earlier.clone()).unwrap();
+        replaced.again(&earlier).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), earlier);
         assert_eq!(replaced.restore().unwrap(), Restored::ImagesAlone);
         let edited = ORIGINAL.replace("'x'", "'y'");
@@ -372,7 +393,7 @@ type = "build"
         // In the earlier file it cannot be told from what was there: nothing is thrown away.
         fs::write(&path, ORIGINAL).unwrap();
         let mut replaced = begin();
-        replaced.again(earlier.clone()).unwrap();
+        replaced.again(&earlier).unwrap();
         let edited = earlier.replace("'w'", "'z'");
         fs::write(&path, &edited).unwrap();
         let error = replaced.restore().unwrap_err();
@@ -382,6 +403,43 @@ type = "build"
         assert_eq!(fs::read_to_string(&path).unwrap(), edited);
         assert_eq!(fs::read_to_string(aside).unwrap(), ORIGINAL);
         assert_eq!(restore_left(&state, &path).unwrap(), Restored::Already);
+    }
+
+    #[test]
+    fn what_is_saved_in_the_moment_of_a_replacement_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("aramb.toml");
+        fs::write(&path, ORIGINAL).unwrap();
+        let state = State::of(&path).unwrap();
+        let save: fn(&Path) = |file| {
+            let text = fs::read_to_string(file).unwrap();
+            fs::write(file, text.replace("'x'", "'y'")).unwrap();
+        };
+        let edited = ORIGINAL.replace("'x'", "'y'");
+        let text = || fs::read_to_string(&path).unwrap();
+        // At the first it is another file than the one that was read.
+        state.meanwhile.set(Some(save));
+        let Err(error) = Replaced::by(&state, &path, ORIGINAL, written()) else {
+            panic!("it was replaced");
+        };
+        assert!(matches!(error, FileError::Edit(_)), "{error}");
+        assert_eq!(text(), edited);
+        assert!(state.read::<Kept>(KEPT).is_none());
+        // Later on it is what the file is put back to.
+        fs::write(&path, ORIGINAL).unwrap();
+        let mut replaced = Replaced::by(&state, &path, ORIGINAL, written()).unwrap();
+        state.meanwhile.set(Some(save));
+        let other = written().replace(":abc", ":def");
+        replaced.again(&other).unwrap();
+        assert_eq!(text(), other);
+        assert_eq!(replaced.restore().unwrap(), Restored::ImagesAlone);
+        assert_eq!(text(), edited);
+        // And on the way back.
+        fs::write(&path, ORIGINAL).unwrap();
+        let replaced = Replaced::by(&state, &path, ORIGINAL, written()).unwrap();
+        state.meanwhile.set(Some(save));
+        assert_eq!(replaced.restore().unwrap(), Restored::ImagesAlone);
+        assert_eq!(text(), edited);
     }
 
     #[test]

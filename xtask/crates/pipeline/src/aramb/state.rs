@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use oci::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +25,18 @@ pub(super) struct State {
     folder: PathBuf,
     /// Let go when this process ends, however it does.
     _lock: File,
+    /// What somebody else does to a file right before it is replaced.
+    #[cfg(test)]
+    pub(super) meanwhile: std::cell::Cell<Option<fn(&Path)>>,
+}
+
+/// What has become of a file that was to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replacement {
+    /// It is the new one.
+    Done,
+    /// It was not the one that it was taken for, and is as it was.
+    Changed,
 }
 
 /// Why there is no state.
@@ -81,6 +95,8 @@ impl State {
         Ok(Self {
             folder,
             _lock: lock,
+            #[cfg(test)]
+            meanwhile: std::cell::Cell::default(),
         })
     }
 
@@ -123,13 +139,17 @@ impl State {
         }
     }
 
-    /// Replaces a file by other bytes in one step. Where the work tree is on the same file system as the repository, nothing
-    /// else is ever seen beside the file.
-    pub(super) fn replace(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces a file of these bytes by others in one step. One that somebody has changed stays, and that is told. Where the
+    /// work tree is on the same file system as the repository, nothing else is ever seen beside the file.
+    pub(super) fn replace(&self, file: &Path, old: &[u8], bytes: &[u8]) -> io::Result<Replacement> {
         let facts = fs::metadata(file)?;
         let new = self.fresh(bytes, 0o600)?;
         resemble(&new, &facts)?;
-        match fs::rename(&new, file) {
+        #[cfg(test)]
+        if let Some(edit) = self.meanwhile.take() {
+            edit(file);
+        }
+        let replacement = match exchange(&new, file, old) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 fs::remove_file(&new)?;
                 let mut name = file.file_name().unwrap_or_default().to_owned();
@@ -137,11 +157,12 @@ impl State {
                 let beside = file.with_file_name(name);
                 write_new(&beside, bytes, 0o600)?;
                 resemble(&beside, &facts)?;
-                fs::rename(&beside, file)?;
+                exchange(&beside, file, old)?
             }
             other => other?,
-        }
-        File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(replacement)
     }
 
     fn fresh(&self, bytes: &[u8], mode: u32) -> io::Result<PathBuf> {
@@ -158,6 +179,35 @@ fn resemble(new: &Path, facts: &Metadata) -> io::Result<()> {
         let _ = chown(new, None, Some(facts.gid()));
     }
     fs::set_permissions(new, facts.permissions())
+}
+
+/// Puts a new file in the place of one of these bytes; the new one's name is free afterwards. What comes out is looked at, not
+/// what is there before: a flush lies between, and somebody may save the file within it.
+fn exchange(new: &Path, file: &Path, old: &[u8]) -> io::Result<Replacement> {
+    let swap = || renameat2(AT_FDCWD, new, AT_FDCWD, file, RenameFlags::RENAME_EXCHANGE);
+    let ours = fs::read(new)?;
+    let replacement = match swap() {
+        Ok(()) if fs::read(new)? == old => Replacement::Done,
+        Ok(()) => {
+            swap()?;
+            if fs::read(new)? != ours {
+                // It was saved once more meanwhile: the last one stays.
+                swap()?;
+            }
+            Replacement::Changed
+        }
+        // Not every file system and kernel can do this.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            if fs::read(file)? == old {
+                fs::rename(new, file)?;
+                return Ok(Replacement::Done);
+            }
+            Replacement::Changed
+        }
+        Err(error) => return Err(error.into()),
+    };
+    fs::remove_file(new)?;
+    Ok(replacement)
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -228,7 +278,12 @@ mod tests {
         let (folder, file) = folder();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let state = State::of(&file).unwrap();
-        state.replace(&file, b"new").unwrap();
+        let replacement = state.replace(&file, b"old", b"new").unwrap();
+        assert_eq!(replacement, Replacement::Done);
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        // One that is another stays what it is.
+        let replacement = state.replace(&file, b"old", b"newer").unwrap();
+        assert_eq!(replacement, Replacement::Changed);
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(
             fs::metadata(&file).unwrap().permissions().mode() & 0o777,

@@ -85,10 +85,9 @@ impl Steps<'_, '_> {
     }
 
     fn return_to(&mut self, text: &str, services: &[usize]) -> Result<(), FlowError> {
-        let text = text.to_owned();
         let replaced = match self.replaced.take() {
             Some(mut replaced) => replaced.again(text).map(|()| replaced),
-            None => Replaced::by(self.kept_in()?, self.path, self.source, text),
+            None => Replaced::by(self.kept_in()?, self.path, self.source, text.to_owned()),
         };
         self.replaced = Some(replaced.map_err(|error| not_updated(&error))?);
         let deployment = Deployment {
