@@ -38,6 +38,20 @@ impl LogFile {
         })
     }
 
+    /// The turn at the log at `path`, until it is dropped: nobody adds to it or puts it aside meanwhile. None where there is
+    /// no such file, which means that nobody is writing.
+    pub(super) fn turn(path: &Path) -> io::Result<Option<Self>> {
+        let file = match OpenOptions::new().append(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let path = path.to_owned();
+        let mut log = Self { path, file };
+        log.take_turn()?;
+        Ok(Some(log))
+    }
+
     /// Adds lines. A reader may still meet the first half of one at the end of the file: of what is being written at that
     /// moment, or of what a writer that was killed has left. The next line begins a new one.
     pub(crate) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
