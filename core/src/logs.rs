@@ -71,9 +71,9 @@ impl Log {
         file(folder, self.deployment, &self.service)
     }
 
-    /// Whose log has this name.
+    /// Of which log the file of this name is one.
     fn named(name: &str) -> Option<Self> {
-        let name = name.strip_suffix(".log")?;
+        let name = engines::log_of(name)?.strip_suffix(".log")?;
         let (deployment, service) = name.split_once('.').unwrap_or((name, APP));
         Some(Self {
             deployment: deployment.parse().ok()?,
@@ -92,39 +92,8 @@ pub(crate) fn file(folder: &Path, deployment: u64, service: &str) -> PathBuf {
 
 /// The wanted lines of a tenant, oldest first. It blocks.
 pub(crate) fn read(folder: &Path, filter: &Filter) -> io::Result<Vec<LogLine>> {
-    read_until(folder, filter, |_| u64::MAX)
-}
-
-/// Like [`read`], with as many bytes of each log's newest file as `end` says.
-fn read_until(
-    folder: &Path,
-    filter: &Filter,
-    end: impl Fn(&Log) -> u64,
-) -> io::Result<Vec<LogLine>> {
-    let mut lines: Vec<LogLine> = Vec::new();
-    for log in filter.of(logs(folder)?).into_iter().rev() {
-        // Two instances write at once during a rollout, so the number alone says nothing about
-        // which line is younger; the time of the file's last line does.
-        let oldest = lines.len().checked_sub(filter.tail);
-        let oldest = oldest.and_then(|at| lines.get(at)).map(|line| line.at);
-        let changed = changed(&log.file(folder));
-        if oldest
-            .zip(changed)
-            .is_some_and(|(oldest, changed)| changed < oldest)
-        {
-            continue;
-        }
-        lines.extend(read_log(folder, &log, filter, end(&log))?);
-        lines.sort_by_key(|line| line.at);
-    }
-    lines.drain(..lines.len().saturating_sub(filter.tail));
+    let (lines, _) = follow::begin(folder, filter)?;
     Ok(lines)
-}
-
-/// When a file was written to last.
-fn changed(path: &Path) -> Option<DateTime<Utc>> {
-    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
-    changed.ok().map(DateTime::from)
 }
 
 /// All logs, in order of their deployments.
@@ -140,22 +109,15 @@ fn logs(folder: &Path) -> io::Result<Vec<Log>> {
         logs.extend(name.to_str().and_then(Log::named));
     }
     logs.sort_unstable();
+    logs.dedup();
     Ok(logs)
 }
 
-fn read_log(folder: &Path, log: &Log, filter: &Filter, end: u64) -> io::Result<Vec<LogLine>> {
-    let newest = log.file(folder);
-    let older = aside(&newest)
-        .into_iter()
-        .rev()
-        .map(|path| (path, u64::MAX));
+/// The wanted lines of a log's files, the youngest of which is the first and is read as far as `end`.
+fn read_log(files: &[File], log: &Log, filter: &Filter, end: u64) -> io::Result<Vec<LogLine>> {
     let mut lines = Vec::new();
-    for (path, end) in older.chain([(newest, end)]) {
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+    for (age, file) in files.iter().enumerate().rev() {
+        let end = if age == 0 { end } else { u64::MAX };
         for text in BufReader::new(file.take(end)).split(b'\n') {
             let line = parse(&text?, log);
             lines.extend(line.filter(|line| filter.wants(line)));
@@ -164,14 +126,6 @@ fn read_log(folder: &Path, log: &Log, filter: &Filter, end: u64) -> io::Result<V
         lines.drain(..lines.len().saturating_sub(filter.tail));
     }
     Ok(lines)
-}
-
-/// The files a log was put aside to, younger ones first.
-fn aside(path: &Path) -> Vec<PathBuf> {
-    let name = path.to_string_lossy();
-    (1..=engines::LOG_FILES_KEPT)
-        .map(|number| PathBuf::from(format!("{name}.{number}")))
-        .collect()
 }
 
 /// One record of the engine; one that is cut off or of another format is passed over.
@@ -217,11 +171,20 @@ mod fixtures {
         let record = serde_json::json!({ "at": at, "stream": "stdout", "line": line });
         writeln!(file, "{record}").unwrap();
     }
+
+    /// Puts a log aside as the engine does.
+    pub(super) fn put_aside(path: &Path) {
+        let name = |number: usize| PathBuf::from(format!("{}.{number}", path.display()));
+        for number in (1..engines::LOG_FILES_KEPT).rev() {
+            let _ = fs::rename(name(number), name(number + 1));
+        }
+        fs::rename(path, name(1)).unwrap();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fixtures::write;
+    use super::fixtures::{put_aside, write};
     use super::*;
 
     fn texts(folder: &Path, filter: &Filter) -> Vec<String> {
@@ -297,6 +260,47 @@ mod tests {
         };
         assert_eq!(texts(folder.path(), &filter), ["two"]);
         assert_eq!(texts(folder.path(), &all()).len(), 3);
+    }
+
+    #[test]
+    fn nothing_is_missed_and_nothing_comes_twice_while_a_log_is_put_aside() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let log = file(folder.path(), 1, APP);
+            let add = |numbers: std::ops::Range<i64>| {
+                for number in numbers {
+                    write(&log, number, &number.to_string());
+                    put_aside(&log);
+                }
+            };
+            add(0..10);
+            // No more in all than are kept.
+            let found = std::thread::scope(|scope| {
+                let writer = scope.spawn(|| add(10..20));
+                let mut found = Vec::new();
+                while !writer.is_finished() {
+                    found.push(texts(folder.path(), &all()));
+                }
+                found
+            });
+            for found in found {
+                let numbers: Vec<String> = (0..found.len()).map(|n| n.to_string()).collect();
+                assert!(found.len() >= 10 && found == numbers, "{found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_whose_newest_file_was_put_aside_is_read() {
+        let folder = sample();
+        put_aside(&folder.path().join("1.log"));
+        put_aside(&folder.path().join("9.worker.log"));
+        // Nobody's files.
+        for name in ["1.log.0", "1.log.01", "2.log.999", "3.log.x", "4.log."] {
+            write(&folder.path().join(name), 8, "h");
+        }
+        let expected = ["a", "b", "c", "d", "e ten", "f nine", "g"];
+        assert_eq!(texts(folder.path(), &all()), expected);
     }
 
     #[test]

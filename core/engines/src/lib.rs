@@ -31,7 +31,9 @@ pub use engine::{BoxFuture, Engine, InstanceSpec};
 pub use error::EngineError;
 pub use folder::FolderId;
 pub use instance::{Exit, Instance, Life, Running};
-pub use log::{LOG_FILE_BYTES, LOG_FILES_KEPT, add_to_log, last_number};
+pub use log::{
+    LOG_FILE_BYTES, LOG_FILES_KEPT, add_to_log, cut_log, last_number, log_of, open_log, remove_log,
+};
 pub use orchestrator::Orchestrator;
 pub use registry::Registry;
 pub use resources::Resources;

@@ -7,9 +7,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use management_api::types::LogLine;
 
-use super::{Filter, Log, aside, logs, parse, read_until};
+use super::{Filter, Log, logs, parse, read_log};
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -26,7 +27,7 @@ pub(crate) struct Follower {
 
 /// How far a log was read.
 #[derive(Debug, Default)]
-struct Place {
+pub(super) struct Place {
     /// Kept open: so what was written to it is found whatever becomes of its name, and no other file has its number.
     file: Option<File>,
     offset: u64,
@@ -73,15 +74,33 @@ type Looked = (Vec<LogLine>, HashMap<Log, Place>);
 
 /// The lines that are there, up to the places where following goes on: none is missed, and none
 /// comes twice.
-fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
-    let mut places = HashMap::new();
-    for log in filter.of(logs(folder)?) {
-        let place = end_of(&log.file(folder))?;
-        places.insert(log, place);
+pub(super) fn begin(folder: &Path, filter: &Filter) -> io::Result<Looked> {
+    let (mut lines, mut places) = (Vec::<LogLine>::new(), HashMap::new());
+    for log in filter.of(logs(folder)?).into_iter().rev() {
+        let files = engines::open_log(&log.file(folder))?;
+        let end = files.first().map(whole).transpose()?.unwrap_or_default();
+        // Two instances write at once during a rollout, so the number alone says nothing about
+        // which line is younger; the time of the file's last line does.
+        let oldest = lines.len().checked_sub(filter.tail);
+        let oldest = oldest.and_then(|at| lines.get(at));
+        let is_passed_over = oldest
+            .zip(files.first().and_then(changed))
+            .is_some_and(|(oldest, changed)| changed < oldest.at);
+        if !is_passed_over {
+            lines.extend(read_log(&files, &log, filter, end)?);
+            lines.sort_by_key(|line| line.at);
+        }
+        let file = files.into_iter().next();
+        places.insert(log, Place { file, offset: end });
     }
-    let end = |log: &Log| places.get(log).map_or(0, |place| place.offset);
-    let lines = read_until(folder, filter, end)?;
+    lines.drain(..lines.len().saturating_sub(filter.tail));
     Ok((lines, places))
+}
+
+/// When a file was written to last.
+fn changed(file: &File) -> Option<DateTime<Utc>> {
+    let changed = file.metadata().and_then(|metadata| metadata.modified());
+    changed.ok().map(DateTime::from)
 }
 
 fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<Log, Place>) -> io::Result<Looked> {
@@ -101,25 +120,26 @@ fn go_on(folder: &Path, filter: &Filter, mut places: HashMap<Log, Place>) -> io:
 
 /// What was added to one log since `place`.
 fn added(path: &Path, log: &Log, place: &mut Place) -> io::Result<Vec<LogLine>> {
-    let Some(current) = open(path)? else {
-        return Ok(Vec::new());
-    };
-    let newest = current.metadata()?.ino();
-    let known = place.file.as_ref().map(File::metadata).transpose()?;
-    let known = known.map(|metadata| metadata.ino());
+    let known = place.file.as_ref().map(inode).transpose()?;
     let mut lines = Vec::new();
-    if known != Some(newest) {
-        // The file was put aside, others after it perhaps: they are finished first, the oldest at the beginning.
-        if let Some(file) = &mut place.file {
-            lines.extend(from(file, log, &mut place.offset, u64::MAX)?);
+    if known.is_none() || open(path)?.as_ref().map(inode).transpose()? != known {
+        // The file was put aside, others after it perhaps: each is finished before the one after it is begun.
+        let mut younger = Vec::new();
+        for file in engines::open_log(path)? {
+            if Some(inode(&file)?) == known {
+                break;
+            }
+            younger.push(file);
         }
-        for mut younger in put_aside_since(path, known, newest)? {
-            lines.extend(from(&mut younger, log, &mut 0, u64::MAX)?);
+        for next in younger.into_iter().rev() {
+            if let Some(file) = &mut place.file {
+                lines.extend(from(file, log, &mut place.offset, u64::MAX)?);
+            }
+            *place = Place {
+                file: Some(next),
+                offset: 0,
+            };
         }
-        *place = Place {
-            file: Some(current),
-            offset: 0,
-        };
     }
     if let Some(file) = &mut place.file {
         lines.extend(from(file, log, &mut place.offset, CHUNK)?);
@@ -127,25 +147,8 @@ fn added(path: &Path, log: &Log, place: &mut Place) -> io::Result<Vec<LogLine>> 
     Ok(lines)
 }
 
-/// The files that were put aside since the one of number `known` was, the oldest first. `newest` is the one that has the
-/// name of the log, which may be put aside right now.
-fn put_aside_since(path: &Path, known: Option<u64>, newest: u64) -> io::Result<Vec<File>> {
-    let mut seen = vec![newest];
-    let mut found = Vec::new();
-    for older in aside(path) {
-        // While they are moved, one may be missing for a moment, or be met twice.
-        let Some(older) = open(&older)? else { continue };
-        let inode = older.metadata()?.ino();
-        if Some(inode) == known {
-            break;
-        }
-        if !seen.contains(&inode) {
-            seen.push(inode);
-            found.push(older);
-        }
-    }
-    found.reverse();
-    Ok(found)
+fn inode(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.ino())
 }
 
 /// Whole lines after `offset`, which moves past them.
@@ -162,23 +165,16 @@ fn from(file: &mut File, log: &Log, offset: &mut u64, limit: u64) -> io::Result<
     Ok(lines.filter_map(|line| parse(line, log)).collect())
 }
 
-/// Behind the last whole line of a file: of one that is being written, the rest comes with the next look.
-fn end_of(path: &Path) -> io::Result<Place> {
-    let file = open(path)?;
-    let offset = file.as_ref().map(whole).transpose()?.unwrap_or_default();
-    Ok(Place { file, offset })
-}
-
-/// How many bytes of a file are whole lines.
+/// How many bytes of a file are whole lines: of one that is being written, the rest comes with the next look.
 fn whole(file: &File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut part = [0; 4096];
     while end > 0 {
         let start = end.saturating_sub(part.len() as u64);
         let length = usize::try_from(end - start).unwrap_or(part.len());
-        let part = &mut part[..length];
-        file.read_exact_at(part, start)?;
-        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+        // Less than that where half a line was taken away again: the disk had no room for the rest.
+        let read = file.read_at(&mut part[..length], start)?;
+        if let Some(at) = part[..read].iter().rposition(|byte| *byte == b'\n') {
             return Ok(start + at as u64 + 1);
         }
         end = start;
@@ -198,7 +194,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 mod tests {
     use std::fs;
 
-    use super::super::fixtures::write;
+    use super::super::fixtures::{put_aside, write};
     use super::super::{MAX_LINES, file};
     use super::*;
     use crate::deployments::APP;
@@ -269,13 +265,6 @@ mod tests {
     async fn nothing_is_missed_when_several_files_were_put_aside_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let one = file(folder.path(), 1, APP);
-        let put_aside = || {
-            let [younger, older] = ["1.log.1", "1.log.2"].map(|name| folder.path().join(name));
-            if younger.exists() {
-                fs::rename(&younger, &older).unwrap();
-            }
-            fs::rename(&one, &younger).unwrap();
-        };
         write(&one, 1, "a");
         let filter = Filter {
             tail: MAX_LINES,
@@ -285,16 +274,92 @@ mod tests {
         assert_eq!(next(&mut follower).await, ["a"]);
         for (second, line) in [(2, "b"), (3, "c")] {
             write(&one, second, line);
-            put_aside();
+            put_aside(&one);
         }
         write(&one, 4, "d");
         assert_eq!(next(&mut follower).await, ["b", "c", "d"]);
         // More than are kept: what is there comes whole and once, and so does what was being read.
         write(&one, 5, "also d");
         for (second, line) in [(6, "e"), (7, "f"), (8, "g")] {
-            put_aside();
+            put_aside(&one);
             write(&one, second, line);
         }
         assert_eq!(next(&mut follower).await, ["also d", "e", "f", "g"]);
+    }
+
+    #[test]
+    fn half_a_line_that_is_taken_away_again_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = file(folder.path(), 1, APP);
+        write(&one, 1, "a");
+        let log = File::options().append(true).read(true).open(&one).unwrap();
+        let length = log.metadata().unwrap().len();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    log.set_len(length + 6000).unwrap();
+                    log.set_len(length).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                assert_eq!(whole(&log).unwrap(), length);
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_log_without_its_newest_file_is_followed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = file(folder.path(), 1, APP);
+        let filter = Filter {
+            tail: MAX_LINES,
+            ..Filter::default()
+        };
+        let mut follower = Follower::new(folder.path().into(), filter.clone());
+        write(&one, 1, "a");
+        assert_eq!(next(&mut follower).await, ["a"]);
+        // What came before it was put aside comes, also if nothing comes after it.
+        write(&one, 2, "b");
+        put_aside(&one);
+        let mut late = Follower::new(folder.path().into(), filter);
+        assert_eq!(next(&mut follower).await, ["b"]);
+        assert_eq!(next(&mut late).await, ["a", "b"]);
+        for follower in [&mut follower, &mut late] {
+            assert!(follower.look().await.unwrap().is_empty());
+        }
+        write(&one, 3, "c");
+        for follower in [&mut follower, &mut late] {
+            assert_eq!(next(follower).await, ["c"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_while_the_log_is_put_aside_at_every_look() {
+        let filter = Filter {
+            tail: MAX_LINES,
+            ..Filter::default()
+        };
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let one = file(folder.path(), 1, APP);
+            let add = move |numbers: std::ops::Range<i64>| {
+                for number in numbers {
+                    write(&one, number, &number.to_string());
+                    put_aside(&one);
+                }
+            };
+            add(0..10);
+            // No more in all than are kept.
+            let writer = std::thread::spawn(move || add(10..20));
+            let mut follower = Follower::new(folder.path().into(), filter.clone());
+            let mut lines = Vec::new();
+            while !writer.is_finished() {
+                lines.extend(follower.look().await.unwrap());
+            }
+            lines.extend(follower.look().await.unwrap());
+            let lines: Vec<String> = lines.into_iter().map(|line| line.line).collect();
+            let numbers: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+            assert_eq!(lines, numbers);
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! Which logs are kept: those of the newest deployments, each up to a size, and all up to an age and a size.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Log, aside, logs};
+use super::{Log, logs};
 
 /// What is kept of a tenant's logs.
 #[derive(Debug, Clone, Default)]
@@ -35,16 +34,20 @@ pub(crate) fn prune(folder: &Path, kept: &Kept) -> io::Result<()> {
         let newest: Vec<PathBuf> = logs.iter().map(|log| log.file(folder)).collect();
         let mut size = 0;
         for newest in &newest {
-            size += cut(newest, kept.bytes_each)?;
+            size += engines::cut_log(newest, kept.bytes_each)?;
         }
         total += size;
         is_full = is_full || kept.bytes.is_some_and(|bytes| total > bytes);
         let counts = place >= kept.deployments;
         let age = kept.age;
-        let is_old = age.is_some_and(|age| newest.iter().all(|log| is_older_than(log, age)));
+        let is_old = age.is_some_and(|age| {
+            newest
+                .iter()
+                .all(|log| is_older_than(log, age).is_ok_and(|old| old))
+        });
         if (counts || is_old || is_full) && !kept.in_use.contains(number) {
-            for path in newest.iter().flat_map(|newest| all(newest)) {
-                remove(&path)?;
+            for newest in &newest {
+                engines::remove_log(newest)?;
             }
             total -= size;
         }
@@ -52,48 +55,20 @@ pub(crate) fn prune(folder: &Path, kept: &Kept) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the files put aside of a log that go beyond a size; says how large the rest is.
-fn cut(newest: &Path, bytes: u64) -> io::Result<u64> {
-    let mut size = length(newest);
-    let mut fits = true;
-    for path in aside(newest) {
-        fits = fits && size + length(&path) <= bytes;
-        if fits {
-            size += length(&path);
-        } else {
-            remove(&path)?;
-        }
-    }
-    Ok(size)
-}
-
-/// The files of one log, the oldest first: what stays after a crash is its end.
-fn all(newest: &Path) -> Vec<PathBuf> {
-    let mut files = aside(newest);
-    files.reverse();
-    files.push(newest.to_owned());
-    files
-}
-
-fn is_older_than(path: &Path, age: Duration) -> bool {
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let past = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-    past.is_ok_and(|past| past > age)
-}
-
-fn length(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Whether the last line of a log is older than that. Its newest file may have been put aside.
+fn is_older_than(newest: &Path, age: Duration) -> io::Result<bool> {
+    let files = engines::open_log(newest)?;
+    let Some(youngest) = files.first() else {
+        return Ok(false);
+    };
+    let past = SystemTime::now().duration_since(youngest.metadata()?.modified()?);
+    Ok(past.unwrap_or_default() > age)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder() -> tempfile::TempDir {
@@ -150,7 +125,9 @@ mod tests {
             ..all_of_it()
         };
         let left = left(&folder, &kept).into_iter();
-        let left: u64 = left.map(|name| length(&folder.path().join(name))).sum();
+        let left: u64 = left
+            .map(|name| fs::metadata(folder.path().join(name)).unwrap().len())
+            .sum();
         assert!((bound - bound / 10..=bound).contains(&left), "{left}");
     }
 
@@ -176,6 +153,28 @@ mod tests {
             ..all_of_it()
         };
         assert_eq!(left(&folder, &kept), ["1.log", "3.log"]);
+    }
+
+    #[test]
+    fn a_log_whose_newest_file_was_put_aside_goes_like_any_other() {
+        let put_aside = || {
+            let folder = folder();
+            let path = |name: &str| folder.path().join(name);
+            fs::rename(path("1.log"), path("1.log.1")).unwrap();
+            folder
+        };
+        let mut kept = all_of_it();
+        kept.deployments = 2;
+        let others = ["2.log", "2.log.1", "2.log.2", "3.log"];
+        assert_eq!(left(&put_aside(), &kept), others);
+        let folder = put_aside();
+        let old = fs::File::open(folder.path().join("1.log.1")).unwrap();
+        let hour = Duration::from_hours(1);
+        old.set_modified(SystemTime::now() - 2 * hour).unwrap();
+        let mut kept = all_of_it();
+        assert_eq!(left(&folder, &kept).len(), 5);
+        kept.age = Some(hour);
+        assert_eq!(left(&folder, &kept), others);
     }
 
     #[test]

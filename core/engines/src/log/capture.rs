@@ -103,9 +103,15 @@ impl Capture {
             line.instance.clone_from(&self.instance);
         }
         // a full disk: the program goes on, its lines are lost
-        match self.file.write(&lines) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += lines.len() - usize::from(self.lost > 0),
+        let mut rest = &lines[..];
+        while !rest.is_empty() {
+            if let Ok(written) = self.file.write_some(rest) {
+                rest = &rest[written..];
+                self.lost = 0;
+            } else {
+                self.lost += rest.len() - usize::from(self.lost > 0);
+                return;
+            }
         }
     }
 }
@@ -204,5 +210,46 @@ mod tests {
         let lost = "[engine] 2 lines were lost: the disk refused them";
         let expected = [lost, "[engine] third", "[engine] fourth"];
         assert_eq!(tail(&path, 5), expected);
+    }
+
+    const FULL: &str = "ENGINES_TEST_FULL_LOG";
+
+    /// The part of the next test that runs where no file gets larger than some blocks. Does nothing unless this process is
+    /// that one.
+    #[test]
+    fn child_that_fills_a_log() {
+        let Some(path) = std::env::var_os(FULL) else {
+            return;
+        };
+        let path = Path::new(&path);
+        let (mut capture, _ends) = Capture::open(path, None).unwrap();
+        let lines = (0..100).map(|number| Line::of_engine(&format!("line {number}")));
+        capture.write(lines.collect());
+        let written = tail(path, 100).len();
+        assert!((1..100).contains(&written), "{written}");
+        assert_eq!(capture.lost, 100 - written);
+        capture.note("one more");
+        assert_eq!(capture.lost, 101 - written);
+    }
+
+    #[test]
+    fn of_what_a_disk_that_gets_full_takes_whole_lines_stay_and_the_rest_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let child = "log::capture::tests::child_that_fills_a_log";
+        let done = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact \"$1\"",
+            ])
+            .arg(std::env::current_exe().unwrap())
+            .arg(child)
+            .env(FULL, &path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
     }
 }

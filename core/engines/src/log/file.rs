@@ -38,18 +38,37 @@ impl LogFile {
         })
     }
 
-    /// Adds lines, as many as fit in one write. A reader may still meet the first half of one at the end of the file: of what
-    /// is being written at that moment, or of what a writer that was killed has left. The next line begins a new one.
+    /// The turn at the log at `path`, until it is dropped: nobody adds to it or puts it aside meanwhile. None where there is
+    /// no such file, which means that nobody is writing.
+    pub(super) fn turn(path: &Path) -> io::Result<Option<Self>> {
+        let file = match OpenOptions::new().append(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let path = path.to_owned();
+        let mut log = Self { path, file };
+        log.take_turn()?;
+        Ok(Some(log))
+    }
+
+    /// Adds lines. A reader may still meet the first half of one at the end of the file: of what is being written at that
+    /// moment, or of what a writer that was killed has left. The next line begins a new one.
     pub(crate) fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut rest = lines;
         while !rest.is_empty() {
-            self.take_turn()?;
-            let written = self.write_some(rest);
-            // after a rotation this is the new file, which nobody has locked
-            self.file.unlock()?;
-            rest = &rest[written?..];
+            rest = &rest[self.write_some(rest)?..];
         }
         Ok(())
+    }
+
+    /// Adds as many of the lines as fit in one write, and says how many these are: one at least.
+    pub(super) fn write_some(&mut self, lines: &[Line]) -> io::Result<usize> {
+        self.take_turn()?;
+        let written = self.write_in_turn(lines);
+        // after a rotation this is the new file, which nobody has locked
+        self.file.unlock()?;
+        written
     }
 
     /// Locks the file that has the name of the log at that moment.
@@ -61,14 +80,15 @@ impl LogFile {
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
                 return Ok(());
             }
-            // another guard has put it aside; closing the old one frees it
+            // Another guard has put it aside. Others may still wait for this one, also if there is no new one to be had.
+            self.file.unlock()?;
             self.file = append(&self.path)?;
         }
         Err(io::Error::other("the log is put aside again and again"))
     }
 
     /// Writes until the file is full, and puts it aside then; returns how many lines were written.
-    fn write_some(&mut self, lines: &[Line]) -> io::Result<usize> {
+    fn write_in_turn(&mut self, lines: &[Line]) -> io::Result<usize> {
         let before = self.file.metadata()?.len();
         let (mut batch, mut count) = (Vec::new(), 0);
         if !self.ends_with_a_line(before)? {
@@ -84,12 +104,15 @@ impl LogFile {
             }
         }
         if let Err(error) = self.file.write_all(&batch) {
-            // what is not whole need not stay
-            let _ = self.file.set_len(before);
-            return Err(error);
+            let written = self.file.metadata()?.len().saturating_sub(before);
+            let (stays, count) = whole_lines(&batch, count, written);
+            // What is not whole need not stay. What is may have been read already: a follower would look behind it for more.
+            let _ = self.file.set_len(before + stays);
+            return if count > 0 { Ok(count) } else { Err(error) };
         }
         if before + batch.len() as u64 >= MAX_BYTES {
-            self.rotate()?;
+            // The lines are there all the same. Whoever writes next makes the new file, or puts the old one aside.
+            let _ = self.rotate();
         }
         Ok(count)
     }
@@ -112,6 +135,17 @@ impl LogFile {
         self.file = append(&self.path)?;
         Ok(())
     }
+}
+
+/// Of a batch that ends with `count` lines and of which only so many bytes were written: how many bytes are whole lines, and
+/// how many of the `count` these are.
+fn whole_lines(batch: &[u8], count: usize, written: u64) -> (u64, usize) {
+    let written = usize::try_from(written).unwrap_or(batch.len());
+    let (written, rest) = batch.split_at(written.min(batch.len()));
+    let stays = written.iter().rposition(|byte| *byte == b'\n');
+    let missing = rest.split(|byte| *byte == b'\n').count() - 1;
+    let stays = stays.map_or(0, |at| at + 1);
+    (stays as u64, count.saturating_sub(missing))
 }
 
 /// Where a log is put when it is full: `app.log.1`.
@@ -196,6 +230,52 @@ mod tests {
         assert_eq!(crate::log::tail(&path, 5), ["one", "two"]);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 3, "{text}");
+    }
+
+    #[test]
+    fn of_a_write_that_is_cut_off_whole_lines_stay() {
+        for (batch, count, expected) in [
+            (&b"ab\ncd\n"[..], 2, [0, 0, 0, 3, 3, 3, 6]),
+            // The first one ends the half of a line that was there.
+            (b"\nab\nc\n", 2, [0, 1, 1, 1, 4, 4, 6]),
+        ] {
+            for (written, stays) in expected.into_iter().enumerate() {
+                let lines = match (batch[0], stays) {
+                    (b'\n', 0 | 1) | (_, 0) => 0,
+                    (_, 6) => 2,
+                    _ => 1,
+                };
+                let found = whole_lines(batch, count, written as u64);
+                assert_eq!(found, (stays, lines), "{batch:?} {written}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_that_gets_no_file_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/app.log");
+        let [mut one, other] = [(); 2].map(|()| LogFile::open(&path).unwrap());
+        fs::remove_dir_all(folder.path().join("logs")).unwrap();
+        let line = Line::now(Stream::Stdout, "lost".to_owned());
+        assert!(one.write(&[line]).is_err());
+        other.file.try_lock().unwrap();
+    }
+
+    #[test]
+    fn lines_that_are_there_are_not_refused_because_their_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        // The last but one cannot take the place of the last.
+        fs::create_dir_all(aside(&path, KEPT).join("taken")).unwrap();
+        fs::write(aside(&path, KEPT - 1), b"").unwrap();
+        let mut log = LogFile::open(&path).unwrap();
+        fs::write(&path, "x".repeat(1 << 20) + "\n").unwrap();
+        for text in ["one", "two"] {
+            let line = Line::now(Stream::Stdout, text.to_owned());
+            log.write(&[line]).unwrap();
+        }
+        assert_eq!(crate::log::tail(&path, 5), ["one", "two"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod capture;
 mod file;
+mod files;
 mod lines;
 mod numbered;
 mod tail;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use capture::Capture;
 pub(crate) use file::LogFile;
 pub use file::{KEPT as LOG_FILES_KEPT, MAX_BYTES as LOG_FILE_BYTES};
+pub use files::{cut_log, log_of, open_log, remove_log};
 pub(crate) use lines::Splitter;
 pub use numbered::{add_to_log, last_number};
 pub(crate) use tail::tail;

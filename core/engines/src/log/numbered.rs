@@ -1,13 +1,15 @@
 //! Lines with the numbers that an orchestrator gives them: who follows a log goes on behind the last one that was written,
 //! without a gap and without writing anything twice.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use chrono::SecondsFormat;
 
-use super::file::{LogFile, aside};
+use super::file::LogFile;
+use super::files::{log_of, open_log};
 use super::tail;
 use super::{Line, Stream};
 use crate::orchestrator::LoggedLine;
@@ -36,14 +38,17 @@ pub fn last_number(folder: &Path) -> io::Result<u64> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
-    let mut last = 0;
+    let mut logs = BTreeSet::new();
     for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            // A file that was put aside a moment ago may have left an empty one.
-            let found = tail::last_number(&path).or_else(|| tail::last_number(&aside(&path, 1)));
-            last = last.max(found.unwrap_or_default());
-        }
+        let name = entry?.file_name();
+        logs.extend(name.to_str().and_then(log_of).map(str::to_owned));
+    }
+    let mut last = 0;
+    for log in logs {
+        // A file that was put aside a moment ago may have left an empty one.
+        let files = open_log(&folder.join(log))?;
+        let found = files.iter().take(2).find_map(tail::last_number);
+        last = last.max(found.unwrap_or_default());
     }
     Ok(last)
 }
@@ -53,6 +58,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
+    use crate::log::file::aside;
 
     fn line(number: u64) -> LoggedLine {
         LoggedLine {
@@ -79,6 +85,7 @@ mod tests {
         // Put aside, and nothing written since.
         let path = folder.path().join("2.log");
         fs::rename(&path, aside(&path, 1)).unwrap();
+        assert_eq!(last_number(folder.path()).unwrap(), 9);
         fs::write(&path, b"").unwrap();
         assert_eq!(last_number(folder.path()).unwrap(), 9);
     }

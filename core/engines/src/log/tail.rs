@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::Line;
-use super::file::{KEPT, aside};
+use super::files::open_log;
 
 /// The part of a file that is looked at.
 const MAX_BYTES: u64 = 1 << 20;
@@ -13,20 +13,20 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The texts of the last `count` lines, oldest first; fewer when the log, or the last megabyte of
 /// each of its files, has fewer. No log is an empty one.
 pub(crate) fn tail(path: &Path, count: usize) -> Vec<String> {
-    let mut found = last_lines(path, count);
-    for number in 1..=KEPT {
+    let mut found = Vec::new();
+    for file in open_log(path).unwrap_or_default() {
         if found.len() >= count {
             break;
         }
-        let mut older = last_lines(&aside(path, number), count - found.len());
+        let mut older = last_lines(&file, count - found.len());
         older.append(&mut found);
         found = older;
     }
     found
 }
 
-fn last_lines(path: &Path, count: usize) -> Vec<String> {
-    let text = end_of(path).unwrap_or_default();
+fn last_lines(file: &File, count: usize) -> Vec<String> {
+    let text = end_of(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines = text
         .lines()
@@ -38,8 +38,8 @@ fn last_lines(path: &Path, count: usize) -> Vec<String> {
 }
 
 /// The number of the last line that has one.
-pub(super) fn last_number(path: &Path) -> Option<u64> {
-    let text = end_of(path).ok()?;
+pub(super) fn last_number(file: &File) -> Option<u64> {
+    let text = end_of(file).ok()?;
     let text = String::from_utf8_lossy(&text);
     let mut lines = text
         .lines()
@@ -48,8 +48,7 @@ pub(super) fn last_number(path: &Path) -> Option<u64> {
     lines.find_map(|line| line.number)
 }
 
-fn end_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+fn end_of(mut file: &File) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_BYTES)))?;
     let mut text = Vec::new();
@@ -61,7 +60,7 @@ fn end_of(path: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::log::Stream;
-    use crate::log::file::LogFile;
+    use crate::log::file::{LogFile, aside};
 
     #[test]
     fn the_last_lines_come_in_order() {
