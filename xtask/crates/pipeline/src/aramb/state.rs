@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use oci::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -184,7 +183,7 @@ fn resemble(new: &Path, facts: &Metadata) -> io::Result<()> {
 /// Puts a new file in the place of one of these bytes; the new one's name is free afterwards. What comes out is looked at, not
 /// what is there before: a flush lies between, and somebody may save the file within it.
 fn exchange(new: &Path, file: &Path, old: &[u8]) -> io::Result<Replacement> {
-    let swap = || renameat2(AT_FDCWD, new, AT_FDCWD, file, RenameFlags::RENAME_EXCHANGE);
+    let swap = || swap(new, file);
     let ours = fs::read(new)?;
     let replacement = match swap() {
         Ok(()) if fs::read(new)? == old => Replacement::Done,
@@ -208,6 +207,19 @@ fn exchange(new: &Path, file: &Path, old: &[u8]) -> io::Result<Replacement> {
     };
     fs::remove_file(new)?;
     Ok(replacement)
+}
+
+/// Two files change places.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn swap(one: &Path, other: &Path) -> nix::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
+}
+
+/// Not offered by every system's library.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn swap(_one: &Path, _other: &Path) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
