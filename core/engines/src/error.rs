@@ -117,6 +117,19 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// The file with this server's id in Docker cannot be read. Another id in its place would hide all volumes.
+    #[error(
+        "cannot read from `{}` which volumes and containers in Docker are this server's: put it back from a backup, or write it \
+         anew as docs/guides/troubleshooting.md says",
+        path.display()
+    )]
+    ServerUnknown {
+        /// The file.
+        path: PathBuf,
+        /// What the system said, or what is wrong with it.
+        #[source]
+        source: io::Error,
+    },
     /// The id cannot be the name of a directory.
     #[error("`{id}` cannot name an instance: use letters, digits, `-`, `_` and `.`, at most 128")]
     InvalidId {

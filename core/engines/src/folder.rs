@@ -27,6 +27,11 @@ impl FolderId {
         })
     }
 
+    /// Whether it may be `other`, of another start of the machine: a device may have another number in each.
+    pub(crate) fn has_inode_of(self, other: Self) -> bool {
+        self.inode == other.inode
+    }
+
     /// Whether it is the folder at `path` now.
     pub(crate) fn is(self, path: &Path) -> bool {
         Self::of(path).is_ok_and(|found| found == self)

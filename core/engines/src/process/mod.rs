@@ -15,7 +15,7 @@
 mod adopt;
 mod assemble;
 mod binary;
-mod boot;
+pub(crate) mod boot;
 mod cgroup;
 mod command;
 mod ending;
