@@ -12,6 +12,10 @@ use serde::Serialize;
 
 use crate::hex;
 
+/// Where a restoration puts things together within the new folder, until everything is there. Its database has the same name
+/// with `db` while it goes to another server.
+pub(crate) const RESTORE_PART: &str = "restore.part";
+
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
@@ -196,8 +200,8 @@ impl DataDir {
                  folder",
             );
         }
-        let images = fs::read_dir(self.registry().join("repositories"));
-        if images.is_ok_and(|mut entries| entries.next().is_some()) {
+        self.check_no_restoration()?;
+        if self.has_images() {
             return refused(
                 &self.database(),
                 "is missing or empty, and the images beside it are those of the server that it was the state of: put it back from a \
@@ -205,6 +209,38 @@ impl DataDir {
             );
         }
         Ok(())
+    }
+
+    /// The same for a new database that is not in the folder.
+    pub(crate) fn check_new_database(&self) -> Result<(), DataDirError> {
+        self.check_no_restoration()?;
+        if !self.has_images() {
+            return Ok(());
+        }
+        Err(DataDirError::StateElsewhere {
+            path: self.shared.clone(),
+            what: "holds images of a server whose state is not in this database: name the database that it was in, with DATABASE_URL or \
+                   --database-url-file, restore a backup (`systemprompt restore`, into a new folder and an empty database), or name a new \
+                   --shared folder to begin anew",
+        })
+    }
+
+    /// Whether nothing here is half a state.
+    fn check_no_restoration(&self) -> Result<(), DataDirError> {
+        let part = self.shared.join(RESTORE_PART);
+        for path in [part.with_extension("db"), part] {
+            if path.exists() {
+                let what = "is what a restoration that was cut short has left: empty the folder that it is in, and run \
+                            `systemprompt restore` again";
+                return Err(DataDirError::StateElsewhere { path, what });
+            }
+        }
+        Ok(())
+    }
+
+    fn has_images(&self) -> bool {
+        let images = fs::read_dir(self.registry().join("repositories"));
+        images.is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Writes a file for its owner only, whole or not at all.
@@ -379,6 +415,18 @@ mod tests {
         data.server_id().unwrap();
         let refused = data.prepare_database().unwrap_err().to_string();
         assert!(refused.contains("DATABASE_URL"), "{refused}");
+        assert!(!data.database().exists());
+        fs::remove_file(data.root.join("server.id")).unwrap();
+        for left in ["restore.part", "restore.db"] {
+            let left = data.root.join(left);
+            fs::create_dir(&left).unwrap();
+            for check in [DataDir::prepare_database, DataDir::check_new_database] {
+                let refused = check(&data).unwrap_err().to_string();
+                assert!(refused.contains("restoration"), "{refused}");
+            }
+            fs::remove_dir(left).unwrap();
+        }
+        data.check_new_database().unwrap();
         assert!(!data.database().exists());
     }
 

@@ -213,6 +213,9 @@ async fn serve(
     // Whoever leads, and no other one.
     let migrated = parts.store.migrate().await;
     migrated.context("cannot open the state database")?;
+    if parts.store.is_new().await? {
+        parts.ground.data.check_new_database()?;
+    }
     let place = Place::of(&listener, parts.ground.tls.as_ref());
     let app = build(arguments, parts, &listener).await?;
     recover(&app).await?;

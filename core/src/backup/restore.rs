@@ -14,13 +14,11 @@ use super::make::discard;
 use super::sink::{Checked, create, sync_all};
 use super::{ABOUT, About, DATABASE, FORMAT, KEY, REGISTRY, SUMS, SUMS_LIMIT};
 use crate::cli::RestoreArgs;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, RESTORE_PART};
 use crate::standby;
 use crate::store::{Action, Actor, DatabaseServer, Entry, Head, Snapshot, Store};
 use crate::told;
 
-/// Within the new folder, until everything is there.
-const PART: &str = "restore.part";
 /// Of the file that says what a backup is.
 const ABOUT_LIMIT: u64 = 64 * 1024;
 
@@ -35,7 +33,7 @@ pub(crate) async fn restore(arguments: &RestoreArgs) -> anyhow::Result<()> {
     }
     // Held until the end: no server begins on half a folder.
     let held = arguments.database.open(data)?;
-    let part = shared.join(PART);
+    let part = shared.join(RESTORE_PART);
     let about = match unpack(&arguments.from, &part) {
         Ok(about) => about,
         Err(error) => {

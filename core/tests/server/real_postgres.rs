@@ -1,11 +1,14 @@
 //! What holds with the embedded database holds with PostgreSQL: the same tests, with servers that have one.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::audit::{outcome, program};
 use crate::cluster::Cluster;
 use crate::database;
-use crate::harness::{Server, get, until};
+use crate::harness::{Server, command, get, until};
 use crate::image::push;
 use crate::secrets::set;
 
@@ -140,6 +143,63 @@ fn a_backup_goes_from_each_database_to_each() {
     let data = folder.path().join("third");
     restore(&archive, &data).unwrap();
     goes_on(&data);
+}
+
+#[test]
+fn a_new_database_is_not_begun_beside_the_images_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Cluster::start(), Cluster::start());
+    let shared = folder.path().join("shared");
+    database::use_database(Some(first.url()));
+    database::use_shared(Some(&shared));
+    let data = folder.path().join("data");
+    let mut server = Server::start_in(&data);
+    push(&server, "local", "one", &[("VERSION", "one")]);
+    assert!(server.interrupt().success());
+    let kept = || {
+        let tags = shared.join("registry/repositories/local");
+        (read(&shared.join("token")), names(&tags), names(&shared))
+    };
+    let before = kept();
+
+    database::use_database(Some(second.url()));
+    let refused = begin(&data).unwrap_err();
+    assert!(refused.contains("not in this database"), "{refused}");
+    // What a restoration has left that was killed before it filled the database.
+    let half = folder.path().join("half");
+    std::fs::create_dir_all(half.join("restore.part")).unwrap();
+    database::use_shared(Some(&half));
+    let refused = begin(&data).unwrap_err();
+    assert!(refused.contains("restoration"), "{refused}");
+    assert!(!half.join("token").exists());
+
+    database::use_database(Some(first.url()));
+    database::use_shared(Some(&shared));
+    assert_eq!(kept(), before);
+    let server = Server::start_in(&data);
+    assert_eq!(server.deploy_and_wait("one").state, "succeeded");
+}
+
+/// Starts a server that is to be refused.
+fn begin(data: &Path) -> Result<String, String> {
+    let mut child = command(data).stderr(Stdio::piped()).spawn().unwrap();
+    let announced = data.join("server.json");
+    until("the server ends or announces itself", || {
+        let is_over = child.try_wait().unwrap().is_some() || announced.exists();
+        is_over.then_some(())
+    });
+    // One that was not refused; of one that was there is nothing to kill.
+    let _ = child.kill();
+    outcome(&child.wait_with_output().unwrap())
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
 #[test]
