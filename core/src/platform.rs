@@ -146,12 +146,21 @@ impl Platform {
         }
         // It knows its tenant: nobody else would let go of either.
         tenant.set_live(None);
-        let folder = self.data.logs(id);
-        // Blocking, and nobody waits for it.
-        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder).ok());
+        self.remove_logs(&[id.to_owned()]);
         tracing::info!(tenant = id, "a tenant was deleted");
         self.tell_volumes_left(id).await;
         Ok(())
+    }
+
+    /// Removes the logs of tenants that were deleted. It is blocking, and nobody waits for it.
+    pub(crate) fn remove_logs(&self, tenants: &[String]) {
+        let folders: Vec<_> = tenants.iter().map(|id| self.data.logs(id)).collect();
+        tokio::task::spawn_blocking(move || {
+            for folder in folders {
+                // Of most there is none any more.
+                let _ = std::fs::remove_dir_all(folder);
+            }
+        });
     }
 
     /// What nobody can make again is not removed along with something else.

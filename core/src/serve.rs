@@ -332,12 +332,16 @@ async fn recover(app: &App) -> anyhow::Result<()> {
     }
     // One that has to wait keeps no other waiting.
     futures_util::future::try_join_all(opening).await?;
+    let deleted = app.store.deleted_tenants().await?;
     if app.engine.orchestrator().is_some() {
-        rollout::forget_all(app, app.store.deleted_tenants().await?);
+        rollout::forget_all(app, deleted.clone());
     }
-    // Those of tenants that are gone.
+    // Those of tenants that are gone, and then what they wrote.
     let (app_, rest) = (App::clone(app), adopted.rest());
-    app.tasks.spawn(async move { app_.stop_all(&rest).await });
+    app.tasks.spawn(async move {
+        app_.stop_all(&rest).await;
+        app_.remove_logs(&deleted);
+    });
     if tenants.is_empty() && app.store.is_new().await? {
         app.create_tenant(FIRST_TENANT, FIRST_TENANT, &Actor::server())
             .await?;

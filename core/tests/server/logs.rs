@@ -1,5 +1,6 @@
 //! Logs and events over HTTP.
 
+use std::fs;
 use std::time::Duration;
 
 use management_api::client::LogQuery;
@@ -182,4 +183,22 @@ fn whoever_follows_the_log_of_a_tenant_is_let_go_with_it() {
         .unwrap();
     assert_eq!(deleted.status(), 204);
     followed.body_mut().read_to_string().unwrap();
+}
+
+#[test]
+fn the_logs_of_a_tenant_whose_deletion_was_cut_short_go_at_the_next_start() {
+    let mut server = Server::start();
+    server.create_tenants(&["own"]);
+    server.client().delete_tenant("own").unwrap();
+    server.kill();
+    // As when it was killed before they were removed.
+    let logs = server.data().join("logs");
+    let [own, local] = ["own", "local"].map(|tenant| logs.join(tenant));
+    for folder in [&own, &local] {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("1.log"), "").unwrap();
+    }
+    let _server = server.restart_with(&[]);
+    until("the logs are removed", || (!own.exists()).then_some(()));
+    assert!(local.join("1.log").exists());
 }
