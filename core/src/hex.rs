@@ -1,6 +1,7 @@
 //! Bytes as lower-case hexadecimal digits.
 
 use std::fmt::Write as _;
+use std::io;
 
 /// Reads digits back, of either case; nothing where they are none.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
@@ -13,6 +14,14 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     digits.map(byte).collect()
+}
+
+/// 16 digits that nobody else has.
+pub(crate) fn random() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
+    Ok(encode(&bytes))
 }
 
 /// Encodes bytes.

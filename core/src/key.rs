@@ -164,9 +164,7 @@ fn write_new(path: &Path) -> io::Result<SecretString> {
     getrandom::fill(&mut key)
         .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
     let text = SecretString::from(format!("{}\n", hex::encode(&key)));
-    let unfinished = unfinished(path);
-    // What has this name is left of a process that had this number before.
-    remove_if_there(&unfinished)?;
+    let unfinished = unfinished(path)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -177,17 +175,20 @@ fn write_new(path: &Path) -> io::Result<SecretString> {
         .and_then(|()| file.sync_all())
         // Unlike a rename, it takes no other file's place.
         .and_then(|()| fs::hard_link(&unfinished, path));
-    fs::remove_file(&unfinished)?;
+    // A server that finds its key removes what others have left, too.
+    remove_if_there(&unfinished)?;
     written?;
     flush_folder(path)?;
-    Ok(text)
+    // What the next one will find.
+    read(path)
 }
 
-/// `.NAME.part-PID` beside the file: a name that nobody gives to a key.
-fn unfinished(path: &Path) -> PathBuf {
+/// `.NAME.part-RANDOM` beside the file: a name that nobody gives to a key. Several containers that share the folder may
+/// have the same number of process.
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
     let mut name = unfinished_prefix(path);
-    name.push(std::process::id().to_string());
-    path.with_file_name(name)
+    name.push(hex::random()?);
+    Ok(path.with_file_name(name))
 }
 
 fn unfinished_prefix(path: &Path) -> OsString {
@@ -199,8 +200,8 @@ fn unfinished_prefix(path: &Path) -> OsString {
 
 fn is_unfinished(path: &Path, name: &OsStr) -> bool {
     let prefix = unfinished_prefix(path);
-    let process = name.as_bytes().strip_prefix(prefix.as_bytes());
-    process.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+    let random = name.as_bytes().strip_prefix(prefix.as_bytes());
+    random.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -252,6 +253,8 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> KeyError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -268,6 +271,28 @@ mod tests {
         assert!(make(&path).is_err(), "no key is replaced");
         assert_eq!(made.expose_secret(), source.read().unwrap().expose_secret());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// As in containers, where each of them is process 1.
+    #[test]
+    fn all_who_make_a_key_with_one_process_number_have_the_same_one() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("key");
+            let source = KeySource::File(path.clone());
+            let together = Barrier::new(4);
+            let keys = std::thread::scope(|scope| {
+                let make = || {
+                    together.wait();
+                    source.read().map(|key| key.expose_secret().to_vec())
+                };
+                let makers = [(); 4].map(|()| scope.spawn(make));
+                makers.map(|maker| maker.join().unwrap().unwrap())
+            });
+            let kept = source.existing().unwrap();
+            assert!(keys.iter().all(|key| key == kept.expose_secret()));
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]
@@ -292,7 +317,11 @@ mod tests {
             ".secrets.key.part-",
             ".secrets.key.part-x",
         ];
-        let left = [".secrets.key.part-1", ".secrets.key.part-4194303"];
+        let left = [
+            ".secrets.key.part-1",
+            ".secrets.key.part-4194303",
+            ".secrets.key.part-0123456789abcdef",
+        ];
         for name in own.iter().chain(&left) {
             fs::write(folder.path().join(name), "").unwrap();
         }

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use oci::{Algorithm, Digest, DigestReader, Hasher};
 
 use super::make::discard;
+use crate::hex;
 
 /// The archive, while it is written.
 const ARCHIVE: &str = "archive.tar";
@@ -33,7 +34,8 @@ impl Unfinished {
             );
         }
         let mut name = to.file_name().map(OsString::from).unwrap_or_default();
-        name.push(format!(".part-{}", std::process::id()));
+        // What is left of one that was killed is in nobody's way: in containers, processes have the same numbers.
+        name.push(format!(".part-{}", hex::random()?));
         let folder = to.with_file_name(name);
         DirBuilder::new()
             .mode(0o700)
@@ -262,4 +264,17 @@ pub(super) fn sync_all(folder: &Path) -> io::Result<()> {
         }
     }
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_backup_has_left_is_in_no_other_ones_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("backup");
+        let _left = Unfinished::begin(&to).unwrap();
+        Unfinished::begin(&to).unwrap();
+    }
 }
