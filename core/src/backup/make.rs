@@ -58,9 +58,7 @@ pub(crate) fn make(arguments: &BackupArgs) -> anyhow::Result<()> {
     for path in &images.links {
         let link = store.root().join(path);
         // Tags, and what is about an image, may be removed at any time.
-        if link.try_exists()? {
-            sink.copy(&Path::new(REGISTRY).join(path), &link)?;
-        }
+        sink.copy_if_there(&Path::new(REGISTRY).join(path), &link)?;
     }
     if let Some(key) = &key {
         sink.write(KEY.as_ref(), key.expose_secret().as_bytes())?;

@@ -146,8 +146,22 @@ impl Sink {
 
     /// Copies a file to its place; content of the registry has to be what its name says.
     pub(super) fn copy(&mut self, place: &Path, file: &Path) -> anyhow::Result<()> {
+        let opened = File::open(file);
+        let opened = opened.with_context(|| format!("cannot copy {}", file.display()))?;
+        self.copy_opened(place, file, opened)
+    }
+
+    /// The same for a file that may be removed at any time: where it is not there, nothing is copied.
+    pub(super) fn copy_if_there(&mut self, place: &Path, file: &Path) -> anyhow::Result<()> {
+        match File::open(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot copy {}", file.display())),
+            Ok(opened) => self.copy_opened(place, file, opened),
+        }
+    }
+
+    fn copy_opened(&mut self, place: &Path, file: &Path, opened: File) -> anyhow::Result<()> {
         let failed = || format!("cannot copy {}", file.display());
-        let opened = File::open(file).with_context(failed)?;
         let length = opened.metadata().with_context(failed)?.len();
         let mut reader = Checked::new(place, opened.take(length));
         self.put(place, &mut reader, length).with_context(failed)?;
@@ -276,5 +290,19 @@ mod tests {
         let to = folder.path().join("backup");
         let _left = Unfinished::begin(&to).unwrap();
         Unfinished::begin(&to).unwrap();
+    }
+
+    #[test]
+    fn a_tag_that_is_removed_meanwhile_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let tag = folder.path().join("tag");
+        let unfinished = Unfinished::begin(&folder.path().join("backup.tar")).unwrap();
+        let mut sink = unfinished.sink().unwrap();
+        sink.copy_if_there(Path::new("tag"), &tag).unwrap();
+        assert_eq!((sink.files(), sink.sums()), (0, ""));
+        fs::write(&tag, "digest").unwrap();
+        sink.copy_if_there(Path::new("tag"), &tag).unwrap();
+        assert_eq!((sink.files(), sink.bytes()), (1, 6));
+        assert!(sink.copy(Path::new("tag"), &tag.join("none")).is_err());
     }
 }
