@@ -129,8 +129,13 @@ fn read_or_make(path: &Path) -> Result<SecretString, KeyError> {
     if matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
         match write_new(path) {
             Ok(made) => return Ok(made),
-            // Somebody else was first, and theirs is the key.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => found = read(path),
+            // Somebody else was first, and theirs is the key: found, or because they have taken what was not finished for left.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    || error.kind() == io::ErrorKind::NotFound && path.exists() =>
+            {
+                found = read(path);
+            }
             Err(source) => return Err(failed("make", path, source)),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -84,10 +84,15 @@ impl Engine {
 
     /// For the settings of a server, behind those that a test has for the section `[engine]` if it has any.
     pub(crate) fn settings(&self, engine: &str) -> String {
+        let ports = if engine.contains("instance_ports") {
+            String::new()
+        } else {
+            format!("instance_ports = {:?}", own_ports())
+        };
         match self {
-            Self::Process => format!("\n[engine]\n{engine}\n"),
+            Self::Process => format!("\n[engine]\n{ports}\n{engine}\n"),
             Self::Docker { docker, network } => format!(
-                "\n[engine]\nkind = \"docker\"\n{engine}\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
+                "\n[engine]\nkind = \"docker\"\n{ports}\n{engine}\n[engine.docker]\nsocket = {:?}\nnetwork = {network:?}\n",
                 docker.socket()
             ),
             Self::External(orchestrator) => format!(
@@ -126,6 +131,25 @@ impl Engine {
             docker.request("DELETE", &format!("/volumes/{name}"));
         }
     }
+}
+
+/// The first and the last port for instances of this test's servers: while one is dead, no other test takes those of its services.
+fn own_ports() -> [u16; 2] {
+    /// More than ever run side by side.
+    const TESTS: u16 = 64;
+    const EACH: u16 = 150;
+    static OWN: OnceLock<(File, u16)> = OnceLock::new();
+    let (_, own) = OWN.get_or_init(|| {
+        // Locked until this process ends.
+        let lock = |number| {
+            let name = format!("instance-ports-{number}");
+            let file = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).unwrap();
+            file.try_lock().is_ok().then_some((file, number))
+        };
+        (0..TESTS).find_map(lock).expect("ports for this test")
+    });
+    let first = 10_000 + own * EACH;
+    [first, first + EACH - 1]
 }
 
 /// From the records in the data folder.

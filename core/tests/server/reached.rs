@@ -16,8 +16,11 @@ fn told(url: &str, header: &str) -> String {
 
 #[test]
 fn everybody_is_told_the_url_of_the_settings_and_the_proxy_in_front_is_believed() {
-    let server =
-        Server::start_with("[tenants]\nurl = \"http://localhost:{port}\"\nbehind_proxy = true\n");
+    // Where the name leads.
+    let server = Server::start_at(
+        "127.0.0.1",
+        "[tenants]\nurl = \"http://localhost:{port}\"\nbehind_proxy = true\n",
+    );
     push(&server, "local", "one", &[("VERSION", "one")]);
     let deployment = server.deploy_and_wait("one");
     let url = server.app_url();

@@ -42,6 +42,8 @@ impl Service {
         fs::create_dir(&runtime).unwrap();
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
         let log = fs::File::create(folder.path().join("manager.log")).unwrap();
+        let installed = Path::new("/lib/systemd/systemd").exists();
+        assert!(installed, "systemd is missing: cargo xtask test --setup");
         let manager = Command::new("unshare")
             .args(["--mount", "sh", "-c", MANAGER])
             .env("XDG_RUNTIME_DIR", &runtime)

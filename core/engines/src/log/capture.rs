@@ -80,10 +80,14 @@ impl Capture {
             let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let fds = self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let nothing = poll(&mut fds.collect::<Vec<_>>(), limit) == Ok(0);
-            if nothing || left.is_zero() {
+            if nothing {
                 break;
             }
+            // What has been written by then is taken, however late that is looked at.
             self.take();
+            if left.is_zero() {
+                break;
+            }
         }
         let pipes = std::mem::take(&mut self.pipes).into_iter();
         let mut lines: Vec<Line> = pipes.filter_map(Pipe::rest).collect();
@@ -192,6 +196,18 @@ mod tests {
         drop(err);
         capture.finish(Duration::from_millis(50), None);
         assert_eq!(tail(&path, 5), ["said", "half"]);
+        drop(out);
+    }
+
+    #[test]
+    fn what_was_written_is_taken_however_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let (capture, [mut out, err]) = Capture::open(&path, None).unwrap();
+        out.write_all(b"said\n").unwrap();
+        drop(err);
+        capture.finish(Duration::ZERO, None);
+        assert_eq!(tail(&path, 5), ["said"]);
         drop(out);
     }
 
