@@ -279,7 +279,8 @@ pub(crate) fn the_check_of_the_image_is_used_where_it_is_asked_for() {
     let ask = |tag: &str| with(&server, tag, of_kind(ProbeKind::Image));
     let number = server.deploy(&ask("good")).deployment.unwrap();
     assert_eq!(server.wait(number).state, "succeeded");
-    let number = server.deploy(&ask("bad")).deployment.unwrap();
+    let bad = sick(&server, "bad", of_kind(ProbeKind::Image));
+    let number = server.deploy(&bad).deployment.unwrap();
     let failure = server.wait(number).failure.unwrap();
     assert!(
         failure.message.starts_with("the check `/app` ends with"),

@@ -29,7 +29,7 @@ use step::{Ending, Run, Summary};
 const UNIT: &str = "not (binary(/^real_/) | test(/(^|::)real_/) | package(testkit) \
      | (package(xtask) & binary(aramb)) | (package(systemprompt) & binary(server)) | (package(engines) & binary(process)))";
 /// A hanging test must not hold a CI job for its whole hour.
-const TESTS: Duration = Duration::from_mins(40);
+const TESTS: Duration = Duration::from_mins(50);
 const QUICK: Duration = Duration::from_mins(10);
 
 /// Runs the tests and says how the command ends.
