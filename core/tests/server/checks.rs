@@ -212,7 +212,11 @@ fn check_commands(server: Server) {
     let why = "the check `/app` ends with exit code 1 (sick)";
     assert!(failure.message.starts_with(why), "{failure:?}");
     // Nobody waits for what the image does not have.
-    let failure = deploy("one", &["absent"]).failure.unwrap();
+    let answer = server.deploy(&sick(&server, "one", |check| {
+        check.probe = command(&["absent"]);
+        check.start_period_ms = 600_000;
+    }));
+    let failure = server.wait(answer.deployment.unwrap()).failure.unwrap();
     assert_eq!(failure.code, "unhealthy");
     let why = "the check `absent` cannot be run: program `absent` not found in the image after ";
     assert!(failure.message.starts_with(why), "{failure:?}");

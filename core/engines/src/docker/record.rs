@@ -145,6 +145,7 @@ mod tests {
         .unwrap();
         assert_ne!(Records::open(&two).unwrap().server().unwrap(), id);
     }
+
     #[test]
     fn a_server_keeps_its_id_when_a_restart_of_the_machine_renumbers_its_device() {
         let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@
 mod folder;
 mod holder;
 mod orphans;
+mod process;
 mod reset;
 mod turn;
 
@@ -31,6 +32,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use folder::FolderId;
+use process::Process;
 pub use reset::{Kept, Volume, Volumes};
 
 /// The first port that is tried when none was given.
@@ -70,39 +72,6 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.process.pid
-    }
-}
-
-/// A process.
-#[derive(Debug, Clone, Copy)]
-struct Process {
-    pid: i32,
-    /// When it was started, as the kernel counts: tells it from a later one of the same number. Servers of before they said it
-    /// have none.
-    started: Option<u64>,
-}
-
-impl Process {
-    /// The one that has this number now.
-    fn of(pid: i32) -> Option<Self> {
-        let started = Some(started(pid)?);
-        Some(Self { pid, started })
-    }
-
-    fn is_alive(self) -> bool {
-        is_alive(self.pid, self.started)
-    }
-
-    /// Waits for its end.
-    fn ends_within(self, limit: Duration) -> bool {
-        let limit = Instant::now() + limit;
-        while self.is_alive() {
-            if Instant::now() > limit {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        true
     }
 }
 
@@ -540,29 +509,6 @@ fn forget_own_settings(command: &mut Command) {
     }
 }
 
-/// Whether the process is there that was `started` then. A record outlives a server that was killed, and its number may be
-/// another program's by now.
-fn is_alive(pid: i32, started: Option<u64>) -> bool {
-    let found = self::started(pid);
-    found.is_some() && (started.is_none() || found == started)
-}
-
-/// When the process of this number was started. One that has ended but was not waited for counts as ended: it may be our own
-/// child.
-fn started(pid: i32) -> Option<u64> {
-    if pid <= 0 {
-        return None;
-    }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the other fields, from the third on, follow the last one.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = fields.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    // `starttime`, field 22 of proc_pid_stat(5).
-    let started = fields.nth(18)?.parse().ok()?;
-    (!has_ended).then_some(started)
-}
-
 fn silent(step: Step, server: Process) -> Failure {
     Failure::new(
         step,
@@ -712,14 +658,6 @@ mod tests {
         let printed = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{printed}");
         assert!(printed.contains("1 passed"), "{printed}");
-    }
-
-    #[test]
-    fn this_process_lives_and_none_has_a_negative_number() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(is_alive(own, None));
-        assert!(!is_alive(own, Some(1)), "another process had this number");
-        assert!(!is_alive(-1, None));
     }
 
     #[test]

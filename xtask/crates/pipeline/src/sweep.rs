@@ -89,9 +89,7 @@ fn note(cache_folder: &Path, images: &[String]) -> io::Result<bool> {
     let others = known.iter().filter(|other| !newest.contains(other));
     let recent = newest.iter().chain(others).copied();
     let recent: Vec<&str> = recent.take(KEPT * newest.len()).collect();
-    let coming = list.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&coming, recent.join("\n"))?;
-    fs::rename(&coming, &list)?;
+    deploy_config::replace_file(&list, recent.join("\n").as_bytes(), 0o644)?;
     Ok(true)
 }
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Process;
 use super::folder::FolderId;
+use super::process::Process;
 
 /// The file that it locks, in the platform's folder.
 pub(super) const FILE: &str = "lock";

@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::folder::FolderId;
-use super::{is_alive, stop_failure};
+use super::process::Process;
+use super::stop_failure;
 
 /// How long an application may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -41,18 +42,6 @@ struct Record {
     stop_signal: i32,
 }
 
-#[derive(Deserialize)]
-struct Process {
-    pid: i32,
-    started: u64,
-}
-
-impl Process {
-    fn runs(&self) -> bool {
-        is_alive(self.pid, Some(self.started))
-    }
-}
-
 impl Record {
     fn terminate() -> i32 {
         Signal::SIGTERM as i32
@@ -63,7 +52,9 @@ impl Record {
     fn is_of(&self, engine: &Path) -> bool {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let works_in = FolderId::of(Path::new(&format!("/proc/{}/cwd", self.guard.pid)));
-        self.boot == boot.trim()
+        // Without its start it may be anybody.
+        self.guard.started.is_some()
+            && self.boot == boot.trim()
             && self.engine.is_none_or(|written| written.is(engine))
             && works_in.map_or(true, |folder| folder.is(engine))
     }
@@ -82,7 +73,7 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
     });
     let engine = instances.parent().unwrap_or(instances);
     let running: Vec<Record> = records
-        .filter(|record| record.guard.runs() && record.is_of(engine))
+        .filter(|record| record.guard.is_alive() && record.is_of(engine))
         .collect();
     let mut lines: Vec<Option<Line>> = running.iter().map(Line::to).collect();
     for (record, line) in running.iter().zip(&mut lines) {
@@ -93,16 +84,18 @@ pub(super) fn end(instances: &Path) -> Result<bool, Failure> {
         }
     }
     let programs = || running.iter().filter_map(|record| record.program.as_ref());
-    until(GRACE, || !programs().any(Process::runs));
+    until(GRACE, || !programs().any(Process::is_alive));
     for line in lines.into_iter().flatten() {
         line.order_to_end();
     }
-    until(GRACE, || !running.iter().any(|record| record.guard.runs()));
+    until(GRACE, || {
+        !running.iter().any(|record| record.guard.is_alive())
+    });
     for record in &running {
         // What is below it goes with it.
         signal(record, Signal::SIGKILL);
     }
-    let gone = || !running.iter().any(|r| r.guard.runs()) && !programs().any(Process::runs);
+    let gone = || !running.iter().any(|r| r.guard.is_alive()) && !programs().any(Process::is_alive);
     if !until(PATIENCE, gone) {
         return Err(stop_failure(format!(
             "instances in {} did not end within {} s",
@@ -125,7 +118,7 @@ impl Line {
         let mut line = None;
         until(KNOCK, || {
             line = UnixStream::connect(&address).ok();
-            line.is_some() || !record.guard.runs()
+            line.is_some() || !record.guard.is_alive()
         });
         let socket = line?;
         // A guard that does not read its orders is killed later.
@@ -149,7 +142,7 @@ impl Line {
 }
 
 fn signal(record: &Record, signal: Signal) {
-    if record.guard.runs() {
+    if record.guard.is_alive() {
         // One that ends at this very moment is gone anyway.
         let _ = kill(Pid::from_raw(record.guard.pid), signal);
     }
